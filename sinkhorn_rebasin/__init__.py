@@ -1,0 +1,1 @@
+"""Differentiable weight-space alignment of neural networks."""

@@ -1,0 +1,23 @@
+"""Types that several layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+State: TypeAlias = dict[str, Tensor]
+"""A state dict: tensor name to tensor."""
+
+StateLike: TypeAlias = Mapping[str, Tensor]
+"""Any mapping that can be read as a state dict."""
+
+Permutations: TypeAlias = Mapping[str, Tensor]
+"""Group name to permutation: long indices (..., n) when hard, doubly stochastic (..., n, n) when soft."""
+
+Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Network output and labels to a scalar loss, averaged over the batch."""
+
+ExampleInputs: TypeAlias = Any
+"""What the network's forward takes: a tensor, a tuple of positional or a dict of keyword arguments."""

@@ -1,0 +1,1 @@
+"""Score matrix to soft or hard permutation."""
