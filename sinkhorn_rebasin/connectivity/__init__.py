@@ -1,0 +1,21 @@
+"""Curves through weight space, and evaluating a network along them."""
+
+from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, excess
+from sinkhorn_rebasin.connectivity.curves import BezierPath, Curve, LinearPath, SupportsPath
+from sinkhorn_rebasin.connectivity.evaluation import evaluate_path, evaluate_state
+from sinkhorn_rebasin.connectivity.execution import run_at
+from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
+
+__all__ = [
+    "BezierPath",
+    "Curve",
+    "LinearPath",
+    "PathEvaluation",
+    "SupportsPath",
+    "area_under_curve",
+    "barrier",
+    "evaluate_path",
+    "evaluate_state",
+    "excess",
+    "run_at",
+]

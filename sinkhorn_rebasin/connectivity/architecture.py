@@ -1,0 +1,79 @@
+"""Which tensors a network is made of, and whether a state fits it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
+
+
+def tensors_of(module: nn.Module) -> State:
+    """Return the tensors of the module's state dict, leaving out extra state of other kinds.
+
+    Example:
+        >>> list(tensors_of(nn.Linear(2, 3)))
+        ['weight', 'bias']
+    """
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
+def tied_names(module: nn.Module) -> list[list[str]]:
+    """Return the groups of parameter and buffer names that are one and the same tensor in the module.
+
+    Example:
+        >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> second.weight = first.weight
+        >>> tied_names(nn.Sequential(first, second))
+        [['0.weight', '1.weight']]
+    """
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    for name, buffer in module.named_buffers(remove_duplicate=False):
+        names[id(buffer)].append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def check_state(module: nn.Module, state: StateLike, role: str) -> None:
+    """Raise ArchitectureError unless the state has exactly the module's names and shapes.
+
+    Of names that share one tensor in the module, one is enough.
+
+    Example:
+        >>> check_state(nn.Linear(2, 1), nn.Linear(2, 1).state_dict(), "start")
+    """
+    own = tensors_of(module)
+    for name in state:
+        if name not in own:
+            raise ArchitectureError(f"Expected the {role} state to fit the network but it has no {name!r}.")
+        if state[name].shape != own[name].shape:
+            raise ArchitectureError(
+                f"Expected {name!r} of shape {tuple(own[name].shape)} in the {role} state"
+                f" but got {tuple(state[name].shape)}."
+            )
+    spared = {name for names in tied_names(module) if any(tied in state for tied in names) for name in names}
+    for name in own:
+        if name not in state and name not in spared:
+            raise ArchitectureError(f"Expected the {role} state to hold {name!r} but it is missing.")
+
+
+def check_same(start: StateLike, end: StateLike) -> None:
+    """Raise ArchitectureError, naming the first difference, unless both states agree in names and shapes.
+
+    Example:
+        >>> check_same(nn.Linear(2, 1).state_dict(), nn.Linear(2, 1).state_dict())
+    """
+    for name in [*start, *end]:
+        if name not in start or name not in end:
+            holder = "first" if name in start else "second"
+            raise ArchitectureError(
+                f"Expected both networks to have the same parameters but only the {holder} has {name!r}."
+            )
+        if start[name].shape != end[name].shape:
+            raise ArchitectureError(
+                f"Expected {name!r} to have one shape in both networks"
+                f" but got {tuple(start[name].shape)} and {tuple(end[name].shape)}."
+            )

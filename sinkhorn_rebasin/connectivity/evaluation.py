@@ -1,0 +1,188 @@
+"""Evaluating a path: loss and accuracy of the network at evenly spaced positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Criterion, State
+from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
+from sinkhorn_rebasin.connectivity.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+
+PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
+"""A curve, an object with a ``path()``, or a pair of networks (start, end)."""
+
+Prepare: TypeAlias = Callable[[nn.Module, State], State]
+"""Architecture and state to the state to evaluate, for example with batch-norm statistics re-estimated."""
+
+
+def evaluate_path(
+    path: PathLike,
+    dataloader: Iterable[Any],
+    criterion: Criterion = F.cross_entropy,
+    *,
+    points: int = 25,
+    prepare: Prepare | None = None,
+    progress: bool = False,
+) -> PathEvaluation:
+    """Return loss and accuracy at evenly spaced positions of a path, in eval mode and without gradient.
+
+    The dataloader is read once per position, each time from the same state of the CPU's random numbers, so
+    that a shuffling or augmenting loader shows every position the same samples. Batches are moved to the
+    device of the weights. Nothing passed in is changed.
+
+    Args:
+        path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
+        dataloader: batches of (inputs, labels); inputs a tensor, a tuple or a dict of keyword arguments.
+        criterion: (outputs, labels) to the mean loss of the batch.
+        points: how many positions from 0 to 1; odd, so that ½ is one of them.
+        prepare: called at every position with the network, in eval mode, and the state; returns the state
+            to evaluate. ``BatchNormReset(loader)`` re-estimates running statistics here.
+        progress: show a progress bar.
+
+    Returns:
+        losses averaged over samples; accuracies when the outputs are (samples, classes) and the labels
+        integer classes, otherwise None.
+
+    Raises:
+        DataError: no batch, no pair (inputs, labels), a one-shot iterator, or an even number of points.
+        ArchitectureError: the first argument is no path, or its two networks differ.
+        LossError: the criterion does not return one number.
+
+    Example:
+        >>> pair = nn.Linear(3, 2), nn.Linear(3, 2)
+        >>> batches = [(torch.randn(8, 3), torch.randint(2, (8,)))]
+        >>> result = evaluate_path(pair, batches, points=5)
+        >>> result.barrier == 0.0 and result.losses.shape == (5,)  # cross-entropy is convex in one layer
+        True
+    """
+    if points < 3 or points % 2 == 0:
+        raise DataError(f"Expected an odd number of points, at least 3, so that ½ is one but got {points}.")
+    if isinstance(dataloader, Iterator):
+        raise DataError(
+            "Expected a dataloader that can be read once per position but got a one-shot iterator;"
+            " pass a DataLoader or a list of batches."
+        )
+    curve = as_curve(path)
+    module = evaluation_copy(curve.module)
+    positions = torch.linspace(0, 1, points, dtype=torch.float64)
+    losses, accuracies = [], []
+    with torch.no_grad():
+        for position in _tracked(positions.tolist(), progress):
+            with torch.random.fork_rng(devices=[]):
+                state = curve.state_at(position)
+                state = state if prepare is None else prepare(module, state)
+                loss, accuracy = evaluate_state(module, state, dataloader, criterion)
+            losses.append(loss)
+            accuracies.append(accuracy)
+    known = [value for value in accuracies if value is not None]
+    return PathEvaluation(
+        positions,
+        torch.tensor(losses, dtype=torch.float64),
+        torch.tensor(known, dtype=torch.float64) if len(known) == points else None,
+    )
+
+
+@torch.no_grad()
+def evaluate_state(
+    module: nn.Module, state: State, dataloader: Iterable[Any], criterion: Criterion = F.cross_entropy
+) -> tuple[float, float | None]:
+    """Return (mean loss, accuracy) of the network at one state, in the mode its module is in.
+
+    Each batch counts by its number of samples. The accuracy is None where the outputs are not
+    (samples, classes) or the labels not integer classes.
+
+    Raises:
+        DataError: no batch, or no pair (inputs, labels).
+        LossError: the criterion does not return one number.
+
+    Example:
+        >>> state = {"weight": torch.tensor([[2.0]])}
+        >>> batches = [(torch.ones(4, 1), torch.zeros(4, 1))]
+        >>> evaluate_state(nn.Linear(1, 1, bias=False), state, batches, F.mse_loss)
+        (4.0, None)
+    """
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    sizes: list[int] = []
+    device = device_of(state)
+    for batch in dataloader:
+        inputs, labels = (move_to(part, device) for part in split_batch(batch))
+        outputs = run_at(module, state, inputs)
+        losses.append(_scalar(criterion(outputs, labels)))
+        sizes.append(_samples(inputs, labels))
+        if _classifies(outputs, labels):
+            correct.append((outputs.argmax(dim=1) == labels).sum())
+    if sum(sizes) == 0:
+        raise DataError("Expected at least one batch with samples but the dataloader is empty.")
+    # Stacked on the device first: one transfer at the end instead of a wait in every batch.
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    loss = (torch.stack(losses).cpu().double() * weights).sum() / weights.sum()
+    if len(correct) < len(sizes):
+        return loss.item(), None
+    return loss.item(), torch.stack(correct).sum().item() / weights.sum().item()
+
+
+def as_curve(path: PathLike) -> Curve:
+    """Return the curve of a path-like: the curve itself, an object's ``path()``, or a pair's segment.
+
+    Raises:
+        ArchitectureError: it is none of these, or the two networks of the pair differ.
+
+    Example:
+        >>> as_curve((nn.Linear(2, 2), nn.Linear(2, 2)))
+        LinearPath(Linear, 2 tensors)
+    """
+    if isinstance(path, (tuple, list)) and len(path) == 2 and all(isinstance(m, nn.Module) for m in path):
+        return LinearPath.between(*path)
+    if isinstance(path, SupportsPath):
+        return path.path()
+    if isinstance(path, Curve):
+        return path
+    raise ArchitectureError(
+        "Expected a curve, an object with a path() method or a pair of networks"
+        f" but got {type(path).__name__}."
+    )
+
+
+def _tracked(positions: list[float], progress: bool) -> Iterable[float]:
+    if not progress:
+        return positions
+    from rich.progress import track
+
+    return track(positions, description="Evaluating the path", transient=True)
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise LossError(f"Expected the criterion to return one number per batch but got {found}.")
+    return loss.detach().reshape(())
+
+
+def _samples(inputs: Any, labels: Any) -> int:
+    for part in (labels, inputs):
+        if isinstance(part, dict):
+            part = tuple(part.values())
+        if isinstance(part, (tuple, list)):
+            part = part[0] if part else None
+        if isinstance(part, Tensor) and part.ndim > 0:
+            return part.shape[0]
+    raise DataError("Expected labels or inputs with a batch dimension but found neither to be a tensor.")
+
+
+def _classifies(outputs: Any, labels: Any) -> bool:
+    return (
+        isinstance(outputs, Tensor)
+        and isinstance(labels, Tensor)
+        and outputs.ndim == 2
+        and outputs.shape[1] > 1
+        and labels.shape == outputs.shape[:1]
+        and not (labels.is_floating_point() or labels.is_complex())
+    )

@@ -1,0 +1,119 @@
+"""Running an architecture at weights that are not its own, without changing anything."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.connectivity.architecture import tied_names
+from sinkhorn_rebasin.errors import DataError
+
+
+def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
+    """Run the module's forward with the given parameters and buffers in place of its own.
+
+    Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
+    does not differentiate. Neither the module nor the state is changed: a training-mode forward updates
+    copies of the running statistics. Tied names count once, the first that the state has.
+
+    Args:
+        module: the architecture; its training mode is respected.
+        state: parameters and buffers by name; what it lacks is taken from the module.
+        inputs: a tensor, a tuple (or list) of positional or a dict of keyword arguments.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> run_at(layer, {"weight": torch.ones(1, 2)}, torch.tensor([[3.0, 4.0]])).item() == 7.0
+        True
+    """
+    weights = dict(state)
+    for names in tied_names(module):
+        for duplicate in [name for name in names if name in weights][1:]:
+            del weights[duplicate]
+    for name in _norm_buffers(module):
+        if name in weights:
+            weights[name] = weights[name].detach().clone()
+    if isinstance(inputs, Mapping):
+        return functional_call(module, weights, (), dict(inputs))
+    arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return functional_call(module, weights, arguments)
+
+
+def evaluation_copy(module: nn.Module) -> nn.Module:
+    """Return the module in eval mode as a new tree of modules that shares the original's tensors.
+
+    It costs no memory for weights and lets the mode of single layers be changed without touching the
+    original. It is meant for :func:`run_at` only: writing to its tensors would write to the original's.
+
+    Example:
+        >>> layer = nn.Dropout()
+        >>> evaluation_copy(layer).training, layer.training
+        (False, True)
+    """
+    shared = [*module.parameters(), *module.buffers()]
+    for child in module.modules():
+        shared += [value for value in vars(child).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared}).eval()
+
+
+def split_batch(batch: Any, *, labelled: bool = True) -> tuple[Any, Any]:
+    """Return (inputs, labels) of a batch; with ``labelled=False`` a bare tensor or dict is inputs alone.
+
+    Raises:
+        DataError: the batch is no pair of inputs and labels.
+
+    Example:
+        >>> inputs, labels = split_batch([torch.zeros(4, 2), torch.ones(4)])
+        >>> inputs.shape[0] == labels.shape[0] == 4
+        True
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if not labelled:
+        bare = isinstance(batch, (tuple, list)) and len(batch) == 1
+        return (batch[0] if bare else batch), None
+    found = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+    raise DataError(
+        f"Expected every batch to be a pair (inputs, labels) but got a {found};"
+        " wrap the dataloader so that it yields pairs (inputs may be a tensor, a tuple or a dict)."
+    )
+
+
+def move_to(data: Any, device: torch.device) -> Any:
+    """Return the data with every tensor in it, at any depth of tuples, lists and dicts, on the device.
+
+    Example:
+        >>> move_to({"x": [torch.zeros(1)]}, torch.device("meta"))["x"][0].device.type
+        'meta'
+    """
+    if isinstance(data, Tensor):
+        return data.to(device, non_blocking=True)
+    if isinstance(data, Mapping):
+        return {key: move_to(value, device) for key, value in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(move_to(value, device) for value in data))
+    if isinstance(data, (tuple, list)):
+        return type(data)(move_to(value, device) for value in data)
+    return data
+
+
+def device_of(state: StateLike) -> torch.device:
+    """Return the device of the state's first tensor, the CPU when it has none.
+
+    Example:
+        >>> device_of({"weight": torch.zeros(1, device="meta")}).type
+        'meta'
+    """
+    return next((tensor.device for tensor in state.values()), torch.device("cpu"))
+
+
+def _norm_buffers(module: nn.Module) -> list[str]:
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _NormBase)]
+    return [f"{name}.{key}" if name else key for name, layer in layers for key, _ in layer.named_buffers()]

@@ -1,0 +1,148 @@
+"""What a path was found to be: the loss and accuracy at each position, and the figures made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, check_positions
+from sinkhorn_rebasin.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class PathEvaluation:
+    """Loss and accuracy along a path from the rebased target (λ=0) to the reference (λ=1).
+
+    Args:
+        positions: (points,), ascending from 0 to 1, the midpoint ½ among them.
+        losses: (points,), mean over the samples.
+        accuracies: (points,), fraction of samples classified correctly; None where that has no meaning.
+
+    All three are kept in float64 on the CPU.
+
+    Raises:
+        DataError: positions that do not run from 0 over ½ to 1, or values that do not fit them.
+
+    Example:
+        >>> path = PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 3.0]))
+        >>> path.barrier, path.midpoint_loss, path.endpoints
+        (3.0, 5.0, (1.0, 3.0))
+    """
+
+    positions: Tensor
+    losses: Tensor
+    accuracies: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "losses", "accuracies"):
+            value = getattr(self, name)
+            if value is not None:
+                value = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+                object.__setattr__(self, name, value)
+                if value.shape != self.positions.shape:
+                    raise DataError(
+                        f"Expected {name} of shape {tuple(self.positions.shape)}, one for each position,"
+                        f" but got {tuple(value.shape)}."
+                    )
+        check_positions(self.positions)
+        if self.positions[0] != 0 or self.positions[-1] != 1 or not bool((self.positions == 0.5).any()):
+            raise DataError(
+                f"Expected positions from 0 to 1 with 0.5 among them but got {self.positions.tolist()}."
+            )
+
+    @property
+    def barrier(self) -> float:
+        """Largest rise of the loss above the chord between the ends, clipped at 0."""
+        return barrier(self.positions, self.losses).item()
+
+    @property
+    def auc(self) -> float:
+        """Area between the loss and the chord, counting only what lies above the chord."""
+        return area_under_curve(self.positions, self.losses).item()
+
+    @property
+    def accuracy_barrier(self) -> float | None:
+        """Largest fall of the accuracy below the chord between the ends, clipped at 0; a fraction."""
+        return None if self.accuracies is None else barrier(self.positions, -self.accuracies).item()
+
+    @property
+    def midpoint_loss(self) -> float:
+        """Loss at λ=½."""
+        return self.losses[self._midpoint].item()
+
+    @property
+    def midpoint_accuracy(self) -> float | None:
+        """Accuracy at λ=½, a fraction."""
+        return None if self.accuracies is None else self.accuracies[self._midpoint].item()
+
+    @property
+    def endpoints(self) -> tuple[float, float]:
+        """Loss of the rebased target (λ=0) and of the reference (λ=1)."""
+        return self.losses[0].item(), self.losses[-1].item()
+
+    @property
+    def endpoint_accuracies(self) -> tuple[float, float] | None:
+        """Accuracy of the rebased target (λ=0) and of the reference (λ=1), fractions."""
+        return None if self.accuracies is None else (self.accuracies[0].item(), self.accuracies[-1].item())
+
+    @property
+    def _midpoint(self) -> int:
+        return int((self.positions == 0.5).nonzero()[0, 0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain lists and numbers for a JSON receipt, the derived figures included.
+
+        Example:
+            >>> import json
+            >>> path = PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 3.0]))
+            >>> PathEvaluation.from_dict(json.loads(json.dumps(path.to_dict()))).barrier == path.barrier
+            True
+        """
+        return {
+            "positions": self.positions.tolist(),
+            "losses": self.losses.tolist(),
+            "accuracies": None if self.accuracies is None else self.accuracies.tolist(),
+            "barrier": self.barrier,
+            "auc": self.auc,
+            "accuracy_barrier": self.accuracy_barrier,
+            "midpoint_loss": self.midpoint_loss,
+            "midpoint_accuracy": self.midpoint_accuracy,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PathEvaluation:
+        """Return the evaluation that :meth:`to_dict` wrote; derived figures are computed anew.
+
+        Raises:
+            DataError: positions or losses are missing.
+        """
+        for key in ("positions", "losses"):
+            if key not in values:
+                raise DataError(f"Expected {key!r} in a path evaluation but got the keys {sorted(values)}.")
+        accuracies = values.get("accuracies")
+        return cls(
+            torch.tensor(values["positions"], dtype=torch.float64),
+            torch.tensor(values["losses"], dtype=torch.float64),
+            None if accuracies is None else torch.tensor(accuracies, dtype=torch.float64),
+        )
+
+    def __str__(self) -> str:
+        places = [
+            ("target (rebased)", "λ=0", 0),
+            ("midpoint", "λ=½", self._midpoint),
+            ("reference", "λ=1", -1),
+        ]
+        lines = [f"Path of {len(self.positions)} points"]
+        for place, label, index in places:
+            line = f"  {place:<17}{label}   loss {self.losses[index].item():.4f}"
+            if self.accuracies is not None:
+                line += f"   accuracy {100 * self.accuracies[index].item():6.2f} %"
+            lines.append(line)
+        figures = f"  barrier {self.barrier:.4f}   area {self.auc:.4f}"
+        if self.accuracy_barrier is not None:
+            figures += f"   accuracy barrier {100 * self.accuracy_barrier:.2f} points"
+        return "\n".join([*lines, figures])

@@ -1,0 +1,125 @@
+"""Running at a foreign state: right outputs, right gradients, nothing changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sinkhorn_rebasin.connectivity.architecture import tied_names
+from sinkhorn_rebasin.connectivity.execution import evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.errors import DataError
+
+
+class Tied(nn.Module):
+    """Two layers of one weight; takes positional and keyword arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3, bias=False)
+        self.second = nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x)) + shift
+
+
+@pytest.fixture
+def norm_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2))
+
+
+def snapshot(module: nn.Module) -> dict:
+    return {name: (tensor.clone(), tensor._version) for name, tensor in module.state_dict().items()}
+
+
+def test_positional_and_keyword_inputs() -> None:
+    net, x, shift = Tied(), torch.randn(2, 3), torch.randn(2, 3)
+    expected = net(x, shift)
+    assert torch.equal(run_at(net, net.state_dict(), (x, shift)), expected)
+    assert torch.equal(run_at(net, net.state_dict(), [x, shift]), expected)
+    assert torch.equal(run_at(net, net.state_dict(), {"shift": shift, "x": x}), expected)
+
+
+@pytest.mark.parametrize("names", [["first.weight"], ["second.weight"], ["first.weight", "second.weight"]])
+def test_tied_weights_named_once_or_twice(names: list[str]) -> None:
+    net, x = Tied(), torch.randn(2, 3)
+    weight = torch.randn(3, 3, requires_grad=True)
+    output = run_at(net, {name: weight + 0.0 * i for i, name in enumerate(names)}, (x, torch.zeros(1)))
+    torch.testing.assert_close(output, x @ weight.T @ weight.T)
+    (gradient,) = torch.autograd.grad(output.sum(), weight)
+    (expected,) = torch.autograd.grad((x @ weight.T @ weight.T).sum(), weight)
+    torch.testing.assert_close(gradient, expected)
+    assert tied_names(net) == [["first.weight", "second.weight"]]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_differentiable_state_with_running_statistics(norm_net: nn.Sequential, training: bool) -> None:
+    norm_net.train(training)
+    scale = torch.tensor(1.5, requires_grad=True)
+    state = {
+        name: value * scale if value.is_floating_point() else value
+        for name, value in norm_net.state_dict().items()
+    }
+    versions = {name: value._version for name, value in state.items()}
+    run_at(norm_net, state, torch.randn(6, 4)).sum().backward()
+    assert scale.grad is not None
+    assert {name: value._version for name, value in state.items()} == versions
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_is_changed(norm_net: nn.Sequential, training: bool) -> None:
+    norm_net.train(training)
+    before = snapshot(norm_net)
+    state = copy.deepcopy(norm_net.state_dict())
+    given = copy.deepcopy(state)
+    run_at(norm_net, state, torch.randn(6, 4))
+    for name, (value, version) in snapshot(norm_net).items():
+        assert torch.equal(value, before[name][0])
+        assert version == before[name][1]
+        assert torch.equal(state[name], given[name])
+    assert all(child.training == training for child in norm_net.modules())
+
+
+def test_evaluation_copy_shares_tensors_but_not_modes(norm_net: nn.Sequential) -> None:
+    norm_net.train()
+    twin = evaluation_copy(norm_net)
+    assert not any(child.training for child in twin.modules())
+    assert all(child.training for child in norm_net.modules())
+    pairs = zip(
+        [*twin.parameters(), *twin.buffers()], [*norm_net.parameters(), *norm_net.buffers()], strict=True
+    )
+    assert all(mine is theirs for mine, theirs in pairs)
+    assert not {id(child) for child in twin.modules()} & {id(child) for child in norm_net.modules()}
+
+
+def test_evaluation_copy_of_a_network_that_computed_its_weight() -> None:
+    with pytest.warns(FutureWarning):
+        net = nn.utils.weight_norm(nn.Linear(3, 2))
+    net(torch.randn(1, 3))  # leaves a tensor with a history on the module, which deepcopy refuses
+    doubled = {name: value * 2 for name, value in net.state_dict().items()}
+    x = torch.randn(4, 3)
+    output = run_at(evaluation_copy(net), doubled, x)
+    weight = nn.functional.normalize(net.weight_v, dim=1) * 2 * net.weight_g
+    torch.testing.assert_close(output, x @ weight.T + 2 * net.bias)
+
+
+def test_move_to_reaches_every_depth() -> None:
+    x = torch.zeros(2)
+    moved = move_to({"a": [x, (x, 3)], "b": "text"}, torch.device("meta"))
+    assert moved["a"][0].is_meta
+    assert moved["a"][1][0].is_meta
+    assert (moved["a"][1][1], moved["b"]) == (3, "text")
+    assert not x.is_meta
+
+
+def test_split_batch() -> None:
+    x = torch.zeros(2)
+    with pytest.raises(DataError, match=r"pair \(inputs, labels\) but got a list of 3"):
+        split_batch([x, x, x])
+    with pytest.raises(DataError, match="Tensor of 2"):
+        split_batch(x)
+    assert split_batch(x, labelled=False)[0] is x
+    assert split_batch([x], labelled=False)[0] is x
+    assert split_batch((x, 1), labelled=False)[0] is x
