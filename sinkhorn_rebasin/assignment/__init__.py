@@ -1,1 +1,16 @@
-"""Score matrix to soft or hard permutation."""
+"""Score matrix to soft or hard permutation: tensors only, no networks."""
+
+from sinkhorn_rebasin.assignment.hungarian import hard_assignment
+from sinkhorn_rebasin.assignment.sinkhorn import SinkhornResult, sinkhorn
+from sinkhorn_rebasin.assignment.temperature import TemperatureSchedule, constant, cosine, geometric, linear
+
+__all__ = [
+    "SinkhornResult",
+    "TemperatureSchedule",
+    "constant",
+    "cosine",
+    "geometric",
+    "hard_assignment",
+    "linear",
+    "sinkhorn",
+]

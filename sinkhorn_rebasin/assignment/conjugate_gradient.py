@@ -1,0 +1,100 @@
+"""Symmetric semidefinite systems with the constant vector as null direction, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Solution", "conjugate_gradient", "solve_dense"]
+
+
+class Solution(NamedTuple):
+    """Solution (B, n), which entries of the batch reached their floor (B), and the number of products."""
+
+    vector: Tensor
+    solved: Tensor
+    iterations: int
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor],
+    right_side: Tensor,
+    diagonal: Tensor,
+    floor: Tensor,
+    max_iterations: int,
+) -> Solution:
+    r"""Solve :math:`Sx = r` for a weighted graph Laplacian S by Jacobi-preconditioned conjugate gradients.
+
+    Args:
+        product: x (B, n) to S x (B, n).
+        right_side: r, shape (B, n).
+        diagonal: Diagonal of S, shape (B, n), >= 0; where it is 0 the solution is 0.
+        floor: Residual norm to stop at, shape (B,), measured as :math:`\sqrt{r^T D^{-1} r}`.
+        max_iterations: Most products to spend.
+    """
+    inverse = torch.where(diagonal > 0, diagonal, 1.0).reciprocal() * (diagonal > 0)
+    # a residual of a Laplacian sums to zero; what round-off leaves is spread in proportion to the diagonal,
+    # so that entries of tiny weight are not drowned by the rounding of the others
+    share = diagonal / diagonal.sum(-1, keepdim=True).clamp_min(torch.finfo(diagonal.dtype).tiny)
+    residual = right_side - share * right_side.sum(-1, keepdim=True)
+    x = torch.zeros_like(residual)
+    scaled = residual * inverse
+    direction = scaled
+    energy = (residual * scaled).sum(-1, keepdim=True)
+    floor = floor.unsqueeze(-1).square()
+    solved = energy <= floor
+    running = ~solved
+    iterations = 0
+    while iterations < max_iterations and bool(running.any()):
+        image = product(direction)
+        iterations += 1
+        curvature = (direction * image).sum(-1, keepdim=True)
+        running = running & (curvature > 0) & torch.isfinite(curvature)
+        step = torch.where(running, energy / curvature, 0.0)
+        x = torch.addcmul(x, step, direction)
+        residual = torch.addcmul(residual, step, image, value=-1)
+        residual = residual - share * residual.sum(-1, keepdim=True)
+        scaled = residual * inverse
+        new_energy = (residual * scaled).sum(-1, keepdim=True)
+        solved = solved | (running & (new_energy <= floor))
+        running = running & (new_energy > floor)
+        direction = torch.addcmul(scaled, torch.where(running, new_energy / energy, 0.0), direction)
+        energy = torch.where(running, new_energy, energy)
+    return Solution(x, solved.squeeze(-1), iterations)
+
+
+def solve_dense(weights: Tensor, right_side: Tensor, ridge: float = 1e-14) -> Tensor:
+    r"""Solve :math:`(\mathrm{diag}(M1) - M)x = r` by a Cholesky factorisation of the normalised Laplacian.
+
+    The diagonal is the sum of the off-diagonal weights, so nothing cancels; the null direction is filled by
+    a rank-one term, and a ridge that grows until the factorisation succeeds damps what remains singular.
+
+    Args:
+        weights: M, shape (B, n, n), symmetric, >= 0; its diagonal is ignored.
+        right_side: r, shape (B, n).
+        ridge: First ridge relative to the unit diagonal.
+    """
+    weights = weights.double()
+    weights.diagonal(dim1=-2, dim2=-1).zero_()
+    degree = weights.sum(-1)
+    root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
+    null = degree.sqrt()
+    null = null / torch.linalg.vector_norm(null, dim=-1, keepdim=True).clamp_min(1e-300)
+    system = null.unsqueeze(-1) * null.unsqueeze(-2) - root.unsqueeze(-1) * weights * root.unsqueeze(-2)
+    target = (right_side.double() * root).unsqueeze(-1)
+    solution = torch.zeros_like(target)
+    pending = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
+    for damping in (ridge, 1e-10, 1e-6, 1e-3):
+        damped = system.clone()
+        damped.diagonal(dim1=-2, dim2=-1).add_(1.0 + damping)
+        factor, info = torch.linalg.cholesky_ex(damped)
+        good = pending & (info == 0)
+        found = torch.cholesky_solve(target, torch.where(good[:, None, None], factor, damped.new_ones(())))
+        solution = torch.where((good & torch.isfinite(found).all((-1, -2)))[:, None, None], found, solution)
+        pending = pending & ~good
+        if not bool(pending.any()):
+            break
+    return (solution.squeeze(-1) * root).to(right_side.dtype)

@@ -1,0 +1,226 @@
+"""The soft permutation: scores to a doubly stochastic matrix, with its gradient."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
+from sinkhorn_rebasin.assignment.scaling import attainable_tolerance, scale
+from sinkhorn_rebasin.assignment.scores import check_finite, check_scores
+from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
+
+__all__ = ["SinkhornResult", "sinkhorn"]
+
+
+@dataclass(frozen=True)
+class SinkhornResult:
+    """A soft permutation and how good it is.
+
+    Attributes:
+        matrix: Doubly stochastic P, shape (..., n, n); the gradient flows through it alone.
+        marginal_error: Largest deviation of a row or column sum of P from one, shape (...).
+        iterations: Pairs of products with the kernel (one with K, one with its transpose) that were spent.
+        converged: Whether every matrix of the batch reached the tolerance.
+        column_scaling: Logarithmic column scalings in units of the scores, τ·log v, shape (..., n), detached:
+            P = softmax((X + column_scaling) / τ) over rows. As a potential in units of the scores it changes
+            little with τ, so it warm-starts another temperature as well.
+    """
+
+    matrix: Tensor
+    marginal_error: Tensor
+    iterations: int
+    converged: bool
+    column_scaling: Tensor
+
+
+def sinkhorn(
+    scores: Tensor,
+    temperature: float | Tensor = 1.0,
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
+    gradient: Literal["implicit", "unrolled"] = "implicit",
+    initial_scaling: Tensor | None = None,
+) -> SinkhornResult:
+    r"""Turn scores into a doubly stochastic matrix, a soft permutation.
+
+    .. math:: P = \arg\max_{P1 = 1,\ P^T1 = 1} \langle P, X \rangle + \tau H(P)
+                = \mathrm{diag}(u)\, e^{X/\tau}\, \mathrm{diag}(v)
+
+    Args:
+        scores: X, shape (..., n, n). Half precision is computed, and returned, in float32; its gradient
+            comes back in half precision. Autocast has no effect inside.
+        temperature: τ > 0, a number or a 0-d tensor (no gradient flows to it). P tends to the permutation
+            of :func:`hard_assignment` as τ tends to 0.
+        tolerance: Largest deviation of a row or column sum from one. It is raised to eps·max(8, √n), the
+            rounding of such a sum, where it asks for less (float32: 1e-6 at n = 64, 5e-6 at n = 2048).
+        max_iterations: Most pairs of products with the kernel to spend.
+        gradient: ``"implicit"`` differentiates the fixed point by one linear solve; ``"unrolled"``
+            differentiates every plain iteration (slow, much memory; a witness for tests).
+        initial_scaling: ``column_scaling`` of an earlier result of like scores, shape (..., n).
+
+    Raises:
+        AssignmentError: Scores that are not finite, square, non-empty and floating, or an argument out of
+            range.
+
+    Warns:
+        ConvergenceWarning: The tolerance was not reached within ``max_iterations``.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.5, 1.0]])
+        >>> result = sinkhorn(scores, temperature=0.5)
+        >>> result.converged and bool((result.matrix.sum(0) - 1).abs().max() < 1e-6)
+        True
+        >>> torch.allclose(result.matrix, torch.softmax((scores + result.column_scaling) / 0.5, dim=-1))
+        True
+
+    Source:
+        R. Sinkhorn (1964); M. Cuturi (2013); G. Mena et al. (2018) for learned permutations; M. Eisenberger
+        et al. (2022) for the implicit gradient; F. A. Guerrero Peña et al. (2023) for re-basin.
+    """
+    tau = _check_arguments(scores, temperature, tolerance, max_iterations, gradient, initial_scaling)
+    work = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+    start = None if initial_scaling is None else initial_scaling.detach().to(work)
+    report = _Report()
+    if gradient == "implicit":
+        outputs = _Implicit.apply(work, start, tau, tolerance, max_iterations, report)
+    else:
+        outputs = _unrolled(work, start, tau, tolerance, max_iterations, report)
+    matrix, error, scaling = outputs
+    if not report.converged:
+        warnings.warn(
+            f"Expected a marginal error of at most {report.tolerance:.3g} but got {report.error:.3g} after "
+            f"{report.iterations} iterations at temperature {tau:g}; raise max_iterations or temperature, "
+            "or pass initial_scaling.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return SinkhornResult(matrix, error, report.iterations, report.converged, scaling)
+
+
+@dataclass
+class _Report:
+    """What the solver says beside its tensors; filled in while it runs."""
+
+    iterations: int = 0
+    error: float = math.inf
+    tolerance: float = 0.0
+    converged: bool = False
+
+    def fill(self, error: Tensor, iterations: int, tolerance: float, n: int) -> None:
+        self.iterations = iterations
+        self.tolerance = attainable_tolerance(tolerance, n, error.dtype)
+        self.error = float(error.amax()) if error.numel() else 0.0
+        self.converged = self.error <= self.tolerance
+
+
+class _Implicit(torch.autograd.Function):
+    """Scores to (P, marginal error, potential); reverse and forward mode through the fixed point."""
+
+    @staticmethod
+    def forward(
+        scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: _Report
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        check_finite(scores)
+        n, shape = scores.shape[-1], scores.shape
+        if scores.numel() == 0:
+            report.fill(scores.new_zeros(shape[:-2]), 0, tolerance, n)
+            return scores.clone(), scores.new_zeros(shape[:-2]), scores.new_zeros(shape[:-1])
+        with torch.autocast(scores.device.type, enabled=False):
+            flat_start = None if start is None else start.reshape(-1, n)
+            out = scale(scores.reshape(-1, n, n), tau, tolerance, limit, flat_start)
+        report.fill(out.marginal_error, out.iterations, tolerance, n)
+        return (
+            out.matrix.reshape(shape),
+            out.marginal_error.reshape(shape[:-2]),
+            out.potential.reshape(shape[:-1]),
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.temperature = inputs[2]
+        ctx.save_for_backward(output[0])
+        ctx.save_for_forward(output[0])
+        ctx.mark_non_differentiable(output[1], output[2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        (matrix,) = ctx.saved_tensors
+        return Adjoint.apply(matrix, grad, ctx.temperature), None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        # the derivative of P with respect to X is symmetric: the adjoint is also the forward map
+        (matrix,) = ctx.saved_tensors
+        return Adjoint.apply(matrix, tangent, ctx.temperature), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, start: Tensor | None, *rest: Any) -> Any:
+        size = info.batch_size
+        scores = scores.expand(size, *scores.shape) if in_dims[0] is None else scores.movedim(in_dims[0], 0)
+        if start is not None:
+            start = start.expand(size, *start.shape) if in_dims[1] is None else start.movedim(in_dims[1], 0)
+        return _Implicit.apply(scores, start, *rest), (0, 0, 0)
+
+
+def _unrolled(
+    scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: _Report
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Plain iterations in logarithms, every one of them on the tape."""
+    check_finite(scores.detach())
+    with torch.autocast(scores.device.type, enabled=False):
+        exponents = scores / tau
+        log_v = torch.zeros_like(scores[..., 0, :]) if start is None else start / tau
+        target = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
+        iterations = 0
+        while True:
+            log_matrix = torch.log_softmax(exponents + log_v.unsqueeze(-2), dim=-1)
+            matrix = log_matrix.exp()
+            error = torch.maximum(
+                (matrix.detach().sum(-1) - 1).abs().amax(-1), (matrix.detach().sum(-2) - 1).abs().amax(-1)
+            )
+            if iterations >= limit or bool((error <= target).all()):
+                break
+            log_v = log_v - log_matrix.logsumexp(-2)
+            iterations += 1
+    report.fill(error, iterations, tolerance, scores.shape[-1])
+    potential = log_v.detach() * tau
+    return matrix, error, potential - potential.mean(-1, keepdim=True)
+
+
+def _check_arguments(
+    scores: Tensor,
+    temperature: float | Tensor,
+    tolerance: float,
+    max_iterations: int,
+    gradient: str,
+    initial_scaling: Tensor | None,
+) -> float:
+    """Check everything that does not need the scores' values; the temperature as a number."""
+    check_scores(scores)
+    if isinstance(temperature, Tensor) and temperature.ndim != 0:
+        raise AssignmentError(
+            f"Expected temperature to be a number or 0-d tensor but got shape {tuple(temperature.shape)}."
+        )
+    tau = float(temperature)
+    if not (math.isfinite(tau) and tau > 0):
+        raise AssignmentError(f"Expected temperature to be a positive finite number but got {tau}.")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise AssignmentError(f"Expected tolerance to be a positive finite number but got {tolerance}.")
+    if max_iterations < 1:
+        raise AssignmentError(f"Expected max_iterations to be at least 1 but got {max_iterations}.")
+    if gradient not in ("implicit", "unrolled"):
+        raise AssignmentError(f'Expected gradient to be "implicit" or "unrolled" but got {gradient!r}.')
+    if initial_scaling is not None and initial_scaling.shape != scores.shape[:-1]:
+        raise AssignmentError(
+            f"Expected initial_scaling of shape {tuple(scores.shape[:-1])}, that of the scores without their "
+            f"last axis but one, but got {tuple(initial_scaling.shape)}."
+        )
+    return tau
