@@ -1,0 +1,5 @@
+"""Statistics of a network's activations, and putting them right after its weights were moved or merged."""
+
+from sinkhorn_rebasin.activations.batch_norm import BatchNormReset, batch_norm_statistics, reset_batch_norm
+
+__all__ = ["BatchNormReset", "batch_norm_statistics", "reset_batch_norm"]

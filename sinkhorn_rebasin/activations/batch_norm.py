@@ -1,0 +1,176 @@
+"""Re-estimating batch-norm running statistics after weights were merged.
+
+The statistics a network collected in training are wrong for a mixture of two networks: activations of the
+mixture vary less than those of either. They are measured again on data before the mixture is judged.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.connectivity.architecture import tensors_of
+from sinkhorn_rebasin.connectivity.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.errors import DataError
+
+
+def reset_batch_norm(
+    module: nn.Module, dataloader: Iterable[Any], *, batches: int | None = None
+) -> nn.Module:
+    """Return a copy of the network with batch-norm statistics measured anew on the data.
+
+    See :func:`batch_norm_statistics` for what is measured. Without batch-norm layers the copy is unchanged
+    and the data are not read.
+
+    Args:
+        module: the network; it and its training mode stay as they are.
+        dataloader: batches of (inputs, labels) or of inputs alone.
+        batches: read at most this many batches; None reads all.
+
+    Raises:
+        DataError: no batch, or a batch with a single value per channel.
+
+    Example:
+        >>> net = nn.Sequential(nn.BatchNorm1d(2))
+        >>> reset = reset_batch_norm(net, [torch.tensor([[1.0, 0.0], [3.0, 4.0]])])
+        >>> reset[0].running_mean.tolist() == [2.0, 2.0] and net[0].running_mean.tolist() == [0.0, 0.0]
+        True
+
+    Reference: Jordan, Sedghi, Saukh, Entezari, Neyshabur, "REPAIR: REnormalizing Permuted Activations for
+    Interpolation Repair", 2023.
+    """
+    reset = copy.deepcopy(module)
+    state = batch_norm_statistics(module, tensors_of(module), dataloader, batches=batches)
+    reset.load_state_dict(state, strict=False)
+    return reset
+
+
+@torch.no_grad()
+def batch_norm_statistics(
+    module: nn.Module, state: StateLike, dataloader: Iterable[Any], *, batches: int | None = None
+) -> State:
+    """Return the state with running means and variances measured on the data.
+
+    Batch-norm layers run on the statistics of each batch, every other layer in eval mode (dropout is off).
+    A layer's running mean and variance become the mean and the unbiased variance of *all* values that
+    reached it: mean = Σ_b n_b·m_b / N and variance = [Σ_b n_b·(v_b + (m_b − mean)²)] / (N − 1) over batches
+    b of n_b values per channel with mean m_b and biased variance v_b. Unlike an average of the batches'
+    variances this is right for batches of unequal size and for data sorted by class.
+
+    Args:
+        module: the architecture; unchanged.
+        state: parameters and buffers; unchanged.
+        dataloader: batches of (inputs, labels) or of inputs alone.
+        batches: read at most this many batches; None reads all.
+
+    Returns:
+        A new dict; tensors other than batch-norm buffers are those of the given state.
+
+    Raises:
+        DataError: no batch, or a batch with a single value per channel.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(1)
+        >>> state = batch_norm_statistics(layer, layer.state_dict(), [torch.tensor([[1.0], [3.0]])])
+        >>> state["running_mean"].item(), state["running_var"].item()
+        (2.0, 2.0)
+    """
+    network = evaluation_copy(module)
+    layers = {name: layer for name, layer in network.named_modules() if _has_statistics(layer)}
+    if not layers:
+        return dict(state)
+    moments = {name: _Moments(name or type(module).__name__) for name in layers}
+    for name, layer in layers.items():
+        layer.train()
+        layer.register_forward_pre_hook(moments[name].hook)
+    device, read = device_of(state), 0
+    with torch.random.fork_rng(devices=[]):
+        for batch in islice(iter(dataloader), batches):
+            inputs, _ = split_batch(batch, labelled=False)
+            run_at(network, state, move_to(inputs, device))
+            read += 1
+    if read == 0:
+        raise DataError("Expected at least one batch to measure batch-norm statistics on but got none.")
+    return {**state, **_measured(state, moments)}
+
+
+class BatchNormReset:
+    """The ``prepare`` of :func:`evaluate_path` that measures batch-norm statistics at every position.
+
+    Args:
+        dataloader: batches of (inputs, labels) or of inputs alone; usually of the training set.
+        batches: read at most this many batches; None reads all.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(1)
+        >>> prepare = BatchNormReset([torch.tensor([[1.0], [3.0]])])
+        >>> prepare(layer, layer.state_dict())["running_mean"].item()
+        2.0
+    """
+
+    def __init__(self, dataloader: Iterable[Any], *, batches: int | None = None) -> None:
+        self.dataloader = dataloader
+        self.batches = batches
+
+    def __call__(self, module: nn.Module, state: StateLike) -> State:
+        return batch_norm_statistics(module, state, self.dataloader, batches=self.batches)
+
+
+class _Moments:
+    """Count, mean and sum of squared deviations of what reaches one layer, merged batch by batch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+        self.count = 0
+        self.mean: Tensor | None = None
+        self.squares: Tensor | None = None
+
+    def hook(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        values = arguments[0].detach()
+        count = values.numel() // values.shape[1]
+        if count < 2:
+            raise DataError(
+                f"Expected at least two values per channel at batch-norm layer {self.name!r} but got"
+                f" {count} (input of shape {tuple(values.shape)}); use larger batches or drop the last one."
+            )
+        over = [axis for axis in range(values.ndim) if axis != 1]
+        variance, mean = torch.var_mean(values.to(torch.promote_types(values.dtype, torch.float32)), over)
+        self._merge(count, mean.double(), variance.double() * (count - 1))
+
+    def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        # Pairwise update of Chan, Golub and LeVeque (1983): no cancellation however far the mean is from 0.
+        self.calls += 1
+        if self.mean is not None and self.squares is not None:
+            shift, total = mean - self.mean, self.count + count
+            squares = self.squares + squares + shift.square() * (self.count * count / total)
+            mean, count = self.mean + shift * (count / total), total
+        self.count, self.mean, self.squares = count, mean, squares
+
+
+def _measured(state: StateLike, moments: dict[str, _Moments]) -> State:
+    new: State = {}
+    for name, moment in moments.items():
+        prefix = f"{name}." if name else ""
+        if moment.mean is None or moment.squares is None:
+            continue  # the layer took no part in the forward: what it holds is still all that is known
+        values = {
+            "running_mean": moment.mean,
+            "running_var": moment.squares / (moment.count - 1),
+            "num_batches_tracked": torch.tensor(moment.calls),
+        }
+        for key, value in values.items():
+            if prefix + key in state:
+                new[prefix + key] = value.to(state[prefix + key])
+    return new
+
+
+def _has_statistics(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None
