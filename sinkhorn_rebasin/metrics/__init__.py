@@ -1,0 +1,23 @@
+"""What alignment is judged by: pure functions, and torchmetrics classes that accumulate over batches."""
+
+from sinkhorn_rebasin.metrics.barrier import BarrierAUC, LossBarrier, MidpointAccuracy
+from sinkhorn_rebasin.metrics.functional import (
+    area_under_curve,
+    barrier,
+    permutation_agreement,
+    permutation_recovery,
+    relative_change,
+)
+from sinkhorn_rebasin.metrics.recovery import PermutationRecovery
+
+__all__ = [
+    "BarrierAUC",
+    "LossBarrier",
+    "MidpointAccuracy",
+    "PermutationRecovery",
+    "area_under_curve",
+    "barrier",
+    "permutation_agreement",
+    "permutation_recovery",
+    "relative_change",
+]
