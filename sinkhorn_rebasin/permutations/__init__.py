@@ -1,0 +1,29 @@
+"""Permutation specifications and their action on weights; no tracing, no learning."""
+
+from sinkhorn_rebasin.permutations.action import permute_state, permute_tensor
+from sinkhorn_rebasin.permutations.algebra import (
+    check_permutations,
+    compose,
+    identity_permutations,
+    inverse,
+    permutation_matrix,
+    random_permutations,
+)
+from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
+
+__all__ = [
+    "Frozen",
+    "Group",
+    "Layout",
+    "PermutationSpec",
+    "Slot",
+    "check_permutations",
+    "compose",
+    "identity_permutations",
+    "inverse",
+    "permutation_matrix",
+    "permute_state",
+    "permute_tensor",
+    "random_permutations",
+]

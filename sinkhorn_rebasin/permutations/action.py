@@ -1,0 +1,121 @@
+"""The action of soft and hard permutations on the tensors of a network."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Permutations, State, StateLike
+from sinkhorn_rebasin.permutations.algebra import check_permutations
+from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
+
+
+def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permutations) -> State:
+    r"""Carry a network to another place of the same orbit: every slot's axis becomes P · axis.
+
+    .. math:: W'_l = P_l\, W_l\, P_{l-1}^\top, \qquad b'_l = P_l\, b_l
+
+    for a chain of linear layers, and likewise for every tensor the spec names, buffers included. Nested groups
+    act before the group they live in.
+
+    Args:
+        state: tensor name to tensor; what the spec does not name is passed on as it is.
+        permutations: per group, long indices (..., n) act by indexing; floating point matrices (..., n, n) by
+            products, differentiably in both the matrices and the tensors.
+
+    Returns:
+        A new dict. Nothing in ``state`` is changed; tensors without a slot are shared with it.
+
+    Raises:
+        SpecError: when state, spec and permutations do not belong together.
+
+    Example:
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> from sinkhorn_rebasin.permutations import random_permutations
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = discover_symmetry(net, torch.randn(4, 3))
+        >>> state = permute_state(net.state_dict(), spec, random_permutations(spec))
+        >>> x = torch.randn(5, 3)
+        >>> torch.allclose(torch.func.functional_call(net, state, x), net(x), atol=1e-6)
+        True
+
+    Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (2023); soft action: Guerrero-Peña et al. (2023).
+    """
+    spec.check_state(state)
+    check_permutations(spec, permutations)
+    return {
+        name: permute_tensor(tensor, spec.slots_on(name), permutations) if spec.slots_on(name) else tensor
+        for name, tensor in state.items()
+    }
+
+
+def permute_tensor(tensor: Tensor, slots: tuple[Slot, ...], permutations: Permutations) -> Tensor:
+    """Apply the permutations of all slots on one tensor, in the order given."""
+    for slot in slots:
+        permutation = permutations[slot.group]
+        if permutation.is_floating_point():
+            tensor = apply_matrices(tensor, slot, permutation)
+        else:
+            tensor = apply_indices(tensor, slot, permutation)
+    return tensor
+
+
+def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
+    """Re-order the units of a slot: unit i becomes what unit ``indices[i]`` was."""
+    length = math.prod(tensor.shape[axis] for axis in slot.axes)
+    layout = slot.layout
+    if layout.width == 1 and layout.blocks == 1 and layout.is_whole_axis(length):
+        return tensor.index_select(slot.axes[0], indices.to(tensor.device))
+    table = _table(layout)
+    order = torch.arange(length)
+    chosen = indices.detach().cpu().reshape(layout.blocks, layout.size, 1).expand_as(table)
+    order[table.reshape(-1)] = table.gather(1, chosen).reshape(-1)
+    if len(slot.axes) == 1:
+        return tensor.index_select(slot.axes[0], order.to(tensor.device))
+    flat, shape = _flatten(tensor, slot.axes)
+    return _restore(flat.index_select(0, order.to(tensor.device)), slot.axes, shape)
+
+
+def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor) -> Tensor:
+    """Mix the units of a slot by the matrices (n, n) or (blocks, n, n): unit i becomes sum_j P_ij unit j."""
+    layout, axes = slot.layout, slot.axes
+    dtype = torch.promote_types(matrices.dtype, tensor.dtype)
+    tensor, matrices = tensor.to(dtype), matrices.to(tensor.device, dtype)
+    length = math.prod(tensor.shape[axis] for axis in axes)
+    whole = layout.is_whole_axis(length)
+    if whole and len(axes) == 1 and layout.blocks * layout.width == 1 and axes[0] == tensor.dim() - 1:
+        return tensor @ matrices.mT
+    flat, shape = _flatten(tensor, axes)
+    if whole:
+        mixed = _mix(matrices, flat, layout)
+    else:
+        positions = _table(layout).reshape(-1).to(tensor.device)
+        mixed = flat.index_copy(0, positions, _mix(matrices, flat.index_select(0, positions), layout))
+    return _restore(mixed, axes, shape)
+
+
+def _mix(matrices: Tensor, units: Tensor, layout: Layout) -> Tensor:
+    if layout.blocks == 1:
+        return (matrices.reshape(layout.size, layout.size) @ units.reshape(layout.size, -1)).view_as(units)
+    blocked = units.reshape(layout.blocks, layout.size, -1)
+    return torch.bmm(matrices.reshape(layout.blocks, layout.size, layout.size), blocked).view_as(units)
+
+
+def _flatten(tensor: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, torch.Size]:
+    """The tensor with these axes first and read as one, and the shape it had with these axes first."""
+    front = tensor.movedim(axes, tuple(range(len(axes))))
+    length = math.prod(front.shape[: len(axes)])
+    return front.reshape(length, *front.shape[len(axes) :]), front.shape
+
+
+def _restore(flat: Tensor, axes: tuple[int, ...], shape: torch.Size) -> Tensor:
+    return flat.reshape(shape).movedim(tuple(range(len(axes))), axes)
+
+
+@lru_cache(maxsize=4096)
+def _table(layout: Layout) -> Tensor:
+    return torch.from_numpy(layout.table())

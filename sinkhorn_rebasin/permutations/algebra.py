@@ -1,0 +1,117 @@
+"""Hard permutations of all groups of a spec: identity, random, inverse, composition, matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Permutations
+from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.spec import Group, PermutationSpec
+
+
+def identity_permutations(spec: PermutationSpec) -> dict[str, Tensor]:
+    """The index vectors that leave every unit where it is, one of :attr:`Group.shape` per group."""
+    return {group.name: torch.arange(group.size).expand(group.shape).clone() for group in spec.groups}
+
+
+def random_permutations(
+    spec: PermutationSpec, *, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Uniformly random index vectors, one of :attr:`Group.shape` per group, drawn from ``generator``.
+
+    Without a generator torch's global random state is used, as ``torch.randperm`` does.
+    """
+    return {
+        group.name: torch.stack(
+            [torch.randperm(group.size, generator=generator) for _ in range(group.blocks)]
+        ).reshape(group.shape)
+        for group in spec.groups
+    }
+
+
+def permutation_matrix(indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The matrices P (..., n, n) with P[i, indices[i]] = 1, so that P @ w = w[indices].
+
+    >>> permutation_matrix(torch.tensor([1, 0, 2])) @ torch.tensor([10.0, 20.0, 30.0])
+    tensor([20., 10., 30.])
+    """
+    return torch.nn.functional.one_hot(indices, indices.shape[-1]).to(dtype)
+
+
+def unit_movement(spec: PermutationSpec, permutations: Permutations, name: str) -> Tensor:
+    """Where every unit of a group comes from when the group and all its ancestors act, (blocks * size,).
+
+    Unit ``i`` of block ``b`` has number ``b * size + i``.
+    """
+    group = spec[name]
+    indices = permutations[name].reshape(group.blocks, group.size)
+    origin = torch.arange(group.blocks)
+    if group.parent is not None:
+        origin = unit_movement(spec, permutations, group.parent)
+    return (origin[:, None] * group.size + indices[origin]).reshape(-1)
+
+
+def _blocks_movement(spec: PermutationSpec, permutations: Permutations, group: Group) -> Tensor:
+    if group.parent is None:
+        return torch.arange(group.blocks)
+    return unit_movement(spec, permutations, group.parent)
+
+
+def compose(spec: PermutationSpec, second: Permutations, first: Permutations) -> dict[str, Tensor]:
+    r"""The permutations that act like ``first`` and then ``second``.
+
+    For a group without parent the index vectors compose as :math:`\pi_1[\pi_2]`. Inside a parent, the block
+    that ``first`` takes from c is permuted by ``second`` at the place it has been moved to.
+
+    >>> from sinkhorn_rebasin.permutations import Group, PermutationSpec
+    >>> spec = PermutationSpec((Group("a", 3),), (), {})
+    >>> p = {"a": torch.tensor([1, 2, 0])}
+    >>> compose(spec, p, p)["a"].tolist()
+    [2, 0, 1]
+    """
+    check_permutations(spec, first)
+    check_permutations(spec, second)
+    composed = {}
+    for group in spec.groups:
+        one = first[group.name].reshape(group.blocks, group.size)
+        two = second[group.name].reshape(group.blocks, group.size)
+        destination = _blocks_movement(spec, first, group).argsort()
+        composed[group.name] = one.gather(1, two[destination]).reshape(group.shape)
+    return composed
+
+
+def inverse(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tensor]:
+    """The permutations that undo these: ``compose(spec, inverse(spec, p), p)`` is the identity."""
+    check_permutations(spec, permutations)
+    inverted = {}
+    for group in spec.groups:
+        indices = permutations[group.name].reshape(group.blocks, group.size)
+        origin = _blocks_movement(spec, permutations, group)
+        inverted[group.name] = indices[origin].argsort(-1).reshape(group.shape)
+    return inverted
+
+
+def check_permutations(spec: PermutationSpec, permutations: Permutations) -> None:
+    """Raise :class:`SpecError` when these are not one valid permutation, hard or soft, per group."""
+    for group in spec.groups:
+        if group.name not in permutations:
+            raise SpecError(
+                f"Expected a permutation of every group but got none of {group.name!r} "
+                f"(given: {sorted(permutations)})."
+            )
+        value = permutations[group.name]
+        expected = group.shape if not value.is_floating_point() else (*group.shape, group.size)
+        if tuple(value.shape) != expected:
+            raise SpecError(
+                f"Expected the permutation of group {group.name!r} with shape {group.shape} (indices) or "
+                f"{(*group.shape, group.size)} (matrices) but got {tuple(value.shape)}."
+            )
+        if value.is_floating_point():
+            continue
+        ordered = value.sort(-1).values
+        if value.dtype != torch.long or not bool((ordered == torch.arange(group.size, device=value.device)).all()):
+            raise SpecError(
+                f"Expected the indices of group {group.name!r} to be a permutation of 0..{group.size - 1} "
+                f"in torch.long but got {value.dtype} with values {value.flatten()[:8].tolist()}..."
+            )

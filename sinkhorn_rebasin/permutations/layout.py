@@ -1,0 +1,106 @@
+"""Where the units of a permutation group sit along the axes of one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    r"""The positions of ``blocks`` x ``size`` units, ``width`` positions each, along a flat axis.
+
+    A regular layout is the affine map
+
+    .. math:: p(b, i, o, k) = \mathrm{offset} + b\,\mathrm{block\_stride} + i\,\mathrm{stride}
+        + o\,\mathrm{outer\_stride} + k, \qquad k < \mathrm{inner},\ o < \mathrm{outer},
+
+    and an irregular one lists its positions. Both answer :meth:`table`.
+
+    Shapes:
+        ``table()`` is (blocks, size, outer * inner): where the positions of unit ``i`` of block ``b`` are;
+        the k-th position of one unit corresponds to the k-th position of every other.
+
+    >>> flatten = Layout(blocks=1, size=3, stride=2, inner=2)       # three channels of two pixels
+    >>> flatten.table()[0].tolist()
+    [[0, 1], [2, 3], [4, 5]]
+    >>> Layout.from_table(flatten.table()) == flatten
+    True
+    """
+
+    blocks: int
+    size: int
+    offset: int = 0
+    block_stride: int = 0
+    stride: int = 1
+    outer: int = 1
+    outer_stride: int = 0
+    inner: int = 1
+    listed: tuple[int, ...] | None = field(default=None, repr=False)
+
+    @property
+    def width(self) -> int:
+        """How many positions each unit owns."""
+        return self.outer * self.inner
+
+    def table(self) -> Positions:
+        """The positions of every unit, (blocks, size, width)."""
+        if self.listed is not None:
+            return np.array(self.listed, dtype=np.int64).reshape(self.blocks, self.size, self.width)
+        block, unit, outer, inner = np.ogrid[: self.blocks, : self.size, : self.outer, : self.inner]
+        positions = (
+            self.offset
+            + block * self.block_stride
+            + unit * self.stride
+            + outer * self.outer_stride
+            + inner
+        )
+        return positions.reshape(self.blocks, self.size, self.width).astype(np.int64)
+
+    @classmethod
+    def from_table(cls, table: Positions) -> Layout:
+        """The compact layout with these positions, (blocks, size, width); irregular ones are listed."""
+        blocks, size, width = table.shape
+        first = table[0, 0]
+        steps = np.flatnonzero(np.diff(first) != 1)
+        inner = int(steps[0]) + 1 if len(steps) else width
+        compact = cls(
+            blocks=blocks,
+            size=size,
+            offset=int(first[0]),
+            block_stride=int(table[1, 0, 0] - first[0]) if blocks > 1 else 0,
+            stride=int(table[0, 1, 0] - first[0]) if size > 1 else 1,
+            outer=width // inner,
+            outer_stride=int(first[inner] - first[0]) if inner < width else 0,
+            inner=inner,
+        )
+        if compact.outer * inner == width and np.array_equal(compact.table(), table):
+            return compact
+        return cls(blocks, size, outer=1, inner=width, listed=tuple(int(p) for p in table.ravel()))
+
+    def is_whole_axis(self, length: int) -> bool:
+        """Whether the units, in order, are the consecutive equal parts of an axis of this length."""
+        return (
+            self.listed is None
+            and self.offset == 0
+            and self.outer == 1
+            and self.stride == self.inner
+            and (self.blocks == 1 or self.block_stride == self.size * self.stride)
+            and self.blocks * self.size * self.inner == length
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        defaults = Layout(self.blocks, self.size)
+        return {k: v for k, v in vars(self).items() if k in ("blocks", "size") or v != getattr(defaults, k)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Layout:
+        """The layout that :meth:`to_json` wrote."""
+        listed = data.get("listed")
+        return cls(**{**data, "listed": None if listed is None else tuple(listed)})

@@ -1,0 +1,256 @@
+"""What may be permuted in a network: groups of hidden units and the axis slots where they show up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.layout import Layout
+
+
+@dataclass(frozen=True)
+class Group:
+    """One set of hidden units that are permuted together wherever they show up.
+
+    A nested group has one independent permutation inside each unit of its ``parent`` (the inner dimensions
+    of attention heads, the channels inside convolution groups): ``blocks`` of them.
+    """
+
+    name: str
+    size: int
+    blocks: int = 1
+    parent: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
+        return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place where a group shows up: a tensor, the axes (read as one flat axis) and their layout."""
+
+    group: str
+    tensor: str
+    axes: tuple[int, ...]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An axis that no group moves, and why."""
+
+    tensor: str
+    axis: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PermutationSpec:
+    """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
+
+    Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
+    to the slots on it. Parents come before their nested groups.
+
+    >>> from sinkhorn_rebasin.permutations.layout import Layout
+    >>> layout = Layout(blocks=1, size=4)
+    >>> spec = PermutationSpec(
+    ...     groups=(Group("hidden", 4),),
+    ...     slots=(Slot("hidden", "0.weight", (0,), layout), Slot("hidden", "1.weight", (1,), layout)),
+    ...     shapes={"0.weight": (4, 3), "1.weight": (2, 4)},
+    ... )
+    >>> spec["hidden"].size, [slot.tensor for slot in spec.slots_of("hidden")]
+    (4, ['0.weight', '1.weight'])
+    >>> PermutationSpec.from_json(spec.to_json()) == spec
+    True
+    """
+
+    groups: tuple[Group, ...]
+    slots: tuple[Slot, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    frozen: tuple[Frozen, ...] = ()
+    buffers: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for group in self.groups:
+            if group.name in known:
+                raise SpecError(f"Expected distinct group names but got {group.name!r} twice.")
+            if group.parent is not None and group.parent not in known:
+                raise SpecError(
+                    f"Expected the parent {group.parent!r} of group {group.name!r} to come before it but got "
+                    f"the groups {sorted(known)} before it."
+                )
+            known.add(group.name)
+        for slot in self.slots:
+            self._check_slot(slot, known)
+
+    def _check_slot(self, slot: Slot, known: set[str]) -> None:
+        if slot.group not in known or slot.tensor not in self.shapes:
+            raise SpecError(
+                f"Expected a slot to name a group and a tensor of the spec but got group {slot.group!r}, "
+                f"tensor {slot.tensor!r}."
+            )
+        group, shape = self[slot.group], self.shapes[slot.tensor]
+        table = slot.layout.table()
+        length = math.prod(shape[axis] for axis in slot.axes)
+        fits = table.shape[:2] == (group.blocks, group.size) and table.min() >= 0 and table.max() < length
+        if not fits or len(np.unique(table)) != table.size:
+            raise SpecError(
+                f"Expected the slot of group {slot.group!r} on tensor {slot.tensor!r}, axes {slot.axes}, to place "
+                f"{group.blocks} x {group.size} units on distinct positions below {length} but got {slot.layout}."
+            )
+
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    def __getitem__(self, name: str) -> Group:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise SpecError(f"Expected one of the groups {self.names} but got {name!r}.") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __hash__(self) -> int:
+        return hash((self.groups, self.slots))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups, parents first."""
+        return [group.name for group in self.groups]
+
+    def slots_of(self, name: str) -> tuple[Slot, ...]:
+        """Every slot of a group."""
+        return self._slots_of[self[name].name]
+
+    def slots_on(self, tensor: str) -> tuple[Slot, ...]:
+        """Every slot on a tensor, nested groups first: the order in which they are applied."""
+        return self._slots_on.get(tensor, ())
+
+    @cached_property
+    def _slots_of(self) -> dict[str, tuple[Slot, ...]]:
+        return {name: tuple(slot for slot in self.slots if slot.group == name) for name in self.names}
+
+    @cached_property
+    def _slots_on(self) -> dict[str, tuple[Slot, ...]]:
+        order = {name: i for i, name in enumerate(self.names)}
+        found: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            found.setdefault(slot.tensor, []).append(slot)
+        return {t: tuple(sorted(s, key=lambda slot: -order[slot.group])) for t, s in found.items()}
+
+    @property
+    def coverage(self) -> float:
+        """Share of parameter elements that lie on at least one permutable position."""
+        total = covered = 0
+        for name, shape in self.shapes.items():
+            if name in self.buffers:
+                continue
+            total += math.prod(shape)
+            covered += self._covered(name, shape)
+        return covered / total if total else 0.0
+
+    def _covered(self, name: str, shape: tuple[int, ...]) -> int:
+        if not self.slots_on(name):
+            return 0
+        masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
+        shares = []
+        for slot in self.slots_on(name):
+            lengths = [shape[axis] for axis in slot.axes]
+            flat = np.zeros(math.prod(lengths), dtype=bool)
+            flat[slot.layout.table().ravel()] = True
+            shares.append(flat.mean())
+            if masks is not None:
+                view = flat.reshape(lengths)
+                masks |= np.expand_dims(view, [a for a in range(len(shape)) if a not in slot.axes])
+        # Of large tensors the slots are taken as independent, which is exact when one of them covers its axis.
+        share = masks.mean() if masks is not None else 1 - math.prod(1 - s for s in shares)
+        return round(math.prod(shape) * float(share))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the tensor names and shapes of the architecture this spec describes."""
+        described = json.dumps(sorted((name, list(shape)) for name, shape in self.shapes.items()))
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+    def check_state(self, state: StateLike) -> None:
+        """Raise :class:`SpecError` naming the first tensor in which a state differs from this architecture."""
+        for name, shape in self.shapes.items():
+            if name not in state:
+                raise SpecError(
+                    f"Expected a state with the tensor {name!r}, which this spec permutes, but it is missing. "
+                    f"Was the spec discovered on another network?"
+                )
+            if tuple(state[name].shape) != tuple(shape):
+                raise SpecError(
+                    f"Expected tensor {name!r} of shape {tuple(shape)} but got {tuple(state[name].shape)}. "
+                    f"Was the spec discovered on another network?"
+                )
+
+    def without(self, *names: str) -> PermutationSpec:
+        """The spec with these groups held fixed; groups nested in them stay, each block on its own."""
+        dropped = {self[name].name for name in names}
+        kept = tuple(
+            replace(group, parent=None if group.parent in dropped else group.parent)
+            for group in self.groups
+            if group.name not in dropped
+        )
+        frozen = tuple(
+            Frozen(slot.tensor, slot.axes[-1], f"group {slot.group!r} was dropped on request")
+            for slot in self.slots
+            if slot.group in dropped
+        )
+        slots = tuple(slot for slot in self.slots if slot.group not in dropped)
+        return replace(self, groups=kept, slots=slots, frozen=self.frozen + frozen)
+
+    def to_json(self) -> str:
+        """The spec as JSON text; :meth:`from_json` reads it back."""
+        return json.dumps(
+            {
+                "fingerprint": self.fingerprint,
+                "groups": [vars(group) for group in self.groups],
+                "slots": [{**vars(slot), "layout": slot.layout.to_json()} for slot in self.slots],
+                "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+                "frozen": [vars(item) for item in self.frozen],
+                "buffers": sorted(self.buffers),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> PermutationSpec:
+        """The spec that :meth:`to_json` wrote."""
+        data: dict[str, Any] = json.loads(text)
+        return cls(
+            groups=tuple(Group(**group) for group in data["groups"]),
+            slots=tuple(_slot_from_json(slot) for slot in data["slots"]),
+            shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
+            frozen=tuple(Frozen(**item) for item in data["frozen"]),
+            buffers=frozenset(data["buffers"]),
+        )
+
+    def __str__(self) -> str:
+        from sinkhorn_rebasin.permutations.report import describe
+
+        return describe(self)
+
+
+def _slot_from_json(data: Mapping[str, Any]) -> Slot:
+    return Slot(data["group"], data["tensor"], tuple(data["axes"]), Layout.from_json(data["layout"]))
+
+
+def tensor_shapes(state: StateLike, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the named tensors of a state."""
+    return {name: tuple(state[name].shape) for name in names}

@@ -1,0 +1,207 @@
+"""Which unit each position of a tensor belongs to, and how labels move, meet and shrink.
+
+A tensor's label at one position is the tuple of the entries of all its factors there. A factor covers one or
+several axes with an integer array: entries from 0 on are units, negative ones are fixed values. Along an axis
+without factor the tensor is constant. Two positions with the same label hold the same value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One integer array over some axes (ascending) of a tensor."""
+
+    axes: tuple[int, ...]
+    ids: Ids
+
+    def over(self, axes: tuple[int, ...], shape: Sequence[int]) -> Ids:
+        """The ids repeated along further axes: an array over ``axes`` (ascending, a superset)."""
+        view = self.ids
+        for place, axis in enumerate(axes):
+            if axis not in self.axes:
+                view = np.expand_dims(view, place)
+        return np.broadcast_to(view, [shape[axis] for axis in axes])
+
+    @property
+    def has_units(self) -> bool:
+        return bool((self.ids >= 0).any())
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The factors of one tensor."""
+
+    shape: tuple[int, ...]
+    factors: tuple[Factor, ...] = ()
+
+    def on(self, axes: Iterable[int]) -> list[Factor]:
+        """Factors that cover at least one of these axes."""
+        wanted = set(axes)
+        return [factor for factor in self.factors if wanted & set(factor.axes)]
+
+    def off(self, axes: Iterable[int]) -> list[Factor]:
+        """Factors that cover none of these axes."""
+        unwanted = set(axes)
+        return [factor for factor in self.factors if not unwanted & set(factor.axes)]
+
+    @property
+    def units(self) -> Ids:
+        """Every unit in any factor."""
+        if not self.factors:
+            return np.empty(0, dtype=np.int64)
+        ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
+        return np.unique(ids[ids >= 0])
+
+    def renamed(self, shape: Sequence[int], new_axis: Sequence[int]) -> Labels:
+        """Axis k becomes axis ``new_axis[k]``."""
+        return Labels(tuple(shape), tuple(_reordered(f, [new_axis[a] for a in f.axes]) for f in self.factors))
+
+    def taken(self, axis: int, index: Ids) -> Labels:
+        """Positions ``index`` along one axis, in that order."""
+        shape = list(self.shape)
+        shape[axis] = len(index)
+        factors = [
+            Factor(f.axes, f.ids.take(index, axis=f.axes.index(axis))) if axis in f.axes else f
+            for f in self.factors
+        ]
+        return Labels(tuple(shape), tuple(factors))
+
+    def broadcast(self, shape: Sequence[int]) -> Labels:
+        """Expanded to a shape by the rules of broadcasting: new leading axes, length-1 axes repeated."""
+        lead = len(shape) - len(self.shape)
+        moved = self.renamed((1,) * lead + self.shape, range(lead, len(shape)))
+        factors = [Factor(f.axes, np.broadcast_to(f.ids, [shape[a] for a in f.axes])) for f in moved.factors]
+        return Labels(tuple(shape), tuple(factors))
+
+    def reshaped(self, shape: Sequence[int]) -> Labels:
+        """The same elements in row-major order under another shape."""
+        runs = matching_axes(self.shape, shape)
+        moved = []
+        for factor in self.factors:
+            touched = [run for run in runs if set(run[0]) & set(factor.axes)]
+            old_axes = tuple(axis for olds, _ in touched for axis in olds)
+            new_axes = tuple(axis for _, news in touched for axis in news)
+            ids = factor.over(old_axes, self.shape).reshape([shape[axis] for axis in new_axes])
+            moved.append(Factor(new_axes, ids))
+        return simplified(shape, moved)
+
+
+def fixed_factor(axis: int, length: int) -> Factor:
+    """Every position along an axis is its own fixed value."""
+    return Factor((axis,), -1 - np.arange(length, dtype=np.int64))
+
+
+def fixed_labels(shape: Sequence[int]) -> Labels:
+    """Every axis fixed: what a tensor carries of which nothing is known to move."""
+    return Labels(tuple(shape), tuple(fixed_factor(a, n) for a, n in enumerate(shape) if n > 1))
+
+
+def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
+    """Labels whose factors cover only axes along which they vary; a lone unit stays on its longest axis."""
+    kept = []
+    for factor in factors:
+        axes, ids = list(factor.axes), factor.ids
+        for place in reversed(range(len(axes))):
+            first = ids.take([0], axis=place)
+            if bool((ids == first).all()):
+                del axes[place]
+                ids = first.squeeze(place)
+        if not axes and factor.has_units and factor.axes:
+            axes = [max(factor.axes, key=lambda axis: shape[axis])]
+            ids = np.full(shape[axes[0]], int(ids), dtype=np.int64)
+        if axes:
+            kept.append(Factor(tuple(axes), np.ascontiguousarray(ids)))
+    return Labels(tuple(shape), tuple(kept))
+
+
+def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
+    order = np.argsort(axes)
+    return Factor(tuple(axes[i] for i in order), factor.ids.transpose(order))
+
+
+def matching_axes(
+    old: Sequence[int], new: Sequence[int]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
+    runs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        olds, news, size_old, size_new = [i], [j], old[i], new[j]
+        while size_old != size_new:
+            if size_old < size_new:
+                i += 1
+                olds.append(i)
+                size_old *= old[i]
+            else:
+                j += 1
+                news.append(j)
+                size_new *= new[j]
+        runs.append((olds, news))
+        i, j = i + 1, j + 1
+    if runs:
+        runs[-1][0].extend(range(i, len(old)))
+        runs[-1][1].extend(range(j, len(new)))
+    return [(tuple(olds), tuple(news)) for olds, news in runs]
+
+
+def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
+    """One factor that stands for several: a unit for each distinct combination of their entries."""
+    if len(factors) == 1:
+        return factors[0]
+    axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
+    columns = [factor.over(axes, shape) for factor in factors]
+    stacked = np.stack([column.ravel() for column in columns])
+    distinct, place = np.unique(stacked, axis=1, return_inverse=True)
+    units = relations.new_units((distinct.shape[1],))
+    for column in distinct:
+        relations.relate(units, column)
+    return Factor(axes, units[place.ravel()].reshape(columns[0].shape))
+
+
+def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
+    """Labels (axes kept with length 1) of a symmetric reduction over some axes.
+
+    What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
+    entries, related to all of them.
+    """
+    gone = sorted(set(axes))
+    shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
+    partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
+    factors = list(labels.off(gone))
+    for cluster in _overlapping(partial, gone):
+        factor = merged(relations, labels.shape, cluster)
+        factors.append(_blocks(relations, factor, gone))
+    return Labels(shape, tuple(factors))
+
+
+def _overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
+    """Factors in clusters that share one of these axes."""
+    clusters: list[list[Factor]] = []
+    for factor in factors:
+        touching = [c for c in clusters if any(set(f.axes) & set(factor.axes) & set(axes) for f in c)]
+        clusters = [c for c in clusters if c not in touching] + [sum(touching, []) + [factor]]
+    return clusters
+
+
+def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor:
+    kept = [axis for axis in factor.axes if axis not in gone]
+    order = [factor.axes.index(a) for a in kept] + [factor.axes.index(a) for a in factor.axes if a in gone]
+    kept_shape = [factor.ids.shape[factor.axes.index(a)] for a in kept]
+    rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
+    if bool((rows == rows[:, :1]).all()):
+        return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
+    distinct, place = np.unique(rows, axis=0, return_inverse=True)
+    if not factor.has_units:
+        return Factor(tuple(kept), (-1 - place.ravel()).reshape(kept_shape))
+    units = relations.new_units((len(distinct),))
+    relations.relate(np.repeat(units, distinct.shape[1]), distinct.ravel())
+    return Factor(tuple(kept), units[place.ravel()].reshape(kept_shape))

@@ -1,0 +1,23 @@
+"""What each family of operations does to labels; one file a family, found through one registry."""
+
+from sinkhorn_rebasin.symmetry.rules import (
+    contraction,
+    convolution,
+    movement,
+    normalization,
+    pointwise,
+    pooling,
+    reduction,
+)
+from sinkhorn_rebasin.symmetry.rules.registry import find_rule
+
+__all__ = [
+    "contraction",
+    "convolution",
+    "find_rule",
+    "movement",
+    "normalization",
+    "pointwise",
+    "pooling",
+    "reduction",
+]

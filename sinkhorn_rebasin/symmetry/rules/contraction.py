@@ -1,0 +1,64 @@
+"""Matrix products: the contracted axes of both factors belong together and vanish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.labels import Labels, reduced
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+def contract(
+    tape: Tape, left: Labels, left_axes: Sequence[str], right: Labels, right_axes: Sequence[str], out: Sequence[str]
+) -> Labels:
+    """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
+    names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
+    sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
+    space = [sizes[name] for name in names]
+
+    def placed(labels: Labels, axes: Sequence[str]) -> Labels:
+        shape = [sizes[name] if name in axes else 1 for name in names]
+        return labels.renamed(shape, [names.index(name) for name in axes])
+
+    product = tape.join([placed(left, left_axes), placed(right, right_axes)], space)
+    summed = reduced(tape.relations, product, range(len(out), len(names)))
+    return Labels(tuple(space[: len(out)]), summed.factors)
+
+
+def multiply(tape: Tape, left: Tensor, right: Tensor) -> Labels:
+    """A matrix product of two, possibly batched, matrices or vectors."""
+    batch = "abcdefgh"[: max(left.dim(), right.dim()) - 2]
+    left_axes = [*batch, "m", "k"] if left.dim() > 1 else ["k"]
+    right_axes = [*batch, "k", "n"] if right.dim() > 1 else ["k"]
+    out = [name for name in (*left_axes, *right_axes[-1:]) if name != "k"]
+    return contract(tape, tape.labels(left), left_axes, tape.labels(right), right_axes, out)
+
+
+@rule("mm", "bmm", "mv", "dot", "vdot")
+def matrix_product(tape: Tape, call: Call) -> Result:
+    """Products of two matrices, batches of matrices or vectors."""
+    left, right = call.tensors[:2]
+    return multiply(tape, left, right)
+
+
+@rule("addmm", "baddbmm", "addmv", "_addmm_activation")
+def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
+    """A product added to another tensor."""
+    added, left, right = call.tensors[:3]
+    product = multiply(tape, left, right)
+    return tape.join([product, tape.labels(added)], product.shape)
+
+
+@rule("linear")
+def linear(tape: Tape, call: Call) -> Result:
+    """The affine map of the last axis."""
+    tensor, weight, bias = call["input"], call["weight"], call["bias"]
+    lead = [f"l{axis}" for axis in range(tensor.dim() - 1)]
+    product = contract(tape, tape.labels(tensor), [*lead, "k"], tape.labels(weight), ["n", "k"], [*lead, "n"])
+    return product if bias is None else tape.join([product, tape.labels(bias)], product.shape)

@@ -1,0 +1,71 @@
+"""Convolutions of any dimension: grouped, depthwise, dilated, transposed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.contraction import contract
+from sinkhorn_rebasin.symmetry.rules.normalization import with_channel_tensors
+from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
+def convolution(tape: Tape, call: Call) -> Result:
+    """Each group of output channels sums over its own group of input channels and over neighbours."""
+    tensor, weight = call["input"], call["weight"]
+    groups, transposed = call["groups"], call.get("transposed", False)
+    output = tuple(call.output.shape)
+    kernel = _kernel_labels(tape, weight, groups, transposed)
+    batch, channels, *positions = tensor.shape
+    names = [f"s{axis}" for axis in range(len(positions))]
+    data = _windows(tape, call, output[2:])
+    data = data.reshaped((batch, groups, channels // groups, *output[2:]))
+    kernel_axes = ["g", "i", "o"] if transposed else ["g", "o", "i"]
+    product = contract(
+        tape, data, ["b", "g", "i", *names], kernel, kernel_axes, ["b", "g", "o", *names]
+    )
+    labels = product.reshaped(output)
+    return with_channel_tensors(tape, labels, [call.get("bias")], (1,))
+
+
+def _kernel_labels(tape: Tape, weight: Tensor, groups: int, transposed: bool) -> Labels:
+    """Labels of a weight seen as (groups, o, i), or (groups, i, o) when transposed, its kernel fixed."""
+    first, second, *kernel = weight.shape
+    view = (groups, first // groups, second, *kernel)
+    if groups > 1 and tape.is_fresh_parameter(weight):
+        window = [(3 + axis,) for axis, length in enumerate(kernel) if length > 1]
+        tape.lay_out(weight, view, [(0, 1), (0, 2), *window])
+    labels = tape.labels(weight).reshaped(view)
+    fixed = with_positions_fixed(
+        tape, labels, range(3, len(view)), [*view[:3], *[1] * len(kernel)], "position in a convolution kernel"
+    )
+    return fixed.reshaped(view[:3])
+
+
+def _windows(tape: Tape, call: Call, positions: tuple[int, ...]) -> Labels:
+    """Labels of the input at the output's positions; only a kernel of one pixel leaves positions as they are."""
+    labels = tape.labels(call["input"])
+    kernel = call["weight"].shape[2:]
+    rank = len(kernel)
+    stride, padding = call.get("stride", [1]), call.get("padding", [0])
+    moved = []
+    for axis in range(rank):
+        untouched = (
+            kernel[axis] == 1
+            and stride[axis % len(stride)] == 1
+            and padding[axis % len(padding)] == 0
+            and positions[axis] == labels.shape[2 + axis]
+        )
+        if not untouched:
+            moved.append(2 + axis)
+    shape = (*labels.shape[:2], *positions)
+    return with_positions_fixed(tape, labels, moved, shape, "position that a convolution slides over")
+
+

@@ -1,0 +1,268 @@
+"""Operations that only move, repeat or drop elements: they are run on the labels as on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.concatenation import concatenated
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule(
+    "_reshape_alias",
+    "_unsafe_view",
+    "flatten",
+    "reshape",
+    "squeeze",
+    "squeeze_copy",
+    "unflatten",
+    "unsqueeze",
+    "unsqueeze_copy",
+    "view",
+    "view_copy",
+)
+def reshape(tape: Tape, call: Call) -> Result:
+    """The same elements in the same order under another shape."""
+    labels, shape = tape.labels(call["self"]), tuple(call.output.shape)
+    if not shape:
+        tape.fix(labels, f"{call.name} reads a single unit")
+        return Labels(shape)
+    return labels.reshaped(shape)
+
+
+@rule("permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy", "numpy_T", "movedim")
+def permute(tape: Tape, call: Call) -> Result:
+    """Axes in another order."""
+    labels = tape.labels(call["self"])
+    rank = len(labels.shape)
+    if call.get("dims") is not None:
+        order = [axis_of(axis, rank) for axis in call["dims"]]
+    else:
+        order = list(range(rank))
+        pair = (call.get("dim0", 0), call.get("dim1", rank - 1))
+        first, second = (axis_of(axis, rank) for axis in pair)
+        order[first], order[second] = order[second], order[first]
+    places = [order.index(axis) for axis in range(rank)]
+    return labels.renamed(tuple(call.output.shape), places)
+
+
+@rule("slice", "slice_copy")
+def slice_axis(tape: Tape, call: Call) -> Result:
+    """A range of positions of one axis."""
+    labels = tape.labels(call["self"])
+    axis, index = _slice_index(call, labels.shape)
+    return labels.taken(axis, index)
+
+
+@rule("narrow", "narrow_copy")
+def narrow(tape: Tape, call: Call) -> Result:
+    """A run of positions of one axis."""
+    labels = tape.labels(call["self"])
+    start = call["start"]
+    return labels.taken(axis_of(call["dim"], len(labels.shape)), np.arange(start, start + call["length"]))
+
+
+@rule("select", "select_copy")
+def select(tape: Tape, call: Call) -> Result:
+    """One position of one axis, which vanishes."""
+    labels = tape.labels(call["self"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    return _without(tape, labels.taken(axis, np.array([call["index"] % labels.shape[axis]])), axis, call)
+
+
+@rule("unbind", "unbind_copy")
+def unbind(tape: Tape, call: Call) -> Result:
+    """Every position of one axis as a tensor of its own."""
+    labels = tape.labels(call["self"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    return [
+        _without(tape, labels.taken(axis, np.array([index])), axis, call) for index in range(labels.shape[axis])
+    ]
+
+
+def _without(tape: Tape, labels: Labels, axis: int, call: Call) -> Labels:
+    shape = labels.shape[:axis] + labels.shape[axis + 1 :]
+    if not shape:
+        tape.fix(labels, f"{call.name} reads a single unit")
+        return Labels(shape)
+    return labels.reshaped(shape)
+
+
+@rule("chunk", "split", "split_copy", "split_with_sizes", "split_with_sizes_copy", "tensor_split")
+def split(tape: Tape, call: Call) -> Result:
+    """Consecutive parts of one axis."""
+    labels = tape.labels(call["self"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    ends = np.cumsum([part.shape[axis] for part in call.outputs])
+    return [
+        labels.taken(axis, np.arange(end - part.shape[axis], end))
+        for part, end in zip(call.outputs, ends, strict=True)
+    ]
+
+
+@rule("cat", "concat")
+def cat(tape: Tape, call: Call) -> Result:
+    """Tensors laid end to end."""
+    tensors = [tensor for tensor in call["tensors"] if tensor.dim() == call.output.dim()]
+    axis = axis_of(call["dim"], call.output.dim())
+    return concatenated(tape.relations, [tape.labels(tensor) for tensor in tensors], axis)
+
+
+@rule("stack")
+def stack(tape: Tape, call: Call) -> Result:
+    """Tensors laid side by side along a new axis."""
+    axis = axis_of(call["dim"], call.output.dim())
+    parts = [tape.labels(tensor) for tensor in call["tensors"]]
+    lifted = [part.reshaped((*part.shape[:axis], 1, *part.shape[axis:])) for part in parts]
+    return concatenated(tape.relations, lifted, axis)
+
+
+@rule("expand", "expand_copy", "broadcast_to")
+def expand(tape: Tape, call: Call) -> Result:
+    """Axes of length 1, and new leading ones, repeated."""
+    return tape.labels(call["self"]).broadcast(tuple(call.output.shape))
+
+
+@rule("repeat")
+def repeat(tape: Tape, call: Call) -> Result:
+    """The whole tensor tiled along every axis."""
+    labels = tape.labels(call["self"])
+    lead = call.output.dim() - len(labels.shape)
+    labels = labels.reshaped((*[1] * lead, *labels.shape))
+    for axis, times in enumerate(call["repeats"]):
+        labels = labels.taken(axis, np.tile(np.arange(labels.shape[axis]), times))
+    return labels
+
+
+@rule("flip")
+def flip(tape: Tape, call: Call) -> Result:
+    """Axes in reverse."""
+    labels = tape.labels(call["self"])
+    for dim in call["dims"]:
+        axis = axis_of(dim, len(labels.shape))
+        labels = labels.taken(axis, np.arange(labels.shape[axis])[::-1])
+    return labels
+
+
+@rule("roll")
+def roll(tape: Tape, call: Call) -> Result:
+    """Axes shifted cyclically."""
+    labels = tape.labels(call["self"])
+    if not call["dims"]:
+        raise NotUnderstoodError("it rolls a flattened tensor")
+    for dim, shift in zip(call["dims"], call["shifts"], strict=True):
+        axis = axis_of(dim, len(labels.shape))
+        labels = labels.taken(axis, np.roll(np.arange(labels.shape[axis]), shift))
+    return labels
+
+
+@rule("constant_pad_nd")
+def constant_pad(tape: Tape, call: Call) -> Result:
+    """One value before and after; a negative width crops."""
+    labels = tape.labels(call["self"])
+    rank = len(labels.shape)
+    for step in range(len(call["pad"]) // 2):
+        axis = rank - 1 - step
+        before, after = call["pad"][2 * step : 2 * step + 2]
+        length = labels.shape[axis]
+        blank = max(0, before) + max(0, after)
+        if blank:
+            # One blank part for both sides: its positions hold one value and are interchangeable.
+            labels = concatenated(tape.relations, [labels, _blank(labels, axis, blank)], axis)
+        inside = np.arange(max(0, -before), length - max(0, -after))
+        outside = length + np.arange(blank)
+        start = max(0, before)
+        labels = labels.taken(axis, np.concatenate([outside[:start], inside, outside[start:]]))
+    return labels
+
+
+def _blank(labels: Labels, axis: int, length: int) -> Labels:
+    return Labels((*labels.shape[:axis], length, *labels.shape[axis + 1 :]))
+
+
+@rule("index_select")
+def index_select(tape: Tape, call: Call) -> Result:
+    """Positions of one axis in an order given by a constant."""
+    labels = tape.labels(call["self"])
+    return labels.taken(axis_of(call["dim"], len(labels.shape)), _constant_index(tape, call["index"]))
+
+
+def _constant_index(tape: Tape, index: Tensor) -> Ids:
+    if tape.knows(index):
+        raise NotUnderstoodError("its index depends on the data")
+    return index.detach().cpu().numpy().astype(np.int64)
+
+
+@rule("slice_scatter")
+def slice_scatter(tape: Tape, call: Call) -> Result:
+    """A range of positions of one axis overwritten by another tensor."""
+    labels = tape.labels(call["self"])
+    axis, index = _slice_index(call, labels.shape)
+    return _scattered(tape, labels, tape.labels(call["src"]), axis, index)
+
+
+@rule("select_scatter")
+def select_scatter(tape: Tape, call: Call) -> Result:
+    """One position of one axis overwritten by another tensor."""
+    labels, source = tape.labels(call["self"]), tape.labels(call["src"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    source = source.reshaped((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]))
+    return _scattered(tape, labels, source, axis, np.array([call["index"] % labels.shape[axis]]))
+
+
+def _scattered(tape: Tape, labels: Labels, source: Labels, axis: int, index: Ids) -> Labels:
+    if len(index) == labels.shape[axis]:
+        return source.taken(axis, np.argsort(index))
+    both = concatenated(tape.relations, [labels, source], axis)
+    origin = np.arange(labels.shape[axis])
+    origin[index] = labels.shape[axis] + np.arange(len(index))
+    return both.taken(axis, origin)
+
+
+def _slice_index(call: Call, shape: Sequence[int]) -> tuple[int, Ids]:
+    axis = axis_of(call["dim"], len(shape))
+    return axis, np.arange(shape[axis])[slice(call["start"], call["end"], call["step"])]
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(tape: Tape, call: Call) -> Result:
+    """Channels spread over squares of pixels."""
+    *lead, channels, height, width = call["self"].shape
+    r, n = call["upscale_factor"], len(lead)
+    split_up = tape.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
+    order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
+    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(tape: Tape, call: Call) -> Result:
+    """Squares of pixels gathered into channels."""
+    *lead, channels, height, width = call["self"].shape
+    r, n = call["downscale_factor"], len(lead)
+    split_up = tape.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
+    order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(tape: Tape, call: Call) -> Result:
+    """Groups of channels interleaved."""
+    batch, channels, *positions = call["self"].shape
+    groups = call["groups"]
+    split_up = tape.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
+    order = [0, 2, 1, *range(3, len(split_up.shape))]
+    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+def _reordered(labels: Labels, order: Sequence[int]) -> Labels:
+    shape = tuple(labels.shape[axis] for axis in order)
+    return labels.renamed(shape, [list(order).index(axis) for axis in range(len(order))])

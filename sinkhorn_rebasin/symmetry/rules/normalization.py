@@ -1,0 +1,69 @@
+"""Batch, layer, group and instance norm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+def with_channel_tensors(
+    tape: Tape, labels: Labels, tensors: list[Tensor | None], axes: tuple[int, ...]
+) -> Labels:
+    """A tensor combined with tensors that hold one value per position of some of its axes."""
+    placed = [labels]
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        shape = [labels.shape[a] if a in axes else 1 for a in range(len(labels.shape))]
+        placed.append(tape.labels(tensor).reshaped([labels.shape[a] for a in axes]).reshaped(shape))
+    return tape.join(placed, labels.shape)
+
+
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit_functional",
+    "_batch_norm_no_update",
+    "_batch_norm_with_update",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+)
+def batch_norm(tape: Tape, call: Call) -> Result:
+    """Statistics over batch and positions; weight, bias and running statistics follow the channel."""
+    labels = tape.labels(call["input"])
+    channel_tensors = [call.get("weight"), call.get("bias"), call.get("running_mean"), call.get("running_var")]
+    statistics_from_batch = call.get("training", call.get("train", False)) or call.get("running_mean") is None
+    if statistics_from_batch:
+        labels = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != 1])
+    return [with_channel_tensors(tape, labels, channel_tensors, (1,))]
+
+
+@rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
+def layer_norm(tape: Tape, call: Call) -> Result:
+    """Statistics over the last axes, in which they are symmetric; weight and bias follow those axes."""
+    labels = tape.labels(call["input"])
+    rank = len(labels.shape)
+    axes = tuple(range(rank - len(call["normalized_shape"]), rank))
+    labels = with_statistics(tape, labels, list(axes))
+    return [with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], axes)]
+
+
+@rule("native_group_norm")
+def group_norm(tape: Tape, call: Call) -> Result:
+    """Statistics over groups of channels: channels move within their group, groups move as blocks."""
+    labels = tape.labels(call["input"])
+    batch, channels, *positions = labels.shape
+    groups = call["group"]
+    split = labels.reshaped((batch, groups, channels // groups, *positions))
+    split = with_statistics(tape, split, list(range(2, len(split.shape))))
+    labels = split.reshaped(labels.shape)
+    return [with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], (1,))]

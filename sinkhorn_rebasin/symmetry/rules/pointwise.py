@@ -1,0 +1,61 @@
+"""Element-wise operations: positions that meet belong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule(
+    "pointwise",
+    "_to_copy",
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "dropout",
+    "lift",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "masked_fill",
+    "prelu",
+    "_prelu_kernel",
+    "where",
+)
+def pointwise(tape: Tape, call: Call) -> Result:
+    """Functions of one or several tensors, element by element, with broadcasting."""
+    return tape.join([tape.labels(tensor) for tensor in call.tensors], call.output.shape)
+
+
+@rule("copy")
+def copy(tape: Tape, call: Call) -> Result:
+    """A tensor overwritten by another one keeps nothing of its own."""
+    return tape.labels(call["src"]).broadcast(tuple(call.output.shape))
+
+
+@rule("native_dropout")
+def native_dropout(tape: Tape, call: Call) -> Result:
+    """Training-mode dropout returns the tensor and its mask."""
+    labels = tape.labels(call["input"])
+    return [labels, labels]
+
+
+@rule(
+    "empty_like",
+    "fill",
+    "full_like",
+    "new_empty",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+    "ones_like",
+    "zeros_like",
+)
+def value_free(tape: Tape, call: Call) -> Result:
+    """Tensors that take only shape and type from another hold one value everywhere."""
+    return Labels(tuple(call.output.shape))

@@ -1,0 +1,56 @@
+"""Symmetric functions over axes: what is reduced loses its label, what shares a label with it becomes a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import Labels, reduced
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+def axes_argument(call: Call, rank: int) -> list[int]:
+    """The axes a reduction names, all of them when it names none."""
+    dim = call.get("dim")
+    if dim is None or dim == []:
+        return list(range(rank))
+    return [axis_of(axis, rank) for axis in (dim if isinstance(dim, list | tuple) else [dim])]
+
+
+@rule(
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "linalg_vector_norm",
+    "logsumexp",
+    "mean",
+    "norm",
+    "prod",
+    "std",
+    "sum",
+    "var",
+    "std_mean",
+    "var_mean",
+)
+def reduce(tape: Tape, call: Call) -> Result:
+    """Sums, means, extrema, norms: symmetric in the axes they run over."""
+    tensor = call.tensors[0]
+    labels = reduced(tape.relations, tape.labels(tensor), axes_argument(call, tensor.dim()))
+    outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
+    return [labels.reshaped(tuple(output.shape)) for output in outputs]
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax")
+def softmax(tape: Tape, call: Call) -> Result:
+    """Normalising over an axis ties each position to the others only through a symmetric sum."""
+    labels = tape.labels(call["self"])
+    return with_statistics(tape, labels, [axis_of(call["dim"], len(labels.shape))])
+
+
+def with_statistics(tape: Tape, labels: Labels, axes: list[int]) -> Labels:
+    """A tensor combined with symmetric statistics of itself over some axes."""
+    statistics = reduced(tape.relations, labels, axes)
+    return tape.join([labels, statistics], labels.shape)

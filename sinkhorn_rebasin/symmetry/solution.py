@@ -1,0 +1,266 @@
+"""From relations between units to groups of units that may be permuted freely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sinkhorn_rebasin.symmetry.contraction import contract_classes
+from sinkhorn_rebasin.symmetry.refinement import Hashes, combine, mix, numbered, refine
+from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+
+
+@dataclass
+class SolvedGroup:
+    """``blocks`` x ``size`` interchangeable units; the blocks are the units of the group ``parent``, or one."""
+
+    size: int
+    blocks: int
+    parent: int
+    valid: bool = True
+
+
+@dataclass
+class Solution:
+    """Group (or -1), unit number in it (block * size + i) and role inside the unit, for every traced unit."""
+
+    groups: list[SolvedGroup]
+    group: Ids
+    unit: Ids
+    role: Hashes
+
+
+@dataclass
+class _Graph:
+    """What is left to solve: live nodes with colours and the block they live in, and edges inside blocks."""
+
+    nodes: Ids
+    colour: Ids
+    block: Ids
+    source: Ids
+    target: Ids
+    kind: Ids
+
+    def keep(self, alive: NDArrayBool) -> _Graph:
+        new = np.full(len(self.nodes), -1, dtype=np.int64)
+        new[alive] = np.arange(int(alive.sum()))
+        edges = alive[self.source] & alive[self.target]
+        return _Graph(
+            self.nodes[alive],
+            self.colour[alive],
+            self.block[alive],
+            new[self.source[edges]],
+            new[self.target[edges]],
+            self.kind[edges],
+        )
+
+
+NDArrayBool = np.ndarray
+
+
+@dataclass
+class _Solver:
+    """Peels the graph level by level: unique nodes, trivial relations, matchings, then components as units."""
+
+    relations: Relations
+    representative: Ids
+    role: Hashes
+    group: Ids
+    unit: Ids
+    groups: list[SolvedGroup] = field(default_factory=list)
+    owners: list[tuple[int, int]] = field(default_factory=lambda: [(-1, 0)])
+
+    def level(self, graph: _Graph) -> _Graph:
+        """One level; what returns lives inside blocks found here."""
+        size_before = (len(graph.nodes), len(graph.source))
+        blocks_before = len(np.unique(graph.block))
+        graph = self._simplify(graph)
+        if not len(graph.nodes):
+            return graph
+        links = coo_array(
+            (np.ones(len(graph.source)), (graph.source, graph.target)), shape=(len(graph.nodes),) * 2
+        )
+        count, component = connected_components(links, directed=False)
+        if (len(graph.nodes), len(graph.source)) == size_before and count == blocks_before:
+            self._give_up(graph)
+            return graph.keep(np.zeros(len(graph.nodes), dtype=bool))
+        return self._split(graph, component.astype(np.int64), count)
+
+    def _simplify(self, graph: _Graph) -> _Graph:
+        while True:
+            before = (len(graph.nodes), len(graph.source))
+            graph.colour = refine(graph.colour, graph.source, graph.target, graph.kind)
+            graph = self._settle_unique(graph)
+            graph = _drop_trivial(graph)
+            graph = self._merge_matchings(graph)
+            if (len(graph.nodes), len(graph.source)) == before:
+                return graph
+
+    def _settle_unique(self, graph: _Graph) -> _Graph:
+        """Nodes of a colour of their own in their block move only with the block."""
+        _, place, counts = np.unique(
+            np.stack([graph.block, graph.colour]), axis=1, return_inverse=True, return_counts=True
+        )
+        unique = counts[place.ravel()] == 1
+        owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
+        self._settle(graph.nodes[unique], owners[:, 0], owners[:, 1], graph.colour[unique])
+        return graph.keep(~unique)
+
+    def _settle(self, nodes: Ids, group: Ids, unit: Ids, colour: Ids) -> None:
+        self.group[nodes], self.unit[nodes] = group, unit
+        self._extend_role(nodes, colour)
+
+    def _extend_role(self, nodes: Ids, colour: Ids) -> None:
+        hashes = np.zeros(len(self.group), dtype=np.uint64)
+        touched = np.zeros(len(self.group), dtype=bool)
+        hashes[nodes], touched[nodes] = mix(colour), True
+        members = touched[self.representative]
+        self.role[members] = combine(self.role[members], hashes[self.representative[members]])
+
+    def _merge_matchings(self, graph: _Graph) -> _Graph:
+        """Colours matched one to one inside every block become one colour."""
+        chosen, root = _forest_of_matchings(graph)
+        if not chosen.any():
+            return graph
+        links = coo_array(
+            (np.ones(int(chosen.sum())), (graph.source[chosen], graph.target[chosen])),
+            shape=(len(graph.nodes),) * 2,
+        )
+        count, merged = connected_components(links, directed=False)
+        self._extend_role(graph.nodes, graph.colour)
+        first = np.full(count, len(graph.nodes), dtype=np.int64)
+        np.minimum.at(first, merged, np.arange(len(graph.nodes)))
+        new_node = np.empty(len(self.group), dtype=np.int64)
+        new_node[:] = np.arange(len(self.group))
+        new_node[graph.nodes] = graph.nodes[first[merged]]
+        self.representative = new_node[self.representative]
+        edges = np.unique(np.stack([merged[graph.source], merged[graph.target], graph.kind]), axis=1)
+        colour = root[graph.colour[first]]
+        return _Graph(
+            graph.nodes[first], colour, graph.block[first], edges[0].copy(), edges[1].copy(), edges[2].copy()
+        )
+
+    def _give_up(self, graph: _Graph) -> None:
+        """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
+        for block in np.unique(graph.block):
+            group = self.owners[block][0]
+            while group >= 0:
+                self.groups[group].valid = False
+                group = self.groups[group].parent
+
+    def _split(self, graph: _Graph, component: Ids, count: int) -> _Graph:
+        """Components of one kind in a block are the units of a group; larger ones become blocks themselves."""
+        kinds = np.zeros(count, dtype=np.uint64)
+        np.add.at(kinds, component, mix(graph.colour))
+        _, first, sizes = np.unique(component, return_index=True, return_counts=True)
+        parents = np.array(self.owners, dtype=np.int64)[graph.block[first]]
+        blocks = graph.block[first]
+        signature = numbered(combine(combine(kinds, sizes), parents[:, 0] + 1))
+        new_block = np.empty(count, dtype=np.int64)
+        for one in np.unique(signature):
+            members = np.flatnonzero(signature == one)
+            self._group_of(graph, members, first[members], parents[members], blocks[members], new_block)
+        leaves = sizes[component] == 1
+        owners = np.array(self.owners, dtype=np.int64)[new_block[component[leaves]]]
+        self._settle(graph.nodes[leaves], owners[:, 0], owners[:, 1], graph.colour[leaves])
+        graph.block = new_block[component]
+        return graph.keep(~leaves)
+
+    def _group_of(
+        self, graph: _Graph, members: Ids, first: Ids, parents: Ids, blocks: Ids, new_block: Ids
+    ) -> None:
+        order = np.lexsort((graph.nodes[first], blocks, parents[:, 1]))
+        distinct, counts = np.unique(blocks, return_counts=True)
+        parent = int(parents[0, 0])
+        size = int(counts[0])
+        if size == 1:
+            for member, owner in zip(members, parents, strict=True):
+                new_block[member] = len(self.owners)
+                self.owners.append((int(owner[0]), int(owner[1])))
+            return
+        carriers = 1 if parent < 0 else self.groups[parent].size * self.groups[parent].blocks
+        valid = bool((counts == size).all()) and len(distinct) == carriers
+        self.groups.append(SolvedGroup(size, len(distinct), parent, valid))
+        for unit, member in enumerate(members[order]):
+            new_block[member] = len(self.owners)
+            self.owners.append((len(self.groups) - 1, unit))
+
+
+def _drop_trivial(graph: _Graph) -> _Graph:
+    """Relations that hold between all pairs of two colours in a block, or of each node with itself, say nothing."""
+    if not len(graph.source):
+        return graph
+    bundles = np.stack(
+        [graph.block[graph.source], graph.colour[graph.source], graph.colour[graph.target], graph.kind]
+    )
+    distinct, place, edges = np.unique(bundles, axis=1, return_inverse=True, return_counts=True)
+    cells, cell_counts = np.unique(np.stack([graph.block, graph.colour]), axis=1, return_counts=True)
+    size = {(int(b), int(c)): int(n) for (b, c), n in zip(cells.T, cell_counts, strict=True)}
+    complete = np.array(
+        [size[int(b), int(s)] * size[int(b), int(t)] == n for (b, s, t, _), n in zip(distinct.T, edges, strict=True)]
+    )
+    keep = ~complete[place.ravel()] & (graph.source != graph.target)
+    return _Graph(
+        graph.nodes, graph.colour, graph.block, graph.source[keep], graph.target[keep], graph.kind[keep]
+    )
+
+
+def _forest_of_matchings(graph: _Graph) -> tuple[NDArrayBool, Ids]:
+    """Edges that match two colours one to one, enough to connect the matched colours without a cycle."""
+    root = np.arange(int(graph.colour.max()) + 1 if len(graph.colour) else 0)
+    chosen = np.zeros(len(graph.source), dtype=bool)
+    if not len(graph.source):
+        return chosen, root
+    colours = np.stack([graph.colour[graph.source], graph.colour[graph.target], graph.kind])
+    distinct, place, edges = np.unique(colours, axis=1, return_inverse=True, return_counts=True)
+    sizes = np.bincount(graph.colour)
+
+    def find(colour: int) -> int:
+        while root[colour] != colour:
+            colour = int(root[colour])
+        return colour
+
+    for number, ((left, right, _), count) in enumerate(zip(distinct.T, edges, strict=True)):
+        if left == right or not sizes[left] == sizes[right] == count:
+            continue
+        first, second = find(int(left)), find(int(right))
+        if first != second:
+            root[second] = first
+            chosen |= place.ravel() == number
+    return chosen, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)
+
+
+def solve(relations: Relations) -> Solution:
+    """Groups of units whose every permutation preserves all relations and marks.
+
+    Classes matched one to one are contracted; colours are refined to a fixed point; then, level by level,
+    nodes of a colour of their own settle, relations that say nothing are dropped, matched colours are merged,
+    and the connected components of what is left are the units of groups: those of one kind in one block may
+    be permuted, and inside each the same is done again.
+    """
+    representative, edges = contract_classes(relations)
+    role = mix(relations.classes())
+    nodes = np.unique(representative)
+    place = np.full(relations.count, -1, dtype=np.int64)
+    place[nodes] = np.arange(len(nodes))
+    colour = mix(relations.classes()[nodes])
+    for units, values, kind in relations.marks:
+        pairs = np.unique(np.stack([place[representative[units]], values]), axis=1)
+        heard = np.zeros(len(nodes), dtype=np.uint64)
+        np.add.at(heard, pairs[0], combine(mix(pairs[1]), np.array([kind])))
+        colour = np.where(heard > 0, combine(colour, heard), colour)
+    source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
+    target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])
+    kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])
+    if len(source):
+        source, target, kind_of = np.unique(np.stack([source, target, kind_of]), axis=1)
+    graph = _Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
+    none = np.full(relations.count, -1, dtype=np.int64)
+    solver = _Solver(relations, representative, role, none, none.copy())
+    while len(graph.nodes):
+        graph = solver.level(graph)
+    final = solver.representative
+    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role)

@@ -1,0 +1,139 @@
+"""Run a network once and label every tensor it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sinkhorn_rebasin.symmetry.join import joined
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.rules import find_rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError
+
+# Constants larger than this are not searched for equal slices; all their positions count as different.
+LARGEST_COMPARED_CONSTANT = 1 << 20
+
+
+class Tape(TorchDispatchMode):
+    """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
+
+    ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
+    them nor from the inputs are constants.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.relations = Relations()
+        self.parameter_labels: dict[str, Labels] = {}
+        self._names = WeakTensorKeyDictionary()
+        self._labels = WeakTensorKeyDictionary()
+        for name, tensor in parameters.items():
+            self._names[tensor] = self._names.get(tensor, name)
+        for tensor in inputs:
+            self._labels[tensor] = fixed_labels(tensor.shape)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        outputs = func(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        known = [tensor for tensor in tensors if self.knows(tensor)]
+        if known:
+            self._interpret(Call.bind(func, args, kwargs, outputs), known)
+        return outputs
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on parameters or inputs."""
+        return tensor in self._labels or tensor in self._names
+
+    def name_of(self, tensor: Tensor) -> str | None:
+        """Name of a parameter, None for any other tensor."""
+        return self._names.get(tensor)
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """Labels of a parameter, an intermediate tensor or a constant."""
+        if tensor in self._labels:
+            return self._labels[tensor]
+        name = self.name_of(tensor)
+        if name is None:
+            return constant_labels(tensor)
+        axes = [(axis,) for axis, length in enumerate(tensor.shape) if length > 1]
+        return self.lay_out(tensor, tuple(tensor.shape), axes)
+
+    def lay_out(self, tensor: Tensor, view: tuple[int, ...], axes: Sequence[tuple[int, ...]]) -> Labels:
+        """Give a parameter, seen for the first time, fresh units over these sets of axes of a view of it."""
+        name = self._names[tensor]
+        factors = tuple(
+            Factor(group, self.relations.new_units(tuple(view[a] for a in group))) for group in axes
+        )
+        labels = Labels(view, factors).reshaped(tuple(tensor.shape))
+        self.parameter_labels[name] = self._labels[tensor] = labels
+        return labels
+
+    def is_fresh_parameter(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a parameter that no operation has used so far."""
+        return tensor in self._names and tensor not in self._labels
+
+    def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
+        """Labels of an element-wise function of several tensors."""
+        return joined(self.relations, labels, shape)
+
+    def fix(self, labels: Labels, reason: str) -> None:
+        """Every unit on a tensor stays where it is."""
+        self.relations.fix(labels.units, reason)
+
+    def fix_outputs(self, outputs: Any) -> None:
+        """The network's outputs are read position by position."""
+        for leaf in tree_leaves(outputs):
+            if isinstance(leaf, Tensor) and self.knows(leaf):
+                self.fix(self.labels(leaf), "output of the network")
+
+    def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
+        outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
+        if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
+            return
+        try:
+            rule = find_rule(call.func)
+            if rule is None:
+                raise NotUnderstoodError("there is no rule for it")
+            result = rule(self, call)
+        except NotUnderstoodError as error:
+            for tensor in known:
+                self.fix(self.labels(tensor), f"{call.name}: {error}")
+            result = None
+        found: Sequence[Labels | None] = [result] if isinstance(result, Labels) else (result or [])
+        for index, tensor in enumerate(outputs):
+            labels = found[index] if index < len(found) else None
+            self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
+
+
+def constant_labels(tensor: Tensor) -> Labels:
+    """Labels of a constant: positions along an axis with equal slices are interchangeable."""
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        return Labels(tuple(tensor.shape))
+    if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
+        return fixed_labels(tensor.shape)
+    values = tensor.detach().cpu()
+    values = values.float() if values.is_floating_point() and values.dtype != torch.float64 else values
+    array = values.numpy()
+    factors = []
+    for axis in range(array.ndim):
+        rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
+        if bool((rows == rows[:1]).all()):
+            continue
+        _, place = np.unique(rows, axis=0, return_inverse=True)
+        factors.append(Factor((axis,), -1 - place.ravel().astype(np.int64)))
+    return Labels(tuple(tensor.shape), tuple(factors))
+
+
+def _comparable(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_complex() and not tensor.is_quantized

@@ -1,0 +1,157 @@
+"""Proof by numbers: permuted at random, the network must compute what it computed before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
+from sinkhorn_rebasin.errors import SymmetryError
+from sinkhorn_rebasin.permutations import (
+    PermutationSpec,
+    identity_permutations,
+    permute_state,
+    random_permutations,
+)
+from sinkhorn_rebasin.symmetry.discovery import run, structural_copy, untouched_randomness
+
+
+def verify_symmetry(
+    model: nn.Module,
+    spec: PermutationSpec,
+    example_inputs: ExampleInputs,
+    *,
+    tolerance: float = 1e-9,
+    trials: int = 2,
+    generator: torch.Generator | None = None,
+) -> float:
+    r"""Largest relative change of the output under random permutations of all groups, in float64.
+
+    .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{\max |f_\theta(x)|}
+
+    over ``trials`` random inputs of the example's shapes and types, at weights moved a little away from the
+    model's own, so that neutral values (zero biases, unit variances) hide nothing.
+
+    Raises:
+        SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone.
+
+    Example:
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> spec = discover_symmetry(net, torch.randn(4, 3))
+        >>> verify_symmetry(net, spec, torch.randn(4, 3)) < 1e-12
+        True
+    """
+    spec.check_state(dict(named_tensors(model)))
+    if not spec.groups:
+        return 0.0
+    generator = generator or torch.Generator().manual_seed(0)
+    wide = structural_copy(model).double()
+    state = _displaced(dict(named_tensors(wide)), spec, generator)
+    worst = 0.0
+    with torch.no_grad(), untouched_randomness():
+        for _ in range(trials):
+            inputs = _random_inputs(example_inputs, generator)
+            permutations = random_permutations(spec, generator=generator)
+            before = run(wide, state, inputs)
+            change = _change(wide, state, spec, permutations, inputs, before)
+            if not change <= tolerance:
+                raise SymmetryError(_blame(wide, state, spec, permutations, inputs, before, change, tolerance))
+            worst = max(worst, change)
+    return worst
+
+
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, tied ones under each of their names."""
+    return [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+
+
+def relative_change(before: Any, after: Any) -> float:
+    """Largest difference between two outputs over the largest value of the first; NaN counts as infinite."""
+    worst = 0.0
+    for one, other in zip(_tensors(before), _tensors(after), strict=True):
+        if one.numel() == 0:
+            continue
+        one, other = one.double(), other.double()
+        same = (one == other) | (one.isnan() & other.isnan())
+        difference = torch.where(same, 0.0, (one - other).abs()).max()
+        scale = one[one.isfinite()].abs().max() if bool(one.isfinite().any()) else one.new_ones(())
+        value = float(difference / scale.clamp_min(torch.finfo(torch.float64).tiny))
+        worst = max(worst, value if value == value else float("inf"))
+    return worst
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def _change(
+    model: nn.Module,
+    state: State,
+    spec: PermutationSpec,
+    permutations: Permutations,
+    inputs: ExampleInputs,
+    before: Any,
+) -> float:
+    return relative_change(before, run(model, permute_state(state, spec, permutations), inputs))
+
+
+def _blame(
+    model: nn.Module,
+    state: State,
+    spec: PermutationSpec,
+    permutations: Permutations,
+    inputs: ExampleInputs,
+    before: Any,
+    change: float,
+    tolerance: float,
+) -> str:
+    if relative_change(before, run(model, state, inputs)) > tolerance:
+        return (
+            f"Expected a network that returns the same output for the same input but {type(model).__name__} "
+            f"does not, even in eval mode: switch its randomness off."
+        )
+    guilty = []
+    for group in spec.groups:
+        alone = {**identity_permutations(spec), group.name: permutations[group.name]}
+        alone_change = _change(model, state, spec, alone, inputs, before)
+        if not alone_change <= tolerance:
+            guilty.append(f"{group.name!r} ({alone_change:.1e})")
+    names = ", ".join(guilty) or "none of the groups alone, only together"
+    return (
+        f"Expected permutations to leave the output of {type(model).__name__} unchanged (relative change at most "
+        f"{tolerance:.0e}) but got {change:.1e}; failing groups: {names}. Freeze them with spec.without(...)."
+    )
+
+
+def _displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
+    """Weights moved a little, variances kept positive; tied tensors stay tied."""
+    moved: dict[int, Tensor] = {}
+    for name, tensor in state.items():
+        if name in spec.shapes and id(tensor) not in moved:
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
+            moved[id(tensor)] = tensor * (1 + 0.1 * noise) + 0.01 * noise
+    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
+
+
+def _random_inputs(example_inputs: ExampleInputs, generator: torch.Generator) -> ExampleInputs:
+    """Inputs of the same structure, shapes and types: normal floats, integers drawn from the example's."""
+
+    def draw(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.numel() == 0:
+            return leaf
+        if leaf.is_floating_point():
+            spread = leaf.double().std(correction=0).clamp_min(1e-3)
+            noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device)
+            return noise * spread + leaf.double().mean()
+        chosen = torch.randint(leaf.numel(), leaf.shape, generator=generator)
+        return leaf.reshape(-1)[chosen.to(leaf.device)]
+
+    return tree_map(draw, example_inputs)
