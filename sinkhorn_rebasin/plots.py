@@ -246,8 +246,8 @@ def _with_legend(ax: Axes, entries: int, *, below: bool = False, handles: list |
     ax.set_axisbelow(True)
     ax.spines["top"].set_visible(False)
     _make_room(ax, entries, below=below)
-    place = "lower center" if below else "upper center"
-    ax.legend(handles=handles or ax.get_legend_handles_labels()[0], loc=place, frameon=False)
+    shown = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(handles=shown, loc="lower center" if below else "upper center", frameon=False)
     return ax
 
 

@@ -121,6 +121,12 @@ def test_history() -> None:
     assert len(plot_history({"loss": [1.0, 0.5]}).figure.axes) == 1
 
 
+def test_history_keeps_both_axes_clear_of_the_legend() -> None:
+    falling, level = [1 / (1 + step) for step in range(50)], [1.0] * 25 + [0.1] * 25
+    assert not boxes_overlap(plot_history({"loss": falling, "temperature": level}))
+    assert not boxes_overlap(plot_history({"loss": level, "validation loss": level, "temperature": falling}))
+
+
 def test_errors() -> None:
     with pytest.raises(DataError, match="'naive' to have accuracies"):
         plot_paths({"naive": path(1.0, accuracies=False)}, "accuracy")

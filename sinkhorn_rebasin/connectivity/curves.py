@@ -97,7 +97,6 @@ class StatePath(ABC):
     def module_at(self, position: float | Tensor) -> nn.Module:
         """Return a new plain module, of the same class and mode, with the weights of the position."""
         module = copy.deepcopy(self.module)
-        module.zero_grad(set_to_none=True)
         with torch.no_grad():
             # Not strict: a state may name a tied tensor once and leave out extra state; names are checked.
             module.load_state_dict(self.state_at(position), strict=False)

@@ -33,7 +33,7 @@ def evaluate_path(
 ) -> PathEvaluation:
     """Return loss and accuracy at evenly spaced positions of a path, in eval mode and without gradient.
 
-    The dataloader is read once per position, each time from the same state of the CPU's random numbers, so
+    The dataloader is read once per position, each time from the same state of PyTorch's CPU generator, so
     that a shuffling or augmenting loader shows every position the same samples. Batches are moved to the
     device of the weights. Nothing passed in is changed.
 

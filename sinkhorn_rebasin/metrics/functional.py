@@ -101,7 +101,7 @@ def relative_change(output: Tensor, other: Tensor) -> Tensor:
     if output.numel() == 0:
         return output.new_zeros(())
     change, size = (output - other).abs().amax(), output.abs().amax()
-    return torch.where((change == 0) & (size == 0), torch.zeros_like(change), change / size)
+    return torch.where(change == 0, change, change / size)
 
 
 def _by_group(permutations: Permutations | Tensor) -> Permutations:
