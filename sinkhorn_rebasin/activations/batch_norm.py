@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.connectivity.architecture import tensors_of
-from sinkhorn_rebasin.connectivity.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 
 
 def reset_batch_norm(

@@ -3,8 +3,8 @@
 from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, excess
 from sinkhorn_rebasin.connectivity.curves import BezierPath, Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.evaluation import evaluate_path, evaluate_state
-from sinkhorn_rebasin.connectivity.execution import run_at
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
+from sinkhorn_rebasin.networks.execution import run_at
 
 __all__ = [
     "BezierPath",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
-from sinkhorn_rebasin.connectivity.architecture import check_same, check_state, tensors_of
-from sinkhorn_rebasin.connectivity.execution import run_at
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of
+from sinkhorn_rebasin.networks.execution import run_at
 
 
 @runtime_checkable

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Criterion, State
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
-from sinkhorn_rebasin.connectivity.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 
 PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
 """A curve, an object with a ``path()``, or a pair of networks (start, end)."""

@@ -110,7 +110,9 @@ def check_permutations(spec: PermutationSpec, permutations: Permutations) -> Non
         if value.is_floating_point():
             continue
         ordered = value.sort(-1).values
-        if value.dtype != torch.long or not bool((ordered == torch.arange(group.size, device=value.device)).all()):
+        if value.dtype != torch.long or not bool(
+            (ordered == torch.arange(group.size, device=value.device)).all()
+        ):
             raise SpecError(
                 f"Expected the indices of group {group.name!r} to be a permutation of 0..{group.size - 1} "
                 f"in torch.long but got {value.dtype} with values {value.flatten()[:8].tolist()}..."

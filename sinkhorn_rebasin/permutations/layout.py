@@ -54,11 +54,7 @@ class Layout:
             return np.array(self.listed, dtype=np.int64).reshape(self.blocks, self.size, self.width)
         block, unit, outer, inner = np.ogrid[: self.blocks, : self.size, : self.outer, : self.inner]
         positions = (
-            self.offset
-            + block * self.block_stride
-            + unit * self.stride
-            + outer * self.outer_stride
-            + inner
+            self.offset + block * self.block_stride + unit * self.stride + outer * self.outer_stride + inner
         )
         return positions.reshape(self.blocks, self.size, self.width).astype(np.int64)
 

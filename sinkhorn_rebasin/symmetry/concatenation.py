@@ -26,7 +26,9 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
     others = joined(relations, across, _with_length(shape, axis, 1))
     along = [_single(relations, part, axis) for part in parts]
     axes = tuple(sorted({axis}.union(*(factor.axes for factor in along if factor is not None))))
-    blocks = [_block(part, factor, axes, i) for i, (part, factor) in enumerate(zip(parts, along, strict=True))]
+    blocks = [
+        _block(part, factor, axes, i) for i, (part, factor) in enumerate(zip(parts, along, strict=True))
+    ]
     place = axes.index(axis)
     factors = [*others.factors, Factor(axes, np.concatenate(blocks, axis=place))]
     if _share_units(blocks):

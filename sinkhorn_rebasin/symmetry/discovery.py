@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, functionalize
+from torch.func import functionalize
 from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
@@ -45,34 +46,13 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     parameters = dict(model.named_parameters(remove_duplicate=False))
     if not parameters:
         raise ArchitectureError("Expected a network with parameters but got one without any.")
-    model = structural_copy(model)
+    model = evaluation_copy(model)
     buffers = _moving_buffers(model, example_inputs)
     named: State = {**parameters, **buffers}
     tape = _trace(model, named, example_inputs)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     return _spec(named, frozenset(buffers), tape, solution, slots)
-
-
-def structural_copy(model: nn.Module) -> nn.Module:
-    """A copy of a module's structure, in eval mode, that shares its parameters and owns its buffers."""
-    shared = {id(parameter): parameter for parameter in model.parameters()}
-    return copy.deepcopy(model, memo=dict(shared)).eval()
-
-
-def run(model: nn.Module, state: Mapping[str, Tensor], example_inputs: ExampleInputs) -> Any:
-    """The network's output with the tensors of a state in place of its own."""
-    arguments, keywords = split_inputs(example_inputs)
-    return functional_call(model, dict(state), arguments, keywords)
-
-
-def split_inputs(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and keyword arguments."""
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, tuple | list):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
 
 
 @contextmanager
@@ -88,10 +68,11 @@ def _plain_operations() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
-            # Reading oneDNN's flags warns of accelerators that are not there.
+        with warnings.catch_warnings():
+            # Setting oneDNN's flags warns of accelerators that are not there.
             warnings.simplefilter("ignore", UserWarning)
-            yield
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
@@ -110,7 +91,7 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
 
 def _run_checked(model: nn.Module, state: Mapping[str, Tensor], example_inputs: ExampleInputs) -> Any:
     try:
-        outputs = run(model, state, example_inputs)
+        outputs = run_at(model, state, example_inputs)
     except ArchitectureError:
         raise
     except Exception as error:
@@ -135,7 +116,7 @@ def _trace(model: nn.Module, named: State, example_inputs: ExampleInputs) -> Tap
         _run_checked(model, state, example_inputs)
         tape = Tape(tied, inputs)
         with tape:
-            outputs = functionalize(lambda tensors, given: run(model, tensors, given), remove="mutations")(
+            outputs = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")(
                 tied, example_inputs
             )
         tape.fix_outputs(outputs)

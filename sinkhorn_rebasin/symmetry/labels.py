@@ -128,9 +128,7 @@ def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
     return Factor(tuple(axes[i] for i in order), factor.ids.transpose(order))
 
 
-def matching_axes(
-    old: Sequence[int], new: Sequence[int]
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0

@@ -36,5 +36,7 @@ def frozen_axes(
                 continue
             units = [unit for factor in labels.on([axis]) for unit in factor.ids.ravel() if unit >= 0]
             known = [reasons[int(r)] for r in representative[units] if int(r) in reasons] if units else []
-            found.append(Frozen(name, axis, known[0] if known else "its units are told apart by their relations"))
+            found.append(
+                Frozen(name, axis, known[0] if known else "its units are told apart by their relations")
+            )
     return tuple(found)

@@ -152,7 +152,7 @@ class _Solver:
                 group = self.groups[group].parent
 
     def _split(self, graph: _Graph, component: Ids, count: int) -> _Graph:
-        """Components of one kind in a block are the units of a group; larger ones become blocks themselves."""
+        """Components of one kind in a block are the units of a group; the larger ones become blocks."""
         kinds = np.zeros(count, dtype=np.uint64)
         np.add.at(kinds, component, mix(graph.colour))
         _, first, sizes = np.unique(component, return_index=True, return_counts=True)
@@ -190,7 +190,7 @@ class _Solver:
 
 
 def _drop_trivial(graph: _Graph) -> _Graph:
-    """Relations that hold between all pairs of two colours in a block, or of each node with itself, say nothing."""
+    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing."""
     if not len(graph.source):
         return graph
     bundles = np.stack(
@@ -200,7 +200,10 @@ def _drop_trivial(graph: _Graph) -> _Graph:
     cells, cell_counts = np.unique(np.stack([graph.block, graph.colour]), axis=1, return_counts=True)
     size = {(int(b), int(c)): int(n) for (b, c), n in zip(cells.T, cell_counts, strict=True)}
     complete = np.array(
-        [size[int(b), int(s)] * size[int(b), int(t)] == n for (b, s, t, _), n in zip(distinct.T, edges, strict=True)]
+        [
+            size[int(b), int(s)] * size[int(b), int(t)] == n
+            for (b, s, t, _), n in zip(distinct.T, edges, strict=True)
+        ]
     )
     keep = ~complete[place.ravel()] & (graph.source != graph.target)
     return _Graph(

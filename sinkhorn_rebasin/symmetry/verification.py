@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import SymmetryError
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     identity_permutations,
     permute_state,
     random_permutations,
 )
-from sinkhorn_rebasin.symmetry.discovery import run, structural_copy, untouched_randomness
+from sinkhorn_rebasin.symmetry.discovery import untouched_randomness
 
 
 def verify_symmetry(
@@ -46,31 +49,25 @@ def verify_symmetry(
         >>> verify_symmetry(net, spec, torch.randn(4, 3)) < 1e-12
         True
     """
-    spec.check_state(dict(named_tensors(model)))
+    spec.check_state(named_tensors(model))
     if not spec.groups:
         return 0.0
     generator = generator or torch.Generator().manual_seed(0)
-    wide = structural_copy(model).double()
-    state = _displaced(dict(named_tensors(wide)), spec, generator)
+    wide = copy.deepcopy(model).double().eval()
+    state = _displaced(named_tensors(wide), spec, generator)
     worst = 0.0
     with torch.no_grad(), untouched_randomness():
         for _ in range(trials):
             inputs = _random_inputs(example_inputs, generator)
             permutations = random_permutations(spec, generator=generator)
-            before = run(wide, state, inputs)
+            before = run_at(wide, state, inputs)
             change = _change(wide, state, spec, permutations, inputs, before)
             if not change <= tolerance:
-                raise SymmetryError(_blame(wide, state, spec, permutations, inputs, before, change, tolerance))
+                raise SymmetryError(
+                    _blame(wide, state, spec, permutations, inputs, before, change, tolerance)
+                )
             worst = max(worst, change)
     return worst
-
-
-def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers, tied ones under each of their names."""
-    return [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
 
 
 def relative_change(before: Any, after: Any) -> float:
@@ -100,7 +97,7 @@ def _change(
     inputs: ExampleInputs,
     before: Any,
 ) -> float:
-    return relative_change(before, run(model, permute_state(state, spec, permutations), inputs))
+    return relative_change(before, run_at(model, permute_state(state, spec, permutations), inputs))
 
 
 def _blame(
@@ -113,7 +110,7 @@ def _blame(
     change: float,
     tolerance: float,
 ) -> str:
-    if relative_change(before, run(model, state, inputs)) > tolerance:
+    if relative_change(before, run_at(model, state, inputs)) > tolerance:
         return (
             f"Expected a network that returns the same output for the same input but {type(model).__name__} "
             f"does not, even in eval mode: switch its randomness off."
@@ -126,8 +123,8 @@ def _blame(
             guilty.append(f"{group.name!r} ({alone_change:.1e})")
     names = ", ".join(guilty) or "none of the groups alone, only together"
     return (
-        f"Expected permutations to leave the output of {type(model).__name__} unchanged (relative change at most "
-        f"{tolerance:.0e}) but got {change:.1e}; failing groups: {names}. Freeze them with spec.without(...)."
+        f"Expected permutations to leave the output of {type(model).__name__} unchanged (to "
+        f"{tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. Freeze them with spec.without(...)."
     )
 
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def contract(
-    tape: Tape, left: Labels, left_axes: Sequence[str], right: Labels, right_axes: Sequence[str], out: Sequence[str]
+    tape: Tape,
+    left: Labels,
+    left_axes: Sequence[str],
+    right: Labels,
+    right_axes: Sequence[str],
+    out: Sequence[str],
 ) -> Labels:
     """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]

@@ -28,9 +28,7 @@ def convolution(tape: Tape, call: Call) -> Result:
     data = _windows(tape, call, output[2:])
     data = data.reshaped((batch, groups, channels // groups, *output[2:]))
     kernel_axes = ["g", "i", "o"] if transposed else ["g", "o", "i"]
-    product = contract(
-        tape, data, ["b", "g", "i", *names], kernel, kernel_axes, ["b", "g", "o", *names]
-    )
+    product = contract(tape, data, ["b", "g", "i", *names], kernel, kernel_axes, ["b", "g", "o", *names])
     labels = product.reshaped(output)
     return with_channel_tensors(tape, labels, [call.get("bias")], (1,))
 
@@ -67,5 +65,3 @@ def _windows(tape: Tape, call: Call, positions: tuple[int, ...]) -> Labels:
             moved.append(2 + axis)
     shape = (*labels.shape[:2], *positions)
     return with_positions_fixed(tape, labels, moved, shape, "position that a convolution slides over")
-
-

@@ -85,7 +85,8 @@ def unbind(tape: Tape, call: Call) -> Result:
     labels = tape.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     return [
-        _without(tape, labels.taken(axis, np.array([index])), axis, call) for index in range(labels.shape[axis])
+        _without(tape, labels.taken(axis, np.array([index])), axis, call)
+        for index in range(labels.shape[axis])
     ]
 
 

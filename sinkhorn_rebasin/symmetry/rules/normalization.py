@@ -40,7 +40,12 @@ def with_channel_tensors(
 def batch_norm(tape: Tape, call: Call) -> Result:
     """Statistics over batch and positions; weight, bias and running statistics follow the channel."""
     labels = tape.labels(call["input"])
-    channel_tensors = [call.get("weight"), call.get("bias"), call.get("running_mean"), call.get("running_var")]
+    channel_tensors = [
+        call.get("weight"),
+        call.get("bias"),
+        call.get("running_mean"),
+        call.get("running_var"),
+    ]
     statistics_from_batch = call.get("training", call.get("train", False)) or call.get("running_mean") is None
     if statistics_from_batch:
         labels = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != 1])

@@ -70,5 +70,3 @@ def spatial(tape: Tape, call: Call) -> Result:
     reason = f"{call.name} mixes its neighbours"
     labels = with_positions_fixed(tape, tape.labels(tensor), axes, outputs[0].shape, reason)
     return [labels for _ in outputs]
-
-

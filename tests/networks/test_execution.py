@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin.connectivity.architecture import tied_names
-from sinkhorn_rebasin.connectivity.execution import evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.architecture import tied_names
+from sinkhorn_rebasin.networks.execution import evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.errors import DataError
 
 

@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.connectivity.architecture import tied_names
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.architecture import tied_names
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:

@@ -1,0 +1,54 @@
+"""What every matching method takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Hard permutations that carry a target towards a reference, and how they were found.
+
+    Attributes:
+        permutations: per group, index vectors of :attr:`Group.shape`.
+        spec: the symmetries they belong to.
+        objective: the method's own objective after each pass.
+        converged: whether the method stopped because nothing improved any more.
+    """
+
+    permutations: Mapping[str, Tensor]
+    spec: PermutationSpec
+    objective: tuple[float, ...] = field(default=())
+    converged: bool = True
+
+    def apply(self, target: nn.Module | StateLike) -> State:
+        """The rebased target's state: same function, new place."""
+        return permute_state(as_state(target), self.spec, self.permutations)
+
+
+def as_state(network: nn.Module | StateLike) -> State:
+    """Detached tensors of a network, given as a module or as a state."""
+    tensors = tensors_of(network) if isinstance(network, nn.Module) else dict(network)
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def as_states(
+    reference: nn.Module | StateLike, target: nn.Module | StateLike, spec: PermutationSpec
+) -> tuple[State, State]:
+    """States of two networks of the spec's architecture.
+
+    Raises:
+        ArchitectureError: when they differ in a tensor, which is named.
+        SpecError: when the spec is of another architecture.
+    """
+    first, second = as_state(reference), as_state(target)
+    check_same(first, second)
+    spec.check_state(first)
+    return first, second

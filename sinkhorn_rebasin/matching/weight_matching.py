@@ -1,0 +1,132 @@
+"""Weight matching: permutations that bring the weights of two networks closest, by coordinate descent."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.action import permute_tensor
+from sinkhorn_rebasin.permutations.algebra import unit_movement
+
+
+def weight_matching(
+    reference: nn.Module | StateLike,
+    target: nn.Module | StateLike,
+    spec: PermutationSpec,
+    *,
+    generator: torch.Generator | None = None,
+    max_passes: int = 100,
+) -> Alignment:
+    r"""Maximise the inner product of the reference's and the rebased target's parameters.
+
+    .. math:: \max_\pi \langle \theta_R, \pi(\theta_T) \rangle,
+        \qquad \text{equivalently}\quad \min_\pi \lVert \theta_R - \pi(\theta_T) \rVert^2
+
+    One group after the other, in random order, is assigned exactly with all others held, until no group
+    changes. All parameters of the spec count: weights, biases and norm parameters; buffers do not. The result
+    is a local optimum that depends on the order of the groups.
+
+    Args:
+        reference, target: networks of one architecture, or their states; neither is changed.
+        spec: the symmetries, from :func:`discover_symmetry`.
+        generator: draws the order of the groups; without it a fixed order of its own is used.
+
+    Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
+    O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
+
+    Raises:
+        ArchitectureError, SpecError: when the networks differ or the spec is of another one.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
+        >>> spec = discover_symmetry(net, torch.randn(3, 5))
+        >>> planted = random_permutations(spec)
+        >>> target = permute_state(net.state_dict(), spec, planted)
+        >>> found = weight_matching(net, target, spec).permutations
+        >>> torch.equal(found["0"], inverse(spec, planted)["0"])
+        True
+
+    Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation Symmetries" (2023).
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    first, second = as_states(reference, target, spec)
+    permutations = identity_permutations(spec)
+    objective: list[float] = []
+    converged = not spec.groups
+    while not converged and len(objective) < max_passes:
+        improved = False
+        for index in torch.randperm(len(spec.groups), generator=generator).tolist():
+            improved |= _assign(first, second, spec, spec.groups[index], permutations)
+        objective.append(_objective(first, second, spec, permutations))
+        converged = not improved
+    return Alignment(permutations, spec, tuple(objective), converged)
+
+
+def _assign(
+    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
+) -> bool:
+    """Replace a group's permutation by the best one while the others are held; False when nothing is gained."""
+    others = {**permutations, group.name: identity_permutations(spec)[group.name]}
+    similarity = unit_similarity(reference, target, spec, group, others)
+    origin = torch.arange(group.blocks)
+    if group.parent is not None:
+        origin = unit_movement(spec, permutations, group.parent)
+    current = permutations[group.name].reshape(group.blocks, group.size)[origin]
+    best = hard_assignment(similarity)
+    gain = _value(similarity, best) - _value(similarity, current)
+    if not gain > 1e-9 * similarity.abs().sum():
+        return False
+    found = torch.empty_like(best)
+    found[origin] = best
+    permutations[group.name] = found.reshape(group.shape)
+    return True
+
+
+def unit_similarity(
+    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
+) -> Tensor:
+    """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
+
+    The target is read with ``permutations`` applied, which should hold the identity for the group itself.
+    """
+    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
+    for slot in spec.slots_of(group.name):
+        if slot.tensor in spec.buffers:
+            continue
+        moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), permutations)
+        ours, theirs = units_of(reference[slot.tensor], slot), units_of(moved, slot)
+        total += torch.bmm(ours, theirs.mT).double().cpu()
+    return total
+
+
+def units_of(tensor: Tensor, slot: Slot) -> Tensor:
+    """Everything each unit of a slot owns in a tensor, (blocks, size, elements)."""
+    layout = slot.layout
+    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
+    flat = front.reshape(math.prod(front.shape[: len(slot.axes)]), -1)
+    if not layout.is_whole_axis(len(flat)):
+        flat = flat[torch.from_numpy(layout.table()).reshape(-1).to(tensor.device)]
+    return flat.reshape(layout.blocks, layout.size, -1)
+
+
+def _value(similarity: Tensor, indices: Tensor) -> Tensor:
+    return similarity.gather(-1, indices[..., None]).sum()
+
+
+def _objective(
+    reference: State, target: State, spec: PermutationSpec, permutations: dict[str, Tensor]
+) -> float:
+    total = 0.0
+    for name in spec.shapes:
+        if name not in spec.buffers:
+            moved = permute_tensor(target[name], spec.slots_on(name), permutations)
+            total += float((reference[name].double() * moved.double()).sum())
+    return total

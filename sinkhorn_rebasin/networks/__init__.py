@@ -1,0 +1,1 @@
+"""Networks as such: their tensors, copies of them, and running them at other weights."""

@@ -1,0 +1,238 @@
+"""Sinkhorn re-basin: a module whose parameters are scores and whose function is the re-ordered target.
+
+This is the method in one file: scores become soft permutations (``assignment``), which act on the target's
+weights (``permutations``) along the symmetries of the architecture (``symmetry``); the result runs at any point
+of the segment to the reference (``connectivity``), so that any loss can train the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
+from sinkhorn_rebasin.connectivity import LinearPath
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
+from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
+from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.frozen import frozen_copy, parameter_flags, thawed_copy
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+
+
+class SinkhornRebasin(nn.Module):
+    r"""Two networks of one architecture and the learned permutations that carry one into the other's basin.
+
+    .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
+        (1 - \lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R
+
+    The scores :math:`X_g` are the only parameters. In training mode the permutations are soft and differentiable,
+    in eval mode hard, so that the rebased target computes exactly the target's function. The reference and the
+    target are frozen copies: the networks passed in are never changed. In training mode batch norm runs on
+    batch statistics, which a mixture of two networks needs; everything else runs as in evaluation. Merged
+    batch-norm networks want their statistics re-estimated (:func:`reset_batch_norm`) before they are used.
+
+    Args:
+        reference: the network that stays as it is, :math:`\theta_R`.
+        target: the network whose units are re-ordered, :math:`\theta_T`; same tensor names and shapes.
+        example_inputs: a tensor, tuple or dict the networks take; needed unless ``spec`` is given.
+        spec: the symmetries to use, instead of discovering them.
+        init: where the scores start: ``"weight_matching"``, ``"identity"``, an :class:`Alignment`, or a mapping
+            from group name to index vectors or to score matrices.
+        noise: standard deviation of normal noise added to the initial scores.
+        temperature: :math:`\tau`, a buffer; schedules move it during training.
+        tolerance, max_iterations: of the Sinkhorn iteration in training mode.
+        check: verify numerically that the symmetries leave the function unchanged.
+        generator: draws the noise and the order of weight matching.
+
+    Raises:
+        ArchitectureError: when the networks differ (the first tensor is named), have no permutable unit, or do
+            not run on the example inputs.
+        SymmetryError: when a claimed symmetry changes the function.
+        SpecError: when ``spec`` is of another network.
+
+    Example:
+        >>> reference, target = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
+        >>> rebasin = SinkhornRebasin(reference, target, torch.randn(2, 4))
+        >>> x = torch.randn(16, 4)
+        >>> torch.allclose(rebasin.eval()(x), target(x), atol=1e-5)    # another place, the same function
+        True
+        >>> rebasin.train()(x, at=0.5).sum().backward()                # any loss trains the scores
+        >>> [name for name, _ in rebasin.named_parameters()]
+        ['scores.0']
+
+    Source: Guerrero-Peña, Medeiros, Dubail, Aminbeidokhti, Granger, Pedersoli, "Re-basin via implicit Sinkhorn
+    differentiation" (2023).
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        reference: nn.Module,
+        target: nn.Module,
+        example_inputs: ExampleInputs = None,
+        *,
+        spec: PermutationSpec | None = None,
+        init: Initialisation = "weight_matching",
+        noise: float = 0.0,
+        temperature: float = 1.0,
+        tolerance: float = 1e-4,
+        max_iterations: int = 1000,
+        check: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_same(tensors_of(reference), tensors_of(target))
+        self.spec = spec if spec is not None else _discovered(reference, example_inputs)
+        self.spec.check_state(tensors_of(reference))
+        if not self.spec.groups:
+            raise ArchitectureError(
+                f"Expected a network with permutable hidden units but {type(reference).__name__} has none. "
+                f"What is frozen and why:\n{self.spec}"
+            )
+        if check and example_inputs is not None:
+            verify_symmetry(target, self.spec, example_inputs)
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self._parameter_flags = parameter_flags(target)
+        self.reference = frozen_copy(reference)
+        self.target = frozen_copy(target)
+        scores = initial_scores(
+            self.reference_state(), self.target_state(), self.spec, init, noise=noise, generator=generator
+        )
+        self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        # Where the last Sinkhorn iteration ended, from which the next one starts.
+        self.scalings = nn.Module()
+        for name, value in scores.items():
+            self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
+        self.register_load_state_dict_pre_hook(_check_checkpoint)
+
+    def reference_state(self) -> State:
+        """The reference's tensors."""
+        return tensors_of(self.reference)
+
+    def target_state(self) -> State:
+        """The target's tensors, in their original order."""
+        return tensors_of(self.target)
+
+    def soft_assignments(self) -> dict[str, SinkhornResult]:
+        """Per group, the Sinkhorn result at the current temperature, with its diagnosis."""
+        results = {}
+        for name, scores in self.scores.items():
+            results[name] = sinkhorn(
+                scores,
+                float(self.temperature),
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+                initial_scaling=getattr(self.scalings, name),
+            )
+            if self.training:
+                getattr(self.scalings, name).copy_(results[name].column_scaling)
+        return results
+
+    def soft_permutations(self) -> dict[str, Tensor]:
+        """Per group, the doubly stochastic matrices Sinkhorn(X/τ), (n, n) or (blocks, n, n), differentiable."""
+        return {name: result.matrix for name, result in self.soft_assignments().items()}
+
+    @torch.no_grad()
+    def hard_permutations(self) -> dict[str, Tensor]:
+        """Per group, the index vectors, (n,) or (blocks, n), of the permutation that maximises ⟨P, X⟩."""
+        return {name: hard_assignment(scores) for name, scores in self.scores.items()}
+
+    def rebased_state(self, hard: bool | None = None) -> State:
+        """The target's tensors after the permutations: soft in training, hard in eval mode unless told."""
+        hard = not self.training if hard is None else hard
+        permutations = self.hard_permutations() if hard else self.soft_permutations()
+        return permute_state(self.target_state(), self.spec, permutations)
+
+    def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
+        """The tensors at a position of the segment: 0 is the rebased target, 1 the reference."""
+        reference, rebased = self.reference_state(), self.rebased_state(hard)
+        return {
+            name: torch.lerp(
+                tensor,
+                reference[name].to(tensor.dtype),
+                position.to(tensor) if isinstance(position, Tensor) else position,
+            )
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in rebased.items()
+        }
+
+    def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
+        """The output of the rebased target, or of the network at a position of the segment.
+
+        Args:
+            inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+            at: λ; None is the rebased target itself.
+        """
+        state = self.rebased_state() if at is None else self.state_at(at)
+        return self.run(state, inputs)
+
+    def run(self, state: State, inputs: ExampleInputs) -> Any:
+        """The network's output at any state of this architecture, batch norm in this module's mode."""
+        with _batch_statistics(self.reference, self.training):
+            return run_at(self.reference, state, inputs)
+
+    def path(self) -> LinearPath:
+        """The segment from the hard rebased target (λ=0) to the reference (λ=1)."""
+        return LinearPath(self.to_model(), self.rebased_state(hard=True), self.reference_state())
+
+    def to_model(self) -> nn.Module:
+        """The target with hard permutations as a plain network: the same function in a new place."""
+        return thawed_copy(self.target, self.rebased_state(hard=True), self._parameter_flags)
+
+    def merge(self, position: float = 0.5) -> nn.Module:
+        """The network at a position of the segment, with hard permutations, as a plain network."""
+        return thawed_copy(self.target, self.state_at(position, hard=True), self._parameter_flags)
+
+    def extra_repr(self) -> str:
+        groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
+        more = f", … {len(self.spec.groups)} groups" if len(self.spec.groups) > 4 else ""
+        return f"{groups}{more}; temperature={float(self.temperature):g}"
+
+
+def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
+    if example_inputs is None:
+        raise ArchitectureError(
+            "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
+        )
+    return discover_symmetry(reference, example_inputs)
+
+
+@contextmanager
+def _batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
+    """All of a network in eval mode but for batch norm, which is in training mode when ``on``."""
+    modes = [(module, module.training) for module in network.modules()]
+    for module, _ in modes:
+        module.training = on and isinstance(module, nn.modules.batchnorm._BatchNorm)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check_checkpoint(
+    module: nn.Module, state: Mapping[str, Any], prefix: str, *_unused: Any, **_also_unused: Any
+) -> None:
+    """Before anything is loaded: the checkpoint must be of the same architecture."""
+    for name, own in module.state_dict().items():
+        loaded = state.get(prefix + name)
+        if loaded is None:
+            raise CheckpointError(
+                f"Expected a checkpoint with {name!r} but it has none: it was written for another network."
+            )
+        if tuple(loaded.shape) != tuple(own.shape):
+            raise CheckpointError(
+                f"Expected {name!r} of shape {tuple(own.shape)} but the checkpoint holds "
+                f"{tuple(loaded.shape)}: it was written for another network."
+            )
