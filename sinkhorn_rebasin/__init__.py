@@ -1,1 +1,114 @@
-"""Differentiable weight-space alignment of neural networks."""
+"""Differentiable weight-space alignment of neural networks: Sinkhorn re-basin for any PyTorch model.
+
+Start with :class:`SinkhornRebasin`. Names are loaded when they are first used, so that importing the package
+pulls in neither Lightning nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.activations import BatchNormReset, reset_batch_norm
+    from sinkhorn_rebasin.assignment import (
+        SinkhornResult,
+        constant,
+        cosine,
+        geometric,
+        hard_assignment,
+        linear,
+        sinkhorn,
+    )
+    from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
+    from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, WeightDistance
+    from sinkhorn_rebasin.matching import Alignment, weight_matching
+    from sinkhorn_rebasin.permutations import (
+        Group,
+        PermutationSpec,
+        Slot,
+        identity_permutations,
+        permute_state,
+        random_permutations,
+    )
+    from sinkhorn_rebasin.rebasin import SinkhornRebasin
+    from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+    from sinkhorn_rebasin.training import (
+        BarrierMonitor,
+        RebasinModule,
+        TemperatureAnnealing,
+        data_free_steps,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "activations": ("BatchNormReset", "reset_batch_norm"),
+    "assignment": (
+        "SinkhornResult",
+        "constant",
+        "cosine",
+        "geometric",
+        "hard_assignment",
+        "linear",
+        "sinkhorn",
+    ),
+    "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
+    "losses": ("MidpointLoss", "RandomPointLoss", "WeightDistance"),
+    "matching": ("Alignment", "weight_matching"),
+    "permutations": (
+        "Group",
+        "PermutationSpec",
+        "Slot",
+        "identity_permutations",
+        "permute_state",
+        "random_permutations",
+    ),
+    "rebasin": ("SinkhornRebasin",),
+    "symmetry": ("discover_symmetry", "verify_symmetry"),
+    "training": ("BarrierMonitor", "RebasinModule", "TemperatureAnnealing", "data_free_steps"),
+}
+_FOLDER = {name: folder for folder, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Alignment",
+    "BarrierMonitor",
+    "BatchNormReset",
+    "Group",
+    "LinearPath",
+    "MidpointLoss",
+    "PathEvaluation",
+    "PermutationSpec",
+    "RandomPointLoss",
+    "RebasinModule",
+    "SinkhornRebasin",
+    "SinkhornResult",
+    "Slot",
+    "TemperatureAnnealing",
+    "WeightDistance",
+    "constant",
+    "cosine",
+    "data_free_steps",
+    "discover_symmetry",
+    "evaluate_path",
+    "geometric",
+    "hard_assignment",
+    "identity_permutations",
+    "linear",
+    "permute_state",
+    "random_permutations",
+    "reset_batch_norm",
+    "sinkhorn",
+    "verify_symmetry",
+    "weight_matching",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FOLDER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FOLDER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -102,6 +102,7 @@ class SinkhornRebasin(nn.Module):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._parameter_flags = parameter_flags(target)
+        self._target_mode = target.training
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
         scores = initial_scores(
@@ -188,11 +189,14 @@ class SinkhornRebasin(nn.Module):
 
     def to_model(self) -> nn.Module:
         """The target with hard permutations as a plain network: the same function in a new place."""
-        return thawed_copy(self.target, self.rebased_state(hard=True), self._parameter_flags)
+        return self._plain(self.rebased_state(hard=True))
 
     def merge(self, position: float = 0.5) -> nn.Module:
         """The network at a position of the segment, with hard permutations, as a plain network."""
-        return thawed_copy(self.target, self.state_at(position, hard=True), self._parameter_flags)
+        return self._plain(self.state_at(position, hard=True))
+
+    def _plain(self, state: State) -> nn.Module:
+        return thawed_copy(self.target, state, self._parameter_flags).train(self._target_mode)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])

@@ -11,7 +11,7 @@ from sinkhorn_rebasin._typing import State, StateLike
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy in eval mode in which every parameter has become a buffer of the same name.
+    """A copy in which every parameter has become a buffer of the same name.
 
     As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it.
     Tied parameters stay one tensor.
@@ -20,7 +20,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     >>> list(frozen.parameters()), sorted(frozen.state_dict())
     ([], ['bias', 'weight'])
     """
-    frozen = copy.deepcopy(module).eval()
+    frozen = copy.deepcopy(module)
     values: dict[int, Tensor] = {}
     for child in frozen.modules():
         for name, parameter in list(child._parameters.items()):

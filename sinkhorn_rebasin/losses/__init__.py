@@ -1,0 +1,7 @@
+"""Losses that train a re-basin: any callable ``(rebasin, batch) -> scalar`` is one."""
+
+from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
+from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
+from sinkhorn_rebasin.losses.weight_distance import WeightDistance
+
+__all__ = ["MidpointLoss", "RandomPointLoss", "RebasinLoss", "WeightDistance", "checked_loss"]

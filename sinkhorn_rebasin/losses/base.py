@@ -1,0 +1,54 @@
+"""What a loss is to this package."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.permutations import PermutationSpec
+
+
+class Rebasin(Protocol):
+    """What losses use of a :class:`SinkhornRebasin`."""
+
+    spec: PermutationSpec
+
+    def reference_state(self) -> State:
+        """The reference's tensors."""
+
+    def rebased_state(self, hard: bool | None = None) -> State:
+        """The target's tensors after the permutations."""
+
+    def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
+        """The output at a position of the segment."""
+
+
+class RebasinLoss(Protocol):
+    """Any callable that takes a re-basin and a batch to a scalar."""
+
+    def __call__(self, rebasin: Any, batch: Any) -> Tensor:
+        """The loss, differentiable in the scores."""
+
+
+def checked_loss(loss: Tensor) -> Tensor:
+    """The loss itself, when it is one finite number that gradients can flow from.
+
+    Raises:
+        LossError: when it is no tensor, has more than one element, or is NaN or infinite.
+    """
+    if not isinstance(loss, Tensor):
+        raise LossError(f"Expected the loss to be a scalar tensor but got {type(loss).__name__}.")
+    if loss.numel() != 1:
+        raise LossError(
+            f"Expected the loss to be a scalar but got shape {tuple(loss.shape)}: reduce it, for example with .mean()."
+        )
+    if not bool(torch.isfinite(loss)):
+        raise LossError(
+            f"Expected a finite loss but got {float(loss)}. The scores are as they were before this step; "
+            f"check the batch and the criterion, or lower the learning rate."
+        )
+    return loss.reshape(())

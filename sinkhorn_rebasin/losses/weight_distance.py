@@ -1,0 +1,61 @@
+"""Data-free losses: how far the rebased target's weights are from the reference's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.losses.base import Rebasin
+
+
+class WeightDistance:
+    r"""Distance between the parameters of the rebased target and of the reference.
+
+    .. math::
+        \mathrm{l2}: \tfrac1N \lVert \pi_P(\theta_T) - \theta_R \rVert_2^2 \qquad
+        \mathrm{l1}: \tfrac1N \lVert \pi_P(\theta_T) - \theta_R \rVert_1 \qquad
+        \mathrm{cosine}: \tfrac1L \sum_l 1 - \cos(\pi_P(\theta_T)_l, (\theta_R)_l)
+
+    over N parameter elements in L tensors; buffers do not count. It needs no data: the batch is ignored.
+
+    Args:
+        kind: ``"l2"``, ``"l1"`` or ``"cosine"``.
+
+    Raises:
+        LossError: for another kind.
+
+    Example:
+        >>> from torch import nn
+        >>> from sinkhorn_rebasin import SinkhornRebasin
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        >>> rebasin = SinkhornRebasin(net, net, torch.randn(2, 4)).eval()
+        >>> float(WeightDistance("l2")(rebasin))
+        0.0
+
+    Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
+    """
+
+    def __init__(self, kind: Literal["l2", "l1", "cosine"] = "l2") -> None:
+        if kind not in ("l2", "l1", "cosine"):
+            raise LossError(f"Expected kind to be 'l2', 'l1' or 'cosine' but got {kind!r}.")
+        self.kind = kind
+
+    def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
+        """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
+        reference, rebased = rebasin.reference_state(), rebasin.rebased_state()
+        spec = rebasin.spec
+        pairs = [(rebased[name], reference[name]) for name in spec.shapes if name not in spec.buffers]
+        if self.kind == "cosine":
+            angles = [1 - torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in pairs]
+            return torch.stack(angles).mean()
+        total = sum((self._total(a - b) for a, b in pairs), torch.zeros((), dtype=pairs[0][0].dtype))
+        return total / sum(a.numel() for a, _ in pairs)
+
+    def _total(self, difference: Tensor) -> Tensor:
+        return difference.square().sum() if self.kind == "l2" else difference.abs().sum()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kind!r})"

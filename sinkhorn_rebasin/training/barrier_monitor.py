@@ -1,0 +1,103 @@
+"""The callback that watches the barrier and keeps the best permutations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
+from sinkhorn_rebasin.connectivity.evaluation import Prepare
+from sinkhorn_rebasin.errors import RebasinError
+from sinkhorn_rebasin.training.rebasin_module import RebasinModule
+
+
+class BarrierMonitor(lightning.Callback):
+    """Evaluates the path with hard permutations before training and at the end of epochs, and logs ``barrier``.
+
+    With ``restore_best`` the scores with the lowest mean loss excess on the monitored data are put back when
+    training ends, so the result is never worse there than the start. The data should be held out: neither the
+    training batches nor the test set.
+
+    Args:
+        dataloader: batches of (inputs, labels).
+        criterion: (outputs, labels) to the mean loss of a batch.
+        points: positions on the path, odd.
+        every: evaluate at the end of every so many epochs.
+        prepare: applied to every state first, such as :class:`BatchNormReset`.
+        restore_best: put the best scores back at the end.
+
+    Attributes:
+        history: one (step, evaluation) per evaluation.
+    """
+
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        criterion: Criterion = F.cross_entropy,
+        *,
+        points: int = 11,
+        every: int = 1,
+        prepare: Prepare | None = None,
+        restore_best: bool = False,
+    ) -> None:
+        self.dataloader = dataloader
+        self.criterion = criterion
+        self.points = points
+        self.every = every
+        self.prepare = prepare
+        self.restore_best = restore_best
+        self.history: list[tuple[int, PathEvaluation]] = []
+        self.best: float = float("inf")
+        self._best_scores: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Evaluate where training starts."""
+        if not self.history:
+            self._evaluate(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Evaluate after every so many epochs."""
+        if (trainer.current_epoch + 1) % self.every == 0:
+            evaluation = self._evaluate(trainer, pl_module)
+            pl_module.log("barrier", float(evaluation.barrier), prog_bar=True)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the best scores back."""
+        if self.restore_best and self._best_scores:
+            with torch.no_grad():
+                for name, scores in _rebasin_of(pl_module).rebasin.scores.items():
+                    scores.copy_(self._best_scores[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        history = [(step, evaluation.to_dict()) for step, evaluation in self.history]
+        return {"best": self.best, "best_scores": self._best_scores, "history": history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self.best, self._best_scores = state_dict["best"], state_dict["best_scores"]
+        self.history = [(step, PathEvaluation.from_dict(data)) for step, data in state_dict["history"]]
+
+    def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
+        rebasin = _rebasin_of(pl_module).rebasin
+        evaluation = evaluate_path(
+            rebasin, self.dataloader, self.criterion, points=self.points, prepare=self.prepare
+        )
+        self.history.append((trainer.global_step, evaluation))
+        height = float(evaluation.losses.mean())
+        if height < self.best:
+            self.best = height
+            self._best_scores = {name: s.detach().clone() for name, s in rebasin.scores.items()}
+        return evaluation
+
+
+def _rebasin_of(pl_module: lightning.LightningModule) -> RebasinModule:
+    if not isinstance(pl_module, RebasinModule):
+        raise RebasinError(f"Expected BarrierMonitor on a RebasinModule but got {type(pl_module).__name__}.")
+    return pl_module

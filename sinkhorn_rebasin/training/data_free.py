@@ -1,0 +1,14 @@
+"""Steps for losses that need no data."""
+
+from __future__ import annotations
+
+from torch.utils.data import DataLoader
+
+
+def data_free_steps(steps: int) -> DataLoader[int]:
+    """A dataloader of so many steps an epoch whose batches are only numbers: for data-free losses.
+
+    >>> len(data_free_steps(3)), list(data_free_steps(3))
+    (3, [0, 1, 2])
+    """
+    return DataLoader(range(steps), batch_size=None)  # type: ignore[arg-type]
