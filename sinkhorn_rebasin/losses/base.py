@@ -44,7 +44,8 @@ def checked_loss(loss: Tensor) -> Tensor:
         raise LossError(f"Expected the loss to be a scalar tensor but got {type(loss).__name__}.")
     if loss.numel() != 1:
         raise LossError(
-            f"Expected the loss to be a scalar but got shape {tuple(loss.shape)}: reduce it, for example with .mean()."
+            f"Expected the loss to be a scalar but got shape {tuple(loss.shape)}: "
+            f"reduce it, for example with .mean()."
         )
     if not bool(torch.isfinite(loss)):
         raise LossError(

@@ -24,7 +24,7 @@ def frozen_axes(
         reason = tape.relations.reasons.get(kind, "meets fixed positions of an input or a constant")
         for unit in np.unique(representative[units]):
             reasons.setdefault(int(unit), reason)
-    canonical = {id(tensor): name for name, tensor in reversed(named.items())}
+    canonical = {id(tensor): name for name, tensor in reversed(list(named.items()))}
     found = []
     for name, tensor in named.items():
         labels = tape.parameter_labels.get(canonical[id(tensor)])
@@ -34,8 +34,9 @@ def frozen_axes(
             if labels is None:
                 found.append(Frozen(name, axis, "no operation used the tensor"))
                 continue
-            units = [unit for factor in labels.on([axis]) for unit in factor.ids.ravel() if unit >= 0]
-            known = [reasons[int(r)] for r in representative[units] if int(r) in reasons] if units else []
+            units: list[int] = [u for f in labels.on([axis]) for u in f.ids.ravel().tolist() if u >= 0]
+            traced = representative[np.array(units, dtype=np.int64)]
+            known = [reasons[int(unit)] for unit in traced if int(unit) in reasons]
             found.append(
                 Frozen(name, axis, known[0] if known else "its units are told apart by their relations")
             )

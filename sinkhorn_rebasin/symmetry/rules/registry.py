@@ -57,7 +57,7 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """Every tensor among the arguments, lists included."""
-        found = []
+        found: list[Tensor] = []
         for value in self.arguments.values():
             values = value if isinstance(value, list | tuple) else [value]
             found.extend(item for item in values if isinstance(item, Tensor))
