@@ -40,7 +40,7 @@ def write_receipt(
     """Write `folder/receipt.json` and return its path.
 
     Tensors, numpy numbers and paths in `config` and `metrics` become plain JSON values; numbers keep all
-    their digits. Keys are sorted, except in `metrics`, where the given order is the order of the tables' columns.
+    their digits. Keys are sorted, except in `metrics`, whose order is that of the tables' columns.
     Absolute paths become relative ones. NaN and infinities, which JSON cannot hold, become strings.
 
     Example:

@@ -25,6 +25,7 @@ def conjugate_gradient(
     diagonal: Tensor,
     floor: Tensor,
     max_iterations: int,
+    singular: bool = True,
 ) -> Solution:
     r"""Solve :math:`Sx = r` for a weighted graph Laplacian S by Jacobi-preconditioned conjugate gradients.
 
@@ -34,12 +35,13 @@ def conjugate_gradient(
         diagonal: Diagonal of S, shape (B, n), >= 0; where it is 0 the solution is 0.
         floor: Residual norm to stop at, shape (B,), measured as :math:`\sqrt{r^T D^{-1} r}`.
         max_iterations: Most products to spend.
+        singular: Whether the constant vector is a null direction; it is then kept out of the residual.
     """
     inverse = torch.where(diagonal > 0, diagonal, 1.0).reciprocal() * (diagonal > 0)
     # a residual of a Laplacian sums to zero; what round-off leaves is spread in proportion to the diagonal,
     # so that entries of tiny weight are not drowned by the rounding of the others
     share = diagonal / diagonal.sum(-1, keepdim=True).clamp_min(torch.finfo(diagonal.dtype).tiny)
-    residual = right_side - share * right_side.sum(-1, keepdim=True)
+    residual = right_side - share * right_side.sum(-1, keepdim=True) if singular else right_side
     x = torch.zeros_like(residual)
     scaled = residual * inverse
     direction = scaled
@@ -56,7 +58,8 @@ def conjugate_gradient(
         step = torch.where(running, energy / curvature, 0.0)
         x = torch.addcmul(x, step, direction)
         residual = torch.addcmul(residual, step, image, value=-1)
-        residual = residual - share * residual.sum(-1, keepdim=True)
+        if singular:
+            residual = residual - share * residual.sum(-1, keepdim=True)
         scaled = residual * inverse
         new_energy = (residual * scaled).sum(-1, keepdim=True)
         solved = solved | (running & (new_energy <= floor))
@@ -66,35 +69,44 @@ def conjugate_gradient(
     return Solution(x, solved.squeeze(-1), iterations)
 
 
-def solve_dense(weights: Tensor, right_side: Tensor, ridge: float = 1e-14) -> Tensor:
-    r"""Solve :math:`(\mathrm{diag}(M1) - M)x = r` by a Cholesky factorisation of the normalised Laplacian.
+def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None) -> Tensor:
+    r"""Solve :math:`(\mathrm{diag}(M1 + s) - M)x = r` by a Cholesky factorisation, scaled to unit diagonal.
 
-    The diagonal is the sum of the off-diagonal weights, so nothing cancels; the null direction is filled by
-    a rank-one term, and a ridge that grows until the factorisation succeeds damps what remains singular.
+    The diagonal is the sum of the off-diagonal weights, so nothing cancels. Without a shift the null
+    direction is filled by a rank-one term. A ridge that grows until the factorisation succeeds damps what
+    remains singular.
 
     Args:
-        weights: M, shape (B, n, n), symmetric, >= 0; its diagonal is ignored.
+        weights: M, shape (B, n, n), symmetric, >= 0; its diagonal is ignored and overwritten.
         right_side: r, shape (B, n).
-        ridge: First ridge relative to the unit diagonal.
+        shift: s, shape (B, n), >= 0; None for the singular system.
     """
     weights = weights.double()
     weights.diagonal(dim1=-2, dim2=-1).zero_()
-    degree = weights.sum(-1)
-    root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
-    null = degree.sqrt()
-    null = null / torch.linalg.vector_norm(null, dim=-1, keepdim=True).clamp_min(1e-300)
-    system = null.unsqueeze(-1) * null.unsqueeze(-2) - root.unsqueeze(-1) * weights * root.unsqueeze(-2)
-    target = (right_side.double() * root).unsqueeze(-1)
-    solution = torch.zeros_like(target)
-    pending = torch.ones(target.shape[0], dtype=torch.bool, device=target.device)
-    for damping in (ridge, 1e-10, 1e-6, 1e-3):
-        damped = system.clone()
-        damped.diagonal(dim1=-2, dim2=-1).add_(1.0 + damping)
+    diagonal = weights.sum(-1) if shift is None else weights.sum(-1) + shift
+    root = torch.where(diagonal > 0, diagonal, 1.0).rsqrt() * (diagonal > 0)
+    system = weights.mul_(root.unsqueeze(-1)).mul_(root.unsqueeze(-2)).neg_()
+    if shift is None:
+        null = diagonal.sqrt()
+        null = null / torch.linalg.vector_norm(null, dim=-1, keepdim=True).clamp_min(1e-300)
+        system += null.unsqueeze(-1) * null.unsqueeze(-2)
+    return (_damped_cholesky(system, right_side.double() * root) * root).to(right_side.dtype)
+
+
+def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor) -> Tensor:
+    """Solve (I + off_diagonal) x = r (B, n), with as small a ridge as each entry of the batch needs."""
+    solution = torch.zeros_like(right_side)
+    pending = torch.ones(right_side.shape[0], dtype=torch.bool, device=right_side.device)
+    for ridge in (1e-14, 1e-10, 1e-6, 1e-3):
+        damped = off_diagonal.clone()
+        damped.diagonal(dim1=-2, dim2=-1).add_(1.0 + ridge)
         factor, info = torch.linalg.cholesky_ex(damped)
         good = pending & (info == 0)
-        found = torch.cholesky_solve(target, torch.where(good[:, None, None], factor, damped.new_ones(())))
-        solution = torch.where((good & torch.isfinite(found).all((-1, -2)))[:, None, None], found, solution)
+        factor = torch.where(good[:, None, None], factor, torch.eye(factor.shape[-1]).to(factor))
+        found = torch.cholesky_solve(right_side.unsqueeze(-1), factor).squeeze(-1)
+        good = good & torch.isfinite(found).all(-1)
+        solution = torch.where(good.unsqueeze(-1), found, solution)
         pending = pending & ~good
         if not bool(pending.any()):
             break
-    return (solution.squeeze(-1) * root).to(right_side.dtype)
+    return solution

@@ -49,6 +49,12 @@ class _Rows(NamedTuple):
     def mean(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.deviation(torch.bmm(self.rest, x.unsqueeze(-1)).squeeze(-1), self.gather(x))
 
+    def diagonal(self, squares: Tensor) -> Tensor:
+        """Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i, from the squares of ``rest``."""
+        inverse = self.sums.reciprocal()
+        squared = torch.bmm(inverse.unsqueeze(-2), squares).squeeze(-2)
+        return self.add_leader(_column_sums(self.rest) - squared, self.rest_sums * inverse).clamp_min(0)
+
     def columns(self, weights: Tensor) -> Tensor:
         return torch.bmm(weights.unsqueeze(-2), self.rest).squeeze(-2)
 
@@ -69,24 +75,28 @@ def tangent_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
         gradient: G = dL/dP, shape (B, n, n).
     """
     rows = _Rows.of(matrix)
-    weighted = rows.rest * gradient
+    # the only n×n allocation, used three times: fresh memory costs more than a pass over it
+    buffer = torch.mul(rows.rest, gradient)
     lead = None if rows.leader is None else gradient.gather(-1, rows.leader.unsqueeze(-1)).squeeze(-1)
-    means, gap = rows.deviation(weighted.sum(-1), lead)
-    column_sums, explained = weighted.sum(-2), rows.columns(means)
-    beta = _solve(rows, rows.add_leader(column_sums - explained, gap), column_sums.abs() + explained.abs())
+    means, gap = rows.deviation(buffer.sum(-1), lead)
+    column_sums, explained = _column_sums(buffer), rows.columns(means)
+    right_side = rows.add_leader(column_sums - explained, gap)
+    diagonal = rows.diagonal(torch.mul(rows.rest, rows.rest, out=buffer))
+    beta = _solve(rows, right_side, diagonal, column_sums.abs() + explained.abs())
     beta_means, beta_gap = rows.mean(beta)
-    residual = torch.sub(gradient, (means - beta_means).unsqueeze(-1)).sub_(beta.unsqueeze(-2))
+    residual = torch.sub(gradient, (means - beta_means).unsqueeze(-1), out=buffer).sub_(beta.unsqueeze(-2))
     if rows.leader is not None and gap is not None and beta_gap is not None:
         residual.scatter_(-1, rows.leader.unsqueeze(-1), (gap - beta_gap).unsqueeze(-1))
     return residual
 
 
-def _solve(rows: _Rows, right_side: Tensor, magnitude: Tensor) -> Tensor:
+def _column_sums(matrix: Tensor) -> Tensor:
+    return torch.bmm(matrix.new_ones(matrix.shape[0], 1, matrix.shape[-1]), matrix).squeeze(-2)
+
+
+def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor) -> Tensor:
     """Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P."""
-    column_sums = rows.columns(torch.ones_like(rows.sums))
-    inverse = rows.sums.reciprocal()
-    diagonal = column_sums - torch.bmm(inverse.unsqueeze(-2), rows.rest.square()).squeeze(-2)
-    diagonal = rows.add_leader(diagonal, rows.rest_sums * inverse).clamp_min(0)
+    column_sums = _column_sums(rows.rest)
 
     def product(x: Tensor) -> Tensor:
         means, gap = rows.mean(x)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient
+from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient, solve_dense
+from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 
 __all__ = ["Scaling", "attainable_tolerance", "scale"]
 
 NEWTON_FROM = 6
 """Expected number of further plain iterations from which a Newton step is tried."""
 
-STAGE_RANGE = 30.0
-"""Largest spread of the exponents that is scaled in one go; beyond it the temperature is lowered in stages."""
+LARGE_SPREAD = 250.0
+"""Spread of the exponents from which the start comes from the hard assignment."""
 
 
 class Scaling(NamedTuple):
@@ -45,29 +47,19 @@ def scale(
         potential: Start y, shape (B, n); None starts at zero.
     """
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
-    y = scores.new_zeros(scores.shape[:-1]) if potential is None else potential
-    iterations = 0
-    stages = _stages(scores, temperature) if potential is None else [temperature]
-    for stage in stages[:-1]:
-        solver = _Solver(scores, stage, y)
-        iterations += solver.run(0.2, max(1, (max_iterations - iterations) // len(stages)))
-        y = solver.potential()
-    solver = _Solver(scores, temperature, y)
-    iterations += solver.run(target, max_iterations - iterations)
+    solver = _Solver(scores, temperature, _start(scores, temperature) if potential is None else potential)
+    iterations = solver.run(target, max_iterations)
     y = solver.potential()
     matrix = solver.matrix()
     error = torch.maximum((matrix.sum(-1) - 1).abs().amax(-1), (_columns(matrix, None) - 1).abs().amax(-1))
     return Scaling(matrix, error, y, iterations)
 
 
-def _stages(scores: Tensor, temperature: float) -> list[float]:
-    """Temperatures from one at which the exponents are tame down to the wanted one."""
-    low, high = scores.aminmax()
-    spread = float(high.double() - low.double())
-    stages = [temperature]
-    while spread / stages[-1] > STAGE_RANGE:
-        stages.append(stages[-1] * 4.0)
-    return stages[::-1]
+def _start(scores: Tensor, temperature: float) -> Tensor:
+    """Zero where the exponents are tame, the potentials of the hard assignment at low temperature."""
+    if float(scores.amax()) - float(scores.amin()) > LARGE_SPREAD * temperature:
+        return assignment_potentials(scores)
+    return scores.new_zeros(scores.shape[:-1])
 
 
 def _columns(kernel: Tensor, weights: Tensor | None) -> Tensor:
@@ -92,6 +84,7 @@ class _Solver:
         self.scores, self.temperature = scores, temperature
         self.drift_limit = 20.0 if scores.dtype == torch.float32 else 150.0
         self.offset = potential / temperature
+        self.factorise = False
         self._absorb()
         if bool((self.sums < 1e-12).any()):
             # a column nobody wants: one sweep in logarithms leaves every column sum above 1/n
@@ -104,11 +97,13 @@ class _Solver:
         return torch.add(self.offset.unsqueeze(-2), self.scores, alpha=1.0 / self.temperature)
 
     def _absorb(self) -> None:
-        self.kernel = torch.softmax(self._exponents(), dim=-1)
-        self.u = torch.ones_like(self.offset)
+        # one n×n allocation: fresh memory costs more than a pass over it
+        kernel = self._exponents()
+        self.kernel = kernel.sub_(kernel.amax(-1, keepdim=True)).exp_()
+        self.u = kernel.sum(-1).reciprocal()
         self.log_v = torch.zeros_like(self.offset)
-        self.v = self.u
-        self.sums = _columns(self.kernel, None)
+        self.v = torch.ones_like(self.offset)
+        self.sums = _columns(kernel, self.u)
 
     def potential(self) -> Tensor:
         total = (self.offset + self.log_v) * self.temperature
@@ -118,51 +113,77 @@ class _Solver:
         """The scaled kernel; takes the kernel's memory."""
         return self.kernel.mul_(self.v.unsqueeze(-2)).mul_(self.u.unsqueeze(-1))
 
-    def _move(self, log_v: Tensor) -> None:
+    def _move(self, log_v: Tensor) -> Tensor:
+        """Go to other column scalings; the change of Σ log(row sums), shape (B, 1)."""
+        before = self.u
         self.log_v, self.v = log_v, log_v.exp()
         self.u = _rows(self.kernel, self.v).reciprocal()
         self.sums = self.v * _columns(self.kernel, self.u)
+        change = (before / self.u).log().sum(-1, keepdim=True)
         if float(log_v.abs().amax()) > self.drift_limit:
             self.offset = self.offset + log_v
             self._absorb()
+        return change
+
+    def error(self) -> float:
+        return float((self.sums - 1).abs().amax())
 
     def run(self, target: float, budget: int) -> int:
         """Iterate until every column sum is within ``target`` of one; the iterations spent."""
-        spent = 0
-        error = float((self.sums - 1).abs().amax())
+        spent, error, slow = 0, self.error(), False
         trust = torch.full_like(self.sums[:, :1], 2.0)
-        expected = 0.0
         while error > target and spent < budget:
-            if expected > NEWTON_FROM:
+            if slow:
                 spent += self._newton(target, trust, budget - spent)
+                error = self.error()
             else:
                 self._move(self.log_v - self.sums.log())
                 spent += 1
-            previous, error = error, float((self.sums - 1).abs().amax())
-            expected = _expected_iterations(previous, error, target)
+                previous, error = error, self.error()
+                slow = _expected_iterations(previous, error, target) > NEWTON_FROM
         return spent
+
+    def _direction(self, residual: Tensor, trust: Tensor, target: float, budget: int) -> tuple[Tensor, int]:
+        """Solve (S + diag(|r|/t)) d = r; by the maximum principle for Laplacians |d| <= t everywhere."""
+        eps = torch.finfo(residual.dtype).eps
+        shift = (residual.abs() + 4 * eps) / trust
+        used = 0
+        if not self.factorise:
+            uu = self.u.square()
+
+            def product(x: Tensor) -> Tensor:
+                inner = uu * _rows(self.kernel, self.v * x)
+                return torch.addcmul((self.sums + shift) * x, self.v, _columns(self.kernel, inner), value=-1)
+
+            diagonal = self.sums + shift
+            energy = (residual.square() / diagonal).sum(-1).sqrt()
+            largest = residual.abs().amax(-1)
+            floor = energy * torch.maximum(largest.sqrt().clamp_max(0.1), 0.3 * target / largest).clamp_max(
+                0.5
+            )
+            limit = min(20 + residual.shape[-1] // 4, budget)
+            step, found, used = conjugate_gradient(product, residual, diagonal, floor, limit, singular=False)
+            self.factorise = not bool(found.all())
+        if self.factorise:
+            scaled = self.kernel * self.v.unsqueeze(-2) * self.u.unsqueeze(-1)
+            step = solve_dense(scaled.mT @ scaled, residual, shift)
+            used += 1
+        return step, used
 
     def _newton(self, target: float, trust: Tensor, budget: int) -> int:
         """One Newton step on the dual, or a plain step for the entries of the batch it does not help."""
         residual = 1 - self.sums
-        norm = residual.abs().sum(-1, keepdim=True)
-        uu = self.u.square()
-
-        def product(x: Tensor) -> Tensor:
-            inner = uu * _rows(self.kernel, self.v * x)
-            return torch.addcmul(self.sums * x, self.v, _columns(self.kernel, inner), value=-1)
-
-        diagonal = self.sums.clone()
-        energy = (residual.square() / diagonal).sum(-1).sqrt()
-        forcing = residual.abs().amax(-1).sqrt().clamp_max(0.1)
-        floor = torch.maximum(energy * forcing, torch.full_like(energy, 0.3 * target))
-        step, _, used = conjugate_gradient(product, residual, diagonal, floor, min(60, budget))
-        step = step - step.mean(-1, keepdim=True)
-        step = step * (trust / step.abs().amax(-1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
+        norm, largest = residual.abs().sum(-1, keepdim=True), residual.abs().amax(-1, keepdim=True)
+        step, used = self._direction(residual, trust, target, budget)
         log_v, sums, offset = self.log_v, self.sums, self.offset
-        self._move(log_v + step)
-        worse = (1 - self.sums).abs().sum(-1, keepdim=True) > 0.9 * norm
-        trust.copy_(torch.where(worse, trust * 0.25, (trust * 2).clamp_max(8.0)))
+        # the dual Σ log(row sums) − Σ log v is convex, and the step one of descent; close to the solution its
+        # change drowns in rounding and the residual decides
+        change = self._move(log_v + step) - step.sum(-1, keepdim=True)
+        enough = change <= -1e-3 * (residual * step).sum(-1, keepdim=True)
+        after = (1 - self.sums).abs()
+        smaller = (after.sum(-1, keepdim=True) <= 0.9 * norm) | (after.amax(-1, keepdim=True) <= 0.9 * largest)
+        worse = ~(enough | smaller)
+        trust.copy_(torch.where(worse, trust * 0.25, (trust * 2).clamp_max(self.drift_limit)))
         if bool(worse.any()):
             now = self.offset + self.log_v
             plain = offset + log_v - sums.log()
@@ -173,8 +194,6 @@ class _Solver:
 
 def _expected_iterations(previous: float, error: float, target: float) -> float:
     """Further plain iterations until the target at the present rate of decrease."""
-    import math
-
     if error <= target or error >= previous:
         return math.inf if error > target else 0.0
     return math.log(target / error) / math.log(error / previous)

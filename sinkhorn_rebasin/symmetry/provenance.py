@@ -34,8 +34,8 @@ def frozen_axes(
             if labels is None:
                 found.append(Frozen(name, axis, "no operation used the tensor"))
                 continue
-            units: list[int] = [u for f in labels.on([axis]) for u in f.ids.ravel().tolist() if u >= 0]
-            traced = representative[np.array(units, dtype=np.int64)]
+            own: list[int] = [u for f in labels.on([axis]) for u in f.ids.ravel().tolist() if u >= 0]
+            traced = representative[np.array(own, dtype=np.int64)]
             known = [reasons[int(unit)] for unit in traced if int(unit) in reasons]
             found.append(
                 Frozen(name, axis, known[0] if known else "its units are told apart by their relations")
