@@ -1,0 +1,85 @@
+"""Images and labels of one data set, standardised and in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from sinkhorn_rebasin.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and test images (N, C, H, W) in float32, each channel with training mean 0 and deviation 1.
+
+    Labels are long integers (N,) in 0 … classes − 1.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    name: str
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of one image."""
+        return tuple(self.train_images.shape[1:])
+
+    def train_set(self) -> TensorDataset:
+        """Return the training images and labels as a data set."""
+        return TensorDataset(self.train_images, self.train_labels)
+
+    def test_set(self) -> TensorDataset:
+        """Return the test images and labels as a data set."""
+        return TensorDataset(self.test_images, self.test_labels)
+
+
+def standardised(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: int, name: str
+) -> ImageData:
+    """Return (images, labels) pairs as `ImageData`, shifted and scaled per channel by training statistics.
+
+    Raises:
+        DataError: images are not (N, C, H, W), or there is not one label in range for each of them.
+
+    Example:
+        >>> pair = torch.tensor([0, 255]).view(2, 1, 1, 1), torch.tensor([0, 1])
+        >>> data = standardised(pair, pair, classes=2, name="two dots")
+        >>> data.train_images.flatten().tolist() == [-1.0, 1.0]
+        True
+    """
+    for images, labels in (train, test):
+        _check(images, labels, classes, name)
+    deviation, mean = torch.std_mean(train[0].float(), dim=(0, 2, 3), keepdim=True, correction=0)
+    scaled = [(images.float() - mean) / deviation for images, _ in (train, test)]
+    return ImageData(scaled[0], train[1].long(), scaled[1], test[1].long(), classes, name)
+
+
+def first_images(count: int | None, available: int, name: str) -> int:
+    """Return how many training images to take: `count`, or all of them when it is None.
+
+    Raises:
+        DataError: there are not that many.
+    """
+    if count is None:
+        return available
+    if not 0 < count <= available:
+        raise DataError(f"Expected train_images of {name} in 1 … {available} but got {count}.")
+    return count
+
+
+def _check(images: Tensor, labels: Tensor, classes: int, name: str) -> None:
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"Expected {name} images (N, C, H, W) and labels (N,) "
+            f"but got {tuple(images.shape)} and {tuple(labels.shape)}."
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"Expected {name} labels in 0 … {classes - 1} but got {int(labels.min())} … {int(labels.max())}."
+        )
