@@ -35,7 +35,8 @@ def hard_assignment(scores: Tensor) -> Tensor:
         >>> indices = hard_assignment(scores)
         >>> indices
         tensor([1, 0, 2])
-        >>> best = max(scores[range(3), list(p)].sum() for p in __import__("itertools").permutations(range(3)))
+        >>> from itertools import permutations
+        >>> best = max(scores[range(3), list(p)].sum() for p in permutations(range(3)))
         >>> bool(scores[range(3), indices].sum() == best)
         True
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient, solve_dense
+from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["Adjoint", "tangent_residual"]
 
@@ -124,16 +124,38 @@ def _dense(rows: _Rows, right_side: Tensor) -> Tensor:
     return solve_dense(weights, right_side)
 
 
+class _Residual(torch.autograd.Function):
+    """(P, G) to R, batched by vmap; a constant for autograd."""
+
+    @staticmethod
+    def forward(matrix: Tensor, gradient: Tensor) -> Tensor:
+        n = matrix.shape[-1]
+        with torch.autocast(matrix.device.type, enabled=False):
+            flat = gradient.to(matrix.dtype).reshape(-1, n, n)
+            return tangent_residual(matrix.reshape(-1, n, n), flat).reshape(matrix.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise AssignmentError(
+            'Expected at most two derivatives of sinkhorn(gradient="implicit") but got a third; '
+            'use gradient="unrolled".'
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Tensor) -> tuple[Tensor, int]:
+        return _Residual.apply(*_batched(info.batch_size, in_dims, args)), 0
+
+
 class Adjoint(torch.autograd.Function):
     """(P, G, τ) to dL/dX = P∘R/τ; differentiable once more, and batched by vmap."""
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
-        with torch.autocast(matrix.device.type, enabled=False):
-            n = matrix.shape[-1]
-            flat = matrix.reshape(-1, n, n)
-            residual = tangent_residual(flat, gradient.to(matrix.dtype).reshape(-1, n, n))
-            return residual.mul_(flat).div_(temperature).reshape(matrix.shape)
+        return _Residual.forward(matrix, gradient).mul_(matrix).div_(temperature)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -141,21 +163,20 @@ class Adjoint(torch.autograd.Function):
         ctx.save_for_backward(matrix, gradient)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor, None]:
         # ⟨V, J G⟩ = Σ P∘R(V)∘R(G)/τ is stationary in both pairs of potentials, so they count as constants
         matrix, gradient = ctx.saved_tensors
-        n = matrix.shape[-1]
-        flat = matrix.reshape(-1, n, n)
-        first = tangent_residual(flat, gradient.reshape(-1, n, n)).reshape(matrix.shape)
-        second = tangent_residual(flat, direction.reshape(-1, n, n)).reshape(matrix.shape)
-        scaled = second / ctx.temperature
-        return first * scaled, matrix * scaled, None
+        scaled = _Residual.apply(matrix, direction) / ctx.temperature
+        return _Residual.apply(matrix, gradient) * scaled, matrix * scaled, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        matrix, gradient = (
-            x.movedim(d, 0) if d is not None else x.expand(info.batch_size, *x.shape)
-            for x, d in zip(args[:2], in_dims[:2], strict=True)
-        )
-        return Adjoint.apply(matrix, gradient, args[2]), 0
+        return Adjoint.apply(*_batched(info.batch_size, in_dims[:2], args[:2]), args[2]), 0
+
+
+def _batched(size: int, dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    """Bring the mapped axis of every tensor to the front, or give it one."""
+    return [
+        x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(tensors, dims, strict=True)
+    ]

@@ -20,7 +20,7 @@ def check_scores(scores: Tensor) -> None:
         )
     if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2]:
         raise AssignmentError(
-            f"Expected scores to hold square matrices, shape (..., n, n), but got shape {tuple(scores.shape)}."
+            f"Expected scores of square matrices, shape (..., n, n), but got shape {tuple(scores.shape)}."
         )
     if scores.shape[-1] == 0:
         raise AssignmentError(

@@ -94,7 +94,7 @@ def _between(start: float, end: float, interior: TemperatureSchedule) -> Tempera
     for name, value in (("start", start), ("end", end)):
         if not (math.isfinite(value) and value > 0):
             raise AssignmentError(
-                f"Expected the {name} of a temperature schedule to be a positive finite number but got {value}."
+                f"Expected the {name} of a temperature schedule to be positive and finite but got {value}."
             )
 
     def schedule(progress: float) -> float:

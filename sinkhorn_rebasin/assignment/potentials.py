@@ -1,0 +1,46 @@
+"""Column potentials of the hard assignment: the start of the soft one at low temperature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin.assignment.hungarian import hard_assignment
+
+__all__ = ["assignment_potentials"]
+
+
+def assignment_potentials(scores: Tensor) -> Tensor:
+    r"""Find y such that every row of X + y has its largest entry at the column the assignment gives it.
+
+    .. math:: X_{ij} + y_j \le X_{i\pi(i)} + y_{\pi(i)}
+
+    These are the dual variables of the linear program that the soft permutation tends to as τ → 0. They
+    are shortest paths in the graph of exchanges; the mean of the paths from and to every column lies away
+    from the border of the feasible set, where the entropic solution lies.
+
+    Args:
+        scores: X, shape (B, n, n), finite.
+
+    Returns:
+        y, shape (B, n), mean zero.
+    """
+    columns = hard_assignment(scores)
+    exact = scores.double()
+    # loss[i, j] >= 0 along every cycle: what row i gives up when it takes the column of row j
+    taken = exact.gather(-1, columns.unsqueeze(-2).expand_as(exact))
+    loss = taken.diagonal(dim1=-2, dim2=-1).unsqueeze(-1) - taken
+    y = 0.5 * (_shortest(loss) - _shortest(loss.mT))
+    y = torch.zeros_like(y).scatter(-1, columns, y)
+    return (y - y.mean(-1, keepdim=True)).to(scores.dtype)
+
+
+def _shortest(loss: Tensor) -> Tensor:
+    """Largest y <= 0 with y_j <= y_i + loss_ij (Bellman-Ford; an optimum has no negative cycle)."""
+    y = loss.new_zeros(loss.shape[:-1])
+    for _ in range(loss.shape[-1]):
+        nearer = torch.minimum(y, (y.unsqueeze(-1) + loss).amin(-2))
+        if torch.equal(nearer, y):
+            break
+        y = nearer
+    return y
