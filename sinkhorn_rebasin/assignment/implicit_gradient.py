@@ -130,6 +130,8 @@ class _Residual(torch.autograd.Function):
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor) -> Tensor:
         n = matrix.shape[-1]
+        if matrix.numel() == 0:
+            return torch.zeros_like(matrix)
         with torch.autocast(matrix.device.type, enabled=False):
             flat = gradient.to(matrix.dtype).reshape(-1, n, n)
             return tangent_residual(matrix.reshape(-1, n, n), flat).reshape(matrix.shape)

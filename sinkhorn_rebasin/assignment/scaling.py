@@ -15,9 +15,9 @@ from torch import Tensor
 from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient, solve_dense
 from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
-from sinkhorn_rebasin.errors import AssignmentError
+from sinkhorn_rebasin.assignment.scores import check_range
 
-__all__ = ["Scaling", "attainable_tolerance", "scale"]
+__all__ = ["Scaling", "attainable_tolerance", "marginal_error", "scale"]
 
 NEWTON_FROM = 6
 """Expected number of further plain iterations from which Newton steps take over."""
@@ -55,12 +55,7 @@ def scale(
     Raises:
         AssignmentError: X / τ is outside the range of the dtype.
     """
-    low, high = float(scores.amin()), float(scores.amax())
-    if max(-low, high) / temperature > 0.01 * torch.finfo(scores.dtype).max:
-        raise AssignmentError(
-            f"Expected scores / temperature within the range of {scores.dtype} but got scores up to "
-            f"{max(-low, high):.3g} at temperature {temperature:g}; raise the temperature."
-        )
+    low, high = check_range(scores, temperature)
     if potential is None:
         far = high - low > LARGE_SPREAD * temperature
         potential = assignment_potentials(scores) if far else scores.new_zeros(scores.shape[:-1])
@@ -73,9 +68,10 @@ def scale(
 
 
 def marginal_error(matrix: Tensor) -> Tensor:
-    """Largest deviation of a row or column sum from one, shape (B,)."""
-    columns = torch.bmm(matrix.new_ones(matrix.shape[0], 1, matrix.shape[-1]), matrix).squeeze(-2)
-    return torch.maximum((matrix.sum(-1) - 1).abs().amax(-1), (columns - 1).abs().amax(-1))
+    """Largest deviation of a row or column sum from one, shape (...)."""
+    # a product with ones adds up columns faster than a sum over the rows does
+    columns = matrix.new_ones(*matrix.shape[:-2], 1, matrix.shape[-1]) @ matrix
+    return torch.maximum((matrix.sum(-1) - 1).abs().amax(-1), (columns - 1).abs().amax((-1, -2)))
 
 
 def _iterate(kernel: ScaledKernel, target: float, budget: int) -> int:

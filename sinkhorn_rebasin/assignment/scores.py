@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import AssignmentError
 
-__all__ = ["check_finite", "check_scores"]
+__all__ = ["check_finite", "check_range", "check_scores"]
 
 
 def check_scores(scores: Tensor) -> None:
@@ -41,3 +41,15 @@ def check_finite(scores: Tensor, name: str = "scores") -> None:
         f"Expected finite {name} but got {float(scores[where])} at index {where} "
         f"({int(bad.sum())} of {scores.numel()} entries are NaN or infinite)."
     )
+
+
+def check_range(scores: Tensor, temperature: float) -> tuple[float, float]:
+    """Raise AssignmentError if X / τ leaves the range of the dtype; the smallest and largest score."""
+    low, high = float(scores.amin()), float(scores.amax())
+    largest = max(-low, high)
+    if largest / temperature > 0.01 * torch.finfo(scores.dtype).max:
+        raise AssignmentError(
+            f"Expected scores / temperature within the range of {scores.dtype} but got scores up to "
+            f"{largest:.3g} at temperature {temperature:g}; raise the temperature."
+        )
+    return low, high

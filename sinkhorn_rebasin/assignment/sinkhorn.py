@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
-from sinkhorn_rebasin.assignment.scaling import attainable_tolerance, scale
-from sinkhorn_rebasin.assignment.scores import check_finite, check_scores
+from sinkhorn_rebasin.assignment.differentiation import ImplicitSinkhorn, Report, unrolled_sinkhorn
+from sinkhorn_rebasin.assignment.scores import check_scores
 from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
 
 __all__ = ["SinkhornResult", "sinkhorn"]
@@ -25,7 +24,8 @@ class SinkhornResult:
     Attributes:
         matrix: Doubly stochastic P, shape (..., n, n); the gradient flows through it alone.
         marginal_error: Largest deviation of a row or column sum of P from one, shape (...).
-        iterations: Pairs of products with the kernel (one with K, one with its transpose) that were spent.
+        iterations: Scaling steps, conjugate-gradient steps and factorisations spent. Each of the first two
+            costs one product with the kernel and one with its transpose.
         converged: Whether every matrix of the batch reached the tolerance.
         column_scaling: Logarithmic column scalings in units of the scores, τ·log v, shape (..., n), detached:
             P = softmax((X + column_scaling) / τ) over rows. As a potential in units of the scores it changes
@@ -60,7 +60,7 @@ def sinkhorn(
             of :func:`hard_assignment` as τ tends to 0.
         tolerance: Largest deviation of a row or column sum from one. It is raised to eps·max(8, √n), the
             rounding of such a sum, where it asks for less (float32: 1e-6 at n = 64, 5e-6 at n = 2048).
-        max_iterations: Most pairs of products with the kernel to spend.
+        max_iterations: Most iterations to spend, counted as in :class:`SinkhornResult`.
         gradient: ``"implicit"`` differentiates the fixed point by one linear solve; ``"unrolled"``
             differentiates every plain iteration (slow, much memory; a witness for tests).
         initial_scaling: ``column_scaling`` of an earlier result of like scores, shape (..., n).
@@ -88,11 +88,11 @@ def sinkhorn(
     tau = _check_arguments(scores, temperature, tolerance, max_iterations, gradient, initial_scaling)
     work = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
     start = None if initial_scaling is None else initial_scaling.detach().to(work)
-    report = _Report()
+    report = Report()
     if gradient == "implicit":
-        outputs = _Implicit.apply(work, start, tau, tolerance, max_iterations, report)
+        outputs = ImplicitSinkhorn.apply(work, start, tau, tolerance, max_iterations, report)
     else:
-        outputs = _unrolled(work, start, tau, tolerance, max_iterations, report)
+        outputs = unrolled_sinkhorn(work, start, tau, tolerance, max_iterations, report)
     matrix, error, scaling = outputs
     if not report.converged:
         warnings.warn(
@@ -103,96 +103,6 @@ def sinkhorn(
             stacklevel=2,
         )
     return SinkhornResult(matrix, error, report.iterations, report.converged, scaling)
-
-
-@dataclass
-class _Report:
-    """What the solver says beside its tensors; filled in while it runs."""
-
-    iterations: int = 0
-    error: float = math.inf
-    tolerance: float = 0.0
-    converged: bool = False
-
-    def fill(self, error: Tensor, iterations: int, tolerance: float, n: int) -> None:
-        self.iterations = iterations
-        self.tolerance = attainable_tolerance(tolerance, n, error.dtype)
-        self.error = float(error.amax()) if error.numel() else 0.0
-        self.converged = self.error <= self.tolerance
-
-
-class _Implicit(torch.autograd.Function):
-    """Scores to (P, marginal error, potential); reverse and forward mode through the fixed point."""
-
-    @staticmethod
-    def forward(
-        scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: _Report
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        check_finite(scores)
-        n, shape = scores.shape[-1], scores.shape
-        if scores.numel() == 0:
-            report.fill(scores.new_zeros(shape[:-2]), 0, tolerance, n)
-            return scores.clone(), scores.new_zeros(shape[:-2]), scores.new_zeros(shape[:-1])
-        with torch.autocast(scores.device.type, enabled=False):
-            flat_start = None if start is None else start.reshape(-1, n)
-            out = scale(scores.reshape(-1, n, n), tau, tolerance, limit, flat_start)
-        report.fill(out.marginal_error, out.iterations, tolerance, n)
-        return (
-            out.matrix.reshape(shape),
-            out.marginal_error.reshape(shape[:-2]),
-            out.potential.reshape(shape[:-1]),
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.temperature = inputs[2]
-        ctx.save_for_backward(output[0])
-        ctx.save_for_forward(output[0])
-        ctx.mark_non_differentiable(output[1], output[2])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        (matrix,) = ctx.saved_tensors
-        return Adjoint.apply(matrix, grad, ctx.temperature), None, None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None, None]:
-        # the derivative of P with respect to X is symmetric: the adjoint is also the forward map
-        (matrix,) = ctx.saved_tensors
-        return Adjoint.apply(matrix, tangent, ctx.temperature), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, start: Tensor | None, *rest: Any) -> Any:
-        size = info.batch_size
-        scores = scores.expand(size, *scores.shape) if in_dims[0] is None else scores.movedim(in_dims[0], 0)
-        if start is not None:
-            start = start.expand(size, *start.shape) if in_dims[1] is None else start.movedim(in_dims[1], 0)
-        return _Implicit.apply(scores, start, *rest), (0, 0, 0)
-
-
-def _unrolled(
-    scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: _Report
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Plain iterations in logarithms, every one of them on the tape."""
-    check_finite(scores.detach())
-    with torch.autocast(scores.device.type, enabled=False):
-        exponents = scores / tau
-        log_v = torch.zeros_like(scores[..., 0, :]) if start is None else start / tau
-        target = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
-        iterations = 0
-        while True:
-            log_matrix = torch.log_softmax(exponents + log_v.unsqueeze(-2), dim=-1)
-            matrix = log_matrix.exp()
-            error = torch.maximum(
-                (matrix.detach().sum(-1) - 1).abs().amax(-1), (matrix.detach().sum(-2) - 1).abs().amax(-1)
-            )
-            if iterations >= limit or bool((error <= target).all()):
-                break
-            log_v = log_v - log_matrix.logsumexp(-2)
-            iterations += 1
-    report.fill(error, iterations, tolerance, scores.shape[-1])
-    potential = log_v.detach() * tau
-    return matrix, error, potential - potential.mean(-1, keepdim=True)
 
 
 def _check_arguments(

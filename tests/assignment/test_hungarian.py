@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.errors import AssignmentError
+from tests.assignment.test_sinkhorn import random_scores
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_beats_every_permutation(n: int) -> None:
+    scores = random_scores(2, 3, n, n, seed=n)
+    indices = hard_assignment(scores)
+    assert indices.shape == (2, 3, n)
+    assert indices.dtype == torch.long
+    for matrix, row in zip(scores.reshape(-1, n, n), indices.reshape(-1, n), strict=True):
+        totals = [float(matrix[range(n), list(p)].sum()) for p in itertools.permutations(range(n))]
+        assert float(matrix[range(n), row].sum()) == pytest.approx(max(totals), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_planted_permutation_in_every_dtype(dtype: torch.dtype) -> None:
+    planted = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(s)) for s in range(4)])
+    noise = random_scores(4, 12, 12).tanh() * 0.4
+    scores = (torch.nn.functional.one_hot(planted, 12) + noise).to(dtype).requires_grad_()
+    indices = hard_assignment(scores)
+    assert torch.equal(indices, planted)
+    assert indices.device == scores.device
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.int), torch.full((2, 2), torch.nan), torch.zeros(0, 0)],
+)
+def test_errors(scores: torch.Tensor) -> None:
+    with pytest.raises(AssignmentError, match="Expected"):
+        hard_assignment(scores)

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.assignment.potentials import assignment_potentials
+from tests.assignment.test_sinkhorn import random_scores
+
+
+@pytest.mark.parametrize("n", [1, 2, 9, 30])
+def test_every_row_prefers_its_assigned_column(n: int) -> None:
+    scores = random_scores(3, n, n, seed=n)
+    priced = scores + assignment_potentials(scores).unsqueeze(-2)
+    taken = priced.gather(-1, hard_assignment(scores).unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(taken, priced.amax(-1), atol=1e-12, rtol=0)
+
+
+def test_certify_optimality() -> None:
+    """Feasible potentials of a matching prove it optimal: the dual value equals the primal one."""
+    scores = random_scores(1, 15, 15)
+    y = assignment_potentials(scores)
+    dual = (scores + y.unsqueeze(-2)).amax(-1).sum() - y.sum()
+    primal = scores.gather(-1, hard_assignment(scores).unsqueeze(-1)).sum()
+    torch.testing.assert_close(dual, primal)
