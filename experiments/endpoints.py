@@ -1,0 +1,150 @@
+"""Endpoints: networks trained from scratch, the pairs that experiments align, kept on disk once trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.data.image_data import ImageData
+from experiments.models import build_model
+from sinkhorn_rebasin.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Everything but the data that decides which weights training ends at."""
+
+    model: str
+    seed: int
+    epochs: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    augmentation: bool = False
+
+
+def train_endpoint(
+    make_model: Callable[[], nn.Module],
+    data: ImageData,
+    *,
+    seed: int,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 128,
+    augmentation: bool = False,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Train a network by Adam on cross-entropy and return it in evaluation mode on the CPU.
+
+    `seed` decides the initial weights, the order of the images and the augmentation; the global random state is
+    left as it was. Every epoch visits the images in a new order and drops an incomplete last batch.
+    `augmentation` shifts each image by up to 4 pixels and flips half of them left to right.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = make_model().to(device).train()
+        _train(model, data, epochs, learning_rate, min(batch_size, len(data.train_labels)), augmentation)
+    return model.cpu().eval()
+
+
+def load_or_train(
+    folder: Path, config: EndpointConfig, data: ImageData, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """Return the endpoint of this configuration and data: from `folder` when it is there, else trained and saved.
+
+    Raises:
+        CheckpointError: the file that belongs to this configuration was written for another one.
+    """
+    key = json.dumps({**asdict(config), "data": _fingerprint(data)}, sort_keys=True)
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    path = folder / f"{data.name}-{config.model}-seed{config.seed}-{digest}.safetensors"
+    if path.is_file():
+        return _load(path, key, config)
+    model = train_endpoint(
+        lambda: build_model(config.model, **config.arguments),
+        data,
+        seed=config.seed,
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        augmentation=config.augmentation,
+        device=device,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(model.state_dict(), part, metadata={"config": key})
+    part.replace(path)  # an interrupted run leaves no half-written endpoint
+    return model
+
+
+def _load(path: Path, key: str, config: EndpointConfig) -> nn.Module:
+    with safe_open(path, framework="pt") as file:
+        found = (file.metadata() or {}).get("config")
+    if found != key:
+        raise CheckpointError(
+            f"Expected {path.name} to hold the endpoint of {key} but got that of {found}. Delete the file."
+        )
+    model = build_model(config.model, **config.arguments)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def _train(
+    model: nn.Module, data: ImageData, epochs: int, learning_rate: float, batch_size: int, augmentation: bool
+) -> None:
+    device = next(model.parameters()).device
+    images, labels = data.train_images.to(device), data.train_labels.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    console = Console(stderr=True)
+    steps = track(
+        range(epochs),
+        f"{type(model).__name__} on {data.name}",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for _ in steps:
+        for batch in torch.randperm(len(labels), device=device).split(batch_size):
+            if len(batch) < batch_size:
+                break
+            inputs = _augmented(images[batch]) if augmentation else images[batch]
+            loss = F.cross_entropy(model(inputs), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def _augmented(images: Tensor, reach: int = 4) -> Tensor:
+    count, _, height, width = images.shape
+    device = images.device
+    shift = torch.randint(2 * reach + 1, (2, count, 1), device=device)
+    rows = shift[0] + torch.arange(height, device=device)
+    columns = shift[1] + torch.arange(width, device=device)
+    flipped = torch.rand(count, 1, device=device) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    padded = F.pad(images, (reach,) * 4).permute(0, 2, 3, 1)
+    chosen = padded[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return chosen.permute(0, 3, 1, 2)
+
+
+def _fingerprint(data: ImageData) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "images": list(data.train_images.shape),
+        "labels": zlib.crc32(data.train_labels.numpy().tobytes()),
+        "first_image": zlib.crc32(data.train_images[0].numpy().tobytes()),
+    }
