@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
 from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
-from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
-from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.frozen import frozen_copy, parameter_flags, thawed_copy
+from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.symmetry.discovery import untouched_randomness
+from sinkhorn_rebasin.symmetry.verification import relative_change
 
 
 class SinkhornRebasin(nn.Module):
@@ -48,7 +50,8 @@ class SinkhornRebasin(nn.Module):
         noise: standard deviation of normal noise added to the initial scores.
         temperature: :math:`\tau`, a buffer; schedules move it during training.
         tolerance, max_iterations: of the Sinkhorn iteration in training mode.
-        check: verify numerically that the symmetries leave the function unchanged.
+        check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
+            that the two networks differ in their weights alone.
         generator: draws the noise and the order of weight matching.
 
     Raises:
@@ -89,7 +92,7 @@ class SinkhornRebasin(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_same(tensors_of(reference), tensors_of(target))
+        _check_comparable(reference, target)
         self.spec = spec if spec is not None else _discovered(reference, example_inputs)
         self.spec.check_state(tensors_of(reference))
         if not self.spec.groups:
@@ -99,15 +102,16 @@ class SinkhornRebasin(nn.Module):
             )
         if check and example_inputs is not None:
             verify_symmetry(target, self.spec, example_inputs)
+            _check_same_function(reference, target, example_inputs)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
-        self._parameter_flags = parameter_flags(target)
-        self._target_mode = target.training
+        self._traits = traits_of(target)
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
         scores = initial_scores(
             self.reference_state(), self.target_state(), self.spec, init, noise=noise, generator=generator
         )
+        _check_group_names(self.spec)
         self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         # Where the last Sinkhorn iteration ended, from which the next one starts.
@@ -155,7 +159,17 @@ class SinkhornRebasin(nn.Module):
         return permute_state(self.target_state(), self.spec, permutations)
 
     def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
-        """The tensors at a position of the segment: 0 is the rebased target, 1 the reference."""
+        """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
+
+        Integer and boolean buffers are those of the target.
+
+        Raises:
+            ArchitectureError: when the position is a tensor with more than one entry.
+        """
+        if isinstance(position, Tensor) and position.ndim != 0:
+            raise ArchitectureError(
+                f"Expected a number or a 0-d tensor as position but got shape {tuple(position.shape)}."
+            )
         reference, rebased = self.reference_state(), self.rebased_state(hard)
         return {
             name: torch.lerp(
@@ -163,7 +177,7 @@ class SinkhornRebasin(nn.Module):
                 reference[name].to(tensor.dtype),
                 position.to(tensor) if isinstance(position, Tensor) else position,
             )
-            if tensor.is_floating_point()
+            if tensor.is_floating_point() or tensor.is_complex()
             else tensor
             for name, tensor in rebased.items()
         }
@@ -180,7 +194,7 @@ class SinkhornRebasin(nn.Module):
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
         """The network's output at any state of this architecture, batch norm in this module's mode."""
-        with _batch_statistics(self.reference, self.training):
+        with _modes(self.reference, batch_statistics=self.training):
             return run_at(self.reference, state, inputs)
 
     def path(self) -> LinearPath:
@@ -189,14 +203,11 @@ class SinkhornRebasin(nn.Module):
 
     def to_model(self) -> nn.Module:
         """The target with hard permutations as a plain network: the same function in a new place."""
-        return self._plain(self.rebased_state(hard=True))
+        return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
     def merge(self, position: float = 0.5) -> nn.Module:
         """The network at a position of the segment, with hard permutations, as a plain network."""
-        return self._plain(self.state_at(position, hard=True))
-
-    def _plain(self, state: State) -> nn.Module:
-        return thawed_copy(self.target, state, self._parameter_flags).train(self._target_mode)
+        return thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
@@ -212,31 +223,77 @@ def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> Permutat
     return discover_symmetry(reference, example_inputs)
 
 
+def _check_comparable(reference: nn.Module, target: nn.Module) -> None:
+    first, second = tensors_of(reference), tensors_of(target)
+    check_same(first, second)
+    for name in first:
+        if first[name].dtype != second[name].dtype:
+            raise ArchitectureError(
+                f"Expected {name!r} of one type in both networks but got {first[name].dtype} and "
+                f"{second[name].dtype}; convert one of them with .to(...)."
+            )
+    ours, theirs = ({frozenset(names) for names in tied_names(net)} for net in (reference, target))
+    for names in ours ^ theirs:
+        holder = "first" if names in ours else "second"
+        raise ArchitectureError(
+            f"Expected both networks to tie the same tensors but only the {holder} ties {sorted(names)}."
+        )
+
+
+def _check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
+    """The reference with the target's weights must be the target: they may differ in nothing but weights."""
+    with torch.no_grad(), untouched_randomness():
+        expected = run_at(evaluation_copy(target), {}, example_inputs)
+        found = run_at(evaluation_copy(reference), tensors_of(target), example_inputs)
+    change = relative_change(expected, found)
+    if not change <= 1e-3:
+        raise ArchitectureError(
+            "Expected two networks that differ in their weights alone but with the target's weights the "
+            f"reference's output differs by {change:.1e} from the target's: is one of its layers or activations "
+            "another?"
+        )
+
+
+def _check_group_names(spec: PermutationSpec) -> None:
+    for name in spec.names:
+        if not name or "." in name or hasattr(nn.ParameterDict(), name):
+            raise SpecError(
+                f"Expected group names that can name a parameter, without dots and no attribute of "
+                f"torch.nn.ParameterDict, but got {name!r}."
+            )
+
+
 @contextmanager
-def _batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
-    """All of a network in eval mode but for batch norm, which is in training mode when ``on``."""
+def _modes(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
+    """All of a network in eval mode but for batch norm, which is in training mode when asked."""
     modes = [(module, module.training) for module in network.modules()]
     for module, _ in modes:
-        module.training = on and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        module.training = batch_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+            if isinstance(module, nn.RNNBase):
+                # Recurrent layers remember the weights of their last run: with them, its whole graph.
+                module._init_flat_weights()
 
 
 def _check_checkpoint(
     module: nn.Module, state: Mapping[str, Any], prefix: str, *_unused: Any, **_also_unused: Any
 ) -> None:
     """Before anything is loaded: the checkpoint must be of the same architecture."""
-    for name, own in module.state_dict().items():
-        loaded = state.get(prefix + name)
-        if loaded is None:
+    own = module.state_dict()
+    for name in [*own, *(key.removeprefix(prefix) for key in state if key.startswith(prefix))]:
+        if prefix + name not in state or name not in own:
+            have, lack = ("has", "does not") if name not in own else ("has no", "does")
             raise CheckpointError(
-                f"Expected a checkpoint with {name!r} but it has none: it was written for another network."
+                f"Expected a checkpoint of this re-basin but it {have} {name!r}, which this one {lack} have: it "
+                f"was written for another network."
             )
-        if tuple(loaded.shape) != tuple(own.shape):
+        expected, found = own[name], state[prefix + name]
+        if isinstance(expected, Tensor) and getattr(found, "shape", None) != expected.shape:
             raise CheckpointError(
-                f"Expected {name!r} of shape {tuple(own.shape)} but the checkpoint holds "
-                f"{tuple(loaded.shape)}: it was written for another network."
+                f"Expected {name!r} of shape {tuple(expected.shape)} but the checkpoint holds "
+                f"{tuple(getattr(found, 'shape', ()))}: it was written for another network."
             )

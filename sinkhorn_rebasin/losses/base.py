@@ -38,7 +38,10 @@ def checked_loss(loss: Tensor) -> Tensor:
     """The loss itself, when it is one finite number that gradients can flow from.
 
     Raises:
-        LossError: when it is no tensor, has more than one element, or is NaN or infinite.
+        LossError: when it is no tensor, has more than one element, is NaN or infinite, or has no gradient.
+
+    >>> checked_loss(torch.ones(1, requires_grad=True) * 3).item()
+    3.0
     """
     if not isinstance(loss, Tensor):
         raise LossError(f"Expected the loss to be a scalar tensor but got {type(loss).__name__}.")
@@ -51,5 +54,10 @@ def checked_loss(loss: Tensor) -> Tensor:
         raise LossError(
             f"Expected a finite loss but got {float(loss)}. The scores are as they were before this step; "
             f"check the batch and the criterion, or lower the learning rate."
+        )
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise LossError(
+            "Expected a loss that depends on the scores but no gradient flows from it: is the re-basin in "
+            "training mode, and does the loss run it without .detach() or torch.no_grad()?"
         )
     return loss.reshape(())

@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.networks.architecture import tied_names
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a frozen copy does not keep of a network.
+
+    Attributes:
+        requires_grad: per parameter name, whether it requires a gradient; other names are buffers.
+        tied: groups of names that are one tensor.
+        training: per module name, whether it is in training mode.
+    """
+
+    requires_grad: Mapping[str, bool]
+    tied: tuple[tuple[str, ...], ...]
+    training: Mapping[str, bool]
+
+
+def traits_of(module: nn.Module) -> Traits:
+    """Which tensors of a network are parameters, which are tied, and the mode of each of its modules.
+
+    >>> traits_of(nn.Linear(3, 2).eval())
+    Traits(requires_grad={'weight': True, 'bias': True}, tied=(), training={'': False})
+    """
+    return Traits(
+        {name: p.requires_grad for name, p in module.named_parameters(remove_duplicate=False)},
+        tuple(tuple(names) for names in tied_names(module)),
+        {name: child.training for name, child in module.named_modules(remove_duplicate=False)},
+    )
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
@@ -32,41 +62,41 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     return frozen
 
 
-def thawed_copy(frozen: nn.Module, state: StateLike, parameters: dict[str, bool]) -> nn.Module:
-    """A plain network: a frozen copy's structure with these tensors, its parameters made parameters again.
+def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
+    """A plain network: a frozen copy's structure with these tensors and the traits it had before.
 
     Args:
-        frozen: what :func:`frozen_copy` made.
-        state: tensor name to tensor.
-        parameters: which names are parameters, and whether they require a gradient.
+        frozen: what :func:`frozen_copy` made, wherever it has been moved since.
+        state: tensor name to tensor; what it lacks is taken from the frozen copy.
+        traits: what :func:`traits_of` said of the network.
 
     >>> layer = nn.Linear(3, 2)
-    >>> plain = thawed_copy(frozen_copy(layer), layer.state_dict(), {"weight": True, "bias": False})
-    >>> [name for name, p in plain.named_parameters() if p.requires_grad]
-    ['weight']
+    >>> plain = thawed_copy(frozen_copy(layer), layer.state_dict(), traits_of(layer))
+    >>> [name for name, _ in plain.named_parameters()]
+    ['weight', 'bias']
     """
     plain = copy.deepcopy(frozen)
-    made: dict[int, nn.Parameter] = {}
-    with torch.no_grad():
-        for prefix, child in plain.named_modules():
-            for name, buffer in list(child._buffers.items()):
-                if buffer is None:
-                    continue
-                path = f"{prefix}.{name}" if prefix else name
-                value = state.get(path, buffer).detach().clone()
-                if path not in parameters:
-                    child._buffers[name] = value
-                    continue
-                if id(buffer) not in made:
-                    made[id(buffer)] = nn.Parameter(value, requires_grad=parameters[path])
+    # Moved to another type or device, tied buffers come apart: ties are found by name.
+    first = {name: names[0] for names in traits.tied for name in names}
+    made: dict[str, Tensor] = {}
+    for prefix, child in plain.named_modules():
+        child.training = traits.training[prefix]
+        for name, buffer in list(child._buffers.items()):
+            if buffer is None:
+                continue
+            path = f"{prefix}.{name}" if prefix else name
+            tensor = made.get(first.get(path, path))
+            if tensor is None:
+                tensor = state.get(path, buffer).detach().clone()
+                if path in traits.requires_grad:
+                    tensor = nn.Parameter(tensor, requires_grad=traits.requires_grad[path])
+                made[first.get(path, path)] = tensor
+            if isinstance(tensor, nn.Parameter):
                 del child._buffers[name]
-                child.register_parameter(name, made[id(buffer)])
+                child.register_parameter(name, tensor)
+            else:
+                child._buffers[name] = tensor
     return plain
-
-
-def parameter_flags(module: nn.Module) -> dict[str, bool]:
-    """Which names are parameters, and whether each requires a gradient."""
-    return {name: p.requires_grad for name, p in module.named_parameters(remove_duplicate=False)}
 
 
 def named_tensors(module: nn.Module) -> State:

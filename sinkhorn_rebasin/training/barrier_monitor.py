@@ -18,7 +18,8 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 
 class BarrierMonitor(lightning.Callback):
-    """Evaluates the path with hard permutations before training and at the end of epochs, and logs ``barrier``.
+    """Evaluates the path with hard permutations before training, at the end of epochs and of
+    training, and logs ``barrier``.
 
     With ``restore_best`` the scores with the lowest mean loss excess on the monitored data are put back when
     training ends, so the result is never worse there than the start. The data should be held out: neither the
@@ -33,7 +34,7 @@ class BarrierMonitor(lightning.Callback):
         restore_best: put the best scores back at the end.
 
     Attributes:
-        history: one (step, evaluation) per evaluation.
+        history: one (step, evaluation) per evaluation of the current or last fit.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class BarrierMonitor(lightning.Callback):
         self.best: float = float("inf")
         self._best_scores: dict[str, Tensor] = {}
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Forget earlier fits; what a checkpoint kept is loaded after this."""
+        if stage == "fit":
+            self.history, self.best, self._best_scores = [], float("inf"), {}
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate where training starts."""
         if not self.history:
@@ -68,7 +74,9 @@ class BarrierMonitor(lightning.Callback):
             pl_module.log("barrier", float(evaluation.barrier), prog_bar=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put the best scores back."""
+        """Evaluate the last scores, unless that is done, and put the best ones back."""
+        if not self.history or self.history[-1][0] != trainer.global_step:
+            self._evaluate(trainer, pl_module)
         if self.restore_best and self._best_scores:
             with torch.no_grad():
                 for name, scores in _rebasin_of(pl_module).rebasin.scores.items():

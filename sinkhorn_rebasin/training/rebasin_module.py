@@ -8,9 +8,12 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
-from sinkhorn_rebasin._typing import Criterion, State
+from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
@@ -37,8 +40,8 @@ class RebasinModule(lightning.LightningModule):
         points: positions on the path that validation evaluates, odd.
 
     Raises:
-        LossError: when the loss is not a finite scalar.
-        DataError: when the training dataloader is empty.
+        LossError: when the loss is not a finite scalar, or does not depend on the scores.
+        DataError: when the training dataloader is empty, or the number of points is even.
         CheckpointError: when a checkpoint of another architecture is loaded.
 
     Example:
@@ -65,12 +68,15 @@ class RebasinModule(lightning.LightningModule):
         self.lr = lr
         self.optimizer_factory = optimizer
         self.criterion = criterion
-        self.positions = torch.linspace(0, 1, points).tolist()
+        if points < 3 or points % 2 == 0:
+            raise DataError(
+                f"Expected an odd number of points, at least 3, so that ½ is one but got {points}."
+            )
+        self.positions = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
         self.val_barrier = LossBarrier(self.positions)
         self.val_auc = BarrierAUC(self.positions)
-        self._path_states: list[State] = []
-        self._midpoint_total = 0.0
-        self._samples = 0
+        self.val_midpoint_loss = MeanMetric()
+        self._path: LinearPath | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the scores, or what the factory makes."""
@@ -88,28 +94,35 @@ class RebasinModule(lightning.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Permute once and lay out the path."""
-        self._path_states = [self.rebasin.state_at(position, hard=True) for position in self.positions]
+        """Permute once, for all batches."""
+        self._path = self.rebasin.path()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Losses of one batch at every position of the path."""
         inputs, labels = split_batch(batch)
-        losses = torch.stack(
-            [self.criterion(self.rebasin.run(state, inputs), labels) for state in self._path_states]
-        )
-        self.val_barrier.update(losses, len(labels))
-        self.val_auc.update(losses, len(labels))
-        self._midpoint_total += float(losses[len(losses) // 2]) * len(labels)
-        self._samples += len(labels)
+        path = self._path or self.rebasin.path()
+        states = (path.state_at(position) for position in self.positions)
+        losses = torch.stack([self.criterion(self.rebasin.run(state, inputs), labels) for state in states])
+        samples = len(labels)
+        self.val_barrier.update(losses, samples)
+        self.val_auc.update(losses, samples)
+        self.val_midpoint_loss.update(losses[len(losses) // 2], samples)
 
     def on_validation_epoch_end(self) -> None:
         """Log what the path looks like and let go of it."""
-        self.log("val_barrier", self.val_barrier.compute(), prog_bar=True)
-        self.log("val_auc", self.val_auc.compute())
-        self.log("val_midpoint_loss", self._midpoint_total / max(1, self._samples))
-        self.val_barrier.reset()
-        self.val_auc.reset()
-        self._path_states, self._midpoint_total, self._samples = [], 0.0, 0
+        metrics = {
+            "val_barrier": self.val_barrier,
+            "val_auc": self.val_auc,
+            "val_midpoint_loss": self.val_midpoint_loss,
+        }
+        for name, metric in metrics.items():
+            self.log(name, metric.compute(), prog_bar=name == "val_barrier")
+            metric.reset()
+        self._path = None
+
+    def on_fit_start(self) -> None:
+        """Train on soft permutations, whatever mode the re-basin was left in."""
+        self.rebasin.train()
 
     def on_fit_end(self) -> None:
         """A fit that could not take a single step is an error, not a silent success."""
@@ -125,5 +138,6 @@ class RebasinModule(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the random state of the checkpoint when a Trainer resumes from it."""
-        if self._trainer is not None and "random_state" in checkpoint:
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if fitting and "random_state" in checkpoint:
             torch.set_rng_state(checkpoint["random_state"].cpu())

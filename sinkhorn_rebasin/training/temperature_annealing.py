@@ -21,7 +21,8 @@ class TemperatureAnnealing(lightning.Callback):
         schedule: progress to temperature, such as ``geometric(1.0, 0.1)``.
 
     Raises:
-        AssignmentError: when the Trainer has no end (neither ``max_epochs`` nor ``max_steps``).
+        AssignmentError: when the run has no known end (neither ``max_steps`` nor ``max_epochs`` and a dataloader
+            with a length).
 
     Example:
         >>> from sinkhorn_rebasin.assignment import geometric
@@ -41,8 +42,11 @@ class TemperatureAnnealing(lightning.Callback):
                 f"Expected TemperatureAnnealing on a RebasinModule but got {type(pl_module).__name__}."
             )
         steps = trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise AssignmentError("Expected a Trainer with max_epochs or max_steps but it has neither.")
+        if not 0 < steps < float("inf"):
+            raise AssignmentError(
+                "Expected a training run whose length is known but it has no end; give the Trainer max_steps, or "
+                "max_epochs and a dataloader with a length."
+            )
         progress = trainer.global_step / max(1, steps - 1)
         with torch.no_grad():
             pl_module.rebasin.temperature.fill_(self.schedule(progress))
