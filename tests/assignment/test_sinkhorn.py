@@ -74,6 +74,14 @@ def test_unwanted_columns_do_not_underflow() -> None:
     torch.testing.assert_close(sinkhorn(scores, 0.01).matrix, torch.full((6, 6), 1 / 6), atol=2e-4, rtol=0)
 
 
+def test_columns_that_underflow_without_a_hard_start() -> None:
+    scores = torch.zeros(6, 6)
+    scores[:, 0] = 2.0
+    result = sinkhorn(scores, 0.01)
+    assert result.iterations <= 2
+    torch.testing.assert_close(result.matrix, torch.full((6, 6), 1 / 6), atol=1e-4, rtol=0)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     n=st.integers(1, 9),
