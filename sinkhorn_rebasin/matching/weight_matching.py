@@ -12,7 +12,7 @@ from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
-from sinkhorn_rebasin.permutations.algebra import unit_movement
+from sinkhorn_rebasin.permutations.algebra import block_movement
 
 
 def weight_matching(
@@ -76,9 +76,7 @@ def _assign(
     """Replace a group's permutation by the best one while the others are held; False when nothing is gained."""
     others = {**permutations, group.name: identity_permutations(spec)[group.name]}
     similarity = unit_similarity(reference, target, spec, group, others)
-    origin = torch.arange(group.blocks)
-    if group.parent is not None:
-        origin = unit_movement(spec, permutations, group.parent)
+    origin = block_movement(spec, permutations, group)
     current = permutations[group.name].reshape(group.blocks, group.size)[origin]
     best = hard_assignment(similarity)
     gain = _value(similarity, best) - _value(similarity, current)

@@ -45,17 +45,21 @@ def unit_movement(spec: PermutationSpec, permutations: Permutations, name: str) 
     Unit ``i`` of block ``b`` has number ``b * size + i``.
     """
     group = spec[name]
-    indices = permutations[name].reshape(group.blocks, group.size)
-    origin = torch.arange(group.blocks)
-    if group.parent is not None:
-        origin = unit_movement(spec, permutations, group.parent)
+    indices = permutations[name].reshape(group.blocks, group.size).cpu()
+    origin = block_movement(spec, permutations, group)
     return (origin[:, None] * group.size + indices[origin]).reshape(-1)
 
 
-def _blocks_movement(spec: PermutationSpec, permutations: Permutations, group: Group) -> Tensor:
+def block_movement(spec: PermutationSpec, permutations: Permutations, group: Group) -> Tensor:
+    """Where every block of a group comes from when its ancestors act, (blocks,).
+
+    One unit of the parent holds several blocks when a group between the two was dropped.
+    """
     if group.parent is None:
         return torch.arange(group.blocks)
-    return unit_movement(spec, permutations, group.parent)
+    origin = unit_movement(spec, permutations, group.parent)
+    inside = group.blocks // len(origin)
+    return (origin[:, None] * inside + torch.arange(inside)).reshape(-1)
 
 
 def compose(spec: PermutationSpec, second: Permutations, first: Permutations) -> dict[str, Tensor]:
@@ -76,7 +80,7 @@ def compose(spec: PermutationSpec, second: Permutations, first: Permutations) ->
     for group in spec.groups:
         one = first[group.name].reshape(group.blocks, group.size)
         two = second[group.name].reshape(group.blocks, group.size)
-        destination = _blocks_movement(spec, first, group).argsort()
+        destination = block_movement(spec, first, group).argsort()
         composed[group.name] = one.gather(1, two[destination]).reshape(group.shape)
     return composed
 
@@ -87,7 +91,7 @@ def inverse(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tens
     inverted = {}
     for group in spec.groups:
         indices = permutations[group.name].reshape(group.blocks, group.size)
-        origin = _blocks_movement(spec, permutations, group)
+        origin = block_movement(spec, permutations, group)
         inverted[group.name] = indices[origin].argsort(-1).reshape(group.shape)
     return inverted
 

@@ -35,6 +35,11 @@ class Group:
         """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
         return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
 
+    @property
+    def units(self) -> int:
+        """How many units there are in all blocks."""
+        return self.size * self.blocks
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -90,6 +95,11 @@ class PermutationSpec:
                 raise SpecError(
                     f"Expected the parent {group.parent!r} of group {group.name!r} to come before it but got "
                     f"the groups {sorted(known)} before it."
+                )
+            if group.parent is not None and group.blocks % self[group.parent].units:
+                raise SpecError(
+                    f"Expected group {group.name!r} to have as many blocks in each of the "
+                    f"{self[group.parent].units} units of its parent {group.parent!r} but got {group.blocks}."
                 )
             known.add(group.name)
         for slot in self.slots:
@@ -201,10 +211,10 @@ class PermutationSpec:
                 )
 
     def without(self, *names: str) -> PermutationSpec:
-        """The spec with these groups held fixed; groups nested in them stay, each block on its own."""
+        """The spec with these groups held fixed; groups nested in them stay, inside the next ancestor that stays."""
         dropped = {self[name].name for name in names}
         kept = tuple(
-            replace(group, parent=None if group.parent in dropped else group.parent)
+            replace(group, parent=self._ancestor_outside(group, dropped))
             for group in self.groups
             if group.name not in dropped
         )
@@ -215,6 +225,12 @@ class PermutationSpec:
         )
         slots = tuple(slot for slot in self.slots if slot.group not in dropped)
         return replace(self, groups=kept, slots=slots, frozen=self.frozen + frozen)
+
+    def _ancestor_outside(self, group: Group, dropped: set[str]) -> str | None:
+        parent = group.parent
+        while parent is not None and parent in dropped:
+            parent = self[parent].parent
+        return parent
 
     def to_json(self) -> str:
         """The spec as JSON text; :meth:`from_json` reads it back."""

@@ -115,10 +115,15 @@ def _trace(model: nn.Module, named: State, example_inputs: ExampleInputs) -> Tap
     with torch.no_grad(), untouched_randomness(), _plain_operations():
         _run_checked(model, state, example_inputs)
         tape = Tape(tied, inputs)
-        with tape:
-            outputs = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")(
-                tied, example_inputs
-            )
+        run = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")
+        try:
+            with tape:
+                outputs = run(tied, example_inputs)
+        except Exception as error:
+            raise ArchitectureError(
+                f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
+                f"be traced: {type(error).__name__}: {error}"
+            ) from error
         tape.fix_outputs(outputs)
     return tape
 

@@ -54,8 +54,10 @@ def _clusters(solution: Solution, labels: Labels, group: int) -> list[list[Facto
     for factor in labels.factors:
         if not (_membership(solution, factor.ids, group)[0] >= 0).any():
             continue
-        near = [c for c in clusters if any(set(f.axes) & set(factor.axes) for f in c)]
-        clusters = [c for c in clusters if c not in near] + [[*sum(near, []), factor]]
+        near = [any(set(f.axes) & set(factor.axes) for f in c) for c in clusters]
+        together = [f for c, touches in zip(clusters, near, strict=True) if touches for f in c]
+        clusters = [c for c, touches in zip(clusters, near, strict=True) if not touches]
+        clusters.append([*together, factor])
     return clusters
 
 

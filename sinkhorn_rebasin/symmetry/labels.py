@@ -185,8 +185,10 @@ def _overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Fa
     """Factors in clusters that share one of these axes."""
     clusters: list[list[Factor]] = []
     for factor in factors:
-        touching = [c for c in clusters if any(set(f.axes) & set(factor.axes) & set(axes) for f in c)]
-        clusters = [c for c in clusters if c not in touching] + [sum(touching, []) + [factor]]
+        near = [any(set(f.axes) & set(factor.axes) & set(axes) for f in c) for c in clusters]
+        together = [f for c, touches in zip(clusters, near, strict=True) if touches for f in c]
+        clusters = [c for c, touches in zip(clusters, near, strict=True) if not touches]
+        clusters.append([*together, factor])
     return clusters
 
 
@@ -201,5 +203,19 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     if not factor.has_units:
         return Factor(tuple(kept), (-1 - place.ravel()).reshape(kept_shape))
     units = relations.new_units((len(distinct),))
-    relations.relate(np.repeat(units, distinct.shape[1]), distinct.ravel())
+    owners = np.broadcast_to(units[:, None], distinct.shape)
+    times = _multiplicity(distinct)
+    for number in np.unique(times):
+        chosen = times == number
+        relations.relate(owners[chosen], distinct[chosen])
     return Factor(tuple(kept), units[place.ravel()].reshape(kept_shape))
+
+
+def _multiplicity(rows: Ids) -> Ids:
+    """How often each entry occurs in its row."""
+    ordered = np.sort(rows, axis=1)
+    times = np.ones_like(rows)
+    for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        _, place, counts = np.unique(rows[number], return_inverse=True, return_counts=True)
+        times[number] = counts[place.ravel()]
+    return times

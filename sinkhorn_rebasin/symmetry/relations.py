@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +63,31 @@ class Relations:
             kind = self.new_kind()
             self.reasons[kind] = reason
             self.marks.append((chosen, np.arange(len(chosen), dtype=np.int64), kind))
+
+    def mark_partial(self, ids: Ids, reason: str) -> None:
+        """Tell units apart that occur less or more often than others of their class.
+
+        What is about to happen to the units of this array does not happen to the rest of their class, or not as
+        often: a sum over some of the units, or a function of some of them.
+        """
+        units, counts = np.unique(ids[ids >= 0], return_counts=True)
+        if not len(units) or (self._is_one_class(units) and bool((counts == counts[0]).all())):
+            return
+        kind = self.new_kind()
+        self.reasons[kind] = reason
+        starts = np.array(self.class_starts, dtype=np.int64)
+        sizes = np.diff([*self.class_starts, self.count])
+        of = np.searchsorted(starts, units, side="right") - 1
+        for one in np.unique(of):
+            mine = of == one
+            if int(mine.sum()) < sizes[one] or len(np.unique(counts[mine])) > 1:
+                self.marks.append((units[mine], counts[mine], kind))
+
+    def _is_one_class(self, units: Ids) -> bool:
+        first, last = int(units[0]), int(units[-1])
+        place = bisect_right(self.class_starts, first)
+        end = self.class_starts[place] if place < len(self.class_starts) else self.count
+        return self.class_starts[place - 1] == first and end == last + 1 == first + len(units)
 
     def classes(self) -> Ids:
         """Class of every unit, (count,)."""

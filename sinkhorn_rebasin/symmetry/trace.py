@@ -15,7 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sinkhorn_rebasin.symmetry.join import joined
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule
+from sinkhorn_rebasin.symmetry.rules import find_rule, movement
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
@@ -35,6 +35,7 @@ class Tape(TorchDispatchMode):
         self.parameter_labels: dict[str, Labels] = {}
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
+        self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
         for tensor in inputs:
@@ -53,7 +54,7 @@ class Tape(TorchDispatchMode):
 
     def knows(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on parameters or inputs."""
-        return tensor in self._labels or tensor in self._names
+        return tensor in self._labels or tensor in self._names or self._is_overwritten(tensor)
 
     def name_of(self, tensor: Tensor) -> str | None:
         """Name of a parameter, None for any other tensor."""
@@ -61,6 +62,8 @@ class Tape(TorchDispatchMode):
 
     def labels(self, tensor: Tensor) -> Labels:
         """Labels of a parameter, an intermediate tensor or a constant."""
+        if self._is_overwritten(tensor):
+            return fixed_labels(tensor.shape)
         if tensor in self._labels:
             return self._labels[tensor]
         name = self.name_of(tensor)
@@ -97,23 +100,51 @@ class Tape(TorchDispatchMode):
             if isinstance(leaf, Tensor) and self.knows(leaf):
                 self.fix(self.labels(leaf), "output of the network")
 
+    def _is_overwritten(self, tensor: Tensor) -> bool:
+        return bool(self._overwritten) and _storage_key(tensor) in self._overwritten
+
+    def _freeze_written(self, call: Call) -> None:
+        """Memory that functionalisation left to be written in place: whatever lies in it stays fixed from here."""
+        for tensor in call.written:
+            key = _storage_key(tensor)
+            for other in list(self._labels.keys()):
+                if _storage_key(other) == key:
+                    self.fix(self._labels[other], f"{call.name} writes in place")
+            self._overwritten[key] = tensor.untyped_storage()
+
+    def _mark_partial(self, call: Call, known: Sequence[Tensor]) -> None:
+        """Units of a class of which the rest is not on the tensor are told apart from the rest."""
+        for tensor in known:
+            if tensor in self._labels:
+                for factor in self._labels[tensor].factors:
+                    self.relations.mark_partial(factor.ids, f"{call.name} acts on part of the units")
+
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
             return
         try:
             rule = find_rule(call.func)
+            if call.written:
+                raise NotUnderstoodError("it writes in place to memory made inside the network")
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")
+            if rule.__module__ != movement.__name__:
+                self._mark_partial(call, known)
             result = rule(self, call)
         except NotUnderstoodError as error:
             for tensor in known:
                 self.fix(self.labels(tensor), f"{call.name}: {error}")
+            self._freeze_written(call)
             result = None
         found: Sequence[Labels | None] = [result] if isinstance(result, Labels) else (result or [])
         for index, tensor in enumerate(outputs):
             labels = found[index] if index < len(found) else None
             self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
+
+
+def _storage_key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def constant_labels(tensor: Tensor) -> Labels:

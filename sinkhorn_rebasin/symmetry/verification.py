@@ -124,7 +124,8 @@ def _blame(
     names = ", ".join(guilty) or "none of the groups alone, only together"
     return (
         f"Expected permutations to leave the output of {type(model).__name__} unchanged (to "
-        f"{tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. Freeze them with spec.without(...)."
+        f"{tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. "
+        f"Freeze them with spec.without(...)."
     )
 
 

@@ -39,6 +39,18 @@ def reshape(tape: Tape, call: Call) -> Result:
     return labels.reshaped(shape)
 
 
+@rule("alias", "clone", "contiguous", "detach", "lift", "lift_fresh", "lift_fresh_copy")
+def same(tape: Tape, call: Call) -> Result:
+    """The same elements in other memory."""
+    return tape.labels(call.tensors[0])
+
+
+@rule("copy")
+def copy(tape: Tape, call: Call) -> Result:
+    """A tensor overwritten by another one keeps nothing of its own."""
+    return tape.labels(call["src"]).broadcast(tuple(call.output.shape))
+
+
 @rule("permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy", "numpy_T", "movedim")
 def permute(tape: Tape, call: Call) -> Result:
     """Axes in another order."""

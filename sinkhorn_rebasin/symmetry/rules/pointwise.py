@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -14,14 +16,7 @@ if TYPE_CHECKING:
 @rule(
     "pointwise",
     "_to_copy",
-    "alias",
-    "clone",
-    "contiguous",
-    "detach",
     "dropout",
-    "lift",
-    "lift_fresh",
-    "lift_fresh_copy",
     "masked_fill",
     "prelu",
     "_prelu_kernel",
@@ -32,10 +27,14 @@ def pointwise(tape: Tape, call: Call) -> Result:
     return tape.join([tape.labels(tensor) for tensor in call.tensors], call.output.shape)
 
 
-@rule("copy")
-def copy(tape: Tape, call: Call) -> Result:
-    """A tensor overwritten by another one keeps nothing of its own."""
-    return tape.labels(call["src"]).broadcast(tuple(call.output.shape))
+@rule("glu")
+def gated(tape: Tape, call: Call) -> Result:
+    """The first half of an axis times a function of the second."""
+    labels = tape.labels(call["self"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    middle = labels.shape[axis] // 2
+    halves = [labels.taken(axis, np.arange(middle) + start) for start in (0, middle)]
+    return tape.join(halves, call.output.shape)
 
 
 @rule("native_dropout")

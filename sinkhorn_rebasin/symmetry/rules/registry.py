@@ -55,6 +55,14 @@ class Call:
         return self.outputs if isinstance(self.outputs, Tensor) else self.outputs[0]
 
     @property
+    def written(self) -> list[Tensor]:
+        """Tensors among the arguments that the operation writes to; statistics of norms do not count."""
+        if "batch_norm" in self.name:
+            return []
+        written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
+        return [self.arguments[n] for n in written if isinstance(self.arguments[n], Tensor)]
+
+    @property
     def tensors(self) -> list[Tensor]:
         """Every tensor among the arguments, lists included."""
         found: list[Tensor] = []

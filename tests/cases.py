@@ -1,0 +1,15 @@
+"""The zoo: small networks and what a human would write down as their permutation symmetries."""
+
+from __future__ import annotations
+
+from tests.zoo import convolution, linear, wiring
+from tests.zoo.case import Case, found_slots, noise, randomise, slots
+
+CASES: list[Case] = [*linear.CASES, *convolution.CASES, *wiring.CASES]
+
+__all__ = ["CASES", "Case", "case", "found_slots", "noise", "randomise", "slots"]
+
+
+def case(name: str) -> Case:
+    """The case of this name."""
+    return next(one for one in CASES if one.name == name)
