@@ -1,0 +1,164 @@
+"""The methods that the experiments compare: each takes a pair of networks to the target's new state."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from experiments.data import ImageData, InMemoryDataModule
+from experiments.models import Architecture
+from experiments.progress import StepProgress
+from experiments.published import published_midpoint
+from sinkhorn_rebasin import (
+    BarrierMonitor,
+    RandomPointLoss,
+    RebasinModule,
+    SinkhornRebasin,
+    TemperatureAnnealing,
+    discover_symmetry,
+    geometric,
+    weight_matching,
+)
+from sinkhorn_rebasin._typing import State
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two trained networks of one architecture and the data they learned from."""
+
+    architecture: Architecture
+    reference: nn.Module
+    target: nn.Module
+    data: ImageData
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a method puts the target, and what it took."""
+
+    rebased: State
+    seconds: float
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the learned methods train; ``published_python`` is the environment of the published implementation."""
+
+    steps: int = 1200
+    batch_size: int = 500
+    learning_rate: float = 0.1
+    temperatures: tuple[float, float] = (1.0, 0.1)
+    monitor_images: int = 5000
+    evaluations: int = 12
+    published_python: Path | None = None
+
+
+def naive(pair: Pair, settings: Settings) -> Outcome:
+    """The target as it is."""
+    return Outcome(pair.target.state_dict(), 0.0)
+
+
+def matched(pair: Pair, settings: Settings) -> Outcome:
+    """Weight matching (Ainsworth, Hayase and Srinivasa, 2023)."""
+    started = time.perf_counter()
+    spec = discover_symmetry(pair.reference, pair.data.train_images[:2])
+    generator = torch.Generator().manual_seed(pair.seed)
+    alignment = weight_matching(pair.reference, pair.target, spec, generator=generator)
+    return Outcome(alignment.apply(pair.target), time.perf_counter() - started)
+
+
+def ours(pair: Pair, settings: Settings) -> Outcome:
+    """Sinkhorn re-basin: start from weight matching, annealed temperature, loss at random points of the middle.
+
+    The scores that were best on held-out training images are kept.
+    """
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(pair.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(pair.seed)
+        rebasin = SinkhornRebasin(
+            pair.reference, pair.target, pair.data.train_images[:2], generator=generator
+        )
+        history = _fit(rebasin, pair, settings)
+    seconds = time.perf_counter() - started
+    return Outcome(rebasin.rebased_state(hard=True), seconds, {"history": history})
+
+
+def published(pair: Pair, settings: Settings) -> Outcome:
+    """The published implementation's midpoint loss with the settings of its own example."""
+    if settings.published_python is None:
+        raise ValueError("Expected published_python for the published method but got None.")
+    result = published_midpoint(
+        settings.published_python,
+        pair.architecture,
+        pair.reference.state_dict(),
+        pair.target.state_dict(),
+        pair.data.train_images,
+        pair.data.train_labels,
+        seed=pair.seed,
+    )
+    seconds = result["training_seconds"] + result["evaluation_seconds"]
+    notes = {
+        "training_seconds": result["training_seconds"],
+        "evaluation_seconds": result["evaluation_seconds"],
+        "steps": len(result["losses"]),
+    }
+    return Outcome(result["rebased_state"], seconds, notes)
+
+
+METHODS: dict[str, Callable[[Pair, Settings], Outcome]] = {
+    "naive": naive,
+    "weight matching": matched,
+    "published": published,
+    "ours": ours,
+}
+
+
+def _fit(rebasin: SinkhornRebasin, pair: Pair, settings: Settings) -> list[dict[str, float]]:
+    """Train the scores; return (step, barrier, midpoint loss) on held-out images at each evaluation."""
+    module = InMemoryDataModule(
+        pair.data, batch_size=min(settings.batch_size, len(pair.data.train_labels) // 4), seed=pair.seed
+    )
+    held_out = module.validation_indices[: settings.monitor_images]
+    monitor = BarrierMonitor(
+        [(pair.data.train_images[held_out], pair.data.train_labels[held_out])],
+        every=max(1, settings.steps // len(module.train_dataloader()) // settings.evaluations),
+        restore_best=True,
+    )
+    trainer = quiet_trainer(
+        settings.steps, [TemperatureAnnealing(geometric(*settings.temperatures)), monitor]
+    )
+    learner = RebasinModule(rebasin, RandomPointLoss(F.cross_entropy), lr=settings.learning_rate)
+    trainer.fit(learner, module.train_dataloader())
+    return [
+        {"step": step, "barrier": float(path.barrier), "midpoint_loss": float(path.midpoint_loss)}
+        for step, path in monitor.history
+    ]
+
+
+def quiet_trainer(steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """A CPU Trainer with a progress bar and nothing else on the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    return lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[*callbacks, StepProgress()],
+    )
