@@ -8,7 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Solution", "conjugate_gradient", "solve_dense"]
+__all__ = ["Solution", "conjugate_gradient", "prefers_factorisation", "solve_dense"]
+
+FACTORISE_BELOW = 192**3
+"""Size B·n³ below which one factorisation costs less than a few steps of conjugate gradients."""
 
 
 class Solution(NamedTuple):
@@ -17,6 +20,11 @@ class Solution(NamedTuple):
     vector: Tensor
     solved: Tensor
     iterations: int
+
+
+def prefers_factorisation(batch: int, n: int) -> bool:
+    """Whether systems are so small that the calls of an iteration cost more than a factorisation."""
+    return batch * n**3 <= FACTORISE_BELOW
 
 
 def conjugate_gradient(
@@ -90,20 +98,26 @@ def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None
         null = diagonal.sqrt()
         null = null / torch.linalg.vector_norm(null, dim=-1, keepdim=True).clamp_min(1e-300)
         system += null.unsqueeze(-1) * null.unsqueeze(-2)
-    return (_damped_cholesky(system, right_side.double() * root) * root).to(right_side.dtype)
+    # along the null direction of a disconnected block only the right side's rounding is left: a ridge of the
+    # same size keeps its quotient of order one
+    ridge = max(1e-14, 0.1 * torch.finfo(right_side.dtype).eps)
+    return (_damped_cholesky(system, right_side.double() * root, ridge) * root).to(right_side.dtype)
 
 
-def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor) -> Tensor:
+def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor, first_ridge: float) -> Tensor:
     """Solve (I + off_diagonal) x = r (B, n), with as small a ridge as each entry of the batch needs."""
     solution = torch.zeros_like(right_side)
     pending = torch.ones(right_side.shape[0], dtype=torch.bool, device=right_side.device)
-    for ridge in (1e-14, 1e-10, 1e-6, 1e-3):
+    for ridge in (first_ridge, 1e-6, 1e-3):
         damped = off_diagonal.clone()
         damped.diagonal(dim1=-2, dim2=-1).add_(1.0 + ridge)
         factor, info = torch.linalg.cholesky_ex(damped)
         good = pending & (info == 0)
         factor = torch.where(good[:, None, None], factor, torch.eye(factor.shape[-1]).to(factor))
-        found = torch.cholesky_solve(right_side.unsqueeze(-1), factor).squeeze(-1)
+        found = torch.cholesky_solve(right_side.unsqueeze(-1), factor)
+        # once more on the remainder: squares the bias of the ridge
+        remainder = right_side.unsqueeze(-1) - found - off_diagonal @ found
+        found = (found + torch.cholesky_solve(remainder, factor)).squeeze(-1)
         good = good & torch.isfinite(found).all(-1)
         solution = torch.where(good.unsqueeze(-1), found, solution)
         pending = pending & ~good

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient, solve_dense
+from sinkhorn_rebasin.assignment.conjugate_gradient import (
+    conjugate_gradient,
+    prefers_factorisation,
+    solve_dense,
+)
 from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["Adjoint", "tangent_residual"]
@@ -96,6 +100,8 @@ def _column_sums(matrix: Tensor) -> Tensor:
 
 def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor) -> Tensor:
     """Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P."""
+    if prefers_factorisation(*rows.sums.shape):
+        return _dense(rows, right_side)
     column_sums = _column_sums(rows.rest)
 
     def product(x: Tensor) -> Tensor:
@@ -132,9 +138,12 @@ class _Residual(torch.autograd.Function):
         n = matrix.shape[-1]
         if matrix.numel() == 0:
             return torch.zeros_like(matrix)
+        flat = matrix.reshape(-1, n, n)
+        # small systems are factorised in float64, so their right side may as well be exact
+        exact = torch.float64 if prefers_factorisation(*flat.shape[:2]) else matrix.dtype
         with torch.autocast(matrix.device.type, enabled=False):
-            flat = gradient.to(matrix.dtype).reshape(-1, n, n)
-            return tangent_residual(matrix.reshape(-1, n, n), flat).reshape(matrix.shape)
+            residual = tangent_residual(flat.to(exact), gradient.to(exact).reshape(-1, n, n))
+        return residual.to(matrix.dtype).reshape(matrix.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -12,7 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.conjugate_gradient import conjugate_gradient, solve_dense
+from sinkhorn_rebasin.assignment.conjugate_gradient import (
+    conjugate_gradient,
+    prefers_factorisation,
+    solve_dense,
+)
 from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
 from sinkhorn_rebasin.assignment.scores import check_range
@@ -116,7 +120,7 @@ class _Newton:
     def __init__(self, kernel: ScaledKernel, target: float) -> None:
         self.kernel, self.target = kernel, target
         self.trust = torch.full_like(kernel.sums[:, :1], 2.0)
-        self.factorise = False
+        self.factorise = prefers_factorisation(*kernel.sums.shape)
 
     def step(self, budget: int) -> int:
         """One step, or a plain one for the entries of the batch it does not help; the iterations spent."""

@@ -121,14 +121,16 @@ def test_saturated_gradient_tends_to_zero(temperature: float, dtype: torch.dtype
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("temperature", [1.0, 0.01, 1e-4])
-def test_ties_have_a_finite_gradient(temperature: float, dtype: torch.dtype) -> None:
-    blocks = (torch.block_diag(torch.ones(2, 2), torch.ones(3, 3)) * 50).to(dtype)
-    weights = random_scores(5, 5, seed=3)
+@pytest.mark.parametrize("sizes", [(2, 3), (90, 150)])
+def test_ties_have_a_finite_gradient(sizes: tuple[int, int], temperature: float, dtype: torch.dtype) -> None:
+    n, first = sum(sizes), sizes[0]
+    blocks = (torch.block_diag(*(torch.ones(size, size) for size in sizes)) * 50).to(dtype)
+    weights = random_scores(n, n, seed=3)
     gradient = gradient_of(blocks, weights, temperature)
     inside = blocks > 0
     assert torch.isfinite(gradient).all()
     # within a tied block of size m, P is flat: the gradient is G with row and column means removed, / (m τ)
-    for part in (slice(0, 2), slice(2, 5)):
+    for part in (slice(0, first), slice(first, n)):
         block = weights[part, part]
         centred = block - block.mean(0) - block.mean(1, keepdim=True) + block.mean()
         expected = centred / (len(block) * temperature)
