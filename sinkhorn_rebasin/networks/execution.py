@@ -37,7 +37,7 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     for names in tied_names(module):
         for duplicate in [name for name in names if name in weights][1:]:
             del weights[duplicate]
-    for name in _norm_buffers(module):
+    for name in _running_statistics(module):
         if name in weights:
             weights[name] = weights[name].detach().clone()
     if isinstance(inputs, Mapping):
@@ -114,6 +114,10 @@ def device_of(state: StateLike) -> torch.device:
     return next((tensor.device for tensor in state.values()), torch.device("cpu"))
 
 
-def _norm_buffers(module: nn.Module) -> list[str]:
+def _running_statistics(module: nn.Module) -> list[str]:
+    """Names of what norm layers write to; their weight and bias may be buffers too, but carry gradients."""
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _NormBase)]
-    return [f"{name}.{key}" if name else key for name, layer in layers for key, _ in layer.named_buffers()]
+    keys = ("running_mean", "running_var", "num_batches_tracked")
+    return [
+        f"{name}.{key}" if name else key for name, layer in layers for key in keys if key in layer._buffers
+    ]

@@ -44,7 +44,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     """A copy in which every parameter has become a buffer of the same name.
 
     As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it.
-    Tied parameters stay one tensor.
+    Tied parameters stay one tensor, and the state dict keeps its order.
 
     >>> frozen = frozen_copy(nn.Linear(3, 2))
     >>> list(frozen.parameters()), sorted(frozen.state_dict())
@@ -53,12 +53,15 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     frozen = copy.deepcopy(module)
     values: dict[int, Tensor] = {}
     for child in frozen.modules():
+        buffers = list(child._buffers)
         for name, parameter in list(child._parameters.items()):
             if parameter is None:
                 continue
             values.setdefault(id(parameter), parameter.detach().clone())
             del child._parameters[name]
             child.register_buffer(name, values[id(parameter)])
+        for name in buffers:
+            child._buffers[name] = child._buffers.pop(name)
     return frozen
 
 
