@@ -43,6 +43,14 @@ class ClassMatching:
         self._root[second], self._place[second] = first, place
         return True
 
+    def says_nothing(self, left: Ids, right: Ids) -> bool:
+        """Whether the units of whole classes are related to themselves, and to nothing else."""
+        if not np.array_equal(left, right):
+            return False
+        units = np.unique(left)
+        classes = np.unique(self._class_of[units])
+        return len(units) == int(self._sizes[classes].sum())
+
     def _find(self, one: int) -> int:
         parent = int(self._root[one])
         if parent == one:
@@ -63,7 +71,7 @@ def contract_classes(relations: Relations) -> tuple[Ids, list[tuple[Ids, Ids, in
         changed, left_over = False, []
         for left, right, kind in pending:
             a, b = matching.representatives(left), matching.representatives(right)
-            if np.array_equal(a, b) or matching.match(a, b):
+            if matching.says_nothing(a, b) or matching.match(a, b):
                 changed = True
             else:
                 left_over.append((left, right, kind))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
@@ -83,8 +84,14 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     if not buffers:
         return {}
     trained = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).train()
-    with torch.no_grad(), untouched_randomness():
-        _run_checked(trained, {}, example_inputs)
+    try:
+        with torch.no_grad(), untouched_randomness():
+            _run_checked(trained, {}, example_inputs)
+    except ArchitectureError:
+        # Some networks run in eval mode only, for example batch norm on a single example.
+        norms = [(name, child) for name, child in model.named_modules() if isinstance(child, _NormBase)]
+        names = {f"{name}.{key}".lstrip(".") for name, child in norms for key, _ in child.named_buffers()}
+        return {name: buffer for name, buffer in buffers.items() if name in names}
     after = dict(trained.named_buffers())
     return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], buffer)}
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.symmetry import discover_symmetry
+from tests.cases import case
+
+
+class ReturnsText(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> str:
+        self.layer(x)
+        return "done"
+
+
+class ReadsList(ReturnsText):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.layer(x).tolist()[0][0]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)),
+            torch.randn(2, 5),
+            r"Sequential runs on .*\(2, 5\)",
+        ),
+        (nn.Linear(3, 4), (torch.randn(2, 3), torch.randn(2)), r"Linear runs on .*TypeError"),
+        (nn.Linear(3, 4), {"x": torch.randn(2, 3)}, "TypeError"),
+        (nn.ReLU(), torch.randn(2, 3), "parameters"),
+        (nn.BatchNorm1d(3, affine=False), torch.randn(2, 3), "parameters"),
+        (ReturnsText(), torch.randn(2, 3), "at least one tensor but got str"),
+        (ReadsList(), torch.randn(2, 3), "ReadsList runs and cannot be traced"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_cannot_be_traced_is_told_and_left_as_it_was(
+    model: nn.Module, inputs: object, message: str, training: bool
+) -> None:
+    model.train(training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    with pytest.raises(ArchitectureError, match=message):
+        discover_symmetry(model, inputs)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert model.training is training
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_flags_of_the_backends_are_put_back() -> None:
+    before = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
+    with pytest.raises(ArchitectureError):
+        discover_symmetry(ReadsList(), torch.randn(2, 3))
+    discover_symmetry(nn.Linear(3, 4), torch.randn(2, 3))
+    assert (torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled) == before
+
+
+def test_names_of_groups_can_name_parameters() -> None:
+    for name in ("resnet_option_a", "attention", "tied_layers", "grouped"):
+        spec = discover_symmetry(case(name).make(), case(name).make_inputs())
+        scores = nn.ParameterDict({group: torch.zeros(1) for group in spec.names})
+        assert sorted(scores) == sorted(spec.names)
+
+
+def test_parents_come_first_and_fit_their_blocks() -> None:
+    spec = discover_symmetry(case("grouped_twice").make(), case("grouped_twice").make_inputs())
+    nested = [group for group in spec.groups if group.parent]
+    assert len(nested) == 3
+    for group in nested:
+        assert group.blocks == spec[group.parent].units
+        assert spec.names.index(group.parent) < spec.names.index(group.name)
+
+
+def test_tied_tensors_have_the_same_slots() -> None:
+    spec = discover_symmetry(case("tied_layers").make(), case("tied_layers").make_inputs())
+    first, second = (
+        [(s.group, s.axes, s.layout) for s in spec.slots_on(n)] for n in ("2.weight", "4.weight")
+    )
+    assert first == second
+    assert len(first) == 2
+
+
+def test_a_change_of_the_batch_size_changes_nothing() -> None:
+    for name in ("mlp_layer_norm", "conv2d", "heads", "squeeze_and_excitation"):
+        model, inputs = case(name).make(), case(name).make_inputs()
+        assert discover_symmetry(model, inputs) == discover_symmetry(model, torch.cat([inputs, inputs]))
+
+
+def test_a_batch_of_one_changes_nothing() -> None:
+    for name in ("mlp_layer_norm", "conv2d", "heads", "squeeze_and_excitation", "resnet_option_b"):
+        model, inputs = case(name).make(), case(name).make_inputs()
+        assert discover_symmetry(model, inputs) == discover_symmetry(model, inputs[:1])
