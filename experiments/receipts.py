@@ -15,7 +15,6 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from configparser import ConfigParser
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 
+import sinkhorn_rebasin
 from sinkhorn_rebasin.errors import DataError
 
 PACKAGES = ("lightning", "numpy", "POT", "safetensors", "scikit-learn", "scipy", "torch", "torchmetrics")
@@ -172,15 +172,7 @@ def _cpu_model() -> str:
 
 def _versions() -> dict[str, str]:
     versions = {name: metadata.version(name) for name in PACKAGES if _is_installed(name)}
-    return {**versions, "sinkhorn_rebasin": _own_version()}
-
-
-def _own_version() -> str:
-    if _is_installed("sinkhorn-rebasin-layer"):
-        return metadata.version("sinkhorn-rebasin-layer")
-    settings = ConfigParser()
-    settings.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
-    return settings.get("metadata", "version", fallback="unknown")
+    return {**versions, "sinkhorn_rebasin": sinkhorn_rebasin.__version__}
 
 
 def _is_installed(distribution: str) -> bool:
