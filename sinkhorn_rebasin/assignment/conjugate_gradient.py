@@ -62,7 +62,7 @@ def conjugate_gradient(
         image = product(direction)
         iterations += 1
         curvature = (direction * image).sum(-1, keepdim=True)
-        running = running & (curvature > 0) & torch.isfinite(curvature)
+        running = running & (curvature > 0)
         step = torch.where(running, energy / curvature, 0.0)
         x = torch.addcmul(x, step, direction)
         residual = torch.addcmul(residual, step, image, value=-1)

@@ -39,14 +39,15 @@ class ImplicitSinkhorn(torch.autograd.Function):
     def forward(
         scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: Report
     ) -> tuple[Tensor, Tensor, Tensor]:
-        _check_values(scores, start)
+        _check_start(start)
         n, shape = scores.shape[-1], scores.shape
         if scores.numel() == 0:
             report.fill(scores.new_zeros(shape[:-2]), 0, tolerance, n)
             return scores.clone(), scores.new_zeros(shape[:-2]), scores.new_zeros(shape[:-1])
+        bounds = check_range(scores, tau)
         with torch.autocast(scores.device.type, enabled=False):
             flat_start = None if start is None else start.reshape(-1, n)
-            out = scale(scores.reshape(-1, n, n), tau, tolerance, limit, flat_start)
+            out = scale(scores.reshape(-1, n, n), tau, tolerance, limit, flat_start, bounds)
         report.fill(out.marginal_error, out.iterations, tolerance, n)
         return (
             out.matrix.reshape(shape),
@@ -85,7 +86,7 @@ def unrolled_sinkhorn(
     scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: Report
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Plain iterations in logarithms, every one of them on the tape."""
-    _check_values(scores.detach(), start)
+    _check_start(start)
     if scores.numel():
         check_range(scores.detach(), tau)
     with torch.autocast(scores.device.type, enabled=False):
@@ -106,7 +107,6 @@ def unrolled_sinkhorn(
     return matrix, error, potential - potential.mean(-1, keepdim=True)
 
 
-def _check_values(scores: Tensor, start: Tensor | None) -> None:
-    check_finite(scores)
+def _check_start(start: Tensor | None) -> None:
     if start is not None:
         check_finite(start, "initial_scaling")

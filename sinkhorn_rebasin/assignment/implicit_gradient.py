@@ -27,18 +27,21 @@ class _Rows(NamedTuple):
     rest: Tensor
     rest_sums: Tensor
     sums: Tensor
+    column_sums: Tensor
     leader: Tensor | None
     leader_mass: Tensor
+    flat: bool
 
     @classmethod
     def of(cls, matrix: Tensor) -> _Rows:
-        if float(matrix.amax()) < 0.5:
+        largest = float(matrix.amax())
+        if largest < 0.5:
             sums = matrix.sum(-1)
-            return cls(matrix, sums, sums, None, sums)
+            return cls(matrix, sums, sums, _column_sums(matrix), None, sums, largest < 0.1)
         mass, leader = matrix.max(-1)
         rest = matrix.scatter(-1, leader.unsqueeze(-1), 0.0)
         rest_sums = rest.sum(-1)
-        return cls(rest, rest_sums, rest_sums + mass, leader, mass)
+        return cls(rest, rest_sums, rest_sums + mass, _column_sums(rest), leader, mass, False)
 
     def deviation(self, weighted: Tensor, at_leader: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Row means of x and x_leader − mean, from Σ rest·x and x_leader."""
@@ -53,14 +56,21 @@ class _Rows(NamedTuple):
     def mean(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.deviation(torch.bmm(self.rest, x.unsqueeze(-1)).squeeze(-1), self.gather(x))
 
-    def diagonal(self, squares: Tensor) -> Tensor:
-        """Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i, from the squares of ``rest``."""
+    def diagonal(self, buffer: Tensor) -> Tensor:
+        """Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i; ``buffer`` is overwritten."""
+        if self.flat:
+            # the P_ij / a_i are too small to matter to a preconditioner
+            return self.column_sums
         inverse = self.sums.reciprocal()
-        squared = torch.bmm(inverse.unsqueeze(-2), squares).squeeze(-2)
-        return self.add_leader(_column_sums(self.rest) - squared, self.rest_sums * inverse).clamp_min(0)
+        squared = self._weighted(inverse, torch.mul(self.rest, self.rest, out=buffer))
+        return self.add_leader(self.column_sums - squared, self.rest_sums * inverse).clamp_min(0)
+
+    @staticmethod
+    def _weighted(weights: Tensor, matrix: Tensor) -> Tensor:
+        return torch.bmm(weights.unsqueeze(-2), matrix).squeeze(-2)
 
     def columns(self, weights: Tensor) -> Tensor:
-        return torch.bmm(weights.unsqueeze(-2), self.rest).squeeze(-2)
+        return self._weighted(weights, self.rest)
 
     def add_leader(self, out: Tensor, gap: Tensor | None) -> Tensor:
         if self.leader is None or gap is None:
@@ -85,8 +95,7 @@ def tangent_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
     means, gap = rows.deviation(buffer.sum(-1), lead)
     column_sums, explained = _column_sums(buffer), rows.columns(means)
     right_side = rows.add_leader(column_sums - explained, gap)
-    diagonal = rows.diagonal(torch.mul(rows.rest, rows.rest, out=buffer))
-    beta = _solve(rows, right_side, diagonal, column_sums.abs() + explained.abs())
+    beta = _solve(rows, right_side, rows.diagonal(buffer), column_sums.abs() + explained.abs())
     beta_means, beta_gap = rows.mean(beta)
     residual = torch.sub(gradient, (means - beta_means).unsqueeze(-1), out=buffer).sub_(beta.unsqueeze(-2))
     if rows.leader is not None and gap is not None and beta_gap is not None:
@@ -102,17 +111,16 @@ def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor)
     """Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P."""
     if prefers_factorisation(*rows.sums.shape):
         return _dense(rows, right_side)
-    column_sums = _column_sums(rows.rest)
 
     def product(x: Tensor) -> Tensor:
         means, gap = rows.mean(x)
-        return rows.add_leader(torch.addcmul(-rows.columns(means), column_sums, x), gap)
+        return rows.add_leader(torch.addcmul(-rows.columns(means), rows.column_sums, x), gap)
 
     eps = torch.finfo(right_side.dtype).eps
     safe = torch.where(diagonal > 0, diagonal, torch.inf)
     start = (right_side.square() / safe).sum(-1).sqrt()
     rounding = (magnitude.square() / safe).sum(-1).sqrt()
-    floor = eps * torch.maximum(start, rounding)
+    floor = 4 * eps * torch.maximum(start, rounding)
     n = rows.sums.shape[-1]
     solution = conjugate_gradient(product, right_side, diagonal, floor, 40 + n // 4)
     if bool(solution.solved.all()):
@@ -166,7 +174,8 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
-        return _Residual.forward(matrix, gradient).mul_(matrix).div_(temperature)
+        product = _Residual.forward(matrix, gradient).mul_(matrix)
+        return product if temperature == 1.0 else product.div_(temperature)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -19,13 +19,14 @@ class ScaledKernel:
         scores: X, shape (B, n, n), finite.
         temperature: τ > 0.
         potential: Start y = τ·log v, shape (B, n).
+        tame: Whether (X + y) / τ is known to be of moderate size.
     """
 
-    def __init__(self, scores: Tensor, temperature: float, potential: Tensor) -> None:
+    def __init__(self, scores: Tensor, temperature: float, potential: Tensor, tame: bool = False) -> None:
         self.scores, self.temperature = scores, temperature
         self.drift_limit = 20.0 if scores.dtype == torch.float32 else 150.0
         self.offset = potential / temperature
-        self._absorb()
+        self._absorb(tame)
         if bool((self.sums < 1e-12).any()):
             # a column nobody wants: one sweep in logarithms leaves every column sum above 1/n
             exponents = self._exponents()
@@ -36,10 +37,12 @@ class ScaledKernel:
     def _exponents(self) -> Tensor:
         return torch.add(self.offset.unsqueeze(-2), self.scores, alpha=1.0 / self.temperature)
 
-    def _absorb(self) -> None:
+    def _absorb(self, tame: bool = False) -> None:
         # one n×n allocation: fresh memory costs more than a pass over it
         kernel = self._exponents()
-        self.kernel = kernel.sub_(kernel.amax(-1, keepdim=True)).exp_()
+        if not tame:
+            kernel.sub_(kernel.amax(-1, keepdim=True))
+        self.kernel = kernel.exp_()
         self.u = kernel.sum(-1).reciprocal()
         self.v = torch.ones_like(self.offset)
         self._log_v = torch.zeros_like(self.offset)

@@ -19,12 +19,14 @@ from sinkhorn_rebasin.assignment.conjugate_gradient import (
 )
 from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
-from sinkhorn_rebasin.assignment.scores import check_range
 
 __all__ = ["Scaling", "attainable_tolerance", "marginal_error", "scale"]
 
 NEWTON_FROM = 6
 """Expected number of further plain iterations from which Newton steps take over."""
+
+SMALL_SPREAD = 40.0
+"""Spread of the exponents up to which they need no row maximum taken off."""
 
 LARGE_SPREAD = 250.0
 """Spread of the exponents from which the start comes from the hard assignment."""
@@ -45,7 +47,12 @@ def attainable_tolerance(tolerance: float, n: int, dtype: torch.dtype) -> float:
 
 
 def scale(
-    scores: Tensor, temperature: float, tolerance: float, max_iterations: int, potential: Tensor | None
+    scores: Tensor,
+    temperature: float,
+    tolerance: float,
+    max_iterations: int,
+    potential: Tensor | None,
+    bounds: tuple[float, float],
 ) -> Scaling:
     """Find potentials y with P = softmax((X + y) / τ, rows) doubly stochastic.
 
@@ -55,15 +62,17 @@ def scale(
         tolerance: Largest deviation of a row or column sum from one.
         max_iterations: Most iterations to spend.
         potential: Start y, shape (B, n); None chooses one.
-
-    Raises:
-        AssignmentError: X / τ is outside the range of the dtype.
+        bounds: Smallest and largest score.
     """
-    low, high = check_range(scores, temperature)
+    low, high = bounds
+    tame = False
     if potential is None:
-        far = high - low > LARGE_SPREAD * temperature
-        potential = assignment_potentials(scores) if far else scores.new_zeros(scores.shape[:-1])
-    kernel = ScaledKernel(scores, temperature, potential)
+        spread = (high - low) / temperature
+        tame = spread < SMALL_SPREAD
+        # any constant is a potential like zero; this one centres the exponents
+        centre = scores.new_full(scores.shape[:-1], -0.5 * (low + high))
+        potential = assignment_potentials(scores) if spread > LARGE_SPREAD else centre
+    kernel = ScaledKernel(scores, temperature, potential, tame)
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
     iterations = _iterate(kernel, target, max_iterations)
     potential = kernel.log_scaling * temperature

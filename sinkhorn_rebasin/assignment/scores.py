@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,9 +46,11 @@ def check_finite(scores: Tensor, name: str = "scores") -> None:
 
 
 def check_range(scores: Tensor, temperature: float) -> tuple[float, float]:
-    """Raise AssignmentError if X / τ leaves the range of the dtype; the smallest and largest score."""
+    """Raise AssignmentError unless X is finite and X / τ in range; the smallest and largest score."""
     low, high = float(scores.amin()), float(scores.amax())
     largest = max(-low, high)
+    if not math.isfinite(high - low):
+        check_finite(scores)
     if largest / temperature > 0.01 * torch.finfo(scores.dtype).max:
         raise AssignmentError(
             f"Expected scores / temperature within the range of {scores.dtype} but got scores up to "
