@@ -68,7 +68,7 @@ def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
     """Re-order the units of a slot: unit i becomes what unit ``indices[i]`` was."""
     length = math.prod(tensor.shape[axis] for axis in slot.axes)
     layout = slot.layout
-    if layout.width == 1 and layout.blocks == 1 and layout.is_whole_axis(length):
+    if len(slot.axes) * layout.width * layout.blocks == 1 and layout.is_whole_axis(length):
         return tensor.index_select(slot.axes[0], indices.to(tensor.device))
     table = _table(layout)
     order = torch.arange(length)

@@ -112,6 +112,11 @@ class PermutationSpec:
                 f"tensor {slot.tensor!r}."
             )
         group, shape = self[slot.group], self.shapes[slot.tensor]
+        if not slot.axes or not set(slot.axes) <= set(range(len(shape))):
+            raise SpecError(
+                f"Expected the slot of group {slot.group!r} to name axes of tensor {slot.tensor!r}, which has shape "
+                f"{tuple(shape)}, but got axes {slot.axes}."
+            )
         table = slot.layout.table()
         length = math.prod(shape[axis] for axis in slot.axes)
         fits = table.shape[:2] == (group.blocks, group.size) and table.min() >= 0 and table.max() < length
@@ -247,15 +252,19 @@ class PermutationSpec:
 
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
-        """The spec that :meth:`to_json` wrote."""
-        data: dict[str, Any] = json.loads(text)
-        return cls(
-            groups=tuple(Group(**group) for group in data["groups"]),
-            slots=tuple(_slot_from_json(slot) for slot in data["slots"]),
-            shapes={name: tuple(shape) for name, shape in data["shapes"].items()},
-            frozen=tuple(Frozen(**item) for item in data["frozen"]),
-            buffers=frozenset(data["buffers"]),
-        )
+        """The spec that :meth:`to_json` wrote; raises :class:`SpecError` when the text is none."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            fields: dict[str, Any] = {
+                "groups": tuple(Group(**group) for group in data["groups"]),
+                "slots": tuple(_slot_from_json(slot) for slot in data["slots"]),
+                "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
+                "frozen": tuple(Frozen(**item) for item in data["frozen"]),
+                "buffers": frozenset(data["buffers"]),
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error
+        return cls(**fields)
 
     def __str__(self) -> str:
         from sinkhorn_rebasin.permutations.report import describe
