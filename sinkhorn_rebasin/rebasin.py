@@ -119,6 +119,7 @@ class SinkhornRebasin(nn.Module):
         for name, value in scores.items():
             self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
         self.register_load_state_dict_pre_hook(_check_checkpoint)
+        self.train()
 
     def reference_state(self) -> State:
         """The reference's tensors."""

@@ -52,7 +52,7 @@ def checked_loss(loss: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(loss)):
         raise LossError(
-            f"Expected a finite loss but got {float(loss)}. The scores are as they were before this step; "
+            f"Expected a finite loss but got {loss.item()}. The scores are as they were before this step; "
             f"check the batch and the criterion, or lower the learning rate."
         )
     if torch.is_grad_enabled() and not loss.requires_grad:

@@ -19,7 +19,8 @@ class WeightDistance:
         \mathrm{l1}: \tfrac1N \lVert \pi_P(\theta_T) - \theta_R \rVert_1 \qquad
         \mathrm{cosine}: \tfrac1L \sum_l 1 - \cos(\pi_P(\theta_T)_l, (\theta_R)_l)
 
-    over N parameter elements in L tensors; buffers do not count. It needs no data: the batch is ignored.
+    over N parameter elements in L tensors; buffers do not count, nor, for the cosine, tensors that are zero in the
+    reference and so have no direction. It needs no data: the batch is ignored.
 
     Args:
         kind: ``"l2"``, ``"l1"`` or ``"cosine"``.
@@ -49,7 +50,8 @@ class WeightDistance:
         spec = rebasin.spec
         pairs = [(rebased[name], reference[name]) for name in spec.shapes if name not in spec.buffers]
         if self.kind == "cosine":
-            angles = [1 - torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in pairs]
+            directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
+            angles = [1 - torch.cosine_similarity(a, b, dim=0) for a, b in directed]
             return torch.stack(angles).mean()
         total = sum((self._total(a - b) for a, b in pairs), torch.zeros((), dtype=pairs[0][0].dtype))
         return total / sum(a.numel() for a, _ in pairs)

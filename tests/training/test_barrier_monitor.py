@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sinkhorn_rebasin import (
+    BarrierMonitor,
+    BatchNormReset,
+    MidpointLoss,
+    RebasinModule,
+    WeightDistance,
+    data_free_steps,
+    evaluate_path,
+)
+from sinkhorn_rebasin.errors import RebasinError
+from tests.rebasin_problems import built, inputs
+from tests.training.fitting import Recorder, loader, scores_of, trainer
+
+
+def worsening(rebasin: Any, batch: Any) -> torch.Tensor:
+    """Makes the barrier grow: gradient ascent on the midpoint."""
+    return -MidpointLoss(F.cross_entropy)(rebasin, batch)
+
+
+def test_history_agrees_with_the_evaluation_of_the_same_scores(tmp_path: Path) -> None:
+    rebasin = built()[2]
+    monitor, recorder = BarrierMonitor(loader(), points=5), Recorder()
+    start = evaluate_path(rebasin, loader(), points=5)
+    fit = trainer(tmp_path, max_epochs=3, callbacks=[monitor, recorder])
+    fit.fit(RebasinModule(rebasin, worsening, lr=1.0), loader())
+    assert [step for step, _ in monitor.history] == [0, 5, 10, 15]
+    assert torch.equal(monitor.history[0][1].losses, start.losses)
+    end = evaluate_path(rebasin, loader(), points=5)
+    assert torch.equal(monitor.history[-1][1].losses, end.losses)
+    assert not torch.equal(start.losses, end.losses)
+    assert float(fit.callback_metrics["barrier"]) == pytest.approx(end.barrier, rel=1e-6)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 5, 10, 15]), (2, [0, 10, 15]), (5, [0, 15])])
+def test_the_last_scores_are_always_evaluated(tmp_path: Path, every: int, steps: list[int]) -> None:
+    monitor = BarrierMonitor(loader(), points=3, every=every)
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy))
+    trainer(tmp_path, max_epochs=3, callbacks=[monitor]).fit(module, loader())
+    assert [step for step, _ in monitor.history] == steps
+
+
+@pytest.mark.parametrize("loss", [worsening, MidpointLoss(F.cross_entropy)], ids=["worsening", "improving"])
+@pytest.mark.parametrize("restore", [True, False])
+def test_the_best_scores_are_put_back(tmp_path: Path, loss: Any, restore: bool) -> None:
+    rebasin = built()[2]
+    monitor, recorder = BarrierMonitor(loader(), points=5, restore_best=restore), Recorder()
+    module = RebasinModule(rebasin, loss, lr=1.0)
+    trainer(tmp_path, max_epochs=4, callbacks=[monitor, recorder]).fit(module, loader())
+    heights = [float(evaluation.losses.mean()) for _, evaluation in monitor.history]
+    assert len(set(heights)) > 1
+    after = float(evaluate_path(rebasin, loader(), points=5).losses.mean())
+    assert after == pytest.approx(min(heights) if restore else heights[-1], rel=1e-9)
+    assert monitor.best == min(heights)
+
+
+def test_a_second_fit_starts_anew(tmp_path: Path) -> None:
+    monitor = BarrierMonitor(loader(), points=3, restore_best=True)
+    best = RebasinModule(built(init="weight_matching", noise=0.0)[2], MidpointLoss(F.cross_entropy))
+    trainer(tmp_path, max_epochs=1, callbacks=[monitor]).fit(best, loader())
+    first = monitor.best
+    other = RebasinModule(built()[2], worsening)
+    trainer(tmp_path, max_epochs=1, callbacks=[monitor]).fit(other, loader())
+    assert [step for step, _ in monitor.history] == [0, 5]
+    assert monitor.best != first
+    assert any(not torch.equal(scores_of(best)[name], scores_of(other)[name]) for name in scores_of(best))
+
+
+def test_watching_changes_nothing(tmp_path: Path) -> None:
+    results = []
+    for callbacks in ([], [BarrierMonitor(loader(shuffle=True), points=3)]):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy))
+            trainer(tmp_path, callbacks=callbacks).fit(module, loader(shuffle=True))
+            results.append({**module.rebasin.state_dict(), "random": torch.get_rng_state()})
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_batch_norm_is_reset_where_asked(tmp_path: Path) -> None:
+    rebasin = built("residual")[2]
+    batches = [(inputs("residual", seed), torch.arange(4) % 3) for seed in range(3)]
+    prepare = BatchNormReset(batches)
+    monitor = BarrierMonitor(batches, points=3, prepare=prepare)
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[monitor])
+    fit.fit(RebasinModule(rebasin, WeightDistance()), data_free_steps(2))
+    found = monitor.history[-1][1].losses
+    assert torch.equal(found, evaluate_path(rebasin, batches, points=3, prepare=prepare).losses)
+    assert not torch.equal(found, evaluate_path(rebasin, batches, points=3).losses)
+
+
+def test_another_module_is_an_error(tmp_path: Path) -> None:
+    class Other(lightning.LightningModule):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            return None
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
+    with pytest.raises(RebasinError, match="Other"):
+        trainer(tmp_path, callbacks=[BarrierMonitor(loader())]).fit(Other(), data_free_steps(2))

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from sinkhorn_rebasin import (
+    MidpointLoss,
+    RandomPointLoss,
+    RebasinModule,
+    SinkhornRebasin,
+    TemperatureAnnealing,
+    WeightDistance,
+    data_free_steps,
+    evaluate_path,
+    geometric,
+)
+from sinkhorn_rebasin.errors import DataError, LossError
+from tests.rebasin_problems import built, inputs
+from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
+
+
+class Data(lightning.LightningDataModule):
+    """The small dataset as a data module."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return loader(shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return loader(batch_size=8)
+
+
+def in_turn(batches: list[Any]) -> DataLoader[Any]:
+    """Ready-made batches; Lightning takes a list for several dataloaders."""
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
+    """A loss that rises between networks that agree on nothing, so that there is a barrier to measure."""
+    return -F.cross_entropy(outputs, labels)
+
+
+def test_a_fit_is_the_plain_loop(tmp_path: Path) -> None:
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy), lr=0.05)
+    trainer(tmp_path, max_epochs=2).fit(module, loader())
+    rebasin = built()[2]
+    optimizer = torch.optim.Adam(rebasin.parameters(), lr=0.05)
+    for _ in range(2):
+        for batch_inputs, labels in loader():
+            optimizer.zero_grad()
+            F.cross_entropy(rebasin(batch_inputs, at=0.5), labels).backward()
+            optimizer.step()
+    assert all(torch.equal(module.rebasin.scores[name], rebasin.scores[name]) for name in rebasin.scores)
+
+
+def test_only_scores_are_trained_and_the_networks_stay(tmp_path: Path) -> None:
+    rebasin = built("residual")[2]
+    kept = {name: tensor.clone() for name, tensor in rebasin.state_dict().items()}
+    batches = in_turn([(inputs("residual", seed), torch.arange(4) % 3) for seed in range(3)])
+    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy))
+    trainer(tmp_path).fit(module, batches, batches)
+    changed = {name for name, tensor in rebasin.state_dict().items() if not torch.equal(tensor, kept[name])}
+    assert {name.split(".")[0] for name in changed} == {"scores", "scalings"}
+    assert len(list(module.parameters())) == len(rebasin.scores)
+
+
+def test_an_optimizer_of_ones_own(tmp_path: Path) -> None:
+    module = RebasinModule(
+        built()[2], MidpointLoss(F.cross_entropy), optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
+    )
+    before = scores_of(module)
+    trainer(tmp_path).fit(module, loader())
+    assert all(torch.equal(before[name], after) for name, after in scores_of(module).items())
+
+
+def test_a_lambda_is_a_loss(tmp_path: Path) -> None:
+    module = RebasinModule(built()[2], lambda rebasin, batch: rebasin(batch[0]).square().mean())
+    before = scores_of(module)
+    fit = trainer(tmp_path)
+    fit.fit(module, loader())
+    assert any(not torch.equal(before[name], after) for name, after in scores_of(module).items())
+    assert fit.callback_metrics["train_loss"].isfinite()
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        (lambda rebasin, batch: rebasin(batch[0]), r"scalar but got shape \(4, 3\)"),
+        (lambda rebasin, batch: rebasin(batch[0]).sum().item(), "float"),
+        (lambda rebasin, batch: rebasin(batch[0]).sum() * float("nan"), "nan"),
+        (lambda rebasin, batch: rebasin(batch[0]).sum().detach(), "no gradient"),
+    ],
+    ids=["shape", "number", "nan", "detached"],
+)
+def test_a_bad_loss_is_an_error_and_the_scores_are_those_before_the_step(
+    tmp_path: Path, bad: Any, text: str
+) -> None:
+    good, calls = MidpointLoss(F.cross_entropy), []
+
+    def loss(rebasin: SinkhornRebasin, batch: Any) -> Any:
+        calls.append(1)
+        return good(rebasin, batch) if len(calls) < 3 else bad(rebasin, batch)
+
+    module, recorder = RebasinModule(built()[2], loss), Recorder()
+    with pytest.raises(LossError, match=text):
+        trainer(tmp_path, callbacks=[recorder]).fit(module, loader())
+    clean = RebasinModule(built()[2], good)
+    trainer(tmp_path, max_steps=2).fit(clean, loader())
+    assert len(calls) == 3
+    assert all(torch.equal(scores_of(clean)[name], after) for name, after in scores_of(module).items())
+
+
+def test_a_rebasin_left_in_eval_mode_is_trained_all_the_same(tmp_path: Path) -> None:
+    one, other = (RebasinModule(built()[2], MidpointLoss(F.cross_entropy)) for _ in range(2))
+    other.rebasin.eval()
+    for module in (one, other):
+        trainer(tmp_path).fit(module, loader())
+    assert all(torch.equal(scores_of(one)[name], after) for name, after in scores_of(other).items())
+
+
+def test_an_empty_dataloader_is_an_error_and_the_scores_stay(tmp_path: Path) -> None:
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy))
+    before = scores_of(module)
+    for empty in (DataLoader(TensorDataset(torch.zeros(0, 5), torch.zeros(0))), data_free_steps(0)):
+        with pytest.raises(DataError, match="data_free_steps"):
+            trainer(tmp_path).fit(module, empty)
+    assert all(torch.equal(before[name], after) for name, after in scores_of(module).items())
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual"])
+def test_validation_agrees_with_evaluate_path(tmp_path: Path, name: str) -> None:
+    batches = [(inputs(name, seed), torch.arange(4) % 3) for seed in range(3)]
+    batches.append((batches[0][0][:2], batches[0][1][:2]))
+    batches = in_turn(batches)
+    rebasin = built(name)[2]
+    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), criterion=confidence, points=7)
+    fit = trainer(tmp_path, max_epochs=2)
+    fit.fit(module, batches, batches)
+    expected = evaluate_path(rebasin, batches, confidence, points=7)
+    assert expected.barrier > 0
+    logged = {key: float(value) for key, value in fit.callback_metrics.items()}
+    assert logged["val_barrier"] == pytest.approx(expected.barrier, rel=1e-4, abs=1e-6)
+    assert logged["val_auc"] == pytest.approx(expected.auc, rel=1e-4, abs=1e-6)
+    assert logged["val_midpoint_loss"] == pytest.approx(expected.midpoint_loss, rel=1e-5)
+    alone = trainer(tmp_path).validate(module, batches, verbose=False)[0]
+    assert alone["val_barrier"] == pytest.approx(logged["val_barrier"], rel=1e-6)
+
+
+def test_validation_changes_neither_scores_nor_random_state() -> None:
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy), points=3)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    batches = list(loader())
+    random_state = torch.get_rng_state()
+    module.on_validation_epoch_start()
+    for batch in batches:
+        module.validation_step(batch, 0)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("points", [2, 4, 1])
+def test_points_without_a_midpoint_are_an_error(points: int) -> None:
+    with pytest.raises(DataError, match="odd"):
+        RebasinModule(built()[2], WeightDistance(), points=points)
+
+
+def test_a_data_module_and_a_csv_logger(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path, name="", version="")
+    module = RebasinModule(built()[2], RandomPointLoss(F.cross_entropy), points=3)
+    annealing = TemperatureAnnealing(geometric(1.0, 0.1))
+    fit = trainer(tmp_path, max_epochs=2, logger=logger, log_every_n_steps=1, callbacks=[annealing])
+    fit.fit(module, datamodule=Data())
+    table = (tmp_path / "metrics.csv").read_text().splitlines()
+    columns = table[0].split(",")
+    assert {"train_loss", "temperature", "val_barrier", "val_auc", "val_midpoint_loss"} <= set(columns)
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in table[1:]]
+    logged = [float(row["temperature"]) for row in rows if row["temperature"]]
+    assert logged == pytest.approx([0.1 ** (step / 9) for step in range(10)], rel=1e-5)
+
+
+def test_clipped_and_accumulated_gradients(tmp_path: Path) -> None:
+    def sgd(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=1.0)
+
+    loss, recorder = MidpointLoss(F.cross_entropy), Recorder()
+    module = RebasinModule(built()[2], loss, optimizer=sgd)
+    before = scores_of(module)
+    options = {"max_epochs": 1, "gradient_clip_val": 1e-3, "accumulate_grad_batches": 5}
+    trainer(tmp_path, callbacks=[recorder], **options).fit(module, loader())
+    moved = torch.cat([(before[name] - after).flatten() for name, after in scores_of(module).items()])
+    assert recorder.steps == [0, 0, 0, 0, 1]
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+    rebasin = built()[2]
+    torch.stack([loss(rebasin, batch) for batch in loader()]).mean().backward()
+    gradient = torch.cat([scores.grad.flatten() for scores in rebasin.scores.values()])  # type: ignore[union-attr]
+    assert float(torch.cosine_similarity(moved, gradient, dim=0)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_training_lowers_the_loss_at_the_midpoint(tmp_path: Path) -> None:
+    rebasin = built()[2]
+    before = evaluate_path(rebasin, loader(20), points=3).midpoint_loss
+    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.1)
+    annealing = TemperatureAnnealing(geometric(1.0, 0.05))
+    trainer(tmp_path, max_epochs=60, callbacks=[annealing]).fit(module, loader(20))
+    assert evaluate_path(rebasin, loader(20), points=3).midpoint_loss < before
+    assert len(dataset()) == 20

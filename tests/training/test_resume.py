@@ -1,0 +1,125 @@
+"""A run that was stopped and resumed is bit for bit the run that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from sinkhorn_rebasin import (
+    BarrierMonitor,
+    MidpointLoss,
+    RandomPointLoss,
+    RebasinModule,
+    SinkhornRebasin,
+    TemperatureAnnealing,
+    geometric,
+)
+from sinkhorn_rebasin.errors import CheckpointError
+from tests.rebasin_problems import built, inputs, mlp
+from tests.training.fitting import Recorder, loader, trainer
+
+
+class StopAfter(lightning.Callback):
+    """Stops a run early, as a time limit would."""
+
+    def __init__(self, epoch: int | None) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Ask the Trainer to stop."""
+        if self.epoch is not None and trainer.current_epoch + 1 == self.epoch:
+            trainer.should_stop = True
+
+
+def run(
+    folder: Path,
+    seed: int,
+    *,
+    stop: int | None = None,
+    resume: Path | None = None,
+    validate: bool = False,
+    every: int = 1,
+    weights_only: bool | None = None,
+) -> tuple[RebasinModule, BarrierMonitor, Recorder, torch.Tensor]:
+    """Four epochs, or less, of fresh objects, with the global random state of a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = RebasinModule(built()[2], RandomPointLoss(F.cross_entropy), points=3)
+        monitor, recorder = BarrierMonitor(loader(), points=3, restore_best=True, every=every), Recorder()
+        saving = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        callbacks = [TemperatureAnnealing(geometric(1.0, 0.1)), monitor, recorder, StopAfter(stop), saving]
+        fit = trainer(folder, max_epochs=4, callbacks=callbacks)
+        options: dict[str, Any] = {} if weights_only is None else {"weights_only": weights_only}
+        fit.fit(module, loader(shuffle=True), loader() if validate else None, ckpt_path=resume, **options)
+        return module, monitor, recorder, torch.get_rng_state()
+
+
+@pytest.mark.parametrize("validate", [False, True])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, stop: int, validate: bool) -> None:
+    whole, whole_monitor, whole_steps, whole_random = run(tmp_path / "a", 1, validate=validate)
+    _, _, first_steps, _ = run(tmp_path / "b", 1, stop=stop, validate=validate)
+    checkpoint = tmp_path / "b" / f"epoch={stop - 1}.ckpt"
+    again, again_monitor, last_steps, again_random = run(
+        tmp_path / "b", 77, resume=checkpoint, validate=validate
+    )
+    assert len(first_steps.scores) == 5 * stop
+    joined = first_steps.scores + last_steps.scores
+    for one, other in zip(whole_steps.scores, joined, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert whole_steps.temperatures == first_steps.temperatures + last_steps.temperatures
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in whole.state_dict().items())
+    assert torch.equal(whole_random, again_random)
+    assert [step for step, _ in whole_monitor.history] == [step for step, _ in again_monitor.history]
+    assert all(
+        torch.equal(one.losses, other.losses)
+        for (_, one), (_, other) in zip(whole_monitor.history, again_monitor.history, strict=True)
+    )
+    assert whole_monitor.best == again_monitor.best
+
+
+def test_the_random_state_matters(tmp_path: Path) -> None:
+    """The witness of the test above: other random numbers give other scores."""
+    one, other = run(tmp_path / "a", 1)[0], run(tmp_path / "b", 2)[0]
+    assert any(not torch.equal(t, other.state_dict()[name]) for name, t in one.state_dict().items())
+
+
+def test_checkpoints_load_without_running_code(tmp_path: Path) -> None:
+    run(tmp_path, 1, stop=2)
+    checkpoint = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)
+    assert checkpoint["random_state"].dtype == torch.uint8
+    module = run(tmp_path, 5, resume=tmp_path / "epoch=1.ckpt", weights_only=True)[0]
+    assert module.rebasin.temperature == pytest.approx(0.1)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+def test_loading_outside_of_a_fit_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    run(tmp_path, 1, stop=1)
+    path, after = tmp_path / "epoch=0.ckpt", []
+    batches = DataLoader(list(loader()), batch_size=None)  # type: ignore[arg-type]
+    for checkpoint in (None, path):
+        module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy), points=3)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(8)
+            trainer(tmp_path).validate(module, batches, ckpt_path=checkpoint, verbose=False)
+            after.append(torch.get_rng_state())
+    assert torch.equal(after[0], after[1])
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_checkpoint_of_another_network_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    run(tmp_path, 1, stop=1)
+    module = RebasinModule(SinkhornRebasin(mlp(9), mlp(9), inputs("mlp")), MidpointLoss(F.cross_entropy))
+    kept = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"'reference.0.weight' of shape \(9, 5\).*\(8, 5\)"):
+        trainer(tmp_path).fit(module, loader(), ckpt_path=tmp_path / "epoch=0.ckpt")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in module.state_dict().items())
