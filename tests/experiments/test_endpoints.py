@@ -53,6 +53,8 @@ def test_augmentation_shifts_and_flips_whole_images() -> None:
         output = endpoints._augmented(images).flatten(1)
     assert all((row == allowed).all(1).any() for row in output)
     assert len(torch.unique(output, dim=0)) > 30
+    unflipped = sum(bool((row == allowed[: len(windows)]).all(1).any()) for row in output)
+    assert 16 < unflipped < 48
 
 
 def test_second_call_reads_the_first_ones_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

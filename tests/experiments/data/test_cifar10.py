@@ -34,7 +34,9 @@ def _packed(root: Path, count: int = 4) -> np.ndarray:
     decoded, files = [], []
     for grey in np.linspace(20, 230, count, dtype=np.uint8):
         file = io.BytesIO()
-        Image.fromarray(np.full((32, 32, 3), [grey, 255 - grey, 7], np.uint8)).save(file, "JPEG", quality=95)
+        picture = np.full((32, 32, 3), [grey, 255 - grey, 7], np.uint8)
+        picture[8:, :4] = 0
+        Image.fromarray(picture).save(file, "JPEG", quality=95)
         files.append(file.getvalue())
         decoded.append(np.asarray(Image.open(file)))
     shared = next(i for i in range(len(files[0])) if len({file[i] for file in files}) > 1)

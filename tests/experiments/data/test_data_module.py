@@ -13,6 +13,11 @@ def _images(module: InMemoryDataModule, part: str) -> torch.Tensor:
     return torch.cat([images for images, _ in getattr(module, f"{part}_dataloader")()])
 
 
+def _order(module: InMemoryDataModule) -> torch.Tensor:
+    own = DATA.train_images[module.train_indices].flatten(1)
+    return torch.cdist(_images(module, "train").flatten(1), own).argmin(1)
+
+
 def test_validation_is_held_out_and_every_image_comes_once() -> None:
     module = InMemoryDataModule(DATA, batch_size=16, seed=3, validation_fraction=0.2)
     train, validation = _images(module, "train"), _images(module, "val")
@@ -31,6 +36,8 @@ def test_seed_decides_the_split_and_the_order() -> None:
     first, same, other = (InMemoryDataModule(DATA, batch_size=16, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(_images(first, "train"), _images(same, "train"))
     assert not torch.equal(_images(first, "train"), _images(other, "train"))
+    # the order in which each visits its own training images, not the images themselves
+    assert not torch.equal(_order(first), _order(other))
     loader = same.train_dataloader()
     epochs = [torch.cat([labels for _, labels in loader]) for _ in range(2)]
     assert not torch.equal(*epochs)

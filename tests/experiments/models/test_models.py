@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from experiments.models import COST_NETWORKS, MODELS, build_model
-from experiments.models.resnet import PadShortcut
+from experiments.models.resnet import Block, PadShortcut
 
 
 def _count(model: nn.Module) -> int:
@@ -84,6 +84,14 @@ def test_shortcut_a_thins_pixels_and_pads_channels() -> None:
     output = PadShortcut(added=2, stride=2)(images)
     assert torch.equal(output[:, 1:3], images[:, :, ::2, ::2])
     assert not output[:, [0, 3]].any()
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_block_without_its_convolutions_passes_its_input_on(bottleneck: bool) -> None:
+    block = Block(8, 2 if bottleneck else 8, 1, bottleneck, "B", "batch").eval()
+    nn.init.zeros_(block.get_parameter(f"bn{3 if bottleneck else 2}.weight"))
+    images = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(block(images), images.relu())
 
 
 def test_layer_norm_treats_each_image_alone() -> None:
