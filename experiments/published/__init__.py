@@ -6,12 +6,12 @@ implicit Sinkhorn differentiation" (CVPR 2023); PyPI `sinkhorn-rebasin` 0.0.2, i
 Make its environment once, in the root of the checkout:
 
     python -m venv .venv-published
-    .venv-published/bin/pip install torch==2.13.0 numpy==2.4.6 scipy==1.17.1 matplotlib==3.11.2 tqdm==4.70.1
+    .venv-published/bin/pip install torch==2.13.0 numpy==2.4.6 scipy==1.17.1
     .venv-published/bin/pip install torchviz==0.0.3 safetensors==0.8.0
     .venv-published/bin/pip install --no-deps sinkhorn-rebasin==0.0.2
     export PUBLISHED_PYTHON=.venv-published/bin/python
 
-(`--no-deps` leaves out torchvision, which the package asks for and never imports.)
+(`--no-deps` leaves out torchvision, matplotlib and tqdm, which the package asks for and never imports.)
 
 `client` runs in this project's environment: it starts `worker` with the other Python and talks to it in lines of
 JSON, tensors passing through safetensors files in a temporary folder. `worker`, `midpoint`, `planted` and
