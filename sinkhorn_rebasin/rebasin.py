@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.symmetry.discovery import untouched_randomness
 from sinkhorn_rebasin.symmetry.verification import relative_change
+
+LARGEST_BATCHED_GROUP = 128
 
 
 class SinkhornRebasin(nn.Module):
@@ -118,6 +121,7 @@ class SinkhornRebasin(nn.Module):
         self.scalings = nn.Module()
         for name, value in scores.items():
             self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
+        self._batches = _batches(self.spec)
         self.register_load_state_dict_pre_hook(_check_checkpoint)
         self.train()
 
@@ -132,16 +136,26 @@ class SinkhornRebasin(nn.Module):
     def soft_assignments(self) -> dict[str, SinkhornResult]:
         """Per group, the Sinkhorn result at the current temperature, with its diagnosis."""
         results = {}
-        for name, scores in self.scores.items():
-            results[name] = sinkhorn(
-                scores,
+        for names in self._batches:
+            result = sinkhorn(
+                _stacked([self.scores[name] for name in names], axes=2),
                 float(self.temperature),
                 tolerance=self.tolerance,
                 max_iterations=self.max_iterations,
-                initial_scaling=getattr(self.scalings, name),
+                initial_scaling=_stacked([getattr(self.scalings, name) for name in names], axes=1),
             )
-            if self.training:
-                getattr(self.scalings, name).copy_(results[name].column_scaling)
+            start = 0
+            for name in names:
+                shape = self.scores[name].shape
+                part = slice(start, start := start + self.spec[name].blocks)
+                results[name] = replace(
+                    result,
+                    matrix=result.matrix[part].reshape(shape),
+                    marginal_error=result.marginal_error[part].reshape(shape[:-2]),
+                    column_scaling=result.column_scaling[part].reshape(shape[:-1]),
+                )
+                if self.training:
+                    getattr(self.scalings, name).copy_(results[name].column_scaling)
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
@@ -214,6 +228,20 @@ class SinkhornRebasin(nn.Module):
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
         more = f", … {len(self.spec.groups)} groups" if len(self.spec.groups) > 4 else ""
         return f"{groups}{more}; temperature={float(self.temperature):g}"
+
+
+def _batches(spec: PermutationSpec) -> list[list[str]]:
+    """Groups whose Sinkhorn iterations run as one: small ones of equal size, of which the calls would cost most."""
+    batches: dict[int | str, list[str]] = {}
+    for group in spec.groups:
+        key = group.size if group.size <= LARGEST_BATCHED_GROUP else group.name
+        batches.setdefault(key, []).append(group.name)
+    return list(batches.values())
+
+
+def _stacked(tensors: list[Tensor], axes: int) -> Tensor:
+    """Tensors with the same last axes as one batch of them."""
+    return torch.cat([tensor.reshape(-1, *tensor.shape[tensor.dim() - axes :]) for tensor in tensors])
 
 
 def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:

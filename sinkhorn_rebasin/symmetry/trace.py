@@ -41,6 +41,11 @@ class Tape(TorchDispatchMode):
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled in here, and telling the compiler so would import it: 800 modules, 100 MB.
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
