@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -82,7 +82,8 @@ class PublishedWorker:
 
     def close(self) -> None:
         """End the process, by ending its input."""
-        self._resources.close()
+        with suppress(BrokenPipeError):  # a process that is already gone leaves its last request unread
+            self._resources.close()
 
     def __enter__(self) -> PublishedWorker:
         return self
