@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def weight_matching(
         improved = False
         for index in torch.randperm(len(spec.groups), generator=generator).tolist():
             improved |= _assign(first, second, spec, spec.groups[index], permutations)
-        objective.append(_objective(first, second, spec, permutations))
+        objective.append(_objective(first, second, spec, permutations, spec.shapes))
         converged = not improved
     return Alignment(permutations, spec, tuple(objective), converged)
 
@@ -74,8 +75,7 @@ def _assign(
     reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
 ) -> bool:
     """Replace a group's permutation by the best one while the others are held; False when nothing is gained."""
-    others = {**permutations, group.name: identity_permutations(spec)[group.name]}
-    similarity = unit_similarity(reference, target, spec, group, others)
+    similarity = unit_similarity(reference, target, spec, group, permutations)
     origin = block_movement(spec, permutations, group)
     current = permutations[group.name].reshape(group.blocks, group.size)[origin]
     best = hard_assignment(similarity)
@@ -84,7 +84,15 @@ def _assign(
         return False
     found = torch.empty_like(best)
     found[origin] = best
-    permutations[group.name] = found.reshape(group.shape)
+    proposal = {**permutations, group.name: found.reshape(group.shape)}
+    tensors = [slot.tensor for slot in spec.slots_of(group.name)]
+    if len(set(tensors)) < len(tensors):
+        # The group stands on two axes of one tensor: the product is quadratic and the gain only its slope.
+        before = _objective(reference, target, spec, permutations, tensors)
+        after = _objective(reference, target, spec, proposal, tensors)
+        if not after - before > 1e-9 * float(similarity.abs().sum()):
+            return False
+    permutations[group.name] = proposal[group.name]
     return True
 
 
@@ -93,13 +101,14 @@ def unit_similarity(
 ) -> Tensor:
     """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
 
-    The target is read with ``permutations`` applied, which should hold the identity for the group itself.
+    Each slot is read from the target with ``permutations`` applied to every other slot.
     """
     total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
     for slot in spec.slots_of(group.name):
         if slot.tensor in spec.buffers:
             continue
-        moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), permutations)
+        others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
+        moved = permute_tensor(target[slot.tensor], others, permutations)
         ours, theirs = units_of(reference[slot.tensor], slot), units_of(moved, slot)
         total += torch.bmm(ours, theirs.mT).double().cpu()
     return total
@@ -120,11 +129,14 @@ def _value(similarity: Tensor, indices: Tensor) -> Tensor:
 
 
 def _objective(
-    reference: State, target: State, spec: PermutationSpec, permutations: dict[str, Tensor]
+    reference: State,
+    target: State,
+    spec: PermutationSpec,
+    permutations: dict[str, Tensor],
+    names: Iterable[str],
 ) -> float:
     total = 0.0
-    for name in spec.shapes:
-        if name not in spec.buffers:
-            moved = permute_tensor(target[name], spec.slots_on(name), permutations)
-            total += float((reference[name].double() * moved.double()).sum())
+    for name in sorted(set(names) - spec.buffers):
+        moved = permute_tensor(target[name], spec.slots_on(name), permutations)
+        total += float((reference[name].double() * moved.double()).sum())
     return total

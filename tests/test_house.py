@@ -1,0 +1,180 @@
+"""Rules of the house that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sinkhorn_rebasin"
+NAME = "sinkhorn_rebasin"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A file may import from files of lower layers and from its own; two folders on one layer do not know each other.
+LAYERS = [
+    ["errors", "_typing"],
+    ["networks"],
+    ["assignment", "permutations"],
+    ["symmetry"],
+    ["connectivity"],
+    ["activations"],
+    ["losses"],
+    ["metrics"],
+    ["matching.base", "matching.weight_matching", "matching.initialisation"],
+    ["rebasin"],
+    ["matching"],
+    ["merging"],
+    ["training"],
+    ["plots"],
+]
+# These know nothing of networks.
+ALONE = ("assignment", "permutations")
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "util", "helper", "misc"}
+LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+
+
+def module_name(file: Path) -> str:
+    """Dotted name inside the package, without its own name."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def layer_of(module: str) -> tuple[int, str] | None:
+    """Number and name of the layer of a module; the most specific entry counts."""
+    found = [
+        (number, name)
+        for number, names in enumerate(LAYERS)
+        for name in names
+        if module == name or module.startswith(name + ".")
+    ]
+    return max(found, key=lambda item: len(item[1]), default=None)
+
+
+def imports_of(file: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, and where; imports for type checking are left out."""
+    tree = ast.parse(file.read_text())
+    only_types = {
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.dump(test.test)
+        for statement in test.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in only_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}:{node.lineno} imports relatively"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield (full if is_module(full) else str(node.module)), node.lineno
+
+
+def is_module(dotted: str) -> bool:
+    """Whether a dotted name is a file or folder of this package."""
+    path = ROOT.joinpath(*dotted.split("."))
+    return dotted.startswith(NAME) and (path.with_suffix(".py").exists() or path.is_dir())
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_imports_go_one_way(file: Path) -> None:
+    module = module_name(file)
+    own = layer_of(module)
+    if not module or module == "matching":
+        return  # What a folder offers may come from all of its files.
+    assert own is not None, f"{module} has no layer: add it to LAYERS"
+    for imported, line in imports_of(file):
+        if not imported.startswith(NAME + "."):
+            continue
+        other = layer_of(imported.removeprefix(NAME + "."))
+        assert other is not None, f"{file}:{line} imports {imported}, which has no layer"
+        sibling = own[1].split(".")[0] == other[1].split(".")[0] and own[0] == other[0]
+        assert other[0] < own[0] or sibling, f"{file}:{line}: {module} must not import {imported}"
+        if own[1] in ALONE and not sibling:
+            assert other[0] == 0, f"{file}:{line}: {module} must import only errors and types, not {imported}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_only_training_imports_lightning(file: Path) -> None:
+    roots = {imported.split(".")[0] for imported, _ in imports_of(file)}
+    if not module_name(file).startswith("training"):
+        assert not roots & {"lightning", "pytorch_lightning"}
+    assert not roots & {"tests", "experiments"}
+
+
+def test_importing_the_package_is_light() -> None:
+    program = (
+        "import sys, sinkhorn_rebasin\n"
+        "print([name for name in ('lightning', 'matplotlib', 'ot') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_no_drawer_for_everything(file: Path) -> None:
+    assert not FORBIDDEN_NAMES & set(file.relative_to(PACKAGE).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_the_package_prints_nothing(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"{file}:{node.lineno}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_name)
+def test_files_and_functions_are_short(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
+            assert length <= LONGEST_FUNCTION, f"{file}:{node.lineno} {node.name} has {length} lines"
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function's docstring, which do not count."""
+    if ast.get_docstring(node) is None:
+        return 0
+    return node.body[0].end_lineno - node.body[0].lineno + 1
+
+
+@pytest.mark.parametrize(
+    "command", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]], ids=" ".join
+)
+def test_linters_and_types_pass(command: list[str]) -> None:
+    if importlib.util.find_spec(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed; it comes with the extra 'test'")
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rules_can_be_broken(tmp_path: Path) -> None:
+    assert layer_of("matching.weight_matching") == (8, "matching.weight_matching")
+    assert layer_of("matching.simulated_annealing") == (10, "matching")
+    assert layer_of("symmetry.rules.pooling") == (3, "symmetry")
+    assert layer_of("nowhere") is None
+    file = tmp_path / "one.py"
+    file.write_text(
+        "from sinkhorn_rebasin import errors\nimport lightning.pytorch as pl\n"
+        "if TYPE_CHECKING:\n    import matplotlib\ndef f():\n"
+        "    from sinkhorn_rebasin.symmetry.rules import find_rule\n"
+    )
+    assert list(imports_of(file)) == [
+        ("sinkhorn_rebasin.errors", 1),
+        ("lightning.pytorch", 2),
+        ("sinkhorn_rebasin.symmetry.rules", 6),
+    ]
