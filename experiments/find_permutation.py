@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out,
         experiment="find_permutation",
         config={**config, "settings": {name: asdict(PROBLEMS[name]) for name in options.problems}},
-        metrics={"rows": rows, "table": summarise(rows)},
+        metrics={"rows": rows, "table": summarise(rows), "readme": readable(summarise(rows))},
         seeds=list(range(options.seeds)),
     )
 
@@ -239,23 +239,32 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The table as it is printed and shown in the README."""
+    shown = []
+    for entry in table:
+        cells = {
+            "problem": entry["problem"],
+            "method": entry["method"],
+            "recovered": f"{entry['recovered']} of {entry['seeds']}",
+            "iterations (median, range)": "",
+            "seconds (median, range)": "",
+        }
+        if entry["recovered"]:
+            low, high = entry["least_iteration"], entry["most_iteration"]
+            cells["iterations (median, range)"] = f"{entry['median_iteration']:g} ({low}-{high})"
+            low, high = entry["least_seconds"], entry["most_seconds"]
+            cells["seconds (median, range)"] = f"{entry['median_seconds']:.2f} ({low:.2f}-{high:.2f})"
+        shown.append(cells)
+    return shown
+
+
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """One line a problem and method."""
-    table = Table(title="planted permutation, data-free l2 loss")
-    for column in ("problem", "method", "recovered", "iterations (median, range)", "seconds (median, range)"):
-        table.add_column(column, no_wrap=True)
-    for entry in summarise(rows):
-        recovered = f"{entry['recovered']} of {entry['seeds']}"
-        if entry["median_iteration"] is None:
-            table.add_row(entry["problem"], entry["method"], recovered, "", "")
-            continue
-        table.add_row(
-            entry["problem"],
-            entry["method"],
-            recovered,
-            f"{entry['median_iteration']:g} ({entry['least_iteration']}-{entry['most_iteration']})",
-            f"{entry['median_seconds']:.2f} ({entry['least_seconds']:.2f}-{entry['most_seconds']:.2f})",
-        )
+    lines = readable(summarise(rows))
+    table = Table(*lines[0], title="planted permutation, data-free l2 loss")
+    for line in lines:
+        table.add_row(*line.values())
     console.print(table)
 
 

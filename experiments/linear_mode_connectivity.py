@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out,
         experiment="linear_mode_connectivity",
         config={key: str(value) if isinstance(value, Path) else value for key, value in config.items()},
-        metrics={"rows": rows, "table": summarise(rows)},
+        metrics={"rows": rows, "table": summarise(rows), "readme": readable(summarise(rows))},
         seeds=seeds,
     )
     console.print(f"Figures, networks and the receipt {path.name} are in {options.out}")
@@ -181,6 +181,21 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         entry["relative_change"] = max(row["relative_change"] for row in chosen)
         table.append(entry)
     return table
+
+
+def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table as the README shows it: mean ± standard deviation over pairs."""
+    shown = {"test barrier": "test_barrier", "test AUC": "test_auc", "midpoint accuracy": "midpoint_accuracy"}
+    return [
+        {
+            "width": entry["width"],
+            "method": entry["method"],
+            **{title: f"{entry[key]:.3f} ± {entry[f'{key}_sd']:.3f}" for title, key in shown.items()},
+            "change of the function": f"{entry['relative_change']:.0e}",
+            "seconds": f"{entry['seconds']:.1f}",
+        }
+        for entry in table
+    ]
 
 
 def print_table(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
