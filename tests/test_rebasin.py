@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +270,18 @@ class TestTrainingMode:
         assert gaps[-1] < 1e-6
         assert gaps == sorted(gaps, reverse=True)
 
+    def test_iterations_start_where_the_last_one_of_training_ended(self) -> None:
+        _, _, rebasin = built(tolerance=1e-6)
+        kept = {name: tensor.clone() for name, tensor in rebasin.state_dict().items()}
+        rebasin.eval()
+        cold = rebasin.soft_assignments()
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in rebasin.state_dict().items())
+        rebasin.train()
+        rebasin.soft_assignments()
+        warm = rebasin.soft_assignments()
+        assert all(warm[name].iterations < cold[name].iterations for name in warm)
+        assert all(result.converged for result in warm.values())
+
     def test_soft_permutations_are_doubly_stochastic(self) -> None:
         _, _, rebasin = built("grouped")
         for group, matrix in rebasin.soft_permutations().items():
@@ -470,7 +484,12 @@ class TestSavingAndCopying:
         )
         x = torch.randn(6, 2, 3)
         rebasin = SinkhornRebasin(Recurrent(), target, x, spec=spec, init="identity", noise=1.0)
-        rebasin(x, at=0.5).sum().backward()
+        state = {name: tensor.clone().requires_grad_() * 1.0 for name, tensor in target.state_dict().items()}
+        used = weakref.ref(state["rnn.weight_hh_l0"])
+        rebasin.run(state, x)
+        del state
+        gc.collect()
+        assert used() is None
         other = copy.deepcopy(rebasin).eval()
         assert relative(other(x), target(x)) < 1e-5
         assert relative(other.to_model()(x), target(x)) < 1e-5

@@ -28,8 +28,9 @@ class RebasinModule(lightning.LightningModule):
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
-    A checkpoint also holds torch's random state, so that a run resumed at an epoch's end goes on with the same
-    shuffling and the same random positions as one that was never stopped.
+    A checkpoint also holds torch's global random state, so that a run resumed at an epoch's end goes on with the
+    same shuffling and the same random positions as one that was never stopped; generators of one's own, of a loss
+    or a sampler, are not in it.
 
     Args:
         rebasin: the module to train.
