@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 from sinkhorn_rebasin._typing import State
+
+PUBLISHED_IMAGES, PUBLISHED_BATCH, PUBLISHED_EPOCHS = 9000, 1000, 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,13 @@ def ours(pair: Pair, settings: Settings) -> Outcome:
     return Outcome(rebasin.rebased_state(hard=True), seconds, {"history": history})
 
 
+def ours_short(pair: Pair, settings: Settings) -> Outcome:
+    """Ours with the images, batches and number of steps of the published implementation's example."""
+    steps = len(range(0, PUBLISHED_IMAGES, PUBLISHED_BATCH)) * PUBLISHED_EPOCHS
+    short = replace(settings, steps=steps, batch_size=PUBLISHED_BATCH, evaluations=PUBLISHED_EPOCHS)
+    return ours(replace(pair, data=_published_data(pair)), short)
+
+
 def published(pair: Pair, settings: Settings) -> Outcome:
     """The published implementation's midpoint loss with the settings of its own example."""
     if settings.published_python is None:
@@ -105,9 +114,10 @@ def published(pair: Pair, settings: Settings) -> Outcome:
         pair.architecture,
         pair.reference.state_dict(),
         pair.target.state_dict(),
-        pair.data.train_images,
-        pair.data.train_labels,
+        _published_data(pair).train_images,
+        _published_data(pair).train_labels,
         seed=pair.seed,
+        threads=torch.get_num_threads(),
     )
     seconds = result["training_seconds"] + result["evaluation_seconds"]
     notes = {
@@ -122,8 +132,14 @@ METHODS: dict[str, Callable[[Pair, Settings], Outcome]] = {
     "naive": naive,
     "weight matching": matched,
     "published": published,
+    "ours, 180 steps": ours_short,
     "ours": ours,
 }
+
+
+def _published_data(pair: Pair) -> ImageData:
+    images, labels = pair.data.train_images[:PUBLISHED_IMAGES], pair.data.train_labels[:PUBLISHED_IMAGES]
+    return replace(pair.data, train_images=images, train_labels=labels)
 
 
 def _fit(rebasin: SinkhornRebasin, pair: Pair, settings: Settings) -> list[dict[str, float]]:

@@ -87,7 +87,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.epochs = options.epochs or {"digits": 60, "mnist": 5}[options.data]
     if options.methods is None:
-        options.methods = [m for m in METHODS if m != "published" or options.published_python]
+        options.methods = [
+            m for m in METHODS if m not in ("published", "ours, 180 steps") or options.published_python
+        ]
     if "published" in options.methods and options.published_python is None:
         parser.error(
             "the published method needs --published-python; experiments/published says how to make it"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments.memory import peak_memory
 from experiments.models import COST_NETWORKS
 from experiments.published import peer
 
@@ -24,14 +22,14 @@ def run(architecture: str, repeat: int = 3, parts: tuple[str, ...] = ("train", "
     for part in parts:
         times = [_milliseconds(steps[part]) for _ in range(repeat)]
         result |= {f"{part}_ms": statistics.median(times), f"{part}_ms_all": times}
-    return {**result, "peak_memory_mb": _peak_memory()}
+    return {**result, "peak_memory_mb": peak_memory()}
 
 
 @cache
 def _prepared(architecture: str) -> tuple[dict[str, Callable[[], None]], int, float]:
     torch.manual_seed(0)
     plan = COST_NETWORKS[architecture]
-    memory = _peak_memory()
+    memory = peak_memory()
     net = peer.rebasin_net(plan.build(), list(plan.input_shape))
     reference = plan.build().eval()
     criterion, optimizer = peer.peer_loss("l2", reference), peer.optimizer(net, lr=0.1)
@@ -55,13 +53,3 @@ def _milliseconds(step: Callable[[], None]) -> float:
     start = time.perf_counter()
     step()
     return (time.perf_counter() - start) * 1e3
-
-
-def _peak_memory() -> float:
-    """Peak resident memory of the process in MB (10⁶ bytes)."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # on Linux ru_maxrss also counts what the process that started this one held
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
