@@ -5,12 +5,12 @@
 PATH is the interpreter of an environment with `sinkhorn-rebasin==0.0.2`. Both operators run forward and backward on
 the same float32 scores: the published default (identity plus a tenth of Gaussian noise) and plain Gaussian noise.
 They take turns within one command. A turn is four runs: the first finds the caches as the other process left them
-("first" in the receipt), the other three find the operator's own data there ("repeated"); both are reported, for
-both operators. Times are processor time of the one thread, which other work on a shared machine lengthens less than the
-clock on the wall; wall time of the repeated runs stands beside it. The published operator makes 20 iterations; ours iterates to a marginal error of 1e-4 (1e-3 at
-τ = 0.1). Up to n = 256 both gradients are compared with the derivative at the converged fixed point in float64,
-found by plain iterations and the full linear system. Writes the receipt and the figure to
-experiments/results/sinkhorn_speed/.
+("first" in the receipt), the other three find the operator's own data there; both are reported, for both operators.
+Times are processor time of the one thread, which other work on a shared machine lengthens less than the clock on
+the wall; wall time of the repeated runs stands beside it. The published operator makes 20 iterations; ours iterates
+to a marginal error of 1e-4 (1e-3 at τ = 0.1). Up to n = 256 both gradients are compared with the derivative at the
+converged fixed point in float64, found by plain iterations and the full linear system. Writes the receipt and the
+figure to experiments/results/sinkhorn_speed/.
 """
 
 from __future__ import annotations
