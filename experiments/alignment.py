@@ -25,6 +25,7 @@ from sinkhorn_rebasin import (
     RebasinModule,
     SinkhornRebasin,
     TemperatureAnnealing,
+    WarmRestarts,
     discover_symmetry,
     geometric,
     weight_matching,
@@ -58,12 +59,13 @@ class Outcome:
 class Settings:
     """How the learned methods train; ``published_python`` is the environment of the published implementation."""
 
-    steps: int = 1200
+    steps: int = 2000
+    cycles: int = 5
     batch_size: int = 500
     learning_rate: float = 0.1
-    temperatures: tuple[float, float] = (1.0, 0.1)
+    temperatures: tuple[float, float] = (1.0, 0.3)
     monitor_images: int = 5000
-    evaluations: int = 12
+    evaluate_every: int = 50
     published_python: Path | None = None
 
 
@@ -101,7 +103,9 @@ def ours(pair: Pair, settings: Settings) -> Outcome:
 def ours_short(pair: Pair, settings: Settings) -> Outcome:
     """Ours with the images, batches and number of steps of the published implementation's example."""
     steps = len(range(0, PUBLISHED_IMAGES, PUBLISHED_BATCH)) * PUBLISHED_EPOCHS
-    short = replace(settings, steps=steps, batch_size=PUBLISHED_BATCH, evaluations=PUBLISHED_EPOCHS)
+    short = replace(
+        settings, steps=steps, cycles=1, batch_size=PUBLISHED_BATCH, evaluate_every=steps // PUBLISHED_EPOCHS
+    )
     return ours(replace(pair, data=_published_data(pair)), short)
 
 
@@ -149,13 +153,14 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, settings: Settings) -> list[dict[
     )
     held_out = module.validation_indices[: settings.monitor_images]
     monitor = BarrierMonitor(
-        [(pair.data.train_images[held_out], pair.data.train_labels[held_out])],
-        every=max(1, settings.steps // len(module.train_dataloader()) // settings.evaluations),
-        restore_best=True,
+        [(pair.data.train_images[held_out], pair.data.train_labels[held_out])], restore_best=True
     )
-    trainer = quiet_trainer(
-        settings.steps, [TemperatureAnnealing(geometric(*settings.temperatures)), monitor]
-    )
+    callbacks = [
+        TemperatureAnnealing(geometric(*settings.temperatures), cycles=settings.cycles),
+        monitor,
+        WarmRestarts(monitor, settings.cycles),
+    ]
+    trainer = quiet_trainer(settings.steps, settings.evaluate_every, callbacks)
     learner = RebasinModule(rebasin, RandomPointLoss(F.cross_entropy), lr=settings.learning_rate)
     trainer.fit(learner, module.train_dataloader())
     return [
@@ -164,13 +169,14 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, settings: Settings) -> list[dict[
     ]
 
 
-def quiet_trainer(steps: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    """A CPU Trainer with a progress bar and nothing else on the screen."""
+def quiet_trainer(steps: int, epoch: int, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    """A CPU Trainer with epochs of at most so many steps, a progress bar and nothing else on the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     return lightning.Trainer(
         max_steps=steps,
+        limit_train_batches=epoch,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="first seed; each pair takes two")
     parser.add_argument("--epochs", type=int, default=None, help="of the endpoints: 60 on digits, 5 on MNIST")
-    parser.add_argument("--steps", type=int, default=1200, help="of our alignment")
+    parser.add_argument("--steps", type=int, default=2000, help="of our alignment")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=None)
     parser.add_argument("--published-python", type=Path, default=None, help="see experiments/published")
     parser.add_argument("--threads", type=int, default=2)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         BarrierMonitor,
         RebasinModule,
         TemperatureAnnealing,
+        WarmRestarts,
         data_free_steps,
     )
 
@@ -66,7 +67,13 @@ _HOME = {
     ),
     "rebasin": ("SinkhornRebasin",),
     "symmetry": ("discover_symmetry", "verify_symmetry"),
-    "training": ("BarrierMonitor", "RebasinModule", "TemperatureAnnealing", "data_free_steps"),
+    "training": (
+        "BarrierMonitor",
+        "RebasinModule",
+        "TemperatureAnnealing",
+        "WarmRestarts",
+        "data_free_steps",
+    ),
 }
 _FOLDER = {name: folder for folder, names in _HOME.items() for name in names}
 
@@ -85,6 +92,7 @@ __all__ = [
     "SinkhornResult",
     "Slot",
     "TemperatureAnnealing",
+    "WarmRestarts",
     "WeightDistance",
     "constant",
     "cosine",

@@ -7,8 +7,6 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +16,15 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
-from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
+from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
-from sinkhorn_rebasin.symmetry.discovery import untouched_randomness
-from sinkhorn_rebasin.symmetry.verification import relative_change
 
 LARGEST_BATCHED_GROUP = 128
 
@@ -95,7 +93,7 @@ class SinkhornRebasin(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check_comparable(reference, target)
+        check_comparable(reference, target)
         self.spec = spec if spec is not None else _discovered(reference, example_inputs)
         self.spec.check_state(tensors_of(reference))
         if not self.spec.groups:
@@ -105,7 +103,7 @@ class SinkhornRebasin(nn.Module):
             )
         if check and example_inputs is not None:
             verify_symmetry(target, self.spec, example_inputs)
-            _check_same_function(reference, target, example_inputs)
+            check_same_function(reference, target, example_inputs)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._traits = traits_of(target)
@@ -122,7 +120,7 @@ class SinkhornRebasin(nn.Module):
         for name, value in scores.items():
             self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
         self._batches = _batches(self.spec)
-        self.register_load_state_dict_pre_hook(_check_checkpoint)
+        self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
 
     def reference_state(self) -> State:
@@ -209,7 +207,7 @@ class SinkhornRebasin(nn.Module):
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
         """The network's output at any state of this architecture, batch norm in this module's mode."""
-        with _modes(self.reference, batch_statistics=self.training):
+        with batch_statistics(self.reference, on=self.training):
             return run_at(self.reference, state, inputs)
 
     def path(self) -> LinearPath:
@@ -252,77 +250,10 @@ def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> Permutat
     return discover_symmetry(reference, example_inputs)
 
 
-def _check_comparable(reference: nn.Module, target: nn.Module) -> None:
-    first, second = tensors_of(reference), tensors_of(target)
-    check_same(first, second)
-    for name in first:
-        if first[name].dtype != second[name].dtype:
-            raise ArchitectureError(
-                f"Expected {name!r} of one type in both networks but got {first[name].dtype} and "
-                f"{second[name].dtype}; convert one of them with .to(...)."
-            )
-    ours, theirs = ({frozenset(names) for names in tied_names(net)} for net in (reference, target))
-    for names in ours ^ theirs:
-        holder = "first" if names in ours else "second"
-        raise ArchitectureError(
-            f"Expected both networks to tie the same tensors but only the {holder} ties {sorted(names)}."
-        )
-
-
-def _check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
-    """The reference with the target's weights must be the target: they may differ in nothing but weights."""
-    with torch.no_grad(), untouched_randomness():
-        expected = run_at(evaluation_copy(target), {}, example_inputs)
-        found = run_at(evaluation_copy(reference), tensors_of(target), example_inputs)
-    change = relative_change(expected, found)
-    if not change <= 1e-3:
-        raise ArchitectureError(
-            "Expected two networks that differ in their weights alone but with the target's weights the "
-            f"reference's output differs by {change:.1e} from the target's: is one of its layers or activations "
-            "another?"
-        )
-
-
 def _check_group_names(spec: PermutationSpec) -> None:
     for name in spec.names:
         if not name or "." in name or hasattr(nn.ParameterDict(), name):
             raise SpecError(
                 f"Expected group names that can name a parameter, without dots and no attribute of "
                 f"torch.nn.ParameterDict, but got {name!r}."
-            )
-
-
-@contextmanager
-def _modes(network: nn.Module, batch_statistics: bool) -> Iterator[None]:
-    """All of a network in eval mode but for batch norm, which is in training mode when asked."""
-    modes = [(module, module.training) for module in network.modules()]
-    for module, _ in modes:
-        module.training = batch_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-            if isinstance(module, nn.RNNBase):
-                # Recurrent layers remember the weights of their last run: with them, its whole graph.
-                module._init_flat_weights()
-
-
-def _check_checkpoint(
-    module: nn.Module, state: Mapping[str, Any], prefix: str, *_unused: Any, **_also_unused: Any
-) -> None:
-    """Before anything is loaded: the checkpoint must be of the same architecture."""
-    own = module.state_dict()
-    for name in [*own, *(key.removeprefix(prefix) for key in state if key.startswith(prefix))]:
-        if prefix + name not in state or name not in own:
-            have, lack = ("has", "does not") if name not in own else ("has no", "does")
-            raise CheckpointError(
-                f"Expected a checkpoint of this re-basin but it {have} {name!r}, which this one {lack} have: it "
-                f"was written for another network."
-            )
-        expected, found = own[name], state[prefix + name]
-        if isinstance(expected, Tensor) and getattr(found, "shape", None) != expected.shape:
-            raise CheckpointError(
-                f"Expected {name!r} of shape {tuple(expected.shape)} but the checkpoint holds "
-                f"{tuple(getattr(found, 'shape', ()))}: it was written for another network."
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -121,3 +122,26 @@ def _running_statistics(module: nn.Module) -> list[str]:
     return [
         f"{name}.{key}" if name else key for name, layer in layers for key in keys if key in layer._buffers
     ]
+
+
+@contextmanager
+def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
+    """All of a network in eval mode but for batch norm, which is in training mode when ``on``."""
+    modes = [(module, module.training) for module in network.modules()]
+    for module, _ in modes:
+        module.training = on and isinstance(module, nn.modules.batchnorm._BatchNorm)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+            if isinstance(module, nn.RNNBase):
+                # Recurrent layers remember the weights of their last run: with them, its whole graph.
+                module._init_flat_weights()
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Whatever is drawn inside leaves torch's global random state as it was."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouched_randomness
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
@@ -54,13 +54,6 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     return _spec(named, frozenset(buffers), tape, solution, slots)
-
-
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves torch's global random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
 
 
 @contextmanager

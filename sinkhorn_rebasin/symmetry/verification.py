@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.execution import run_at, untouched_randomness
 from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     identity_permutations,
     permute_state,
     random_permutations,
 )
-from sinkhorn_rebasin.symmetry.discovery import untouched_randomness
 
 
 def verify_symmetry(
@@ -70,25 +70,6 @@ def verify_symmetry(
     return worst
 
 
-def relative_change(before: Any, after: Any) -> float:
-    """Largest difference between two outputs over the largest value of the first; NaN counts as infinite."""
-    worst = 0.0
-    for one, other in zip(_tensors(before), _tensors(after), strict=True):
-        if one.numel() == 0:
-            continue
-        one, other = one.double(), other.double()
-        same = (one == other) | (one.isnan() & other.isnan())
-        difference = torch.where(same, 0.0, (one - other).abs()).max()
-        scale = one[one.isfinite()].abs().max() if bool(one.isfinite().any()) else one.new_ones(())
-        value = float(difference / scale.clamp_min(torch.finfo(torch.float64).tiny))
-        worst = max(worst, value if value == value else float("inf"))
-    return worst
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
 def _change(
     model: nn.Module,
     state: State,
@@ -97,7 +78,7 @@ def _change(
     inputs: ExampleInputs,
     before: Any,
 ) -> float:
-    return relative_change(before, run_at(model, permute_state(state, spec, permutations), inputs))
+    return largest_change(before, run_at(model, permute_state(state, spec, permutations), inputs))
 
 
 def _blame(
@@ -110,7 +91,7 @@ def _blame(
     change: float,
     tolerance: float,
 ) -> str:
-    if relative_change(before, run_at(model, state, inputs)) > tolerance:
+    if largest_change(before, run_at(model, state, inputs)) > tolerance:
         return (
             f"Expected a network that returns the same output for the same input but {type(model).__name__} "
             f"does not, even in eval mode: switch its randomness off."

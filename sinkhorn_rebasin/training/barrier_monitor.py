@@ -35,6 +35,7 @@ class BarrierMonitor(lightning.Callback):
 
     Attributes:
         history: one (step, evaluation) per evaluation of the current or last fit.
+        best_scores: per group, the scores at the evaluation with the lowest mean loss along the path.
     """
 
     def __init__(
@@ -55,12 +56,12 @@ class BarrierMonitor(lightning.Callback):
         self.restore_best = restore_best
         self.history: list[tuple[int, PathEvaluation]] = []
         self.best: float = float("inf")
-        self._best_scores: dict[str, Tensor] = {}
+        self.best_scores: dict[str, Tensor] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Forget earlier fits; what a checkpoint kept is loaded after this."""
         if stage == "fit":
-            self.history, self.best, self._best_scores = [], float("inf"), {}
+            self.history, self.best, self.best_scores = [], float("inf"), {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate where training starts."""
@@ -77,19 +78,19 @@ class BarrierMonitor(lightning.Callback):
         """Evaluate the last scores, unless that is done, and put the best ones back."""
         if not self.history or self.history[-1][0] != trainer.global_step:
             self._evaluate(trainer, pl_module)
-        if self.restore_best and self._best_scores:
+        if self.restore_best and self.best_scores:
             with torch.no_grad():
                 for name, scores in _rebasin_of(pl_module).rebasin.scores.items():
-                    scores.copy_(self._best_scores[name])
+                    scores.copy_(self.best_scores[name])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         history = [(step, evaluation.to_dict()) for step, evaluation in self.history]
-        return {"best": self.best, "best_scores": self._best_scores, "history": history}
+        return {"best": self.best, "best_scores": self.best_scores, "history": history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What a checkpoint kept."""
-        self.best, self._best_scores = state_dict["best"], state_dict["best_scores"]
+        self.best, self.best_scores = state_dict["best"], state_dict["best_scores"]
         self.history = [(step, PathEvaluation.from_dict(data)) for step, data in state_dict["history"]]
 
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
@@ -101,7 +102,7 @@ class BarrierMonitor(lightning.Callback):
         height = float(evaluation.losses.mean())
         if height < self.best:
             self.best = height
-            self._best_scores = {name: s.detach().clone() for name, s in rebasin.scores.items()}
+            self.best_scores = {name: s.detach().clone() for name, s in rebasin.scores.items()}
         return evaluation
 
 

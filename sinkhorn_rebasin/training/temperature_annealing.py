@@ -13,16 +13,17 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 
 class TemperatureAnnealing(lightning.Callback):
-    """Sets the temperature before every step to ``schedule(progress)``, progress running from 0 to 1.
+    """Sets the temperature before every step to ``schedule(progress)``, progress running from 0 to 1 in each cycle.
 
     The temperature is a function of the step alone, so a resumed run continues where it stopped.
 
     Args:
         schedule: progress to temperature, such as ``geometric(1.0, 0.1)``.
+        cycles: how often the schedule runs from its beginning to its end.
 
     Raises:
-        AssignmentError: when the run has no known end (neither ``max_steps`` nor ``max_epochs`` and a dataloader
-            with a length).
+        AssignmentError: when there is not at least one cycle, or when the run has no known end (neither
+            ``max_steps`` nor ``max_epochs`` and a dataloader with a length).
 
     Example:
         >>> from sinkhorn_rebasin.assignment import geometric
@@ -30,8 +31,11 @@ class TemperatureAnnealing(lightning.Callback):
         0.1
     """
 
-    def __init__(self, schedule: TemperatureSchedule) -> None:
+    def __init__(self, schedule: TemperatureSchedule, cycles: int = 1) -> None:
+        if cycles < 1:
+            raise AssignmentError(f"Expected at least one cycle but got {cycles}.")
         self.schedule = schedule
+        self.cycles = cycles
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
@@ -47,6 +51,7 @@ class TemperatureAnnealing(lightning.Callback):
                 "Expected a training run whose length is known but it has no end; give the Trainer max_steps, or "
                 "max_epochs and a dataloader with a length."
             )
-        progress = trainer.global_step / max(1, steps - 1)
+        length = steps / self.cycles
+        done = min(trainer.global_step % length / max(1.0, length - 1), 1.0)
         with torch.no_grad():
-            pl_module.rebasin.temperature.fill_(self.schedule(progress))
+            pl_module.rebasin.temperature.fill_(self.schedule(done))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.execution import evaluation_copy, move_to, run_at, split_batch
-from sinkhorn_rebasin.errors import DataError
 
 
 class Tied(nn.Module):

@@ -1,0 +1,44 @@
+"""Whether two networks are of one architecture: they may differ in nothing but the values of their weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouched_randomness
+from sinkhorn_rebasin.networks.outputs import largest_change
+
+
+def check_comparable(reference: nn.Module, target: nn.Module) -> None:
+    """Raise ArchitectureError unless names, shapes, types and ties of all tensors agree; the first is named."""
+    first, second = tensors_of(reference), tensors_of(target)
+    check_same(first, second)
+    for name in first:
+        if first[name].dtype != second[name].dtype:
+            raise ArchitectureError(
+                f"Expected {name!r} of one type in both networks but got {first[name].dtype} and "
+                f"{second[name].dtype}; convert one of them with .to(...)."
+            )
+    ours, theirs = ({frozenset(names) for names in tied_names(net)} for net in (reference, target))
+    for names in ours ^ theirs:
+        holder = "first" if names in ours else "second"
+        raise ArchitectureError(
+            f"Expected both networks to tie the same tensors but only the {holder} ties {sorted(names)}."
+        )
+
+
+def check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
+    """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
+    with torch.no_grad(), untouched_randomness():
+        expected = run_at(evaluation_copy(target), {}, example_inputs)
+        found = run_at(evaluation_copy(reference), tensors_of(target), example_inputs)
+    change = largest_change(expected, found)
+    if not change <= 1e-3:
+        raise ArchitectureError(
+            "Expected two networks that differ in their weights alone but with the target's weights the "
+            f"reference's output differs by {change:.1e} from the target's: is one of its layers or activations "
+            "another?"
+        )

@@ -1,0 +1,68 @@
+"""The callback that melts the best permutations and anneals them again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+
+from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.errors import RebasinError
+from sinkhorn_rebasin.permutations import permutation_matrix
+from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
+from sinkhorn_rebasin.training.rebasin_module import RebasinModule
+
+
+class WarmRestarts(lightning.Callback):
+    r"""Starts over from the best permutations found so far, a given number of times in one run.
+
+    At the beginning of every cycle but the first the scores become the permutation matrices of the monitor's
+    best scores plus normal noise, and the optimiser forgets its moments; with
+    ``TemperatureAnnealing(schedule, cycles=...)`` the temperature begins again too. Annealing ends in a local
+    optimum; what each cycle explores is the neighbourhood of the best one.
+
+    Args:
+        monitor: remembers the best scores; list it before this callback.
+        cycles: how many cycles a run has.
+        noise: standard deviation of the noise.
+
+    Raises:
+        RebasinError: when there is not at least one cycle, or the noise is negative.
+
+    Source: the idea of restarts, Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
+    (2017).
+    """
+
+    def __init__(self, monitor: BarrierMonitor, cycles: int, noise: float = 0.1) -> None:
+        if cycles < 1 or noise < 0:
+            raise RebasinError(f"Expected cycles >= 1 and noise >= 0 but got {cycles} and {noise}.")
+        self.monitor = monitor
+        self.cycles = cycles
+        self.noise = noise
+        self._restarted_at = 0
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start over when a cycle begins."""
+        step, steps = trainer.global_step, trainer.estimated_stepping_batches
+        begins = step * self.cycles // steps > (step - 1) * self.cycles // steps
+        if not begins or step in (0, self._restarted_at) or not isinstance(pl_module, RebasinModule):
+            return
+        self._restarted_at = step
+        with torch.no_grad():
+            for name, scores in pl_module.rebasin.scores.items():
+                best = hard_assignment(self.monitor.best_scores[name])
+                matrix = permutation_matrix(best, scores.dtype).to(scores.device)
+                scores.copy_(matrix + self.noise * torch.randn_like(matrix))
+        for optimizer in trainer.optimizers:
+            optimizer.state.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"restarted_at": self._restarted_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What a checkpoint kept."""
+        self._restarted_at = state_dict["restarted_at"]
