@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment, as_states
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
+from sinkhorn_rebasin.matching.nested_groups import children_of, propose_blocks
+from sinkhorn_rebasin.matching.similarity import unit_similarity
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
 
@@ -23,6 +24,7 @@ def weight_matching(
     *,
     generator: torch.Generator | None = None,
     max_passes: int = 100,
+    restarts: int = 1,
 ) -> Alignment:
     r"""Maximise the inner product of the reference's and the rebased target's parameters.
 
@@ -37,6 +39,8 @@ def weight_matching(
         reference, target: networks of one architecture, or their states; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         generator: draws the order of the groups; without it a fixed order of its own is used.
+        max_passes: most passes over all groups.
+        restarts: how many orders to try; the alignment with the largest inner product is returned.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
     O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
@@ -59,14 +63,21 @@ def weight_matching(
     """
     generator = generator or torch.Generator().manual_seed(0)
     first, second = as_states(reference, target, spec)
+    runs = [_descend(first, second, spec, generator, max_passes) for _ in range(max(1, restarts))]
+    return max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+
+
+def _descend(
+    reference: State, target: State, spec: PermutationSpec, generator: torch.Generator, max_passes: int
+) -> Alignment:
     permutations = identity_permutations(spec)
     objective: list[float] = []
     converged = not spec.groups
     while not converged and len(objective) < max_passes:
         improved = False
         for index in torch.randperm(len(spec.groups), generator=generator).tolist():
-            improved |= _assign(first, second, spec, spec.groups[index], permutations)
-        objective.append(_objective(first, second, spec, permutations, spec.shapes))
+            improved |= _assign(reference, target, spec, spec.groups[index], permutations)
+        objective.append(_objective(reference, target, spec, permutations, spec.shapes))
         converged = not improved
     return Alignment(permutations, spec, tuple(objective), converged)
 
@@ -75,6 +86,8 @@ def _assign(
     reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
 ) -> bool:
     """Replace a group's permutation by the best one while the others are held; False when nothing is gained."""
+    if group.parent is None and children_of(spec, group):
+        return _assign_blocks(reference, target, spec, group, permutations)
     similarity = unit_similarity(reference, target, spec, group, permutations)
     origin = block_movement(spec, permutations, group)
     current = permutations[group.name].reshape(group.blocks, group.size)[origin]
@@ -96,32 +109,19 @@ def _assign(
     return True
 
 
-def unit_similarity(
+def _assign_blocks(
     reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
-) -> Tensor:
-    """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
-
-    Each slot is read from the target with ``permutations`` applied to every other slot.
-    """
-    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
-    for slot in spec.slots_of(group.name):
-        if slot.tensor in spec.buffers:
-            continue
-        others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
-        moved = permute_tensor(target[slot.tensor], others, permutations)
-        ours, theirs = units_of(reference[slot.tensor], slot), units_of(moved, slot)
-        total += torch.bmm(ours, theirs.mT).double().cpu()
-    return total
-
-
-def units_of(tensor: Tensor, slot: Slot) -> Tensor:
-    """Everything each unit of a slot owns in a tensor, (blocks, size, elements)."""
-    layout = slot.layout
-    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
-    flat = front.reshape(math.prod(front.shape[: len(slot.axes)]), -1)
-    if not layout.is_whole_axis(len(flat)):
-        flat = flat[torch.from_numpy(layout.table()).reshape(-1).to(tensor.device)]
-    return flat.reshape(layout.blocks, layout.size, -1)
+) -> bool:
+    """Replace the permutation of whole blocks and those inside them when all in all they gain."""
+    proposal = propose_blocks(reference, target, spec, group, permutations)
+    groups = [group, *children_of(spec, group)]
+    tensors = {slot.tensor for one in groups for slot in spec.slots_of(one.name)}
+    before = _objective(reference, target, spec, permutations, tensors)
+    after = _objective(reference, target, spec, proposal, tensors)
+    if not after - before > 1e-9 * abs(after):
+        return False
+    permutations.update({one.name: proposal[one.name] for one in groups})
+    return True
 
 
 def _value(similarity: Tensor, indices: Tensor) -> Tensor:

@@ -161,11 +161,15 @@ class PermutationSpec:
 
     @cached_property
     def _slots_on(self) -> dict[str, tuple[Slot, ...]]:
-        order = {name: i for i, name in enumerate(self.names)}
         found: dict[str, list[Slot]] = {}
         for slot in self.slots:
             found.setdefault(slot.tensor, []).append(slot)
-        return {t: tuple(sorted(s, key=lambda slot: -order[slot.group])) for t, s in found.items()}
+        # What is applied first to a constant tensor needs one product less in the backward pass: the largest.
+        order = {group.name: (-self._depth(group), -group.size) for group in self.groups}
+        return {t: tuple(sorted(slots, key=lambda slot: order[slot.group])) for t, slots in found.items()}
+
+    def _depth(self, group: Group) -> int:
+        return 0 if group.parent is None else 1 + self._depth(self[group.parent])
 
     @property
     def coverage(self) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.join import joined
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, simplified
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 
@@ -17,28 +16,42 @@ _VALUES_PER_TENSOR = 1 << 40
 def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> Labels:
     """Labels of several tensors laid end to end along one axis.
 
-    Along the other axes their positions meet. Along this one each part keeps its own labels; when two parts hold
-    the same unit, a further factor says which part a position came from.
+    What all parts share along the other axes stays as it is; where they differ there, the new factor also covers
+    the axis, so that each part keeps its own units and nothing is tied. When two parts hold the same unit, a
+    further factor says which part a position came from.
     """
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    across = [Labels(_with_length(part.shape, axis, 1), tuple(part.off([axis]))) for part in parts]
-    others = joined(relations, across, _with_length(shape, axis, 1))
+    shared = [factor for factor in parts[0].off([axis]) if all(_has(part, factor) for part in parts)]
+    factors = [*shared]
+    own = [[f for f in part.off([axis]) if not any(_equal(f, s) for s in shared)] for part in parts]
+    for signature in dict.fromkeys(factor.axes for part in own for factor in part):
+        chosen = [next((f for f in part if f.axes == signature), None) for part in own]
+        factors.append(_laid(parts, chosen, tuple(sorted((axis, *signature))), axis))
     along = [_single(relations, part, axis) for part in parts]
     axes = tuple(sorted({axis}.union(*(factor.axes for factor in along if factor is not None))))
-    blocks = [
-        _block(part, factor, axes, i) for i, (part, factor) in enumerate(zip(parts, along, strict=True))
-    ]
-    place = axes.index(axis)
-    factors = [*others.factors, Factor(axes, np.concatenate(blocks, axis=place))]
-    if _share_units(blocks):
+    factors.append(_laid(parts, along, axes, axis))
+    if _share_units(parts):
         source = np.repeat(np.arange(len(parts)), [part.shape[axis] for part in parts])
         factors.append(Factor((axis,), -1 - source))
     return simplified(shape, factors)
 
 
-def _with_length(shape: Sequence[int], axis: int, length: int) -> tuple[int, ...]:
-    return (*shape[:axis], length, *shape[axis + 1 :])
+def _laid(
+    parts: Sequence[Labels], chosen: Sequence[Factor | None], axes: tuple[int, ...], axis: int
+) -> Factor:
+    blocks = [
+        _block(part, factor, axes, i) for i, (part, factor) in enumerate(zip(parts, chosen, strict=True))
+    ]
+    return Factor(axes, np.concatenate(blocks, axis=axes.index(axis)))
+
+
+def _equal(first: Factor, second: Factor) -> bool:
+    return first.axes == second.axes and np.array_equal(first.ids, second.ids)
+
+
+def _has(part: Labels, factor: Factor) -> bool:
+    return any(_equal(factor, other) for other in part.factors)
 
 
 def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
@@ -54,6 +67,6 @@ def _block(part: Labels, factor: Factor | None, axes: tuple[int, ...], index: in
     return np.where(ids < 0, ids + base, ids)
 
 
-def _share_units(blocks: Sequence[Ids]) -> bool:
-    units = [np.unique(block[block >= 0]) for block in blocks]
+def _share_units(parts: Sequence[Labels]) -> bool:
+    units = [part.units for part in parts]
     return len(np.unique(np.concatenate(units))) < sum(len(part) for part in units)

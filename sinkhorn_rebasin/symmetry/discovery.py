@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
@@ -65,7 +66,7 @@ def _plain_operations() -> Iterator[None]:
         with warnings.catch_warnings():
             # Setting oneDNN's flags warns of accelerators that are not there.
             warnings.simplefilter("ignore", UserWarning)
-            with torch.backends.mkldnn.flags(enabled=False):
+            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
                 yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -61,6 +61,11 @@ class Labels:
         ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
         return np.unique(ids[ids >= 0])
 
+    def same_as(self, other: Labels) -> bool:
+        """Whether two tensors carry the same factors."""
+        ours, theirs = ({factor.axes: factor.ids for factor in each.factors} for each in (self, other))
+        return ours.keys() == theirs.keys() and all(np.array_equal(ours[axes], theirs[axes]) for axes in ours)
+
     def renamed(self, shape: Sequence[int], new_axis: Sequence[int]) -> Labels:
         """Axis k becomes axis ``new_axis[k]``."""
         return Labels(tuple(shape), tuple(_reordered(f, [new_axis[a] for a in f.axes]) for f in self.factors))

@@ -14,9 +14,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.join import joined
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
@@ -35,6 +35,7 @@ class Tape(TorchDispatchMode):
         self.parameter_labels: dict[str, Labels] = {}
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
+        self._outdated = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
@@ -68,6 +69,10 @@ class Tape(TorchDispatchMode):
     def labels(self, tensor: Tensor) -> Labels:
         """Labels of a parameter, an intermediate tensor or a constant."""
         if self._is_overwritten(tensor):
+            return fixed_labels(tensor.shape)
+        for outdated, operation in self._outdated.get(tensor, ()):
+            self.fix(outdated, f"{operation} writes in place through another view")
+        if tensor in self._outdated:
             return fixed_labels(tensor.shape)
         if tensor in self._labels:
             return self._labels[tensor]
@@ -108,6 +113,23 @@ class Tape(TorchDispatchMode):
     def _is_overwritten(self, tensor: Tensor) -> bool:
         return bool(self._overwritten) and _storage_key(tensor) in self._overwritten
 
+    def _check_written(self, call: Call, result: Result) -> None:
+        """A write in place is understood where the tensor is known; other views of what changed are outdated.
+
+        Functionalisation takes away the writes of the network's own code; what is left is inside kernels.
+        """
+        for tensor in call.written:
+            labels = self._labels.get(tensor)
+            if labels is None or tensor is not call.outputs or not isinstance(result, Labels):
+                raise NotUnderstoodError("it writes in place to memory made inside the network")
+            key = _storage_key(tensor)
+            if labels.same_as(result):
+                continue
+            for other in list(self._labels):
+                if other is not tensor and _storage_key(other) == key and _overlap(tensor, other):
+                    before = (self._labels[other], call.name)
+                    self._outdated.setdefault(other, [before]).append((result, call.name))
+
     def _freeze_written(self, call: Call) -> None:
         """Memory that functionalisation left to be written in place: whatever lies in it stays fixed from here."""
         for tensor in call.written:
@@ -130,13 +152,12 @@ class Tape(TorchDispatchMode):
             return
         try:
             rule = find_rule(call.func)
-            if call.written:
-                raise NotUnderstoodError("it writes in place to memory made inside the network")
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")
-            if rule.__module__ != movement.__name__:
+            if rule.__module__ != movement.__name__ or call.written:
                 self._mark_partial(call, known)
             result = rule(self, call)
+            self._check_written(call, result)
         except NotUnderstoodError as error:
             for tensor in known:
                 self.fix(self.labels(tensor), f"{call.name}: {error}")
@@ -150,6 +171,19 @@ class Tape(TorchDispatchMode):
 
 def _storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two views of one memory share an element; large ones are taken to."""
+    if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
+        return True
+    return len(np.intersect1d(_offsets(first), _offsets(second))) > 0
+
+
+def _offsets(tensor: Tensor) -> Ids:
+    grid = np.ogrid[tuple(slice(length) for length in tensor.shape)]
+    steps = [index * stride for index, stride in zip(grid, tensor.stride(), strict=True)]
+    return np.asarray(tensor.storage_offset() + sum(steps, np.zeros((), dtype=np.int64))).ravel()
 
 
 def constant_labels(tensor: Tensor) -> Labels:

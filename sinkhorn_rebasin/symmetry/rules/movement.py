@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from sinkhorn_rebasin.symmetry.concatenation import concatenated
 from sinkhorn_rebasin.symmetry.labels import Labels
@@ -110,7 +109,17 @@ def _without(tape: Tape, labels: Labels, axis: int, call: Call) -> Labels:
     return labels.reshaped(shape)
 
 
-@rule("chunk", "split", "split_copy", "split_with_sizes", "split_with_sizes_copy", "tensor_split")
+@rule(
+    "chunk",
+    "split",
+    "split_copy",
+    "split_with_sizes",
+    "split_with_sizes_copy",
+    "tensor_split",
+    "unsafe_chunk",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+)
 def split(tape: Tape, call: Call) -> Result:
     """Consecutive parts of one axis."""
     labels = tape.labels(call["self"])
@@ -200,19 +209,6 @@ def constant_pad(tape: Tape, call: Call) -> Result:
 
 def _blank(labels: Labels, axis: int, length: int) -> Labels:
     return Labels((*labels.shape[:axis], length, *labels.shape[axis + 1 :]))
-
-
-@rule("index_select")
-def index_select(tape: Tape, call: Call) -> Result:
-    """Positions of one axis in an order given by a constant."""
-    labels = tape.labels(call["self"])
-    return labels.taken(axis_of(call["dim"], len(labels.shape)), _constant_index(tape, call["index"]))
-
-
-def _constant_index(tape: Tape, index: Tensor) -> Ids:
-    if tape.knows(index):
-        raise NotUnderstoodError("its index depends on the data")
-    return index.detach().cpu().numpy().astype(np.int64)
 
 
 @rule("slice_scatter")

@@ -89,8 +89,12 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def find_rule(func: Any) -> Rule | None:
-    """The rule of an operation: by name, or the pointwise rule by ATen's own tag, or None."""
-    named = _RULES.get(func.overloadpacket.__name__)
+    """The rule of an operation: by name, or the pointwise rule by ATen's own tag, or None.
+
+    An operation in place has the rule of the operation it is the in-place form of.
+    """
+    name = func.overloadpacket.__name__
+    named = _RULES.get(name) or _RULES.get(name.removesuffix("_"))
     if named is None and torch.Tag.pointwise in func.tags:
         return _RULES["pointwise"]
     return named

@@ -1,0 +1,40 @@
+"""How alike the units of two networks are: inner products of everything they own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.action import permute_tensor
+
+
+def unit_similarity(
+    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
+) -> Tensor:
+    """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
+
+    Each slot is read from the target with ``permutations`` applied to every other slot.
+    """
+    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
+    for slot in spec.slots_of(group.name):
+        if slot.tensor in spec.buffers:
+            continue
+        others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
+        moved = permute_tensor(target[slot.tensor], others, permutations)
+        ours, theirs = units_of(reference[slot.tensor], slot), units_of(moved, slot)
+        total += torch.bmm(ours, theirs.mT).double().cpu()
+    return total
+
+
+def units_of(tensor: Tensor, slot: Slot) -> Tensor:
+    """Everything each unit of a slot owns in a tensor, (blocks, size, elements)."""
+    layout = slot.layout
+    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
+    flat = front.reshape(math.prod(front.shape[: len(slot.axes)]), -1)
+    if not layout.is_whole_axis(len(flat)):
+        flat = flat[torch.from_numpy(layout.table()).reshape(-1).to(tensor.device)]
+    return flat.reshape(layout.blocks, layout.size, -1)

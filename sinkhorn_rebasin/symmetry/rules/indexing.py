@@ -1,0 +1,159 @@
+"""Looking up and writing positions by index: by constants as on the data, by data at the price of a fixed axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, simplified
+from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+def looked_up(tape: Tape, labels: Labels, axis: int, index: Tensor, name: str) -> Labels:
+    """Positions of one axis picked by an index tensor, whose axes take the place of that axis."""
+    shape = (*labels.shape[:axis], *index.shape, *labels.shape[axis + 1 :])
+    if not tape.knows(index):
+        picked = labels.taken(axis, index.detach().cpu().numpy().reshape(-1).astype(np.int64))
+        return picked.reshaped(shape)
+    flat = (*labels.shape[:axis], math.prod(index.shape), *labels.shape[axis + 1 :])
+    reason = f"{name} looks up its positions by data"
+    return with_positions_fixed(tape, labels, [axis], flat, reason).reshaped(shape)
+
+
+@rule("embedding")
+def embedding(tape: Tape, call: Call) -> Result:
+    """Rows of a table: the rows are fixed by what looks them up, the columns stay free."""
+    return looked_up(tape, tape.labels(call["weight"]), 0, call["indices"], call.name)
+
+
+@rule("index_select")
+def index_select(tape: Tape, call: Call) -> Result:
+    """Positions of one axis in an order given by an index."""
+    labels = tape.labels(call["self"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    return looked_up(tape, labels, axis, call["index"].reshape(-1), call.name)
+
+
+@rule("index", "_unsafe_index")
+def index(tape: Tape, call: Call) -> Result:
+    """Several axes indexed together by tensors that are broadcast against each other."""
+    labels = tape.labels(call["self"])
+    indices = list(call["indices"])
+    axes = [axis for axis, item in enumerate(indices) if item is not None]
+    items = [indices[axis] for axis in axes]
+    if any(
+        item.dtype.is_floating_point or str(item.dtype) in ("torch.bool", "torch.uint8") for item in items
+    ):
+        return _masked(tape, call, labels, axes, items)
+    lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
+    if any(tape.knows(item) for item in items):
+        return _indexed_by_data(tape, call, labels, axes, lead)
+    places = [np.broadcast_to(item.detach().cpu().numpy(), lead) for item in items]
+    return _picked(labels, axes, places, lead)
+
+
+def _picked(labels: Labels, axes: Sequence[int], places: Sequence[Ids], lead: tuple[int, ...]) -> Labels:
+    """Run the indexing on the label arrays."""
+    first, kept = _order(labels, axes, len(lead))
+    shape = _result_shape(labels, axes, lead)
+    factors = []
+    for factor in labels.factors:
+        touched = [axis for axis in axes if axis in factor.axes]
+        if not touched:
+            factors.append(Factor(tuple(kept[axis] for axis in factor.axes), factor.ids))
+            continue
+        rest = [axis for axis in factor.axes if axis not in axes]
+        moved = np.moveaxis(factor.ids, [factor.axes.index(a) for a in touched], range(len(touched)))
+        picked = moved[tuple(places[axes.index(axis)] for axis in touched)]
+        new_axes = [*range(first, first + len(lead)), *(kept[axis] for axis in rest)]
+        order = np.argsort(new_axes)
+        factors.append(Factor(tuple(sorted(new_axes)), picked.transpose(order)))
+    return simplified(shape, factors)
+
+
+def _order(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, dict[int, int]]:
+    """Where the index's axes go (together in place, or in front), and where the other axes go."""
+    adjacent = list(axes) == list(range(axes[0], axes[0] + len(axes)))
+    first = axes[0] if adjacent else 0
+    others = [axis for axis in range(len(labels.shape)) if axis not in axes]
+    return first, {axis: place if place < first else place + lead for place, axis in enumerate(others)}
+
+
+def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) -> tuple[int, ...]:
+    first, kept = _order(labels, axes, len(lead))
+    shape = [0] * (len(kept) + len(lead))
+    shape[first : first + len(lead)] = lead
+    for axis, place in kept.items():
+        shape[place] = labels.shape[axis]
+    return tuple(shape)
+
+
+def _indexed_by_data(
+    tape: Tape, call: Call, labels: Labels, axes: Sequence[int], lead: tuple[int, ...]
+) -> Labels:
+    for factor in labels.on(axes):
+        tape.relations.fix(factor.ids, f"{call.name} looks up its positions by data")
+    first, kept = _order(labels, axes, len(lead))
+    shape = _result_shape(labels, axes, lead)
+    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in labels.off(axes)]
+    fresh = [fixed_factor(first + place, length) for place, length in enumerate(lead) if length > 1]
+    return Labels(shape, (*factors, *fresh))
+
+
+def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]) -> Labels:
+    """A mask over some axes, which become one fixed axis of the positions it keeps."""
+    if len(items) != 1:
+        raise NotUnderstoodError("it mixes masks with other indices")
+    masked = list(range(axes[0], axes[0] + items[0].dim()))
+    return _indexed_by_data(tape, call, labels, masked, (call.output.shape[axes[0]],))
+
+
+@rule("gather")
+def gather(tape: Tape, call: Call) -> Result:
+    """One axis looked up with an index for every position of the others, whose labels meet the index's."""
+    labels, axis = tape.labels(call["self"]), axis_of(call["dim"], call["self"].dim())
+    if tuple(n for a, n in enumerate(labels.shape) if a != axis) != tuple(
+        n for a, n in enumerate(call["index"].shape) if a != axis
+    ):
+        raise NotUnderstoodError("its index is smaller than the tensor")
+    reason = f"{call.name} looks up its positions by data"
+    shape = tuple(call.output.shape)
+    fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
+    return tape.join([fixed, tape.labels(call["index"])], shape)
+
+
+@rule("index_add", "index_copy", "index_put", "_unsafe_index_put")
+def index_write(tape: Tape, call: Call) -> Result:
+    """Positions of leading axes overwritten or added to; the axes behind them meet the written values'."""
+    labels = tape.labels(call["self"])
+    if call.get("dim") is not None:
+        axes, source, count = [axis_of(call["dim"], len(labels.shape))], call["source"], 1
+    else:
+        indices = [item for item in call["indices"] if item is not None]
+        if len(indices) != len(call["indices"]):
+            raise NotUnderstoodError("it indexes other than the leading axes")
+        masks = [item.dim() for item in indices if str(item.dtype) == "torch.bool"]
+        axes = list(range(sum(masks) + len(indices) - len(masks)))
+        source = call["values"]
+        count = 1 if masks else np.broadcast_shapes(*(tuple(item.shape) for item in indices)).__len__()
+    reason = f"{call.name} writes to positions by index"
+    fixed = with_positions_fixed(tape, labels, axes, labels.shape, reason)
+    values = tape.labels(source)
+    behind = values.shape[count:] if source.dim() else ()
+    written = with_positions_fixed(
+        tape, values, range(min(count, source.dim())), [*[1] * min(count, source.dim()), *behind], reason
+    )
+    if call.get("dim") is not None:
+        shape = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
+        moved = with_positions_fixed(tape, values, axes, shape, reason)
+        return tape.join([fixed, moved], labels.shape)
+    return tape.join([fixed, written.reshaped(behind or (1,))], labels.shape)

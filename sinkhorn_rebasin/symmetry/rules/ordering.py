@@ -1,0 +1,57 @@
+"""Operations that depend on the order of one axis: it is fixed, the other axes keep their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule(
+    "argmax",
+    "argmin",
+    "argsort",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
+    "diff",
+    "kthvalue",
+    "logcumsumexp",
+    "max",
+    "median",
+    "min",
+    "mode",
+    "sort",
+    "topk",
+)
+def ordered(tape: Tape, call: Call) -> Result:
+    """Running sums, sorting, and the places of extrema along one axis."""
+    tensor = call.tensors[0]
+    if len(call.tensors) > 1:
+        raise NotUnderstoodError("it compares several tensors")
+    labels = tape.labels(tensor)
+    if call.get("dim") is None:
+        tape.fix(labels, f"{call.name} reads the order of all axes")
+        return [Labels(tuple(output.shape)) for output in _outputs(call)]
+    axis = axis_of(call["dim"], tensor.dim())
+    reason = f"{call.name} depends on the order of its axis"
+    results = []
+    for output in _outputs(call):
+        kept = output.dim() == tensor.dim()
+        length = output.shape[axis] if kept else 1
+        shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
+        fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
+        results.append(fixed if kept else fixed.reshaped(tuple(output.shape)))
+    return results
+
+
+def _outputs(call: Call) -> list[Tensor]:
+    return list(call.outputs) if isinstance(call.outputs, list | tuple) else [call.outputs]
