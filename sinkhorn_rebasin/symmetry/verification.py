@@ -21,6 +21,7 @@ from sinkhorn_rebasin.permutations import (
     permute_state,
     random_permutations,
 )
+from sinkhorn_rebasin.symmetry.precision import DoublePrecision
 
 
 def verify_symmetry(
@@ -56,7 +57,7 @@ def verify_symmetry(
     wide = copy.deepcopy(model).double().eval()
     state = _displaced(named_tensors(wide), spec, generator)
     worst = 0.0
-    with torch.no_grad(), untouched_randomness():
+    with torch.no_grad(), untouched_randomness(), DoublePrecision():
         for _ in range(trials):
             inputs = _random_inputs(example_inputs, generator)
             permutations = random_permutations(spec, generator=generator)

@@ -1,0 +1,1 @@
+"""Is discovery sound on the networks people have? Run as ``python -m experiments.zoo``."""
