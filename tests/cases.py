@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.zoo import convolution, linear, wiring
+from tests.zoo import convolution, linear, sequence, wiring
 from tests.zoo.case import Case, found_slots, noise, randomise, slots
 
-CASES: list[Case] = [*linear.CASES, *convolution.CASES, *wiring.CASES]
+CASES: list[Case] = [*linear.CASES, *convolution.CASES, *sequence.CASES, *wiring.CASES]
 
 __all__ = ["CASES", "Case", "case", "found_slots", "noise", "randomise", "slots"]
 

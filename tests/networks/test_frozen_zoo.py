@@ -9,7 +9,7 @@ from torch import nn
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, named_tensors, thawed_copy, traits_of
 from tests.cases import CASES, Case, case, randomise
-from tests.symmetry.witness import outputs_of
+from tests.symmetry.witness import outputs_of, widened
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -17,14 +17,16 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 @every_case
 def test_a_frozen_copy_is_the_same_function_without_parameters(case: Case) -> None:
     torch.manual_seed(0)
-    model, inputs = randomise(case.make()).eval(), case.make_inputs()
+    model, inputs = randomise(case.make()).double().eval(), widened(case.make_inputs())
     frozen = frozen_copy(model)
     assert not list(frozen.parameters())
     assert set(frozen.state_dict()) == set(model.state_dict())
     torch.manual_seed(1)
     expected = outputs_of(model.eval(), inputs)
     torch.manual_seed(1)
-    assert all(torch.equal(a, b) for a, b in zip(outputs_of(frozen, inputs), expected, strict=True))
+    # Recurrent and attention layers choose another kernel where no gradient is asked for.
+    for found, wanted in zip(outputs_of(frozen, inputs), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 @every_case
