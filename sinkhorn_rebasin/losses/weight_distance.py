@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import LossError
@@ -53,11 +54,9 @@ class WeightDistance:
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
             angles = [1 - torch.cosine_similarity(a, b, dim=0) for a, b in directed]
             return torch.stack(angles).mean()
-        total = sum((self._total(a - b) for a, b in pairs), torch.zeros((), dtype=pairs[0][0].dtype))
+        distance = F.mse_loss if self.kind == "l2" else F.l1_loss
+        total = torch.stack([distance(a, b, reduction="sum") for a, b in pairs]).sum()
         return total / sum(a.numel() for a, _ in pairs)
-
-    def _total(self, difference: Tensor) -> Tensor:
-        return difference.square().sum() if self.kind == "l2" else difference.abs().sum()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kind!r})"
