@@ -13,6 +13,8 @@ from sinkhorn_rebasin.symmetry.labels import Factor, Labels
 from sinkhorn_rebasin.symmetry.relations import Ids
 from sinkhorn_rebasin.symmetry.solution import Solution
 
+_MOST_PLACES = 1 << 24
+
 
 @dataclass(frozen=True)
 class FoundSlot:
@@ -41,7 +43,9 @@ def find_slots(solution: Solution, parameter_labels: Mapping[str, Labels]) -> li
 def _groups_on(solution: Solution, labels: Labels) -> list[int]:
     """Groups, with their ancestors, that have units on a tensor."""
     found: set[int] = set()
-    for group in np.unique(solution.group[labels.units]):
+    pairs = solution.pair[labels.units]
+    units = np.concatenate([labels.units, pairs[pairs >= 0]])
+    for group in np.unique(solution.group[units]):
         while group >= 0:
             found.add(int(group))
             group = solution.groups[group].parent
@@ -62,7 +66,31 @@ def _clusters(solution: Solution, labels: Labels, group: int) -> list[list[Facto
 
 
 def _membership(solution: Solution, ids: Ids, group: int) -> tuple[Ids, Ids]:
-    """Unit of a group at every position (-1: none), and the place inside that unit that nested groups give."""
+    """Unit of a group at every position (-1: none), and the place inside that unit that other groups give."""
+    unit, inside = _own_membership(solution, ids, group)
+    pair = np.where(ids[..., None] >= 0, solution.pair[ids], -1)
+    paired = pair[..., 0] >= 0
+    if not paired.any():
+        return unit, inside
+    (left, left_inside), (right, right_inside) = (
+        _own_membership(solution, pair[..., side], group) for side in (0, 1)
+    )
+    # Where only one of the two is in the group, the other one's number among its like tells the places apart.
+    left_place = np.where(left >= 0, left_inside, _place(solution, pair[..., 0]))
+    right_place = np.where(right >= 0, right_inside, _place(solution, pair[..., 1]))
+    place = left_place * _MOST_PLACES + right_place
+    return np.where(paired, np.maximum(left, right), unit), np.where(paired, place, inside)
+
+
+def _place(solution: Solution, units: Ids) -> Ids:
+    """Number of a unit in its block."""
+    groups = np.where(units >= 0, solution.group[units], -1)
+    sizes = np.array([*(group.size for group in solution.groups), 1])[groups]
+    return np.where(groups >= 0, solution.unit[units] % sizes, 0)
+
+
+def _own_membership(solution: Solution, ids: Ids, group: int) -> tuple[Ids, Ids]:
+    """The same for units that are no pairs."""
     known = ids >= 0
     leaf = np.where(known, solution.group[ids], -1)
     unit = np.where(known, solution.unit[ids], -1)

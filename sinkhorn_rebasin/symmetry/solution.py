@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
+from sinkhorn_rebasin.symmetry.pairs import find_pairs
 from sinkhorn_rebasin.symmetry.refinement import Hashes, combine, mix, numbered, refine
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 
@@ -25,12 +26,17 @@ class SolvedGroup:
 
 @dataclass
 class Solution:
-    """Group (or -1), unit number in it (block * size + i) and role inside the unit, for every traced unit."""
+    """Group (or -1), unit number in it (block * size + i) and role inside the unit, for every traced unit.
+
+    A unit that is a pair of two others (one dimension of one head, say, where all heads of a group share the
+    permutation of their dimensions) has no group of its own but the numbers of those two in ``pair``, else -1.
+    """
 
     groups: list[SolvedGroup]
     group: Ids
     unit: Ids
     role: Hashes
+    pair: Ids
 
 
 @dataclass
@@ -70,6 +76,7 @@ class _Solver:
     role: Hashes
     group: Ids
     unit: Ids
+    pair: Ids
     groups: list[SolvedGroup] = field(default_factory=list)
     owners: list[tuple[int, int]] = field(default_factory=lambda: [(-1, 0)])
 
@@ -96,6 +103,7 @@ class _Solver:
             graph = self._settle_unique(graph)
             graph = _drop_trivial(graph)
             graph = self._merge_matchings(graph)
+            graph = self._take_out_pairs(graph)
             if (len(graph.nodes), len(graph.source)) == before:
                 return graph
 
@@ -142,6 +150,22 @@ class _Solver:
         return _Graph(
             graph.nodes[first], colour, graph.block[first], edges[0].copy(), edges[1].copy(), edges[2].copy()
         )
+
+    def _take_out_pairs(self, graph: _Graph) -> _Graph:
+        """Nodes that are all the pairs of two other colours of their block move as those two do."""
+        found = find_pairs(graph.colour, graph.block, graph.source, graph.target, graph.kind)
+        if found is None:
+            return graph
+        members, first, second = found
+        if not len(members):
+            kind = np.full(len(first), int(graph.kind.max()) + 1, dtype=np.int64)
+            source, target = np.concatenate([graph.source, first]), np.concatenate([graph.target, second])
+            return replace(graph, source=source, target=target, kind=np.concatenate([graph.kind, kind]))
+        self.pair[graph.nodes[members]] = np.stack([graph.nodes[first], graph.nodes[second]], axis=1)
+        self._extend_role(graph.nodes[members], graph.colour[members])
+        alive = np.ones(len(graph.nodes), dtype=bool)
+        alive[members] = False
+        return graph.keep(alive)
 
     def _give_up(self, graph: _Graph) -> None:
         """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
@@ -262,8 +286,10 @@ def solve(relations: Relations) -> Solution:
         source, target, kind_of = np.unique(np.stack([source, target, kind_of]), axis=1)
     graph = _Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
     none = np.full(relations.count, -1, dtype=np.int64)
-    solver = _Solver(relations, representative, role, none, none.copy())
+    solver = _Solver(relations, representative, role, none, none.copy(), np.stack([none, none], axis=1))
     while len(graph.nodes):
         graph = solver.level(graph)
     final = solver.representative
-    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role)
+    pair = solver.pair[final]
+    pair = np.where(pair >= 0, final[pair], -1)
+    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role, pair)

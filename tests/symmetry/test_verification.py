@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -108,3 +109,26 @@ def test_relative_change_by_hand() -> None:
     assert largest_change(before, before) == 0.0
     assert largest_change(torch.ones(2), torch.tensor([1.0, float("nan")])) == float("inf")
     assert largest_change(torch.empty(0), torch.empty(0)) == 0.0
+
+
+class NarrowOnly(nn.Module):
+    """Uses a kernel that float64 has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float64:
+            raise RuntimeError("no such kernel")
+        return self.b(self.a(x).relu())
+
+
+def test_a_network_without_float64_is_checked_in_its_own_type() -> None:
+    torch.manual_seed(0)
+    model, inputs = NarrowOnly(), torch.randn(4, 3)
+    spec = discover_symmetry(model, inputs)
+    assert 0 < verify_symmetry(model, spec, inputs) < 1e-5
+    broken = dataclasses.replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor != "a.bias"))
+    with pytest.raises(SymmetryError, match="'a'"):
+        verify_symmetry(model, broken, inputs)

@@ -19,6 +19,25 @@ class Attending(nn.Module):
         return self.last(tokens + self.attention(tokens, tokens, tokens)[0])
 
 
+class GroupedQueries(nn.Module):
+    """Four query heads of three dimensions share two key and value heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.last = nn.Linear(5, 12), nn.Linear(12, 3)
+        self.keys, self.values = nn.Linear(5, 6), nn.Linear(5, 6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, length, _ = tokens.shape
+        queries = self.queries(tokens).view(batch, length, 4, 3).transpose(1, 2)
+        shared = [
+            layer(tokens).view(batch, length, 2, 3).transpose(1, 2) for layer in (self.keys, self.values)
+        ]
+        keys, values = (heads.repeat_interleave(2, dim=1) for heads in shared)
+        attention = torch.softmax(queries @ keys.transpose(-1, -2), dim=-1)
+        return self.last((attention @ values).transpose(1, 2).reshape(batch, length, 12))
+
+
 class Recurrent(nn.Module):
     def __init__(self, layer: type[nn.RNNBase], outputs: int = 4, **options: object) -> None:
         super().__init__()
@@ -57,6 +76,7 @@ CASES = [
         SEQUENCE,
         (*HEADS, (20, 1)),
     ),
+    Case("grouped_queries", GroupedQueries, SEQUENCE, ((2, 1), (2, 2), (3, 2), (3, 2))),
     Case("rnn", lambda: Recurrent(nn.RNN), SEQUENCE, ((4, 1),)),
     Case("lstm", lambda: Recurrent(nn.LSTM), SEQUENCE, ((4, 1),)),
     Case("lstm_of_two_layers", lambda: Recurrent(nn.LSTM, num_layers=2), SEQUENCE, ((4, 1), (4, 1))),
