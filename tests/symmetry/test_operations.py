@@ -159,6 +159,11 @@ OTHER: dict[str, Callable[[Tensor], Tensor]] = {
     "shuffled_pixels": lambda h: F.pixel_shuffle(h[:, :4, None, None], 2).flatten(1).repeat(1, 2)[:, :6] * h,
     "folded": lambda h: F.fold(h[:, :4, None], (2, 2), (2, 2)).flatten(1).repeat(1, 2)[:, :6],
     "inverted": lambda h: torch.linalg.solve(torch.eye(6, dtype=h.dtype) + h[:6].t() @ h[:6], h[:6].t()),
+    "row_put": lambda h: h.index_put((torch.tensor([0, 2]),), weights(6)),
+    "row_put_by_mask": lambda h: h.index_put((h.sum(1) > 0,), weights(6)),
+    "entry_put": lambda h: h.index_put((torch.tensor([0, 2]), torch.tensor([1, 1])), weights(2)),
+    "rows_put": lambda h: h.index_put((torch.tensor([0, 2]),), h[1:3] * weights(6)),
+    "looked_up_by_data": lambda h: weights(4, 6)[(h.sum(1) > 0).long()] + h,
     "random_like": lambda h: h * torch.rand_like(h).gt(-1),
 }
 

@@ -20,10 +20,11 @@ class Attending(nn.Module):
 
 
 class GroupedQueries(nn.Module):
-    """Four query heads of three dimensions share two key and value heads."""
+    """Four query heads of three dimensions share two key and value heads; two may write theirs in reverse."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: tuple[int, ...] = tuple(range(12))) -> None:
         super().__init__()
+        self.register_buffer("order", torch.tensor(order))
         self.queries, self.last = nn.Linear(5, 12), nn.Linear(12, 3)
         self.keys, self.values = nn.Linear(5, 6), nn.Linear(5, 6)
 
@@ -34,8 +35,8 @@ class GroupedQueries(nn.Module):
             layer(tokens).view(batch, length, 2, 3).transpose(1, 2) for layer in (self.keys, self.values)
         ]
         keys, values = (heads.repeat_interleave(2, dim=1) for heads in shared)
-        attention = torch.softmax(queries @ keys.transpose(-1, -2), dim=-1)
-        return self.last((attention @ values).transpose(1, 2).reshape(batch, length, 12))
+        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        return self.last(mixed.transpose(1, 2).reshape(batch, length, 12)[..., self.order])
 
 
 class Recurrent(nn.Module):
@@ -77,6 +78,12 @@ CASES = [
         (*HEADS, (20, 1)),
     ),
     Case("grouped_queries", GroupedQueries, SEQUENCE, ((2, 1), (2, 2), (3, 2), (3, 2))),
+    Case(
+        "grouped_queries_out_of_order",
+        lambda: GroupedQueries((0, 1, 2, 3, 4, 5, 8, 7, 6, 9, 10, 11)),
+        SEQUENCE,
+        ((2, 1), (2, 2), (3, 2), (3, 2)),
+    ),
     Case("rnn", lambda: Recurrent(nn.RNN), SEQUENCE, ((4, 1),)),
     Case("lstm", lambda: Recurrent(nn.LSTM), SEQUENCE, ((4, 1),)),
     Case("lstm_of_two_layers", lambda: Recurrent(nn.LSTM, num_layers=2), SEQUENCE, ((4, 1), (4, 1))),

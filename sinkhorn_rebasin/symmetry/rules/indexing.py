@@ -131,29 +131,33 @@ def gather(tape: Tape, call: Call) -> Result:
     return tape.join([fixed, tape.labels(call["index"])], shape)
 
 
-@rule("index_add", "index_copy", "index_put", "_unsafe_index_put")
-def index_write(tape: Tape, call: Call) -> Result:
+@rule("index_add", "index_copy")
+def write_along(tape: Tape, call: Call) -> Result:
+    """Positions of one axis overwritten or added to; along the other axes the two tensors meet."""
+    labels, source = tape.labels(call["self"]), tape.labels(call["source"])
+    axis = axis_of(call["dim"], len(labels.shape))
+    reason = f"{call.name} writes to positions by index"
+    fixed = with_positions_fixed(tape, labels, [axis], labels.shape, reason)
+    shape = (*labels.shape[:axis], 1, *labels.shape[axis + 1 :])
+    return tape.join([fixed, with_positions_fixed(tape, source, [axis], shape, reason)], labels.shape)
+
+
+@rule("index_put", "_unsafe_index_put")
+def index_put(tape: Tape, call: Call) -> Result:
     """Positions of leading axes overwritten or added to; the axes behind them meet the written values'."""
     labels = tape.labels(call["self"])
-    if call.get("dim") is not None:
-        axes, source, count = [axis_of(call["dim"], len(labels.shape))], call["source"], 1
-    else:
-        indices = [item for item in call["indices"] if item is not None]
-        if len(indices) != len(call["indices"]):
-            raise NotUnderstoodError("it indexes other than the leading axes")
-        masks = [item.dim() for item in indices if str(item.dtype) == "torch.bool"]
-        axes = list(range(sum(masks) + len(indices) - len(masks)))
-        source = call["values"]
-        count = 1 if masks else np.broadcast_shapes(*(tuple(item.shape) for item in indices)).__len__()
+    if any(item is None for item in call["indices"]):
+        raise NotUnderstoodError("it indexes other than the leading axes")
+    masks = [item for item in call["indices"] if str(item.dtype) == "torch.bool"]
+    if masks and len(call["indices"]) > 1:
+        raise NotUnderstoodError("it mixes masks with other indices")
+    axes = range(masks[0].dim() if masks else len(call["indices"]))
     reason = f"{call.name} writes to positions by index"
     fixed = with_positions_fixed(tape, labels, axes, labels.shape, reason)
-    values = tape.labels(source)
-    behind = values.shape[count:] if source.dim() else ()
-    written = with_positions_fixed(
-        tape, values, range(min(count, source.dim())), [*[1] * min(count, source.dim()), *behind], reason
-    )
-    if call.get("dim") is not None:
-        shape = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
-        moved = with_positions_fixed(tape, values, axes, shape, reason)
-        return tape.join([fixed, moved], labels.shape)
-    return tape.join([fixed, written.reshaped(behind or (1,))], labels.shape)
+    behind = labels.shape[len(axes) :]
+    values = tape.labels(call["values"])
+    # The values are broadcast to the index's own axes and those behind; what they vary over in front is fixed.
+    lead = range(max(0, len(values.shape) - len(behind)))
+    kept = (*[1] * len(lead), *values.shape[len(lead) :])
+    written = with_positions_fixed(tape, values, lead, kept, reason)
+    return tape.join([fixed, written.reshaped(kept[len(lead) :])], labels.shape)
