@@ -15,49 +15,9 @@ import numpy as np
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 
-
-@dataclass(frozen=True)
-class Group:
-    """One set of hidden units that are permuted together wherever they show up.
-
-    A nested group has one independent permutation inside each unit of its ``parent`` (the inner dimensions
-    of attention heads, the channels inside convolution groups): ``blocks`` of them.
-    """
-
-    name: str
-    size: int
-    blocks: int = 1
-    parent: str | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
-        return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
-
-    @property
-    def units(self) -> int:
-        """How many units there are in all blocks."""
-        return self.size * self.blocks
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One place where a group shows up: a tensor, the axes (read as one flat axis) and their layout."""
-
-    group: str
-    tensor: str
-    axes: tuple[int, ...]
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """An axis that no group moves, and why."""
-
-    tensor: str
-    axis: int
-    reason: str
+__all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _trace(model: nn.Module, named: State, example_inputs: ExampleInputs) -> Tap
     tied = {name: aliases[id(tensor)] for name, tensor in named.items()}
     with torch.no_grad(), untouched_randomness(), _plain_operations():
         _run_checked(model, state, example_inputs)
-        tape = Tape(tied, inputs)
+        tape = Tape(tied, inputs, model)
         run = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")
         try:
             with tape:
@@ -149,7 +149,7 @@ def _spec(
     ]
     slots.sort(key=lambda slot: (order[slot.tensor], slot.axes))
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    frozen: tuple[Frozen, ...] = frozen_axes(named, tape, solution, slots)
+    frozen: tuple[Frozen, ...] = frozen_axes(named, tape, slots)
     return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.join import joined
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.origin import Origins
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
@@ -26,12 +27,16 @@ class Tape(TorchDispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
-    them nor from the inputs are constants.
+    them nor from the inputs are constants. The module paths of origins are those inside ``model``.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], model: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.relations = Relations()
+        self._origins = Origins(model)
+        self._made_by = WeakTensorKeyDictionary()
         self.parameter_labels: dict[str, Labels] = {}
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
@@ -108,6 +113,7 @@ class Tape(TorchDispatchMode):
         """The network's outputs are read position by position."""
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and self.knows(leaf):
+                self.relations.origin = self._made_by.get(leaf)
                 self.fix(self.labels(leaf), "output of the network")
 
     def _is_overwritten(self, tensor: Tensor) -> bool:
@@ -150,6 +156,7 @@ class Tape(TorchDispatchMode):
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
             return
+        self.relations.origin = self._origins.here(call.name)
         try:
             rule = find_rule(call.func)
             if rule is None:
@@ -167,6 +174,7 @@ class Tape(TorchDispatchMode):
         for index, tensor in enumerate(outputs):
             labels = found[index] if index < len(found) else None
             self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
+            self._made_by[tensor] = self.relations.origin
 
 
 def _storage_key(tensor: Tensor) -> int:
