@@ -48,6 +48,8 @@ class Origins:
 
     def __init__(self, model: nn.Module | None = None) -> None:
         self._paths = {} if model is None else {id(m): name for name, m in model.named_modules()}
+        # Code objects are kept with what is known of them, since their ids are only theirs while they live.
+        self._seen: dict[int, tuple[CodeType, str, str | None]] = {}
 
     def here(self, operation: str) -> Origin:
         """The origin of the operation that is dispatched right now; called by the tape only."""
@@ -56,7 +58,10 @@ class Origins:
         library: FrameType | None = None
         module: str | None = None
         while frame is not None and frame.f_code is not _ENTRY:
-            kind, owner = _about(frame.f_code)
+            known = self._seen.get(id(frame.f_code))
+            if known is None:
+                known = self._seen[id(frame.f_code)] = (frame.f_code, *_about(frame.f_code))
+            _, kind, owner = known
             if kind == "model":
                 place = place or frame
             elif kind == "module":
@@ -72,7 +77,6 @@ class Origins:
         return Origin(operation, module or "", place.f_code.co_filename, place.f_lineno)
 
 
-@lru_cache(maxsize=4096)
 def _about(code: CodeType) -> tuple[str, str | None]:
     """Whose code this is, and the name of what it may be a method of."""
     file = code.co_filename
