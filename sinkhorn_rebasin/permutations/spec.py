@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from torch import nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
+
+AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
+"""Tensor name to the name of a permutation, or None, of each axis."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class PermutationSpec:
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
     to the slots on it. Parents come before their nested groups.
 
-    >>> from sinkhorn_rebasin.permutations.layout import Layout
+    >>> from sinkhorn_rebasin.permutations.coverage import covered_share
+from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
     >>> spec = PermutationSpec(
     ...     groups=(Group("hidden", 4),),
@@ -134,30 +140,7 @@ class PermutationSpec:
     @property
     def coverage(self) -> float:
         """Share of parameter elements that lie on at least one permutable position."""
-        total = covered = 0
-        for name, shape in self.shapes.items():
-            if name in self.buffers:
-                continue
-            total += math.prod(shape)
-            covered += self._covered(name, shape)
-        return covered / total if total else 0.0
-
-    def _covered(self, name: str, shape: tuple[int, ...]) -> int:
-        if not self.slots_on(name):
-            return 0
-        masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
-        shares = []
-        for slot in self.slots_on(name):
-            lengths = [shape[axis] for axis in slot.axes]
-            flat = np.zeros(math.prod(lengths), dtype=bool)
-            flat[slot.layout.table().ravel()] = True
-            shares.append(flat.mean())
-            if masks is not None:
-                view = flat.reshape(lengths)
-                masks |= np.expand_dims(view, [a for a in range(len(shape)) if a not in slot.axes])
-        # Of large tensors the slots are taken as independent, which is exact when one of them covers its axis.
-        share = masks.mean() if masks is not None else 1 - math.prod(1 - s for s in shares)
-        return round(math.prod(shape) * float(share))
+        return covered_share(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -230,10 +213,42 @@ class PermutationSpec:
             raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error
         return cls(**fields)
 
+    def to_networkx(self) -> Any:
+        """The spec as a ``networkx.MultiDiGraph``: see :func:`~sinkhorn_rebasin.permutations.graph.to_networkx`."""
+        from sinkhorn_rebasin.permutations.graph import to_networkx
+
+        return to_networkx(self)
+
+    def to_mermaid(self) -> str:
+        """The spec as a Mermaid flowchart: see :func:`~sinkhorn_rebasin.permutations.graph.to_mermaid`."""
+        from sinkhorn_rebasin.permutations.graph import to_mermaid
+
+        return to_mermaid(self)
+
+    def to_axes_to_perm(self) -> AxesToPerm:
+        """Tensor to group name, or None, of each axis: the dictionary that Git Re-Basin takes."""
+        from sinkhorn_rebasin.permutations.axes_to_perm import to_axes_to_perm
+
+        return to_axes_to_perm(self)
+
+    @classmethod
+    def from_axes_to_perm(
+        cls, axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module
+    ) -> PermutationSpec:
+        """The spec that a dictionary written by hand for Git Re-Basin stands for, of a state or a network."""
+        from sinkhorn_rebasin.permutations.axes_to_perm import from_axes_to_perm
+
+        return from_axes_to_perm(axes_to_perm, state_or_model)
+
     def __str__(self) -> str:
         from sinkhorn_rebasin.permutations.report import describe
 
         return describe(self)
+
+    def _repr_markdown_(self) -> str:
+        from sinkhorn_rebasin.permutations.report import describe_markdown
+
+        return describe_markdown(self)
 
 
 def _slot_from_json(data: Mapping[str, Any]) -> Slot:
