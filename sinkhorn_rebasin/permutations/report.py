@@ -12,7 +12,8 @@ from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.repeats import collapse, split
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
+    from sinkhorn_rebasin.permutations.slots import Frozen, Slot
+    from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 WIDTH = 110
 MOST_GROUPS, MOST_REASONS, MOST_NAMES = 40, 25, 4
@@ -91,13 +92,12 @@ def _groups(spec: PermutationSpec) -> Table:
 
 
 def _frozen(spec: PermutationSpec) -> Table:
-    alike: dict[tuple[str, str, str], list[str]] = {}
+    alike: dict[tuple[str, str, str], list[Frozen]] = {}
     for item in spec.frozen:
-        key = (item.reason, item.operation, item.source)
-        alike.setdefault(key, []).append(f"{item.tensor}[{item.axis}]")
+        alike.setdefault((item.reason, item.operation, item.source), []).append(item)
     rows = []
-    for (reason, operation, source), axes in list(alike.items())[:MOST_REASONS]:
-        rows.append((reason, operation, source, str(len(axes)), _listed(_axis_patterns(axes))))
+    for (reason, operation, source), items in list(alike.items())[:MOST_REASONS]:
+        rows.append((reason, operation, source, str(len(items)), _listed(_axis_patterns(items))))
     hidden = list(alike.values())[MOST_REASONS:]
     return Table(
         f"frozen: {len(spec.frozen)} axes",
@@ -122,12 +122,14 @@ def _extent(slot: Slot) -> str:
     return f"[{axes}{start}{f' x {layout.width}' if layout.width > 1 else ''}]"
 
 
-def _axis_patterns(axes: Sequence[str]) -> list[str]:
-    by_axis: dict[str, list[str]] = {}
-    for text in axes:
-        name, bracket, axis = text.rpartition("[")
-        by_axis.setdefault(bracket + axis, []).append(name)
-    return [f"{name}{axis}" for axis, names in by_axis.items() for name in collapse(names, leaves=True)]
+def _axis_patterns(items: Sequence[Frozen]) -> list[str]:
+    axes: dict[str, list[str]] = {}
+    for item in items:
+        axes.setdefault(item.tensor, []).append(str(item.axis))
+    by_axes: dict[str, list[str]] = {}
+    for tensor, own in axes.items():
+        by_axes.setdefault(",".join(own), []).append(tensor)
+    return [f"{name}[{own}]" for own, names in by_axes.items() for name in collapse(names, leaves=True)]
 
 
 def _listed(patterns: Sequence[str]) -> str:
@@ -150,7 +152,9 @@ def _drawn(table: Table) -> str:
     for row in table.rows:
         drawn.add_row(*(Text(row[number]) for number in kept))
     target = io.StringIO()
-    Console(file=target, width=WIDTH, color_system=None, force_jupyter=False, force_terminal=False).print(drawn)
+    Console(file=target, width=WIDTH, color_system=None, force_jupyter=False, force_terminal=False).print(
+        drawn
+    )
     return "\n".join(line.rstrip() for line in target.getvalue().rstrip().splitlines())
 
 
