@@ -122,8 +122,8 @@ def _with_ties(axes_to_perm: AxesToPerm, tensors: Mapping[str, Tensor]) -> AxesT
     for name, permutations in axes_to_perm.items():
         if name not in tensors:
             raise SpecError(
-                f"Expected axes_to_perm to name tensors of the network but got {name!r} {tuple(permutations)}; it has "
-                f"{', '.join(list(tensors)[:6])}{', ...' if len(tensors) > 6 else ''}."
+                f"Expected axes_to_perm to name tensors of the network but got {name!r} "
+                f"{tuple(permutations)}; it has {', '.join(list(tensors)[:6])}{', ...' if len(tensors) > 6 else ''}."
             )
         other = entries.setdefault(id(tensors[name]), name)
         if tuple(axes_to_perm[other]) != tuple(permutations):

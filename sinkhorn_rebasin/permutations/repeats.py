@@ -42,7 +42,7 @@ def split(name: str, *, leaves: bool = False) -> tuple[tuple[str, ...], tuple[st
     stem, dot, leaf = name.rpartition(".") if leaves else (name, "", "")
     parts = _NUMBER.split(stem + dot)
     fixed, chosen = parts[::2], parts[1::2]
-    return (tuple([*fixed, ""]), (*chosen, leaf)) if leaves else (tuple(fixed), tuple(chosen))
+    return ((*fixed, ""), (*chosen, leaf)) if leaves else (tuple(fixed), tuple(chosen))
 
 
 def _merged(patterns: Sequence[Pattern], place: int) -> list[Pattern]:

@@ -69,12 +69,12 @@ def tables(spec: PermutationSpec) -> list[Table]:
 def _groups(spec: PermutationSpec) -> Table:
     alike: dict[object, list[str]] = {}
     for group in spec.groups:
-        slots = sorted((split(s.tensor), s.axes, _extent(s)) for s in spec.slots_of(group.name))
-        pattern = tuple((fixed, axes, extent) for (fixed, _), axes, extent in slots)
+        places = sorted((split(s.tensor), _extent(s)) for s in spec.slots_of(group.name))
+        pattern = tuple((fixed, extent) for (fixed, _), extent in places)
         parent = group.parent and split(group.parent)[0]
         key = (split(group.name)[0], group.size, group.blocks, parent, pattern)
         alike.setdefault(key, []).append(group.name)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for names in list(alike.values())[:MOST_GROUPS]:
         group = spec[names[0]]
         size = str(group.size) if group.blocks == 1 else f"{group.blocks} x {group.size}"
@@ -95,7 +95,7 @@ def _frozen(spec: PermutationSpec) -> Table:
     alike: dict[tuple[str, str, str], list[Frozen]] = {}
     for item in spec.frozen:
         alike.setdefault((item.reason, item.operation, item.source), []).append(item)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (reason, operation, source), items in list(alike.items())[:MOST_REASONS]:
         rows.append((reason, operation, source, str(len(items)), _listed(_axis_patterns(items))))
     hidden = list(alike.values())[MOST_REASONS:]
