@@ -25,9 +25,9 @@ def collapse(names: Iterable[str], *, leaves: bool = False) -> list[str]:
         families.setdefault(fixed, []).append(tuple((choice,) for choice in chosen))
     found = []
     for fixed, patterns in families.items():
-        # The leaf, when it is a choice, first: it binds a layer's tensors together.
-        places = range(len(fixed) - 1)
-        for place in sorted(places, key=lambda p: (not leaves, p) if p == len(fixed) - 2 else (True, p)):
+        places = list(range(len(fixed) - 1))
+        # The last one first: where it is a leaf, it binds the tensors of one layer together.
+        for place in places[-1:] + places[:-1] if leaves else places:
             patterns = _merged(patterns, place)
         found += [_text(fixed, pattern) for pattern in patterns]
     return found
@@ -39,8 +39,9 @@ def split(name: str, *, leaves: bool = False) -> tuple[tuple[str, ...], tuple[st
     >>> split("layer1.0.bias")
     (('layer', '.', '.bias'), ('1', '0'))
     """
-    stem, dot, leaf = name.rpartition(".") if leaves else (name, "", "")
-    parts = _NUMBER.split(stem + dot)
+    stem, dot, leaf = name.rpartition(".")
+    leaves = leaves and bool(dot)
+    parts = _NUMBER.split(stem + dot if leaves else name)
     fixed, chosen = parts[::2], parts[1::2]
     return ((*fixed, ""), (*chosen, leaf)) if leaves else (tuple(fixed), tuple(chosen))
 

@@ -29,21 +29,20 @@ AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
 class PermutationSpec:
     """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
 
-        Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
-        to the slots on it. Parents come before their nested groups.
+    Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
+    to the slots on it. Parents come before their nested groups.
 
-        >>> from sinkhorn_rebasin.permutations.coverage import covered_share
-    from sinkhorn_rebasin.permutations.layout import Layout
-        >>> layout = Layout(blocks=1, size=4)
-        >>> spec = PermutationSpec(
-        ...     groups=(Group("hidden", 4),),
-        ...     slots=(Slot("hidden", "0.weight", (0,), layout), Slot("hidden", "1.weight", (1,), layout)),
-        ...     shapes={"0.weight": (4, 3), "1.weight": (2, 4)},
-        ... )
-        >>> spec["hidden"].size, [slot.tensor for slot in spec.slots_of("hidden")]
-        (4, ['0.weight', '1.weight'])
-        >>> PermutationSpec.from_json(spec.to_json()) == spec
-        True
+    >>> from sinkhorn_rebasin.permutations.layout import Layout
+    >>> layout = Layout(blocks=1, size=4)
+    >>> spec = PermutationSpec(
+    ...     groups=(Group("hidden", 4),),
+    ...     slots=(Slot("hidden", "0.weight", (0,), layout), Slot("hidden", "1.weight", (1,), layout)),
+    ...     shapes={"0.weight": (4, 3), "1.weight": (2, 4)},
+    ... )
+    >>> spec["hidden"].size, [slot.tensor for slot in spec.slots_of("hidden")]
+    (4, ['0.weight', '1.weight'])
+    >>> PermutationSpec.from_json(spec.to_json()) == spec
+    True
     """
 
     groups: tuple[Group, ...]
