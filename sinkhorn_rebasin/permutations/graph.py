@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sinkhorn_rebasin.permutations.repeats import collapse
+from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot, by_first_slot
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
     from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 MOST_NAMES = 3
@@ -88,7 +88,8 @@ def to_mermaid(spec: PermutationSpec) -> str:
             input -- "0.weight" --> g0
             g0 -- "2.weight" --> output
     """
-    identifiers = {group.name: f"g{number}" for number, group in enumerate(spec.groups)}
+    groups = by_first_slot(spec.groups, spec.slots)
+    identifiers = {group.name: f"g{number}" for number, group in enumerate(groups)}
     arrows: dict[tuple[str, str], list[str]] = {}
     for tensor in spec.shapes:
         for source, target in _arrows(spec, tensor):
@@ -96,7 +97,7 @@ def to_mermaid(spec: PermutationSpec) -> str:
             arrows.setdefault(ends, []).append(tensor)
     used = {end for ends in arrows for end in ends}
     lines = [f"{INPUT}([{INPUT}])"] if INPUT in used else []
-    lines += [f'{identifiers[group.name]}["{_label(group)}"]' for group in spec.groups]
+    lines += [f'{identifiers[group.name]}["{_label(group)}"]' for group in groups]
     lines += [f"{end}([{end}])" for end in (OUTPUT, FIXED) if end in used]
     for (start, end), tensors in arrows.items():
         lines.append(f'{start} -- "{_listed(tensors)}" --> {end}')

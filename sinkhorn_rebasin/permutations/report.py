@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.repeats import collapse, split
+from sinkhorn_rebasin.permutations.slots import Frozen, Slot, by_first_slot
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.slots import Frozen, Slot
     from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 WIDTH = 110
@@ -68,7 +68,7 @@ def tables(spec: PermutationSpec) -> list[Table]:
 
 def _groups(spec: PermutationSpec) -> Table:
     alike: dict[object, list[str]] = {}
-    for group in spec.groups:
+    for group in by_first_slot(spec.groups, spec.slots):
         places = sorted((split(s.tensor), _extent(s)) for s in spec.slots_of(group.name))
         pattern = tuple((fixed, extent) for (fixed, _), extent in places)
         parent = group.parent and split(group.parent)[0]

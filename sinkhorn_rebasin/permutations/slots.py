@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sinkhorn_rebasin.permutations.layout import Layout
@@ -62,3 +63,14 @@ class Frozen:
     operation: str = field(default="", compare=False)
     module: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
+
+
+def by_first_slot(groups: Sequence[Group], slots: Sequence[Slot]) -> list[Group]:
+    """The groups as they show up in the network, those without a slot last.
+
+    >>> first, second = Group("a", 2), Group("b", 2)
+    >>> by_first_slot([first, second], [Slot("b", "w", (0,), Layout(1, 2))]) == [second, first]
+    True
+    """
+    place = {slot.group: number for number, slot in reversed(list(enumerate(slots)))}
+    return sorted(groups, key=lambda group: place.get(group.name, len(slots)))
