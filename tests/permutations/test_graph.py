@@ -121,3 +121,9 @@ def test_parallel_tensors_share_an_arrow_and_long_labels_are_cut() -> None:
 def test_quotes_and_number_signs_are_escaped() -> None:
     spec = PermutationSpec.from_axes_to_perm({"w": ('a"b#2', None)}, {"w": torch.zeros(3, 2)})
     assert 'g0["a#quot;b#35;2<br/>3 units"]' in spec.to_mermaid()
+
+
+def test_positions_in_kernels_are_no_ends() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    text = discover_symmetry(net, torch.randn(2, 1, 9, 9)).to_mermaid()
+    assert arrows(text) == {("input", "0"): "0.weight", ("0", "output"): "3.weight"}

@@ -160,3 +160,17 @@ def test_files_are_told_without_the_folder_they_come_from(
     monkeypatch.syspath_prepend(str(package))
     assert relative_file(file) == "model.py"
     relative_file.cache_clear()
+
+
+def in_order(x: Tensor) -> Tensor:
+    return x.cumsum(-1)
+
+
+class CallsFunction(Ordered):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(in_order(self.first(x)))
+
+
+def test_the_line_is_the_innermost_and_the_module_the_one_around_it() -> None:
+    found = frozen_at(discover_symmetry(nn.Sequential(CallsFunction()), torch.randn(4, 3)), "0.first.bias", 0)
+    assert (found.module, found.source) == ("0", line_of(in_order, "cumsum"))
