@@ -17,7 +17,9 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.numbering import (
     Ids,
     by_appearance,
+    count_distinct,
     determines,
+    distinct,
     keyed,
     numbered,
     row_hashes,
@@ -134,7 +136,20 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
             ids = np.full(shape[axes[0]], int(ids), dtype=np.int64)
         if axes:
             kept.extend(_separated(Factor(tuple(axes), np.ascontiguousarray(ids))))
-    return Labels(tuple(shape), tuple(kept))
+    return Labels(tuple(shape), _with_one_value(kept))
+
+
+def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Factors of which at most one gives fixed values along the same axis."""
+    values = [factor for factor in factors if not factor.has_units]
+    if len({factor.axes for factor in values}) == len(values):
+        return tuple(factors)
+    found = [factor for factor in factors if factor.has_units]
+    for axes in dict.fromkeys(factor.axes for factor in values):
+        along = [factor.ids for factor in values if factor.axes == axes]
+        ids = along[0] if len(along) == 1 else -1 - numbered(*along).reshape(along[0].shape)
+        found.append(Factor(axes, ids))
+    return tuple(found)
 
 
 def _separated(factor: Factor) -> list[Factor]:
@@ -208,10 +223,26 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
     for cluster in _overlapping(partial, gone):
-        blocks = _blocks(relations, merged(relations, labels.shape, cluster), gone)
+        factor = merged(relations, labels.shape, cluster)
+        along = [f for f in labels.factors if set(f.axes) <= set(gone) & set(factor.axes)]
+        if not _placed_alike(labels.shape, factor, along, gone):
+            factor = merged(relations, labels.shape, [factor, *along])
+        blocks = _blocks(relations, factor, gone)
         if not _follows(relations, factors, blocks):
             factors.append(blocks)
     return simplified(shape, factors)
+
+
+def _placed_alike(shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]) -> bool:
+    """Whether the rows of a factor that share a unit hold it at the same values of other factors along the row."""
+    if not along:
+        return True
+    kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
+    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
+    unit = numbered(factor.ids)
+    value = numbered(*(f.over(factor.axes, shape) for f in along))
+    values_of_unit = np.bincount(distinct(unit, value)[0])
+    return count_distinct(unit, rows, value) == int(values_of_unit[distinct(unit, rows)[0]].sum())
 
 
 def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
@@ -242,15 +273,15 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     if bool((rows == rows[:, :1]).all()):
         return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
     first, place = by_appearance(row_hashes(rows))
-    distinct = rows[first]
+    different = rows[first]
     if not factor.has_units:
         return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
-    units = relations.new_units((len(distinct),))
-    owners = np.broadcast_to(units[:, None], distinct.shape)
-    times = _multiplicity(distinct)
+    units = relations.new_units((len(different),))
+    owners = np.broadcast_to(units[:, None], different.shape)
+    times = _multiplicity(different)
     for number in np.unique(times):
         chosen = times == number
-        relations.relate(owners[chosen], distinct[chosen])
+        relations.relate(owners[chosen], different[chosen])
     return Factor(tuple(kept), units[place].reshape(kept_shape))
 
 
