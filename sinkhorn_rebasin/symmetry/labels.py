@@ -10,10 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import (
+    Ids,
+    by_appearance,
+    count_distinct,
+    keyed,
+    numbered,
+    row_hashes,
+)
+from sinkhorn_rebasin.symmetry.relations import Relations
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class Labels:
 
     def renamed(self, shape: Sequence[int], new_axis: Sequence[int]) -> Labels:
         """Axis k becomes axis ``new_axis[k]``."""
-        return Labels(tuple(shape), tuple(_reordered(f, [new_axis[a] for a in f.axes]) for f in self.factors))
+        factors = tuple(_reordered(factor, [new_axis[a] for a in factor.axes]) for factor in self.factors)
+        return Labels(tuple(shape), factors)
 
     def taken(self, axis: int, index: Ids) -> Labels:
         """Positions ``index`` along one axis, in that order."""
@@ -84,8 +94,7 @@ class Labels:
         """Expanded to a shape by the rules of broadcasting: new leading axes, length-1 axes repeated."""
         lead = len(shape) - len(self.shape)
         moved = self.renamed((1,) * lead + self.shape, range(lead, len(shape)))
-        factors = [Factor(f.axes, np.broadcast_to(f.ids, [shape[a] for a in f.axes])) for f in moved.factors]
-        return Labels(tuple(shape), tuple(factors))
+        return Labels(tuple(shape), tuple(_broadcast(factor, shape) for factor in moved.factors))
 
     def reshaped(self, shape: Sequence[int]) -> Labels:
         """The same elements in row-major order under another shape."""
@@ -124,13 +133,32 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
             axes = [max(factor.axes, key=lambda axis: shape[axis])]
             ids = np.full(shape[axes[0]], int(ids), dtype=np.int64)
         if axes:
-            kept.append(Factor(tuple(axes), np.ascontiguousarray(ids)))
+            kept.extend(_separated(Factor(tuple(axes), np.ascontiguousarray(ids))))
     return Labels(tuple(shape), tuple(kept))
 
 
+def _separated(factor: Factor) -> list[Factor]:
+    """Fixed values over several axes that say no more than fixed values along each of them."""
+    if len(factor.axes) < 2 or factor.has_units:
+        return [factor]
+    rows = factor.ids.reshape(len(factor.ids), -1)
+    first, rest = numbered(row_hashes(rows)), numbered(row_hashes(rows.T))
+    if count_distinct(rows) < (int(first.max()) + 1) * (int(rest.max()) + 1):
+        return [factor]
+    others = Factor(factor.axes[1:], -1 - rest.reshape(factor.ids.shape[1:]))
+    return [Factor(factor.axes[:1], -1 - first), *_separated(others)]
+
+
 def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
+    if all(before < after for before, after in pairwise(axes)):
+        return Factor(tuple(axes), factor.ids)
     order = np.argsort(axes)
     return Factor(tuple(axes[i] for i in order), factor.ids.transpose(order))
+
+
+def _broadcast(factor: Factor, shape: Sequence[int]) -> Factor:
+    wanted = tuple(shape[axis] for axis in factor.axes)
+    return factor if factor.ids.shape == wanted else Factor(factor.axes, np.broadcast_to(factor.ids, wanted))
 
 
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -162,12 +190,11 @@ def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]
         return factors[0]
     axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
     columns = [factor.over(axes, shape) for factor in factors]
-    stacked = np.stack([column.ravel() for column in columns])
-    distinct, place = np.unique(stacked, axis=1, return_inverse=True)
-    units = relations.new_units((distinct.shape[1],))
-    for column in distinct:
-        relations.relate(units, column)
-    return Factor(axes, units[place.ravel()].reshape(columns[0].shape))
+    first, place = by_appearance(keyed(*columns))
+    units = relations.new_units((len(first),))
+    for column in columns:
+        relations.relate(units, column.ravel()[first])
+    return Factor(axes, units[place].reshape(columns[0].shape))
 
 
 def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
@@ -204,16 +231,17 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
     if bool((rows == rows[:, :1]).all()):
         return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
-    distinct, place = np.unique(rows, axis=0, return_inverse=True)
+    first, place = by_appearance(row_hashes(rows))
+    distinct = rows[first]
     if not factor.has_units:
-        return Factor(tuple(kept), (-1 - place.ravel()).reshape(kept_shape))
+        return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
     units = relations.new_units((len(distinct),))
     owners = np.broadcast_to(units[:, None], distinct.shape)
     times = _multiplicity(distinct)
     for number in np.unique(times):
         chosen = times == number
         relations.relate(owners[chosen], distinct[chosen])
-    return Factor(tuple(kept), units[place.ravel()].reshape(kept_shape))
+    return Factor(tuple(kept), units[place].reshape(kept_shape))
 
 
 def _multiplicity(rows: Ids) -> Ids:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
-from sinkhorn_rebasin.symmetry.refinement import combine, mix, numbered, refine
+from sinkhorn_rebasin.symmetry.numbering import combine, mix, numbered
+from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 
