@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, reduced
-from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, numbered
+from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, determines, numbered
 from sinkhorn_rebasin.symmetry.relations import Pinned, Relations
 
 
@@ -35,18 +35,17 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
     for factor in overlapping:
         if set(new.axes) <= set(factor.axes):
             wide = new.over(factor.axes, shape)
-            if _determines(factor.ids, wide):
+            if determines(factor.ids, wide):
                 relations.relate(factor.ids, wide)
-                narrow = [new, *(f for f in overlapping if f is not factor)]
-                pin(relations, shape, factor, narrow)
+                pin(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
                 return [*factors, new] if id(factor.ids) in relations.pinned else factors
     nested = [f for f in overlapping if set(f.axes) <= set(new.axes)]
     crossing = [f for f in overlapping if not set(f.axes) <= set(new.axes)]
-    if all(_determines(new.ids, f.over(new.axes, shape)) for f in nested):
+    if all(determines(new.ids, f.over(new.axes, shape)) for f in nested):
         for factor in nested:
             relations.relate(new.ids, factor.over(new.axes, shape))
         _meet_crossing(relations, shape, crossing, new)
-        pin(relations, shape, new, nested)
+        pin(relations, shape, new, factors)
         return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *crossing, new]
     combined = merged(relations, shape, [*nested, new])
     _meet_crossing(relations, shape, crossing, combined)
@@ -62,11 +61,6 @@ def _meet_crossing(relations: Relations, shape: Sequence[int], crossing: list[Fa
         relations.relate(ours.factors[0].ids, theirs.factors[0].ids)
 
 
-def _determines(first: Ids, second: Ids) -> bool:
-    """Whether equal entries of the first array always come with equal entries of the second."""
-    return count_distinct(first) == count_distinct(first, second)
-
-
 def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
     """Note when a factor over several axes says no more than narrower ones along these axes.
 
@@ -76,7 +70,7 @@ def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequen
     """
     inside = [f for f in narrow if set(f.axes) < set(wide.axes)]
     columns = [f.over(wide.axes, shape) for f in inside]
-    follows = [_determines(wide.ids, column) for column in columns]
+    follows = [determines(wide.ids, column) for column in columns]
     units = [f for f, follow in zip(inside, follows, strict=True) if follow]
     fixed = [f for f, follow in zip(inside, follows, strict=True) if not follow]
     if not units or any(f.has_units for f in fixed):

@@ -17,7 +17,7 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.numbering import (
     Ids,
     by_appearance,
-    count_distinct,
+    determines,
     keyed,
     numbered,
     row_hashes,
@@ -138,13 +138,11 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
 
 
 def _separated(factor: Factor) -> list[Factor]:
-    """Fixed values over several axes that say no more than fixed values along each of them."""
+    """Fixed values over several axes as fixed values along each of them: they may say more, never less."""
     if len(factor.axes) < 2 or factor.has_units:
         return [factor]
     rows = factor.ids.reshape(len(factor.ids), -1)
     first, rest = numbered(row_hashes(rows)), numbered(row_hashes(rows.T))
-    if count_distinct(rows) < (int(first.max()) + 1) * (int(rest.max()) + 1):
-        return [factor]
     others = Factor(factor.axes[1:], -1 - rest.reshape(factor.ids.shape[1:]))
     return [Factor(factor.axes[:1], -1 - first), *_separated(others)]
 
@@ -185,12 +183,14 @@ def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[in
 
 
 def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
-    """One factor that stands for several: a unit for each distinct combination of their entries."""
+    """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
     if len(factors) == 1:
         return factors[0]
     axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
     columns = [factor.over(axes, shape) for factor in factors]
     first, place = by_appearance(keyed(*columns))
+    if not any(factor.has_units for factor in factors):
+        return Factor(axes, -1 - place.reshape(columns[0].shape))
     units = relations.new_units((len(first),))
     for column in columns:
         relations.relate(units, column.ravel()[first])
@@ -208,9 +208,19 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
     for cluster in _overlapping(partial, gone):
-        factor = merged(relations, labels.shape, cluster)
-        factors.append(_blocks(relations, factor, gone))
-    return Labels(shape, tuple(factors))
+        blocks = _blocks(relations, merged(relations, labels.shape, cluster), gone)
+        if not _follows(relations, factors, blocks):
+            factors.append(blocks)
+    return simplified(shape, factors)
+
+
+def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
+    """Relate a factor to one over the same axes that determines it, if there is one."""
+    for factor in factors:
+        if factor.axes == new.axes and determines(factor.ids, new.ids):
+            relations.relate(factor.ids, new.ids)
+            return True
+    return False
 
 
 def _overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:

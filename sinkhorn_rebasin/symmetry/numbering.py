@@ -73,6 +73,11 @@ def count_distinct(*columns: Column) -> int:
     return len(np.unique(keyed(*columns)))
 
 
+def determines(first: Column, second: Column) -> bool:
+    """Whether equal entries of the first array always come with equal entries of the second."""
+    return count_distinct(first) == count_distinct(first, second)
+
+
 def _small(column: Column) -> tuple[Column, int]:
     """A column moved to start at 0, and one more than its largest entry."""
     if not column.size:
