@@ -222,7 +222,7 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
     partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
-    for cluster in _overlapping(partial, gone):
+    for cluster in overlapping(partial, gone):
         factor = merged(relations, labels.shape, cluster)
         along = [f for f in labels.factors if set(f.axes) <= set(gone) & set(factor.axes)]
         if not _placed_alike(labels.shape, factor, along, gone):
@@ -254,7 +254,7 @@ def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bo
     return False
 
 
-def _overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
+def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
     """Factors in clusters that share one of these axes."""
     clusters: list[list[Factor]] = []
     for factor in factors:

@@ -211,17 +211,20 @@ class _Solver:
 
 
 def _drop_trivial(graph: _Graph) -> _Graph:
-    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing."""
-    if not len(graph.source):
-        return graph
-    cell = numbered(graph.block, graph.colour)
-    size = np.bincount(cell)[cell]
-    bundle = numbered(cell[graph.source], graph.colour[graph.target], graph.kind)
-    complete = np.bincount(bundle)[bundle] == size[graph.source] * size[graph.target]
-    keep = ~complete & (graph.source != graph.target)
-    return _Graph(
-        graph.nodes, graph.colour, graph.block, graph.source[keep], graph.target[keep], graph.kind[keep]
-    )
+    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing.
+
+    Nor do those of each node of a colour with all the others.
+    """
+    apart = graph.source != graph.target
+    source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
+    if len(source):
+        cell = numbered(graph.block, graph.colour)
+        size = np.bincount(cell)[cell]
+        bundle = numbered(cell[source], graph.colour[target], kind)
+        pairs = size[source] * (size[target] - (cell[source] == cell[target]))
+        keep = np.bincount(bundle)[bundle] != pairs
+        source, target, kind = source[keep], target[keep], kind[keep]
+    return _Graph(graph.nodes, graph.colour, graph.block, source, target, kind)
 
 
 def _forest_of_matchings(graph: _Graph) -> tuple[NDArrayBool, Ids]:
