@@ -174,13 +174,14 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     """Labels (axes kept with length 1) of a symmetric reduction over some axes.
 
     What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
-    entries, related to all of them.
+    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
     """
     gone = sorted(set(axes))
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
-    partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
-    for cluster in _overlapping(partial, gone):
+    for cluster in _overlapping(labels.on(gone), gone):
+        if all(set(factor.axes) <= set(gone) for factor in cluster):
+            continue
         factor = merged(relations, labels.shape, cluster)
         factors.append(_blocks(relations, factor, gone))
     return Labels(shape, tuple(factors))
