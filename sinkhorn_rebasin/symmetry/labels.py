@@ -16,6 +16,9 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 
 
+_NO_POSITIONS = 2**61 - 1
+
+
 @dataclass(frozen=True)
 class Factor:
     """One integer array over some axes (ascending) of a tensor."""
@@ -115,6 +118,8 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
     kept = []
     for factor in factors:
         axes, ids = list(factor.axes), factor.ids
+        if not ids.size:
+            continue
         for place in reversed(range(len(axes))):
             first = ids.take([0], axis=place)
             if bool((ids == first).all()):
@@ -136,6 +141,8 @@ def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
     runs: list[tuple[list[int], list[int]]] = []
+    # An axis without positions only matches another one.
+    old, new = ([n or _NO_POSITIONS for n in shape] for shape in (old, new))
     i = j = 0
     while i < len(old) and j < len(new):
         olds, news, size_old, size_new = [i], [j], old[i], new[j]
@@ -180,7 +187,7 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
     factors = list(labels.off(gone))
     for cluster in _overlapping(labels.on(gone), gone):
-        if all(set(factor.axes) <= set(gone) for factor in cluster):
+        if 0 in labels.shape or all(set(factor.axes) <= set(gone) for factor in cluster):
             continue
         factor = merged(relations, labels.shape, cluster)
         factors.append(_blocks(relations, factor, gone))

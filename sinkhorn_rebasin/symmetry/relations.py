@@ -42,19 +42,34 @@ class Relations:
     def relate(self, left: Ids, right: Ids) -> None:
         """Units that stand at the same position (of two arrays of one shape) belong together.
 
-        Negative entries are fixed values; a unit that meets one is marked with it.
+        Negative entries are fixed values; a unit that meets one is marked with it. Pairs of different classes are
+        of different kinds, so that they stay apart when the classes are matched with each other.
         """
         left, right = left.ravel(), right.ravel()
         kind = self.new_kind()
         both = (left >= 0) & (right >= 0)
         if both.any():
             pairs = np.unique(np.stack([left[both], right[both]]), axis=1)
-            self.edges.append((pairs[0], pairs[1], kind))
+            self._add_edges(pairs, kind)
         for units, values in ((left, right), (right, left)):
             marked = (units >= 0) & (values < 0)
             if marked.any():
                 pairs = np.unique(np.stack([units[marked], values[marked]]), axis=1)
                 self.marks.append((pairs[0], pairs[1], kind))
+
+    def _add_edges(self, pairs: Ids, kind: int) -> None:
+        """Edges of one kind for each pair of classes."""
+        first, last = (self._class_of(end) for end in (pairs.min(axis=1), pairs.max(axis=1)))
+        if np.array_equal(first, last):
+            self.edges.append((pairs[0], pairs[1], kind))
+            return
+        _, place = np.unique(self._class_of(pairs), axis=1, return_inverse=True)
+        for one in range(int(place.max()) + 1):
+            chosen = place.ravel() == one
+            self.edges.append((pairs[0][chosen], pairs[1][chosen], self.new_kind() if one else kind))
+
+    def _class_of(self, units: Ids) -> Ids:
+        return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 
     def fix(self, units: Ids, reason: str) -> None:
         """Each of these units stays where it is."""
