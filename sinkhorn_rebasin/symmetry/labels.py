@@ -15,7 +15,6 @@ import numpy as np
 
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 
-
 _NO_POSITIONS = 2**61 - 1
 
 

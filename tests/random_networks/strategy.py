@@ -34,9 +34,14 @@ def draw_plan(choose: Choose) -> Plan:
 
 
 def draw_block(choose: Choose, domain: str) -> Block:
-    """One block; half of them are of the domain the network reads."""
-    near = [name for name, kind in KINDS.items() if domain in kind.domains]
-    chosen = KINDS[choose(near if choose((True, False)) else list(KINDS))]
+    """One block; half of them are of the domain the network reads, and every family is as likely."""
+    near = [kind for kind in KINDS.values() if domain in kind.domains]
+    members: dict[str, list[str]] = {}
+    for kind in near if choose((True, False)) else KINDS.values():
+        for family in kind.families:
+            members.setdefault(family, []).append(kind.name)
+    first = sorted(members, key=lambda family: (family != "linear", family))
+    chosen = KINDS[choose(members[choose(first)])]
     options = {name: choose(values) for name, values in chosen.options.items()}
     return Block(
         chosen.name,

@@ -34,7 +34,7 @@ LOOKED_UP = {
     "boolean": lambda h: h[..., torch.tensor([True, False, True, True])],
     "one_unit": lambda h: h * h[..., 1:2].sigmoid(),
     "multiplied": lambda h: h * torch.tensor([1.0, 2.0, 1.0, 2.0], dtype=h.dtype),
-    "upper": lambda h: (h.unsqueeze(-1) * h.unsqueeze(-2))[..., *torch.triu_indices(4, 4).unbind()],
+    "upper": lambda h: (h.unsqueeze(-1) * h.unsqueeze(-2))[(..., *torch.triu_indices(4, 4).unbind())],
     "argsorted": lambda h: h.gather(-1, h.argsort(-1)),
     "by_first": lambda h: h[..., h.reshape(-1, 4)[0].argsort()],
 }
