@@ -83,7 +83,7 @@ def test_a_network_that_is_random_in_eval_mode_is_named_as_such() -> None:
 
     model = Noisy(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     spec = discover_symmetry(nn.Sequential(*model), torch.randn(2, 3))
-    with pytest.raises(SymmetryError, match="randomness"):
+    with pytest.raises(SymmetryError, match="output is random"):
         verify_symmetry(model, spec, torch.randn(2, 3))
 
 
@@ -128,7 +128,7 @@ def test_a_network_without_float64_is_checked_in_its_own_type() -> None:
     torch.manual_seed(0)
     model, inputs = NarrowOnly(), torch.randn(4, 3)
     spec = discover_symmetry(model, inputs)
-    assert 0 < verify_symmetry(model, spec, inputs) < 1e-5
+    assert 0 < verify_symmetry(model, spec, inputs, trials=8) < 1e-5
     broken = dataclasses.replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor != "a.bias"))
     with pytest.raises(SymmetryError, match="'a'"):
         verify_symmetry(model, broken, inputs)
