@@ -184,7 +184,7 @@ class SinkhornRebasin(nn.Module):
     def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
         """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
 
-        Integer and boolean buffers are those of the target.
+        Integer, boolean and sparse buffers are those of the target.
 
         Raises:
             ArchitectureError: when the position is a tensor with more than one entry.
@@ -200,7 +200,7 @@ class SinkhornRebasin(nn.Module):
                 reference[name].to(tensor.dtype),
                 position.to(tensor) if isinstance(position, Tensor) else position,
             )
-            if tensor.is_floating_point() or tensor.is_complex()
+            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
             else tensor
             for name, tensor in rebased.items()
         }

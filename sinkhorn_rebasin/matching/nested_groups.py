@@ -59,7 +59,7 @@ def _own_similarity(
     nested = {slot.tensor for child in children for slot in spec.slots_of(child.name)}
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for slot in spec.slots_of(group.name):
-        if slot.tensor not in nested and slot.tensor not in spec.buffers:
+        if slot.tensor not in nested and slot.tensor in spec.parameters:
             moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), held)
             total += (units_of(reference[slot.tensor], slot)[0] @ units_of(moved, slot)[0].mT).double().cpu()
     return total
@@ -72,7 +72,7 @@ def _pair_similarity(
     count = child.blocks * child.size
     total = torch.zeros(count, count, dtype=torch.float64)
     for slot in spec.slots_of(child.name):
-        if slot.tensor not in spec.buffers:
+        if slot.tensor in spec.parameters:
             moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), held)
             ours, theirs = (units_of(t, slot).reshape(count, -1) for t in (reference[slot.tensor], moved))
             total += (ours @ theirs.mT).double().cpu()

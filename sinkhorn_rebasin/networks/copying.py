@@ -43,9 +43,9 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
         return copy.deepcopy(module, memo)
     except Exception as error:
         raise ArchitectureError(
-            f"Expected a network that copy.deepcopy can copy, so that it stays untouched, but {type(module).__name__} "
-            f"raised {type(error).__name__}: {error}. Give what cannot be copied a __deepcopy__, or keep it outside "
-            f"of the module."
+            f"Expected a network that copy.deepcopy can copy, so that it stays untouched, but "
+            f"{type(module).__name__} raised {type(error).__name__}: {error}. Give what cannot be copied a "
+            f"__deepcopy__, or keep it outside of the module."
         ) from error
 
 

@@ -159,10 +159,11 @@ def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
     """Whatever is drawn inside leaves the global random states of torch, NumPy and Python as they were."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    # Networks draw from NumPy's global state, so that is what must be kept.
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from sinkhorn_rebasin.errors import ArchitectureError
 
@@ -37,7 +37,7 @@ def check_values(module: nn.Module) -> None:
     """Raise ArchitectureError when a parameter or buffer is not built yet or has no values."""
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:
-            if isinstance(tensor, UninitializedTensorMixin):
+            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
                 raise ArchitectureError(
                     f"Expected a network whose layers are built but got the uninitialised {kind} {name!r}: run it "
                     f"once on its inputs."

@@ -153,7 +153,8 @@ def _spec(
     slots.sort(key=lambda slot: (order[slot.tensor], slot.axes))
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     frozen: tuple[Frozen, ...] = frozen_axes(named, tape, solution, slots)
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers)
+    tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
+    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied)
 
 
 def _valid_parent(solution: Solution, names: Mapping[int, str], parent: int) -> str | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
-from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import training_copy, untouched_randomness
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
@@ -139,8 +139,8 @@ def _first_output(
         if reason is None:
             return inputs, outputs
         failure = SymmetryError(
-            f"Expected an output that can be compared, to verify the symmetries with, but {type(check.model).__name__} "
-            f"{reason}{_not_finite(named_tensors(check.model))}; skip the verification with check=False."
+            f"Expected an output that can be compared, to verify the symmetries with, but "
+            f"{type(check.model).__name__} {reason}{_not_finite(named_tensors(check.model))}; skip the verification with check=False."
         )
     raise failure
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "uniform",
 )
 def drawn(tape: Tape, call: Call) -> Result:
-    """Independent draws from one distribution, or, where probabilities are a tensor, one for each of its positions."""
+    """Independent draws from one distribution, or from one for each position of a tensor of probabilities."""
     if not tape.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
     overload = call.func._overloadname
