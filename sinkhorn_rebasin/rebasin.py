@@ -118,7 +118,9 @@ class SinkhornRebasin(nn.Module):
         )
         _check_group_names(self.spec)
         self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer(
+            "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
+        )
         # Where the last Sinkhorn iteration ended, from which the next one starts.
         self.scalings = nn.Module()
         for name, value in scores.items():

@@ -51,7 +51,8 @@ def initial_scores(
         matrix = value if value.is_floating_point() else permutation_matrix(value, dtype)
         matrix = matrix.detach().to(device=first.device, dtype=dtype, copy=True)
         if noise:
-            drawn = torch.randn(matrix.shape, generator=generator, dtype=dtype)
+            device = "cpu" if generator is None else generator.device
+            drawn = torch.randn(matrix.shape, generator=generator, dtype=dtype, device=device)
             matrix = matrix + noise * drawn.to(first.device)
         scores[group.name] = matrix
     return scores

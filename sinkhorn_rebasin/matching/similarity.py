@@ -20,7 +20,7 @@ def unit_similarity(
 
     Each slot is read from the target with ``permutations`` applied to every other slot.
     """
-    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
+    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
         if slot.tensor not in spec.parameters:
             continue

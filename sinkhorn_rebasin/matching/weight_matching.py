@@ -76,7 +76,7 @@ def _descend(
     converged = not spec.groups
     while not converged and len(objective) < max_passes:
         improved = False
-        for index in torch.randperm(len(spec.groups), generator=generator).tolist():
+        for index in torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist():
             improved |= _assign(reference, target, spec, spec.groups[index], permutations)
         objective.append(_objective(reference, target, spec, permutations, spec.shapes))
         converged = not improved

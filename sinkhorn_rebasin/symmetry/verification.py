@@ -70,7 +70,7 @@ def verify_symmetry(
     spec.check_state(named_tensors(model))
     if not spec.groups:
         return 0.0
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         wide = widened(model)
         if wide is not None:
@@ -140,7 +140,8 @@ def _first_output(
             return inputs, outputs
         failure = SymmetryError(
             f"Expected an output that can be compared, to verify the symmetries with, but "
-            f"{type(check.model).__name__} {reason}{_not_finite(named_tensors(check.model))}; skip the verification with check=False."
+            f"{type(check.model).__name__} {reason}{_not_finite(state)}; skip the verification with "
+            f"check=False."
         )
     raise failure
 
