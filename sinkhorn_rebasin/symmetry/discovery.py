@@ -29,16 +29,24 @@ from sinkhorn_rebasin.symmetry.trace import Tape
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
     """Which axes of which parameters and buffers must be permuted together so that the function stays the same.
 
-    The network is run once, in eval mode, on the example inputs; every ATen operation is interpreted on labels
-    that say, position by position, which hidden unit a value belongs to. What is not understood is frozen and
-    named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`.
+    A copy of the network is run in eval mode on the example inputs, and every ATen operation is interpreted on
+    labels that say, position by position, which hidden unit a value belongs to. What is not understood is frozen
+    and named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`.
+
+    Parameters that eval mode does not use (auxiliary heads) read hidden units all the same: if there are any, a run
+    in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
+    dropout and norm layers stay in eval mode, and random numbers tell no two places apart. A branch that cannot
+    be followed freezes the units it reads.
 
     Args:
-        model: any module; it is not changed, nor is its mode or the random state.
+        model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
+            run on the copies.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
 
     Raises:
-        ArchitectureError: when the model has no parameters, does not run on the inputs or returns no tensor.
+        ArchitectureError: when the model has no parameters, does not run on the inputs, returns no tensor or
+            something else in every run, or cannot be copied; and for wrappers (DataParallel, torch.compile),
+            scripts, and layers that are not built yet.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
@@ -53,6 +61,9 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         tape = _trace(model, named, inputs, outputs)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
+    # Units of statistics alone, or of tensors without elements, are nothing to align.
+    worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
+    slots = [slot for slot in slots if slot.group in worth]
     return _spec(named, frozenset(buffers), tape, solution, slots)
 
 
