@@ -67,7 +67,7 @@ class Stateful(nn.Module):
         self.cache["hidden"] = self.last = hidden
         self.count += 1
         self.mean.mul_(0.9).add_(0.1 * hidden.detach().mean(0))
-        self.unsaved += hidden.detach().mean(0)
+        self.unsaved.copy_(hidden.detach().mean(0))
         return self.b(hidden)
 
 
@@ -135,12 +135,17 @@ def features(*shape: int, dtype: torch.dtype = torch.float32) -> Callable[[], An
     return lambda: torch.randn(*(shape or (5, 4))).to(dtype)
 
 
+def complex_layers() -> nn.Module:
+    """Two layers of complex weights."""
+    layers = nn.Linear(4, 8, dtype=torch.complex64), nn.Linear(8, 3, dtype=torch.complex64)
+    return nn.Sequential(layers[0], nn.Tanh(), layers[1])
+
+
 def sparse_sum(net: Any, x: Tensor) -> Tensor:
     """Neighbours are summed by a sparse matrix."""
     return net.b(torch.sparse.mm(net.graph, net.a(x).relu()))
 
 
-EXTRA = nn.Linear(4, 2)
 ODD: dict[str, tuple[Make, Callable[[], Any]]] = {
     "float16": (lambda: mlp().half(), features(dtype=torch.float16)),
     "bfloat16": (lambda: nn.Sequential(*mlp(), nn.BatchNorm1d(3)).bfloat16(), features(dtype=torch.bfloat16)),
@@ -151,7 +156,7 @@ ODD: dict[str, tuple[Make, Callable[[], Any]]] = {
         ),
         features(),
     ),
-    "complex": (lambda: nn.Sequential(*mlp()[::2]).to(torch.complex64), features(dtype=torch.complex64)),
+    "complex": (complex_layers, features(dtype=torch.complex64)),
     "scalar parameter": (
         made(lambda n, x: plain(n, x) * n.scale, scale=nn.Parameter(torch.tensor(2.0))),
         features(),

@@ -129,11 +129,13 @@ def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
 def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
     """Run a network under the tape; returns the tensors of its output."""
     given = inputs_like(inputs)
+    # Writes to a buffer can be followed when it is handed in; those that move are in the state already.
+    buffers = {n: b for n, b in model.named_buffers() if n not in state and b.layout == torch.strided}
     tape.add_inputs(tensors_in(given))
     run = functionalize(lambda tensors, given: tensors_in(run_at(model, tensors, given)), remove="mutations")
     try:
         with tape:
-            outputs: list[Tensor] = run(state, given)
+            outputs: list[Tensor] = run({**state, **buffers}, given)
     except Exception as error:
         raise ArchitectureError(
             f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
