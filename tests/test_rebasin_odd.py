@@ -29,7 +29,7 @@ def _seed() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_networks_are_re_ordered_and_trained(name: str) -> None:
     make, make_inputs = ODD[name]
-    reference, target, given = make(), make(), make_inputs()
+    reference, target, given = make().eval(), make().eval(), make_inputs()
     options: dict[str, Any] = {
         "init": "identity",
         "noise": 1.0,
@@ -38,13 +38,13 @@ def test_odd_networks_are_re_ordered_and_trained(name: str) -> None:
     with untouched(reference, given), untouched(target, given):
         rebasin = SinkhornRebasin(reference, target, given, **options)
         SinkhornRebasin(reference, target, given)
-        expected = run(target.eval(), given)
+        expected = run(target, given)
         outputs = tensors_in(rebasin.train()(copy.deepcopy(given), at=0.5))
         sum(out.abs().float()[out.isfinite()].sum() for out in outputs).backward()
-        assert all(bool(p.grad.isfinite().all()) for p in rebasin.parameters())
-        assert any(bool(p.grad.any()) for p in rebasin.parameters())
+        gradients = [p.grad for p in rebasin.parameters() if p.grad is not None]
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+        assert any(bool(gradient.any()) for gradient in gradients)
         rebasin.merge()
-    target.train()
     tolerance = 5e-2 if name in HALF else 1e-4
     assert largest_change(expected, rebasin.eval()(copy.deepcopy(given))) < tolerance
     assert largest_change(expected, run(rebasin.to_model().eval(), given)) < tolerance

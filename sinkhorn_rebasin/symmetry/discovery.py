@@ -107,6 +107,10 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], buffer)}
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
 def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) -> Tape:
     """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well."""
     aliases = {id(tensor): tensor.detach() for tensor in named.values()}
@@ -129,13 +133,18 @@ def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
 def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
     """Run a network under the tape; returns the tensors of its output."""
     given = inputs_like(inputs)
-    # Writes to a buffer can be followed when it is handed in; those that move are in the state already.
-    buffers = {n: b for n, b in model.named_buffers() if n not in state and b.layout == torch.strided}
     tape.add_inputs(tensors_in(given))
-    run = functionalize(lambda tensors, given: tensors_in(run_at(model, tensors, given)), remove="mutations")
+    constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}
+
+    def forward(tensors: State, constants: State, given: ExampleInputs) -> list[Tensor]:
+        # Copied in here, buffers that the network writes to are followed like any other tensor.
+        copies = {name: buffer.clone() for name, buffer in constants.items()}
+        return tensors_in(run_at(model, {**tensors, **copies}, given))
+
+    run = functionalize(forward, remove="mutations")
     try:
         with tape:
-            outputs: list[Tensor] = run({**state, **buffers}, given)
+            outputs: list[Tensor] = run(state, constants, given)
     except Exception as error:
         raise ArchitectureError(
             f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "

@@ -100,7 +100,7 @@ def test_a_group_of_two_is_swapped_in_the_first_trial() -> None:
 def test_inputs_that_random_ones_would_break_are_drawn_from_the_example() -> None:
     class Picky(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            if not set(x.unique().tolist()) <= {0.0, 1.0}:
+            if bool(((x != 0) & (x != 1)).any()):
                 raise ValueError("not binary")
             return super().forward(x)
 
