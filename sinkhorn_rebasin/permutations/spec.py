@@ -189,7 +189,7 @@ class PermutationSpec:
         return covered / total if total else 0.0
 
     def _covered(self, name: str, shape: tuple[int, ...]) -> int:
-        if not self.slots_on(name):
+        if not self.slots_on(name) or not math.prod(shape):
             return 0
         masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
         shares = []

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, simplified
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import Ids
+from sinkhorn_rebasin.symmetry.relations import Relations
 
 # Fixed values of different tensors must stay different; this is more than any axis is long.
 _VALUES_PER_TENSOR = 1 << 40

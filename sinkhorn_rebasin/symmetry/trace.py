@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.join import joined
+from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import Ids, numbered, row_hashes
+from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 
@@ -81,7 +82,7 @@ class Tape(TorchDispatchMode):
         if tensor in self._outdated:
             return fixed_labels(tensor.shape)
         if tensor in self._labels:
-            return self._labels[tensor]
+            return unpinned(self.relations, self._labels[tensor])
         name = self.name_of(tensor)
         if name is None:
             return constant_labels(tensor)
@@ -203,15 +204,13 @@ def constant_labels(tensor: Tensor) -> Labels:
     if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
         return fixed_labels(tensor.shape)
     values = tensor.detach().cpu()
-    values = values.float() if values.is_floating_point() and values.dtype != torch.float64 else values
-    array = values.numpy()
+    array = (values.double() + 0.0).numpy().view(np.int64) if values.is_floating_point() else values.numpy()
     factors = []
     for axis in range(array.ndim):
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
         if bool((rows == rows[:1]).all()):
             continue
-        _, place = np.unique(rows, axis=0, return_inverse=True)
-        factors.append(Factor((axis,), -1 - place.ravel().astype(np.int64)))
+        factors.append(Factor((axis,), -1 - numbered(row_hashes(rows))))
     return Labels(tuple(tensor.shape), tuple(factors))
 
 

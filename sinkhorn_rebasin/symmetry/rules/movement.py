@@ -9,7 +9,7 @@ import numpy as np
 
 from sinkhorn_rebasin.symmetry.concatenation import concatenated
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
 if TYPE_CHECKING:
