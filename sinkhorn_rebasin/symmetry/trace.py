@@ -27,19 +27,25 @@ class Tape(TorchDispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
-    them nor from the inputs are constants.
+    them nor from the inputs are constants, random ones too unless ``noise_is_symmetric`` is set: then all places
+    of a random tensor are alike.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.relations = Relations()
         self.parameter_labels: dict[str, Labels] = {}
+        self.noise_is_symmetric = False
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
+        self.add_inputs(inputs)
+
+    def add_inputs(self, inputs: Sequence[Tensor]) -> None:
+        """Tensors of which every position is fixed."""
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
 
@@ -55,7 +61,7 @@ class Tape(TorchDispatchMode):
         outputs = func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [tensor for tensor in tensors if self.knows(tensor)]
-        if known:
+        if known or (self.noise_is_symmetric and torch.Tag.nondeterministic_seeded in func.tags):
             self._interpret(Call.bind(func, args, kwargs, outputs), known)
         return outputs
 
@@ -96,6 +102,10 @@ class Tape(TorchDispatchMode):
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter that no operation has used so far."""
         return tensor in self._names and tensor not in self._labels
+
+    def uses(self, tensor: Tensor) -> bool:
+        """Whether an operation has used a parameter; one without elements has nothing to use."""
+        return tensor in self._labels or tensor.numel() == 0
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Labels of an element-wise function of several tensors."""
