@@ -72,7 +72,10 @@ def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.M
         for axis, length in enumerate(shape)
         if length > 1 and (name, axis) not in moved
     )
-    return PermutationSpec(tuple(groups.values()), tuple(slots), shapes, frozen, frozenset(named_buffers))
+    tied = _tied({name: tensors[name] for name in shapes})
+    return PermutationSpec(
+        tuple(groups.values()), tuple(slots), shapes, frozen, frozenset(named_buffers), tied
+    )
 
 
 def to_axes_to_perm(spec: PermutationSpec) -> dict[str, tuple[str | None, ...]]:
@@ -114,6 +117,14 @@ def _tensors(state_or_model: StateLike | nn.Module) -> tuple[dict[str, Tensor], 
     weights = {name: tensor for name, tensor in state_or_model.items() if tensor.is_floating_point()}
     statistics = {name: tensor for name, tensor in weights.items() if name.endswith(_STATISTICS)}
     return {name: tensor for name, tensor in weights.items() if name not in statistics}, statistics
+
+
+def _tied(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
+    """The names that share one tensor."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    return tuple(tuple(own) for own in names.values() if len(own) > 1)
 
 
 def _with_ties(axes_to_perm: AxesToPerm, tensors: Mapping[str, Tensor]) -> AxesToPerm:

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 def covered_share(spec: PermutationSpec, groups: Collection[str] | None = None) -> float:
     """Share of parameter elements that lie on at least one position of these groups (all of them: None)."""
-    total = sum(math.prod(shape) for name, shape in spec.shapes.items() if name not in spec.buffers)
+    total = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     tensors = (
         spec.shapes if groups is None else {slot.tensor for name in groups for slot in spec.slots_of(name)}
     )
-    covered = sum(_covered(spec, name, groups) for name in tensors if name not in spec.buffers)
+    covered = sum(_covered(spec, name, groups) for name in tensors if name in spec.parameters)
     return covered / total if total else 0.0
 
 
 def _covered(spec: PermutationSpec, name: str, groups: Collection[str] | None) -> int:
     slots = [slot for slot in spec.slots_on(name) if groups is None or slot.group in groups]
-    if not slots:
-        return 0
     shape = spec.shapes[name]
+    if not slots or not math.prod(shape):
+        return 0
     masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
     shares = []
     for slot in slots:

@@ -54,7 +54,7 @@ def describe_markdown(spec: PermutationSpec) -> str:
 def headline(spec: PermutationSpec) -> str:
     """One line: how many groups, units and slots there are and what share of the parameters they cover."""
     units = sum(group.units for group in spec.groups)
-    elements = sum(math.prod(shape) for name, shape in spec.shapes.items() if name not in spec.buffers)
+    elements = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     return (
         f"PermutationSpec: {len(spec.groups)} groups, {units:,} units, {len(spec.slots)} slots; "
         f"{spec.coverage:.1%} of {elements:,} parameter elements on a permutable axis"

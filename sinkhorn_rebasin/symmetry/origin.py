@@ -46,10 +46,14 @@ class Origins:
     innermost one that a frame is a method of.
     """
 
-    def __init__(self, model: nn.Module | None = None) -> None:
-        self._paths = {} if model is None else {id(m): name for name, m in model.named_modules()}
+    def __init__(self) -> None:
+        self._paths: dict[int, str] = {}
         # Code objects are kept with what is known of them, since their ids are only theirs while they live.
         self._seen: dict[int, tuple[CodeType, str, str | None]] = {}
+
+    def follow(self, model: nn.Module) -> None:
+        """From now on this network runs; it must live as long as its operations are told."""
+        self._paths |= {id(module): name for name, module in model.named_modules()}
 
     def here(self, operation: str) -> Origin:
         """The origin of the operation that is dispatched right now; called by the tape only."""

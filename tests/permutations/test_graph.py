@@ -124,6 +124,6 @@ def test_quotes_and_number_signs_are_escaped() -> None:
 
 
 def test_positions_in_kernels_are_no_ends() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    text = discover_symmetry(net, torch.randn(2, 1, 9, 9)).to_mermaid()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    text = discover_symmetry(net, torch.randn(2, 3, 9, 9)).to_mermaid()
     assert arrows(text) == {("input", "0"): "0.weight", ("0", "output"): "3.weight"}
