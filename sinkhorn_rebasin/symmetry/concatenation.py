@@ -7,7 +7,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, simplified
+from sinkhorn_rebasin.symmetry.blocks import merged
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, simplified
 from sinkhorn_rebasin.symmetry.relations import Relations
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Labels, reduced
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
 
 if TYPE_CHECKING:

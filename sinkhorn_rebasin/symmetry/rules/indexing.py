@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, reduced, simplified
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, simplified
 from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule

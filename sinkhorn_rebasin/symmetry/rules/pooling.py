@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, merged, overlapping
+from sinkhorn_rebasin.symmetry.blocks import merged, overlapping
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.numbering import by_appearance, row_hashes
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
 
