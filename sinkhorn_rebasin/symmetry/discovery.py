@@ -193,13 +193,15 @@ def _group_names(named: State, found: list[FoundSlot]) -> dict[int, str]:
     for slot in sorted(found, key=lambda slot: (order[slot.tensor], slot.axes)):
         first.setdefault(slot.group, slot.tensor)
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for group, tensor in sorted(first.items()):
         path = tensor.rpartition(".")[0] or tensor
         # Groups name parameters in a ParameterDict, which allows no dots.
         base = name = path.replace(".", "/")
         count = 1
-        while name in names.values() or hasattr(nn.ParameterDict, name):
+        while name in taken or hasattr(nn.ParameterDict, name):
             count += 1
             name = f"{base}#{count}"
         names[group] = name
+        taken.add(name)
     return names
