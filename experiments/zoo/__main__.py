@@ -2,9 +2,11 @@
 
     python -m experiments.zoo --families torchvision
     python -m experiments.zoo --families timm transformers
+    python -m experiments.zoo --families random blocks
 
 Every network is built with random weights; all its groups are permuted at random in float64 and its outputs
-compared. Needs ``pip install --no-deps torchvision timm`` and ``pip install transformers`` for those families.
+compared. ``random`` are networks of random blocks in random order, ``blocks`` each kind of block alone. Needs
+``pip install --no-deps torchvision timm`` and ``pip install transformers`` for those families.
 Prints a table and leaves a picture and a receipt a family in OUT.
 """
 
@@ -25,13 +27,15 @@ from rich.progress import track
 from rich.table import Table
 
 from experiments.receipts import write_receipt
-from experiments.zoo import timm_models, torchvision_models, transformers_models
+from experiments.zoo import random_models, timm_models, torchvision_models, transformers_models
 from experiments.zoo.entry import Entry
 from sinkhorn_rebasin import discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.errors import RebasinError
 
 console = Console(width=max(Console().width, 120))
 FAMILIES: dict[str, Callable[[], Iterator[Entry]]] = {
+    "blocks": random_models.blocks,
+    "random": random_models.entries,
     "timm": timm_models.entries,
     "torchvision": torchvision_models.entries,
     "transformers": transformers_models.entries,
