@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class Tape(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
+        self._places = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
@@ -118,11 +119,22 @@ class Tape(TorchDispatchMode):
         """Every unit on a tensor stays where it is."""
         self.relations.fix(labels.units, reason)
 
+    def fix_when_used(self, tensor: Tensor, labels: Labels, reason: str) -> None:
+        """The units of some labels stay where they are as soon as an operation reads a tensor, or it is returned."""
+        self._places[tensor] = (labels, reason)
+
+    def _fix_used(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            labels, reason = self._places.pop(tensor, (None, ""))
+            if labels is not None:
+                self.fix(labels, reason)
+
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and self.knows(leaf):
                 self.relations.origin = self._made_by.get(leaf)
+                self._fix_used([leaf])
                 self.fix(self.labels(leaf), "output of the network")
 
     def _is_overwritten(self, tensor: Tensor) -> bool:
@@ -162,6 +174,7 @@ class Tape(TorchDispatchMode):
                     self.relations.mark_partial(factor.ids, f"{call.name} acts on part of the units")
 
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
+        self._fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
             return

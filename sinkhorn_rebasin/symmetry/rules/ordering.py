@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor, reduced
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
@@ -23,20 +23,11 @@ if TYPE_CHECKING:
     "cumprod",
     "cumsum",
     "diff",
-    "kthvalue",
     "logcumsumexp",
-    "max",
-    "median",
-    "min",
-    "mode",
-    "sort",
-    "topk",
 )
 def ordered(tape: Tape, call: Call) -> Result:
-    """Running sums, sorting, and the places of extrema along one axis."""
+    """Running sums, and the places of extrema, along one axis."""
     tensor = call.tensors[0]
-    if len(call.tensors) > 1:
-        raise NotUnderstoodError("it compares several tensors")
     labels = tape.labels(tensor)
     if call.get("dim") is None:
         tape.fix(labels, f"{call.name} reads the order of all axes")
@@ -51,6 +42,32 @@ def ordered(tape: Tape, call: Call) -> Result:
         fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
         results.append(fixed if kept else fixed.reshaped(tuple(output.shape)))
     return results
+
+
+@rule("kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk")
+def ranked(tape: Tape, call: Call) -> Result:
+    """What stands at each rank is symmetric in the axis; where it stood is not, if anything asks for it."""
+    tensor = call.tensors[0]
+    if len(call.tensors) > 1:
+        raise NotUnderstoodError("it compares several tensors")
+    labels = tape.labels(tensor)
+    if "dim" not in call.arguments:
+        every = reduced(tape.relations, labels, range(tensor.dim()))
+        return [every.reshaped(tuple(output.shape)) for output in _outputs(call)]
+    if not tensor.dim():
+        return [labels, labels]
+    axis = axis_of(call["dim"], tensor.dim())
+    values, places = call.outputs
+    kept = values.dim() == tensor.dim()
+    length = values.shape[axis] if kept else 1
+    shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
+    ranks = [fixed_factor(axis, length)] if length > 1 else []
+    found = Labels(shape, (*reduced(tape.relations, labels, [axis]).factors, *ranks))
+    found = found if kept else found.reshaped(tuple(values.shape))
+    tape.fix_when_used(
+        places, Labels(labels.shape, tuple(labels.on([axis]))), f"{call.name} tells where on its axis"
+    )
+    return [found, found]
 
 
 def _outputs(call: Call) -> list[Tensor]:
