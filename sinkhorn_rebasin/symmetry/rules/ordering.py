@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor, reduced
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
