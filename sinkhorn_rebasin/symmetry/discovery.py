@@ -54,7 +54,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         >>> [(slot.tensor, slot.axes, slot.layout.width) for slot in spec.slots_of("0")]
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness(), _plain_operations():
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         model, inputs, outputs = runnable_copy(model, example_inputs)
         buffers = _moving_buffers(model, inputs)
         named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
@@ -144,7 +144,7 @@ def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -
 
     run = functionalize(forward, remove="mutations")
     try:
-        with tape:
+        with _plain_operations(), tape:
             outputs: list[Tensor] = run(state, constants, given)
     except Exception as error:
         raise ArchitectureError(
