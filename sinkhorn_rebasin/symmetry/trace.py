@@ -14,13 +14,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.numbering import Ids, numbered, row_hashes
+from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
+from sinkhorn_rebasin.symmetry.overlaps import meet_overlapping
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule, movement
+from sinkhorn_rebasin.symmetry.rules import find_rule, indexing, movement, strided
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
+_MOVING = (movement.__name__, strided.__name__)
 
 
 class Tape(TorchDispatchMode):
@@ -37,6 +40,7 @@ class Tape(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
+        self._fixed_on_use = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
@@ -52,7 +56,10 @@ class Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        former = self._former(args[0]) if func is torch.ops.aten.as_strided_.default else None
         outputs = func(*args, **kwargs)
+        if former is not None:
+            func, args = torch.ops.aten.as_strided.default, (former, *args[1:])
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [tensor for tensor in tensors if self.knows(tensor)]
         if known:
@@ -63,6 +70,13 @@ class Tape(TorchDispatchMode):
         """Whether a tensor depends on parameters or inputs."""
         return tensor in self._labels or tensor in self._names or self._is_overwritten(tensor)
 
+    def _former(self, tensor: Tensor) -> Tensor:
+        """A view that keeps the strides a tensor has, for when they are changed in place."""
+        former = tensor.detach()
+        if self.knows(tensor):
+            self._labels[former] = self.labels(tensor)
+        return former
+
     def name_of(self, tensor: Tensor) -> str | None:
         """Name of a parameter, None for any other tensor."""
         return self._names.get(tensor)
@@ -71,6 +85,9 @@ class Tape(TorchDispatchMode):
         """Labels of a parameter, an intermediate tensor or a constant."""
         if self._is_overwritten(tensor):
             return fixed_labels(tensor.shape)
+        factors, reason = self._fixed_on_use.pop(tensor, ((), ""))
+        for factor in factors:
+            self.relations.fix(factor.ids, reason)
         for outdated, operation in self._outdated.get(tensor, ()):
             self.fix(outdated, f"{operation} writes in place through another view")
         if tensor in self._outdated:
@@ -104,6 +121,10 @@ class Tape(TorchDispatchMode):
     def fix(self, labels: Labels, reason: str) -> None:
         """Every unit on a tensor stays where it is."""
         self.relations.fix(labels.units, reason)
+
+    def fix_on_use(self, tensor: Tensor, factors: Sequence[Factor], reason: str) -> None:
+        """Units that stay where they are once something reads a tensor, which many networks throw away."""
+        self._fixed_on_use[tensor] = (factors, reason)
 
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""
@@ -155,9 +176,13 @@ class Tape(TorchDispatchMode):
             rule = find_rule(call.func)
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")
-            if rule.__module__ != movement.__name__ or call.written:
+            if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)
             result = rule(self, call)
+            if rule.__module__ in (*_MOVING, indexing.__name__):
+                for moved in [result] if isinstance(result, Labels) else result:
+                    if moved is not None:
+                        meet_overlapping(self.relations, moved)
             self._check_written(call, result)
         except NotUnderstoodError as error:
             for tensor in known:
@@ -178,13 +203,7 @@ def _overlap(first: Tensor, second: Tensor) -> bool:
     """Whether two views of one memory share an element; large ones are taken to."""
     if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
         return True
-    return len(np.intersect1d(_offsets(first), _offsets(second))) > 0
-
-
-def _offsets(tensor: Tensor) -> Ids:
-    grid = np.ogrid[tuple(slice(length) for length in tensor.shape)]
-    steps = [index * stride for index, stride in zip(grid, tensor.stride(), strict=True)]
-    return np.asarray(tensor.storage_offset() + sum(steps, np.zeros((), dtype=np.int64))).ravel()
+    return len(np.intersect1d(element_offsets(first), element_offsets(second))) > 0
 
 
 def constant_labels(tensor: Tensor) -> Labels:

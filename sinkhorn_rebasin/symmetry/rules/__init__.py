@@ -10,6 +10,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     pointwise,
     pooling,
     reduction,
+    strided,
 )
 from sinkhorn_rebasin.symmetry.rules.registry import find_rule
 
@@ -24,4 +25,5 @@ __all__ = [
     "pointwise",
     "pooling",
     "reduction",
+    "strided",
 ]
