@@ -29,7 +29,10 @@ def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
 
 
 def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
-    """Relate a new factor to those it overlaps; return a set of factors that determines all of them."""
+    """Relate a new factor to those it overlaps; return a set of factors that determines all of them.
+
+    Fixed values next to units stay a factor of their own: what moves the units moves them nowhere.
+    """
     overlapping = [f for f in factors if set(f.axes) & set(new.axes)]
     apart = [f for f in factors if not set(f.axes) & set(new.axes)]
     for factor in overlapping:
@@ -41,12 +44,17 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
                 return [*factors, new] if id(factor.ids) in relations.pinned else factors
     nested = [f for f in overlapping if set(f.axes) <= set(new.axes)]
     crossing = [f for f in overlapping if not set(f.axes) <= set(new.axes)]
-    if all(determines(new.ids, f.over(new.axes, shape)) for f in nested):
+    columns = {id(f): f.over(new.axes, shape) for f in nested}
+    free = [f for f in nested if not determines(new.ids, columns[id(f)])]
+    if not any(factor.has_units for factor in free):
         for factor in nested:
-            relations.relate(new.ids, factor.over(new.axes, shape))
+            if not any(factor is f for f in free):
+                relations.relate(new.ids, columns[id(factor)])
+        if free:
+            relations.relate(new.ids, -1 - numbered(*(columns[id(f)] for f in free)))
         _meet_crossing(relations, shape, crossing, new)
         pin(relations, shape, new, factors)
-        return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *crossing, new]
+        return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *free, *crossing, new]
     combined = merged(relations, shape, [*nested, new])
     _meet_crossing(relations, shape, crossing, combined)
     return [*apart, *crossing, combined]
@@ -73,7 +81,7 @@ def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequen
     follows = [determines(wide.ids, column) for column in columns]
     units = [f for f, follow in zip(inside, follows, strict=True) if follow]
     fixed = [f for f, follow in zip(inside, follows, strict=True) if not follow]
-    if not units or any(f.has_units for f in fixed):
+    if any(f.has_units for f in fixed):
         return
     if {axis for f in inside for axis in f.axes} != set(wide.axes):
         return

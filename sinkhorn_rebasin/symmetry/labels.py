@@ -17,12 +17,16 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.numbering import (
     Ids,
     by_appearance,
+    count_distinct,
     determines,
+    distinct,
     keyed,
     numbered,
     row_hashes,
 )
 from sinkhorn_rebasin.symmetry.relations import Relations
+
+_NO_POSITIONS = 2**61 - 1
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,8 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
     kept = []
     for factor in factors:
         axes, ids = list(factor.axes), factor.ids
+        if not ids.size:
+            continue
         for place in reversed(range(len(axes))):
             first = ids.take([0], axis=place)
             if bool((ids == first).all()):
@@ -134,7 +140,20 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
             ids = np.full(shape[axes[0]], int(ids), dtype=np.int64)
         if axes:
             kept.extend(_separated(Factor(tuple(axes), np.ascontiguousarray(ids))))
-    return Labels(tuple(shape), tuple(kept))
+    return Labels(tuple(shape), _with_one_value(kept))
+
+
+def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Factors of which at most one gives fixed values along the same axis."""
+    values = [factor for factor in factors if not factor.has_units]
+    if len({factor.axes for factor in values}) == len(values):
+        return tuple(factors)
+    found = [factor for factor in factors if factor.has_units]
+    for axes in dict.fromkeys(factor.axes for factor in values):
+        along = [factor.ids for factor in values if factor.axes == axes]
+        ids = along[0] if len(along) == 1 else -1 - numbered(*along).reshape(along[0].shape)
+        found.append(Factor(axes, ids))
+    return tuple(found)
 
 
 def _separated(factor: Factor) -> list[Factor]:
@@ -162,6 +181,8 @@ def _broadcast(factor: Factor, shape: Sequence[int]) -> Factor:
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
     runs: list[tuple[list[int], list[int]]] = []
+    # An axis without positions only matches another one.
+    old, new = ([n or _NO_POSITIONS for n in shape] for shape in (old, new))
     i = j = 0
     while i < len(old) and j < len(new):
         olds, news, size_old, size_new = [i], [j], old[i], new[j]
@@ -201,17 +222,43 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     """Labels (axes kept with length 1) of a symmetric reduction over some axes.
 
     What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
-    entries, related to all of them.
+    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
     """
     gone = sorted(set(axes))
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
-    partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
-    for cluster in overlapping(partial, gone):
-        blocks = _blocks(relations, merged(relations, labels.shape, cluster), gone)
+    for cluster in overlapping(labels.on(gone), gone):
+        partial = [factor for factor in cluster if not set(factor.axes) <= set(gone)]
+        if 0 in labels.shape or not partial:
+            continue
+        factor = merged(relations, labels.shape, partial)
+        along = [f for f in cluster if set(f.axes) <= set(gone)]
+        if along and not _placed_alike(relations, labels.shape, factor, along, gone):
+            factor = merged(relations, labels.shape, [factor, *along])
+        blocks = _blocks(relations, factor, gone)
         if not _follows(relations, factors, blocks):
             factors.append(blocks)
     return simplified(shape, factors)
+
+
+def _placed_alike(
+    relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
+) -> bool:
+    """Whether all rows of a factor that share a unit hold it at the same fixed values along the row.
+
+    Then the unit says which values it lies at, once it is related to them.
+    """
+    if any(f.has_units or not set(f.axes) <= set(factor.axes) for f in along):
+        return False
+    kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
+    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
+    unit = numbered(factor.ids)
+    value = numbered(*(f.over(factor.axes, shape) for f in along))
+    values_of_unit = np.bincount(distinct(unit, value)[0])
+    if count_distinct(unit, rows, value) < int(values_of_unit[distinct(unit, rows)[0]].sum()):
+        return False
+    relations.relate(factor.ids, -1 - value)
+    return True
 
 
 def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
@@ -242,15 +289,15 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     if bool((rows == rows[:, :1]).all()):
         return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
     first, place = by_appearance(row_hashes(rows))
-    distinct = rows[first]
+    different = rows[first]
     if not factor.has_units:
         return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
-    units = relations.new_units((len(distinct),))
-    owners = np.broadcast_to(units[:, None], distinct.shape)
-    times = _multiplicity(distinct)
+    units = relations.new_units((len(different),))
+    owners = np.broadcast_to(units[:, None], different.shape)
+    times = _multiplicity(different)
     for number in np.unique(times):
         chosen = times == number
-        relations.relate(owners[chosen], distinct[chosen])
+        relations.relate(owners[chosen], different[chosen])
     return Factor(tuple(kept), units[place].reshape(kept_shape))
 
 

@@ -108,15 +108,21 @@ def _indexed_by_data(
     tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
 ) -> Labels:
     """What is found depends on its place only through the indices, whose labels it takes over."""
-    for factor in labels.on(axes):
-        tape.relations.fix(factor.ids, f"{call.name} looks up its positions by data")
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
-    first, kept = _order(labels, axes, len(lead))
-    shape = _result_shape(labels, axes, lead)
-    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in labels.off(axes)]
-    behind = [1] * (len(shape) - first - len(lead))
+    found = _found(tape, labels, axes, lead, f"{call.name} looks up its positions by data")
+    first, _ = _order(labels, axes, len(lead))
+    behind = [1] * (len(found.shape) - first - len(lead))
     places = [tape.labels(item).reshaped((*item.shape, *behind)) for item in items]
-    return tape.join([Labels(shape, tuple(factors)), *places], shape)
+    return tape.join([found, *places], found.shape)
+
+
+def _found(tape: Tape, labels: Labels, axes: Sequence[int], lead: tuple[int, ...], reason: str) -> Labels:
+    """What is left of a tensor of which some axes were looked up, the index's own axes still without labels."""
+    single = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
+    left = with_positions_fixed(tape, labels, axes, single, reason)
+    _, kept = _order(labels, axes, len(lead))
+    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in left.factors]
+    return Labels(_result_shape(labels, axes, lead), tuple(factors))
 
 
 def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]) -> Labels:
@@ -125,13 +131,11 @@ def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: 
         raise NotUnderstoodError("it mixes masks with other indices")
     masked = list(range(axes[0], axes[0] + items[0].dim()))
     reason = f"{call.name} picks its positions by a mask"
-    for factor in [*labels.on(masked), *tape.labels(items[0]).factors]:
-        tape.relations.fix(factor.ids, reason)
-    first, kept = _order(labels, masked, 1)
-    shape = _result_shape(labels, masked, (call.output.shape[axes[0]],))
-    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in labels.off(masked)]
-    fresh = [fixed_factor(first, shape[first])] if shape[first] > 1 else []
-    return Labels(shape, (*factors, *fresh))
+    tape.fix(tape.labels(items[0]), reason)
+    length = call.output.shape[axes[0]]
+    found = _found(tape, labels, masked, (length,), reason)
+    fresh = [fixed_factor(axes[0], length)] if length > 1 else []
+    return Labels(found.shape, (*found.factors, *fresh))
 
 
 @rule("gather")

@@ -35,6 +35,8 @@ def reshape(tape: Tape, call: Call) -> Result:
     if not shape:
         tape.fix(labels, f"{call.name} reads a single unit")
         return Labels(shape)
+    if 0 in shape and [n for n in shape if n != 1] != [n for n in labels.shape if n != 1]:
+        raise NotUnderstoodError("it reshapes an empty tensor")
     return labels.reshaped(shape)
 
 
