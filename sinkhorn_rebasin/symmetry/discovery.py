@@ -21,8 +21,12 @@ from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouch
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
+from sinkhorn_rebasin.symmetry.random_inputs import random_inputs
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 from sinkhorn_rebasin.symmetry.trace import Tape
+
+# How often a network that chooses by data which parameters it uses is run again to meet the others.
+MOST_FURTHER_RUNS = 8
 
 
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -116,17 +120,38 @@ def _trace(model: nn.Module, named: State, example_inputs: ExampleInputs) -> Tap
     with torch.no_grad(), untouched_randomness(), _plain_operations():
         _run_checked(model, state, example_inputs)
         tape = Tape(tied, inputs)
-        run = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")
         try:
-            with tape:
-                outputs = run(tied, example_inputs)
+            _record(tape, model, tied, example_inputs)
+            _record_what_data_chose(tape, model, tied, example_inputs)
         except Exception as error:
             raise ArchitectureError(
                 f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
                 f"be traced: {type(error).__name__}: {error}"
             ) from error
-        tape.fix_outputs(outputs)
     return tape
+
+
+def _record(tape: Tape, model: nn.Module, tensors: State, inputs: ExampleInputs) -> None:
+    run = functionalize(lambda state, given: run_at(model, state, given), remove="mutations")
+    with tape:
+        outputs = run(tensors, inputs)
+    tape.fix_outputs(outputs)
+
+
+def _record_what_data_chose(
+    tape: Tape, model: nn.Module, tensors: State, example_inputs: ExampleInputs
+) -> None:
+    """Further runs of a network that branches on data, as long as there are parameters it has not used.
+
+    Experts that no token of the example went to are met by other tokens; every run only adds relations.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(MOST_FURTHER_RUNS):
+        if not (tape.branches and tape.unused):
+            return
+        inputs = random_inputs(example_inputs, generator, dtype=None)
+        tape.watch([leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)])
+        _record(tape, model, tensors, inputs)
 
 
 def _spec(

@@ -44,8 +44,18 @@ class Tape(TorchDispatchMode):
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
+        self.branches = False
+        self.watch(inputs)
+
+    def watch(self, inputs: Sequence[Tensor]) -> None:
+        """Take tensors as inputs: every position of them is fixed."""
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
+
+    @property
+    def unused(self) -> list[str]:
+        """Parameters that no operation has used so far."""
+        return [name for tensor, name in self._names.items() if tensor not in self._labels]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -171,6 +181,7 @@ class Tape(TorchDispatchMode):
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
+            self.branches = True
             return
         try:
             rule = find_rule(call.func)

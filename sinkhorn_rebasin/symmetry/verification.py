@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import SymmetryError
@@ -22,6 +21,7 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
 )
 from sinkhorn_rebasin.symmetry.precision import DoublePrecision
+from sinkhorn_rebasin.symmetry.random_inputs import random_inputs
 
 ROUNDING_OF_NARROW_TYPES = 1e-4
 
@@ -59,7 +59,7 @@ def verify_symmetry(
     generator = generator or torch.Generator().manual_seed(0)
     wide = copy.deepcopy(model).double().eval()
     with torch.no_grad(), untouched_randomness():
-        if _runs(wide, _random_inputs(example_inputs, torch.Generator().manual_seed(0))):
+        if _runs(wide, random_inputs(example_inputs, torch.Generator().manual_seed(0))):
             with DoublePrecision():
                 return _worst(wide, spec, example_inputs, tolerance, trials, generator, torch.float64)
         # Some kernels exist in narrow types only: the check is then as sharp as the network's own type allows.
@@ -90,7 +90,7 @@ def _worst(
     state = _displaced(named_tensors(model), spec, generator)
     worst = 0.0
     for _ in range(trials):
-        inputs = _random_inputs(example_inputs, generator, dtype)
+        inputs = random_inputs(example_inputs, generator, dtype)
         permutations = random_permutations(spec, generator=generator)
         before = run_at(model, state, inputs)
         change = _change(model, state, spec, permutations, inputs, before)
@@ -148,21 +148,3 @@ def _displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: to
             noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
             moved[id(tensor)] = tensor * (1 + 0.1 * noise) + 0.01 * noise
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
-
-
-def _random_inputs(
-    example_inputs: ExampleInputs, generator: torch.Generator, dtype: torch.dtype | None = torch.float64
-) -> ExampleInputs:
-    """Inputs of the same structure, shapes and types: normal floats, integers drawn from the example's."""
-
-    def draw(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.numel() == 0:
-            return leaf
-        if leaf.is_floating_point():
-            spread = leaf.double().std(correction=0).clamp_min(1e-3)
-            noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device)
-            return (noise * spread + leaf.double().mean()).to(dtype or leaf.dtype)
-        chosen = torch.randint(leaf.numel(), leaf.shape, generator=generator)
-        return leaf.reshape(-1)[chosen.to(leaf.device)]
-
-    return tree_map(draw, example_inputs)
