@@ -33,10 +33,11 @@ def redraw(model: nn.Module) -> nn.Module:
 def least_effect(model: nn.Module, spec: PermutationSpec, inputs: Any) -> float:
     """Smallest relative change of the output when a group is permuted in one of its tensors only.
 
-    Some groups, evenly chosen; each would have to be permuted in all of its tensors for nothing to change.
+    Some groups of several tensors, evenly chosen; each must be permuted in all of them for nothing to change.
     """
     state = dict(named_tensors(model))
-    chosen = spec.groups[:: max(1, len(spec.groups) // MOST_GROUPS)][:MOST_GROUPS]
+    tied = [g for g in spec.groups if len({slot.tensor for slot in spec.slots_of(g.name)}) > 1]
+    chosen = tied[:: max(1, len(tied) // MOST_GROUPS)][:MOST_GROUPS]
     effects = []
     with torch.no_grad():
         before = run_at(model, {}, inputs)
