@@ -130,7 +130,7 @@ def test_experiments_leave_the_tests_alone() -> None:
 def test_importing_the_package_is_light() -> None:
     program = (
         "import sys, sinkhorn_rebasin\n"
-        "print([name for name in ('lightning', 'matplotlib', 'ot') if name in sys.modules])"
+        "print([name for name in ('lightning', 'matplotlib', 'networkx', 'ot', 'rich') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120

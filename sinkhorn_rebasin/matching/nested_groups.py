@@ -41,7 +41,7 @@ def propose_blocks(
     blocks = hard_assignment(worth)
     proposal = {group.name: blocks.reshape(group.shape)}
     for child in children:
-        found = torch.empty(child.blocks, child.size, dtype=torch.long)
+        found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
         found[blocks] = inside[child.name][torch.arange(len(blocks)), blocks]
         proposal[child.name] = found.reshape(child.shape)
     return {**permutations, **proposal}
@@ -57,9 +57,9 @@ def _own_similarity(
 ) -> Tensor:
     """Inner products of blocks over tensors that no nested group stands on, (blocks, blocks)."""
     nested = {slot.tensor for child in children for slot in spec.slots_of(child.name)}
-    total = torch.zeros(group.size, group.size, dtype=torch.float64)
+    total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
-        if slot.tensor not in nested and slot.tensor not in spec.buffers:
+        if slot.tensor not in nested and slot.tensor in spec.parameters:
             moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), held)
             total += (units_of(reference[slot.tensor], slot)[0] @ units_of(moved, slot)[0].mT).double().cpu()
     return total
@@ -70,9 +70,9 @@ def _pair_similarity(
 ) -> Tensor:
     """Inner products of a nested group's units for every pair of blocks, (blocks, blocks, size, size)."""
     count = child.blocks * child.size
-    total = torch.zeros(count, count, dtype=torch.float64)
+    total = torch.zeros(count, count, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(child.name):
-        if slot.tensor not in spec.buffers:
+        if slot.tensor in spec.parameters:
             moved = permute_tensor(target[slot.tensor], spec.slots_on(slot.tensor), held)
             ours, theirs = (units_of(t, slot).reshape(count, -1) for t in (reference[slot.tensor], moved))
             total += (ours @ theirs.mT).double().cpu()

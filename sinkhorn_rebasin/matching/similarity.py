@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.action import permute_tensor
 
@@ -19,9 +20,9 @@ def unit_similarity(
 
     Each slot is read from the target with ``permutations`` applied to every other slot.
     """
-    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64)
+    total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
-        if slot.tensor in spec.buffers:
+        if slot.tensor not in spec.parameters:
             continue
         others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
         moved = permute_tensor(target[slot.tensor], others, permutations)
@@ -31,10 +32,11 @@ def unit_similarity(
 
 
 def units_of(tensor: Tensor, slot: Slot) -> Tensor:
-    """Everything each unit of a slot owns in a tensor, (blocks, size, elements)."""
+    """Everything each unit of a slot owns in a tensor, (blocks, size, elements), real and not in half precision."""
     layout = slot.layout
     front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
     flat = front.reshape(math.prod(front.shape[: len(slot.axes)]), -1)
     if not layout.is_whole_axis(len(flat)):
         flat = flat[torch.from_numpy(layout.table()).reshape(-1).to(tensor.device)]
-    return flat.reshape(layout.blocks, layout.size, -1)
+    units = real_view(flat.reshape(layout.blocks, layout.size, -1)).flatten(2)
+    return units if units.dtype == torch.float64 else units.float()

@@ -12,6 +12,7 @@ from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.matching.nested_groups import children_of, propose_blocks
 from sinkhorn_rebasin.matching.similarity import unit_similarity
+from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
@@ -32,8 +33,8 @@ def weight_matching(
         \qquad \text{equivalently}\quad \min_\pi \lVert \theta_R - \pi(\theta_T) \rVert^2
 
     One group after the other, in random order, is assigned exactly with all others held, until no group
-    changes. All parameters of the spec count: weights, biases and norm parameters; buffers do not. The result
-    is a local optimum that depends on the order of the groups.
+    changes. All parameters of the spec count: weights, biases and norm parameters, tied ones once; buffers do
+    not. The result is a local optimum that depends on the order of the groups.
 
     Args:
         reference, target: networks of one architecture, or their states; neither is changed.
@@ -75,7 +76,7 @@ def _descend(
     converged = not spec.groups
     while not converged and len(objective) < max_passes:
         improved = False
-        for index in torch.randperm(len(spec.groups), generator=generator).tolist():
+        for index in torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist():
             improved |= _assign(reference, target, spec, spec.groups[index], permutations)
         objective.append(_objective(reference, target, spec, permutations, spec.shapes))
         converged = not improved
@@ -136,7 +137,7 @@ def _objective(
     names: Iterable[str],
 ) -> float:
     total = 0.0
-    for name in sorted(set(names) - spec.buffers):
+    for name in sorted(set(names) & spec.parameters.keys()):
         moved = permute_tensor(target[name], spec.slots_on(name), permutations)
-        total += float((reference[name].double() * moved.double()).sum())
+        total += float((real_view(reference[name]).double() * real_view(moved).double()).sum())
     return total

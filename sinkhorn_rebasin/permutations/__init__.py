@@ -10,7 +10,8 @@ from sinkhorn_rebasin.permutations.algebra import (
     random_permutations,
 )
 from sinkhorn_rebasin.permutations.layout import Layout
-from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 __all__ = [
     "Frozen",

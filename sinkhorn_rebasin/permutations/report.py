@@ -1,40 +1,162 @@
-"""A permutation spec in words: the table that ``print(spec)`` shows."""
+"""A permutation spec in words: the tables that ``print(spec)`` and notebooks show."""
 
 from __future__ import annotations
 
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sinkhorn_rebasin.permutations.coverage import covered_share
+from sinkhorn_rebasin.permutations.repeats import collapse, split
+from sinkhorn_rebasin.permutations.slots import Frozen, Slot, by_first_slot
+
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
+    from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+WIDTH = 110
+MOST_GROUPS, MOST_REASONS, MOST_NAMES = 40, 25, 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a title, and a line for what was left out."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    rest: str = ""
 
 
 def describe(spec: PermutationSpec) -> str:
-    """Groups with sizes, parents and slots, the share of parameters covered, what is frozen and why."""
-    units = sum(group.size * group.blocks for group in spec.groups)
-    lines = [
-        f"PermutationSpec: {len(spec.groups)} groups, {units} units, {len(spec.slots)} slots, "
-        f"{spec.coverage:.1%} of parameter elements on a permutable axis"
-    ]
-    width = max((len(name) for name in spec.names), default=0)
-    for group in spec.groups:
-        size = str(group.size) if group.blocks == 1 else f"{group.blocks} x {group.size}"
-        inside = f" inside {group.parent}" if group.parent else ""
-        slots = ", ".join(_slot_text(slot) for slot in spec.slots_of(group.name))
-        lines.append(f"  {group.name:<{width}}  {size:>9}{inside}  {slots}")
-    reasons: dict[str, list[str]] = {}
-    for item in spec.frozen:
-        reasons.setdefault(item.reason, []).append(f"{item.tensor}[{item.axis}]")
-    if reasons:
-        lines.append("frozen:")
-    for reason, axes in reasons.items():
-        shown = ", ".join(axes[:4]) + (f" and {len(axes) - 4} more" if len(axes) > 4 else "")
-        lines.append(f"  {reason}: {shown}")
+    """Groups with sizes, parents and slots, the share of parameters each covers, what is frozen and why.
+
+    Names that differ in numbers alone share a row when their groups have the same size and the same slots.
+    """
+    parts = [headline(spec)]
+    for table in tables(spec):
+        parts.append(f"\n{table.title}\n{_drawn(table)}" + (f"\n{table.rest}" if table.rest else ""))
+    return "\n".join(parts)
+
+
+def describe_markdown(spec: PermutationSpec) -> str:
+    """The same for notebooks."""
+    lines = [headline(spec)]
+    for table in tables(spec):
+        lines += ["", f"**{table.title}**", "", "| " + " | ".join(table.columns) + " |"]
+        lines.append("|" + "---|" * len(table.columns))
+        lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in table.rows]
+        lines += ["", table.rest] if table.rest else []
     return "\n".join(lines)
 
 
-def _slot_text(slot: Slot) -> str:
+def headline(spec: PermutationSpec) -> str:
+    """One line: how many groups, units and slots there are and what share of the parameters they cover."""
+    units = sum(group.units for group in spec.groups)
+    elements = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
+    return (
+        f"PermutationSpec: {len(spec.groups)} groups, {units:,} units, {len(spec.slots)} slots; "
+        f"{spec.coverage:.1%} of {elements:,} parameter elements on a permutable axis"
+    )
+
+
+def tables(spec: PermutationSpec) -> list[Table]:
+    """The groups and the frozen axes, as far as there are any."""
+    return [table for table in (_groups(spec), _frozen(spec)) if table.rows]
+
+
+def _groups(spec: PermutationSpec) -> Table:
+    alike: dict[object, list[str]] = {}
+    for group in by_first_slot(spec.groups, spec.slots):
+        places = sorted((split(s.tensor), _extent(s)) for s in spec.slots_of(group.name))
+        pattern = tuple((fixed, extent) for (fixed, _), extent in places)
+        parent = group.parent and split(group.parent)[0]
+        key = (split(group.name)[0], group.size, group.blocks, parent, pattern)
+        alike.setdefault(key, []).append(group.name)
+    rows: list[tuple[str, ...]] = []
+    for names in list(alike.values())[:MOST_GROUPS]:
+        group = spec[names[0]]
+        size = str(group.size) if group.blocks == 1 else f"{group.blocks} x {group.size}"
+        parents = collapse(spec[name].parent or "" for name in names)
+        slots = _listed(slot_patterns([slot for name in names for slot in spec.slots_of(name)]))
+        share = f"{covered_share(spec, set(names)):.1%}"
+        rows.append((", ".join(collapse(names)), str(len(names)), size, ", ".join(parents), share, slots))
+    hidden = sum(len(names) for names in list(alike.values())[MOST_GROUPS:])
+    return Table(
+        "groups",
+        ("group", "count", "size", "inside", "share", "slots"),
+        rows,
+        f"and {hidden} more groups" if hidden else "",
+    )
+
+
+def _frozen(spec: PermutationSpec) -> Table:
+    alike: dict[tuple[str, str, str], list[Frozen]] = {}
+    for item in spec.frozen:
+        alike.setdefault((item.reason, item.operation, item.source), []).append(item)
+    rows: list[tuple[str, ...]] = []
+    for (reason, operation, source), items in list(alike.items())[:MOST_REASONS]:
+        rows.append((reason, operation, source, str(len(items)), _listed(_axis_patterns(items))))
+    hidden = list(alike.values())[MOST_REASONS:]
+    return Table(
+        f"frozen: {len(spec.frozen)} axes",
+        ("reason", "operation", "source", "axes", "parameters"),
+        rows,
+        f"and {sum(map(len, hidden))} more axes for {len(hidden)} more reasons" if hidden else "",
+    )
+
+
+def slot_patterns(slots: Sequence[Slot]) -> list[str]:
+    """Slots as ``tensor[axes]``, with what differs from a whole axis, repeats collapsed."""
+    by_extent: dict[str, list[str]] = {}
+    for slot in slots:
+        by_extent.setdefault(_extent(slot), []).append(slot.tensor)
+    return [f"{name}{extent}" for extent, names in by_extent.items() for name in collapse(names, leaves=True)]
+
+
+def _extent(slot: Slot) -> str:
     axes = ",".join(str(axis) for axis in slot.axes)
     layout = slot.layout
-    extent = f" from {layout.offset}" if layout.offset else ""
-    extent += f" x {layout.width}" if layout.width > 1 else ""
-    return f"{slot.tensor}[{axes}{extent}]"
+    start = f" from {layout.offset}" if layout.offset else ""
+    return f"[{axes}{start}{f' x {layout.width}' if layout.width > 1 else ''}]"
+
+
+def _axis_patterns(items: Sequence[Frozen]) -> list[str]:
+    axes: dict[str, list[str]] = {}
+    for item in items:
+        axes.setdefault(item.tensor, []).append(str(item.axis))
+    by_axes: dict[str, list[str]] = {}
+    for tensor, own in axes.items():
+        by_axes.setdefault(",".join(own), []).append(tensor)
+    return [f"{name}[{own}]" for own, names in by_axes.items() for name in collapse(names, leaves=True)]
+
+
+def _listed(patterns: Sequence[str]) -> str:
+    more = len(patterns) - MOST_NAMES
+    return ", ".join(patterns[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _drawn(table: Table) -> str:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    kept = [n for n in range(len(table.columns)) if any(row[n] for row in table.rows)]
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number in kept:
+        right = table.columns[number] in ("count", "size", "share", "axes")
+        drawn.add_column(
+            table.columns[number], justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(row[number]) for number in kept))
+    target = io.StringIO()
+    Console(file=target, width=WIDTH, color_system=None, force_jupyter=False, force_terminal=False).print(
+        drawn
+    )
+    return "\n".join(line.rstrip() for line in target.getvalue().rstrip().splitlines())
+
+
+def _escaped(cell: str) -> str:
+    return f"`{cell.replace('|', '¦')}`" if cell else ""

@@ -5,59 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from torch import nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 
+__all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
-@dataclass(frozen=True)
-class Group:
-    """One set of hidden units that are permuted together wherever they show up.
-
-    A nested group has one independent permutation inside each unit of its ``parent`` (the inner dimensions
-    of attention heads, the channels inside convolution groups): ``blocks`` of them.
-    """
-
-    name: str
-    size: int
-    blocks: int = 1
-    parent: str | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
-        return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
-
-    @property
-    def units(self) -> int:
-        """How many units there are in all blocks."""
-        return self.size * self.blocks
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One place where a group shows up: a tensor, the axes (read as one flat axis) and their layout."""
-
-    group: str
-    tensor: str
-    axes: tuple[int, ...]
-    layout: Layout
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """An axis that no group moves, and why."""
-
-    tensor: str
-    axis: int
-    reason: str
+AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
+"""Tensor name to the name of a permutation, or None, of each axis."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +30,7 @@ class PermutationSpec:
     """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
 
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
-    to the slots on it. Parents come before their nested groups.
+    to the slots on it. Parents come before their nested groups. ``tied`` are the names that share one tensor.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
@@ -85,6 +50,7 @@ class PermutationSpec:
     shapes: Mapping[str, tuple[int, ...]]
     frozen: tuple[Frozen, ...] = ()
     buffers: frozenset[str] = frozenset()
+    tied: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -171,35 +137,16 @@ class PermutationSpec:
     def _depth(self, group: Group) -> int:
         return 0 if group.parent is None else 1 + self._depth(self[group.parent])
 
+    @cached_property
+    def parameters(self) -> dict[str, None]:
+        """Names of the parameters in order, those that share one tensor under the first of their names."""
+        again = {name for names in self.tied for name in names[1:]}
+        return {name: None for name in self.shapes if name not in self.buffers | again}
+
     @property
     def coverage(self) -> float:
         """Share of parameter elements that lie on at least one permutable position."""
-        total = covered = 0
-        for name, shape in self.shapes.items():
-            if name in self.buffers:
-                continue
-            total += math.prod(shape)
-            covered += self._covered(name, shape)
-        return covered / total if total else 0.0
-
-    def _covered(self, name: str, shape: tuple[int, ...]) -> int:
-        if not self.slots_on(name) or not math.prod(shape):
-            return 0
-        masks: dict[tuple[int, ...], np.ndarray] = {}
-        for slot in self.slots_on(name):
-            length = math.prod(shape[axis] for axis in slot.axes)
-            masks.setdefault(slot.axes, np.zeros(length, dtype=bool))[slot.layout.table().ravel()] = True
-        if any(mask.all() for mask in masks.values()):
-            return math.prod(shape)
-        if sum(len(axes) for axes in masks) == len({axis for axes in masks for axis in axes}):
-            return round(
-                math.prod(shape) * (1 - math.prod(float(1 - mask.mean()) for mask in masks.values()))
-            )
-        moved = np.zeros(shape, dtype=bool)
-        for axes, mask in masks.items():
-            view = mask.reshape([shape[axis] for axis in axes])
-            moved |= np.expand_dims(view, [axis for axis in range(len(shape)) if axis not in axes])
-        return int(moved.sum())
+        return covered_share(self)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -253,6 +200,7 @@ class PermutationSpec:
                 "shapes": {name: list(shape) for name, shape in self.shapes.items()},
                 "frozen": [vars(item) for item in self.frozen],
                 "buffers": sorted(self.buffers),
+                "tied": self.tied,
             }
         )
 
@@ -267,15 +215,48 @@ class PermutationSpec:
                 "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
                 "frozen": tuple(Frozen(**item) for item in data["frozen"]),
                 "buffers": frozenset(data["buffers"]),
+                "tied": tuple(tuple(names) for names in data.get("tied", ())),
             }
         except (ValueError, KeyError, TypeError) as error:
             raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error
         return cls(**fields)
 
+    def to_networkx(self) -> Any:
+        """The spec as a ``networkx.MultiDiGraph``: see :func:`~sinkhorn_rebasin.permutations.graph.to_networkx`."""
+        from sinkhorn_rebasin.permutations.graph import to_networkx
+
+        return to_networkx(self)
+
+    def to_mermaid(self) -> str:
+        """The spec as a Mermaid flowchart: see :func:`~sinkhorn_rebasin.permutations.graph.to_mermaid`."""
+        from sinkhorn_rebasin.permutations.graph import to_mermaid
+
+        return to_mermaid(self)
+
+    def to_axes_to_perm(self) -> AxesToPerm:
+        """Tensor to group name, or None, of each axis: the dictionary that Git Re-Basin takes."""
+        from sinkhorn_rebasin.permutations.axes_to_perm import to_axes_to_perm
+
+        return to_axes_to_perm(self)
+
+    @classmethod
+    def from_axes_to_perm(
+        cls, axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module
+    ) -> PermutationSpec:
+        """The spec that a dictionary written by hand for Git Re-Basin stands for, of a state or a network."""
+        from sinkhorn_rebasin.permutations.axes_to_perm import from_axes_to_perm
+
+        return from_axes_to_perm(axes_to_perm, state_or_model)
+
     def __str__(self) -> str:
         from sinkhorn_rebasin.permutations.report import describe
 
         return describe(self)
+
+    def _repr_markdown_(self) -> str:
+        from sinkhorn_rebasin.permutations.report import describe_markdown
+
+        return describe_markdown(self)
 
 
 def _slot_from_json(data: Mapping[str, Any]) -> Slot:

@@ -20,7 +20,11 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
     """
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    shared = [factor for factor in parts[0].off([axis]) if all(_has(part, factor) for part in parts)]
+    shared: list[Factor] = []
+    for factor in (factor for part in parts for factor in part.off([axis])):
+        known = any(_equal(factor, other) for other in shared)
+        if not known and all(_has(part, factor) or _may_have(part, factor) for part in parts):
+            shared.append(factor)
     factors = [*shared]
     own = [[f for f in part.off([axis]) if not any(_equal(f, s) for s in shared)] for part in parts]
     for signature in dict.fromkeys(factor.axes for part in own for factor in part):
@@ -57,6 +61,11 @@ def _equal(first: Factor, second: Factor) -> bool:
 
 def _has(part: Labels, factor: Factor) -> bool:
     return any(_equal(factor, other) for other in part.factors)
+
+
+def _may_have(part: Labels, factor: Factor) -> bool:
+    """Whether fixed values may be told apart on a part that knows nothing along their axes."""
+    return not factor.has_units and not part.on(factor.axes)
 
 
 def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:

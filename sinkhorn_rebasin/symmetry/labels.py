@@ -157,11 +157,13 @@ def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
 
 
 def _separated(factor: Factor) -> list[Factor]:
-    """Fixed values over several axes as fixed values along each of them: they may say more, never less."""
+    """Fixed values over several axes that say no more than fixed values along each of them."""
     if len(factor.axes) < 2 or factor.has_units:
         return [factor]
     rows = factor.ids.reshape(len(factor.ids), -1)
     first, rest = numbered(row_hashes(rows)), numbered(row_hashes(rows.T))
+    if count_distinct(rows) < (int(first.max()) + 1) * (int(rest.max()) + 1):
+        return [factor]
     others = Factor(factor.axes[1:], -1 - rest.reshape(factor.ids.shape[1:]))
     return [Factor(factor.axes[:1], -1 - first), *_separated(others)]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.numbering import Ids, distinct, numbered
+from sinkhorn_rebasin.symmetry.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Relations:
     marks: list[tuple[Ids, Ids, int]] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
     pinned: dict[int, Pinned] = field(default_factory=dict)
+    origins: dict[int, Origin] = field(default_factory=dict)
+    origin: Origin | None = None
     _kinds: int = 0
 
     def new_units(self, shape: tuple[int, ...]) -> Ids:
@@ -47,8 +50,13 @@ class Relations:
         return units
 
     def new_kind(self) -> int:
-        """A kind of relation that nothing else has: every event in the trace is a kind of its own."""
+        """A kind of relation that nothing else has: every event in the trace is a kind of its own.
+
+        It remembers the operation that is being interpreted, which the tape leaves in ``origin``.
+        """
         self._kinds += 1
+        if self.origin is not None:
+            self.origins[self._kinds] = self.origin
         return self._kinds
 
     def relate(self, left: Ids, right: Ids) -> None:

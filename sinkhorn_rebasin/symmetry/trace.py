@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
+from sinkhorn_rebasin.symmetry.origin import Origins
 from sinkhorn_rebasin.symmetry.overlaps import meet_overlapping
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, indexing, movement, strided
@@ -30,13 +31,17 @@ class Tape(TorchDispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
-    them nor from the inputs are constants.
+    them nor from the inputs are constants, random ones too unless ``noise_is_symmetric`` is set: then all places
+    of a random tensor are alike.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.relations = Relations()
         self.parameter_labels: dict[str, Labels] = {}
+        self.noise_is_symmetric = False
+        self.origins = Origins()
+        self._made_by = WeakTensorKeyDictionary()
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
@@ -45,17 +50,12 @@ class Tape(TorchDispatchMode):
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
         self.branches = False
-        self.watch(inputs)
+        self.add_inputs(inputs)
 
-    def watch(self, inputs: Sequence[Tensor]) -> None:
-        """Take tensors as inputs: every position of them is fixed."""
+    def add_inputs(self, inputs: Sequence[Tensor]) -> None:
+        """Tensors of which every position is fixed."""
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
-
-    @property
-    def unused(self) -> list[str]:
-        """Parameters that no operation has used so far."""
-        return [name for tensor, name in self._names.items() if tensor not in self._labels]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -72,7 +72,7 @@ class Tape(TorchDispatchMode):
             func, args = torch.ops.aten.as_strided.default, (former, *args[1:])
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [tensor for tensor in tensors if self.knows(tensor)]
-        if known:
+        if known or (self.noise_is_symmetric and torch.Tag.nondeterministic_seeded in func.tags):
             self._interpret(Call.bind(func, args, kwargs, outputs), known)
         return outputs
 
@@ -124,6 +124,10 @@ class Tape(TorchDispatchMode):
         """Whether a tensor is a parameter that no operation has used so far."""
         return tensor in self._names and tensor not in self._labels
 
+    def uses(self, tensor: Tensor) -> bool:
+        """Whether an operation has used a parameter; one without elements has nothing to use."""
+        return tensor in self._labels or tensor.numel() == 0
+
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Labels of an element-wise function of several tensors."""
         return joined(self.relations, labels, shape)
@@ -140,6 +144,7 @@ class Tape(TorchDispatchMode):
         """The network's outputs are read position by position."""
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and self.knows(leaf):
+                self.relations.origin = self._made_by.get(leaf)
                 self.fix(self.labels(leaf), "output of the network")
 
     def _is_overwritten(self, tensor: Tensor) -> bool:
@@ -183,6 +188,7 @@ class Tape(TorchDispatchMode):
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
             self.branches = True
             return
+        self.relations.origin = self.origins.here(call.name)
         try:
             rule = find_rule(call.func)
             if rule is None:
@@ -204,6 +210,7 @@ class Tape(TorchDispatchMode):
         for index, tensor in enumerate(outputs):
             labels = found[index] if index < len(found) else None
             self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
+            self._made_by[tensor] = self.relations.origin
 
 
 def _storage_key(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     ordering,
     pointwise,
     pooling,
+    randomness,
     reduction,
     strided,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "ordering",
     "pointwise",
     "pooling",
+    "randomness",
     "reduction",
     "strided",
 ]

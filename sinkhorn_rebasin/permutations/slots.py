@@ -1,0 +1,76 @@
+"""What a spec is made of: groups of units, the slots where they show up, and the axes that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sinkhorn_rebasin.permutations.layout import Layout
+
+
+@dataclass(frozen=True)
+class Group:
+    """One set of hidden units that are permuted together wherever they show up.
+
+    A nested group has one independent permutation inside each unit of its ``parent`` (the inner dimensions
+    of attention heads, the channels inside convolution groups): ``blocks`` of them.
+    """
+
+    name: str
+    size: int
+    blocks: int = 1
+    parent: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
+        return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
+
+    @property
+    def units(self) -> int:
+        """How many units there are in all blocks."""
+        return self.size * self.blocks
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place where a group shows up: a tensor, the axes (read as one flat axis) and their layout."""
+
+    group: str
+    tensor: str
+    axes: tuple[int, ...]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An axis that no group moves, why, and where in the network's code that was decided.
+
+    Where it was decided is told and not claimed: two specs that differ in nothing else are equal.
+
+    Attributes:
+        operation: the ATen operation that fixed the axis, for example ``aten.cumsum``; empty when none did.
+        module: path of the module that called it, for example ``encoder.layers.0``.
+        source: file and line that called it, the file relative to its package's folder.
+
+    >>> Frozen("w", 0, "read in order", operation="aten.cumsum") == Frozen("w", 0, "read in order")
+    True
+    """
+
+    tensor: str
+    axis: int
+    reason: str
+    operation: str = field(default="", compare=False)
+    module: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
+
+
+def by_first_slot(groups: Sequence[Group], slots: Sequence[Slot]) -> list[Group]:
+    """The groups as they show up in the network, those without a slot last.
+
+    >>> first, second = Group("a", 2), Group("b", 2)
+    >>> by_first_slot([first, second], [Slot("b", "w", (0,), Layout(1, 2))]) == [second, first]
+    True
+    """
+    place = {slot.group: number for number, slot in reversed(list(enumerate(slots)))}
+    return sorted(groups, key=lambda group: place.get(group.name, len(slots)))

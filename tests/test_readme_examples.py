@@ -1,0 +1,35 @@
+"""The examples of the README that show what they print, run as doctests, and its drawing."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin import discover_symmetry
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_examples_print_what_the_readme_shows() -> None:
+    text = "\n".join(block for block in blocks("python") if ">>>" in block)
+    examples = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
+    assert len(examples.examples) > 8
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    said: list[str] = []
+    runner.run(examples, out=said.append)
+    assert runner.failures == 0, "".join(said)
+
+
+def test_the_drawing_is_what_the_spec_draws() -> None:
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    (drawing,) = blocks("mermaid")
+    assert drawing.strip() == discover_symmetry(net, torch.randn(4, 3)).to_mermaid()
