@@ -24,10 +24,11 @@ from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.stillness import Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
 
 # How often a network that chooses by data which parameters it uses is run again to meet the others.
-MOST_FURTHER_RUNS = 8
+MOST_FURTHER_RUNS = 16
 
 
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -136,16 +137,22 @@ def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
 
 
 def _follow_other_branches(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> None:
-    """Further runs of a network that branches on data, as long as there are parameters it has not used.
+    """Follow further runs of a network that branches on data when they use parameters that none used before.
 
     Experts that no token of the example went to are met by other tokens; every run only adds relations.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     for _ in range(MOST_FURTHER_RUNS):
-        if not tape.branches or all(tape.uses(tensor) for tensor in state.values()):
+        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
+        if not tape.branches or not unused:
             return
+        further = next(candidate_inputs(inputs, generator, wide=False))
+        readers = Readers(state)
         try:
-            _follow(tape, model, state, next(candidate_inputs(inputs, generator, wide=False)))
+            with readers:
+                checked_run(model, state, further)
+            if readers.names() & unused:
+                _follow(tape, model, state, further)
         except ArchitectureError:
             return
 
