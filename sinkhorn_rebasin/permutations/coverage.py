@@ -27,16 +27,14 @@ def _covered(spec: PermutationSpec, name: str, groups: Collection[str] | None) -
     shape = spec.shapes[name]
     if not slots or not math.prod(shape):
         return 0
-    masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
-    shares = []
+    masks: dict[tuple[int, ...], np.ndarray] = {}
     for slot in slots:
-        lengths = [shape[axis] for axis in slot.axes]
-        flat = np.zeros(math.prod(lengths), dtype=bool)
-        flat[slot.layout.table().ravel()] = True
-        shares.append(flat.mean())
-        if masks is not None:
-            view = flat.reshape(lengths)
-            masks |= np.expand_dims(view, [a for a in range(len(shape)) if a not in slot.axes])
-    # Of large tensors the slots are taken as independent, which is exact when one of them covers its axis.
-    share = masks.mean() if masks is not None else 1 - math.prod(1 - s for s in shares)
-    return round(math.prod(shape) * float(share))
+        length = math.prod(shape[axis] for axis in slot.axes)
+        masks.setdefault(slot.axes, np.zeros(length, dtype=bool))[slot.layout.table().ravel()] = True
+    if any(mask.all() for mask in masks.values()):
+        return math.prod(shape)
+    moved = np.zeros(shape, dtype=bool)
+    for axes, mask in masks.items():
+        view = mask.reshape([shape[axis] for axis in axes])
+        moved |= np.expand_dims(view, [axis for axis in range(len(shape)) if axis not in axes])
+    return int(moved.sum())

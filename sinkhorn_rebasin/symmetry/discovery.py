@@ -19,11 +19,16 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at, training_copy, untouched_randomness
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
+from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.stillness import Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
+
+# How often a network that chooses by data which parameters it uses is run again to meet the others.
+MOST_FURTHER_RUNS = 16
 
 
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -117,6 +122,7 @@ def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
     state = {name: aliases[id(tensor)] for name, tensor in named.items()}
     tape = Tape(state, tensors_in(inputs))
     check_repeatable(model, outputs, _follow(tape, model, state, inputs), inputs)
+    _follow_other_branches(tape, model, state, inputs)
     if all(tape.uses(tensor) for tensor in state.values()):
         return tape
     trained = training_copy(model)
@@ -128,6 +134,27 @@ def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
         # It runs in eval mode only: what that does not use stays unused.
         pass
     return tape
+
+
+def _follow_other_branches(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> None:
+    """Follow further runs of a network that branches on data when they use parameters that none used before.
+
+    Experts that no token of the example went to are met by other tokens; every run only adds relations.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for _ in range(MOST_FURTHER_RUNS):
+        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
+        if not tape.branches or not unused:
+            return
+        further = next(candidate_inputs(inputs, generator, wide=False))
+        readers = Readers(state)
+        try:
+            with readers:
+                checked_run(model, state, further)
+            if readers.names() & unused:
+                _follow(tape, model, state, further)
+        except ArchitectureError:
+            return
 
 
 def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:

@@ -14,14 +14,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.numbering import Ids, numbered, row_hashes
+from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
 from sinkhorn_rebasin.symmetry.origin import Origins
+from sinkhorn_rebasin.symmetry.overlaps import meet_overlapping
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule, movement
+from sinkhorn_rebasin.symmetry.rules import find_rule, indexing, movement, strided
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
+_MOVING = (movement.__name__, strided.__name__)
 
 
 class Tape(TorchDispatchMode):
@@ -46,6 +49,7 @@ class Tape(TorchDispatchMode):
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
+        self.branches = False
         self.add_inputs(inputs)
 
     def add_inputs(self, inputs: Sequence[Tensor]) -> None:
@@ -62,7 +66,10 @@ class Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        former = self._former(args[0]) if func is torch.ops.aten.as_strided_.default else None
         outputs = func(*args, **kwargs)
+        if former is not None:
+            func, args = torch.ops.aten.as_strided.default, (former, *args[1:])
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [tensor for tensor in tensors if self.knows(tensor)]
         if known or (self.noise_is_symmetric and torch.Tag.nondeterministic_seeded in func.tags):
@@ -72,6 +79,13 @@ class Tape(TorchDispatchMode):
     def knows(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on parameters or inputs."""
         return tensor in self._labels or tensor in self._names or self._is_overwritten(tensor)
+
+    def _former(self, tensor: Tensor) -> Tensor:
+        """A view that keeps the strides a tensor has, for when they are changed in place."""
+        former = tensor.detach()
+        if self.knows(tensor):
+            self._labels[former] = self.labels(tensor)
+        return former
 
     def name_of(self, tensor: Tensor) -> str | None:
         """Name of a parameter, None for any other tensor."""
@@ -177,15 +191,20 @@ class Tape(TorchDispatchMode):
         self._fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
+            self.branches = True
             return
         self.relations.origin = self.origins.here(call.name)
         try:
             rule = find_rule(call.func)
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")
-            if rule.__module__ != movement.__name__ or call.written:
+            if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)
             result = rule(self, call)
+            if rule.__module__ in (*_MOVING, indexing.__name__):
+                for moved in [result] if isinstance(result, Labels) else result:
+                    if moved is not None:
+                        meet_overlapping(self.relations, moved)
             self._check_written(call, result)
         except NotUnderstoodError as error:
             for tensor in known:
@@ -207,13 +226,7 @@ def _overlap(first: Tensor, second: Tensor) -> bool:
     """Whether two views of one memory share an element; large ones are taken to."""
     if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
         return True
-    return len(np.intersect1d(_offsets(first), _offsets(second))) > 0
-
-
-def _offsets(tensor: Tensor) -> Ids:
-    grid = np.ogrid[tuple(slice(length) for length in tensor.shape)]
-    steps = [index * stride for index, stride in zip(grid, tensor.stride(), strict=True)]
-    return np.asarray(tensor.storage_offset() + sum(steps, np.zeros((), dtype=np.int64))).ravel()
+    return len(np.intersect1d(element_offsets(first), element_offsets(second))) > 0
 
 
 def constant_labels(tensor: Tensor) -> Labels:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.symmetry import discover_symmetry
+from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from tests.cases import case
 
 
@@ -97,3 +97,28 @@ def test_a_batch_of_one_changes_nothing() -> None:
     for name in ("mlp_layer_norm", "conv2d", "heads", "squeeze_and_excitation", "resnet_option_b"):
         model, inputs = case(name).make(), case(name).make_inputs()
         assert discover_symmetry(model, inputs) == discover_symmetry(model, inputs[:1])
+
+
+class ChoosesByData(nn.Module):
+    """A layer for every sign of the first input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+        self.chosen = nn.ModuleList([nn.Linear(5, 5), nn.Linear(5, 5)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return self.last(h + self.chosen[int(x[0, 0] > 0)](h).tanh())
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_what_the_example_does_not_choose_is_met_as_well(sign: float) -> None:
+    torch.manual_seed(0)
+    model, inputs = ChoosesByData(), torch.randn(4, 3)
+    inputs[0, 0] = sign
+    spec = discover_symmetry(model, inputs)
+    moved = {slot.tensor for slot in spec.slots}
+    assert {"chosen.0.weight", "chosen.1.weight"} <= moved
+    inputs[0, 0] = -sign
+    assert verify_symmetry(model, spec, inputs, trials=6) < 1e-12

@@ -11,6 +11,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     pooling,
     randomness,
     reduction,
+    strided,
 )
 from sinkhorn_rebasin.symmetry.rules.registry import find_rule
 
@@ -26,4 +27,5 @@ __all__ = [
     "pooling",
     "randomness",
     "reduction",
+    "strided",
 ]

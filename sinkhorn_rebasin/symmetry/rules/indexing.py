@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.blocks import reduced
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, simplified
 from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
@@ -25,9 +23,17 @@ def looked_up(tape: Tape, labels: Labels, axis: int, index: Tensor, name: str) -
     if not tape.knows(index):
         picked = labels.taken(axis, index.detach().cpu().numpy().reshape(-1).astype(np.int64))
         return picked.reshaped(shape)
-    flat = (*labels.shape[:axis], math.prod(index.shape), *labels.shape[axis + 1 :])
-    reason = f"{name} looks up its positions by data"
-    return with_positions_fixed(tape, labels, [axis], flat, reason).reshaped(shape)
+    looked_in = with_positions_fixed(
+        tape,
+        labels,
+        [axis],
+        (*labels.shape[:axis], 1, *labels.shape[axis + 1 :]),
+        f"{name} looks up its positions by data",
+    )
+    lead = (*labels.shape[:axis], *[1] * index.dim(), *labels.shape[axis + 1 :])
+    places = tape.labels(index).reshaped((*index.shape, *[1] * (len(labels.shape) - axis - 1)))
+    # What is found depends on its place only through the index, whose labels it takes over.
+    return tape.join([looked_in.reshaped(lead), places], shape)
 
 
 @rule("embedding")
@@ -57,7 +63,7 @@ def index(tape: Tape, call: Call) -> Result:
         return _masked(tape, call, labels, axes, items)
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
     if any(tape.knows(item) for item in items):
-        return _indexed_by_data(tape, call, labels, axes, lead)
+        return _indexed_by_data(tape, call, labels, axes, items)
     places = [np.broadcast_to(item.detach().cpu().numpy(), lead) for item in items]
     return _picked(labels, axes, places, lead)
 
@@ -99,16 +105,24 @@ def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) ->
 
 
 def _indexed_by_data(
-    tape: Tape, call: Call, labels: Labels, axes: Sequence[int], lead: tuple[int, ...]
+    tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
 ) -> Labels:
-    for factor in labels.on(axes):
-        tape.relations.fix(factor.ids, f"{call.name} looks up its positions by data")
-    first, kept = _order(labels, axes, len(lead))
-    shape = _result_shape(labels, axes, lead)
-    left = reduced(tape.relations, labels, axes)
+    """What is found depends on its place only through the indices, whose labels it takes over."""
+    lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
+    found = _found(tape, labels, axes, lead, f"{call.name} looks up its positions by data")
+    first, _ = _order(labels, axes, len(lead))
+    behind = [1] * (len(found.shape) - first - len(lead))
+    places = [tape.labels(item).reshaped((*item.shape, *behind)) for item in items]
+    return tape.join([found, *places], found.shape)
+
+
+def _found(tape: Tape, labels: Labels, axes: Sequence[int], lead: tuple[int, ...], reason: str) -> Labels:
+    """What is left of a tensor of which some axes were looked up, the index's own axes still without labels."""
+    single = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
+    left = with_positions_fixed(tape, labels, axes, single, reason)
+    _, kept = _order(labels, axes, len(lead))
     factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in left.factors]
-    fresh = [fixed_factor(first + place, length) for place, length in enumerate(lead) if length > 1]
-    return Labels(shape, (*factors, *fresh))
+    return Labels(_result_shape(labels, axes, lead), tuple(factors))
 
 
 def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]) -> Labels:
@@ -116,7 +130,12 @@ def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: 
     if len(items) != 1:
         raise NotUnderstoodError("it mixes masks with other indices")
     masked = list(range(axes[0], axes[0] + items[0].dim()))
-    return _indexed_by_data(tape, call, labels, masked, (call.output.shape[axes[0]],))
+    reason = f"{call.name} picks its positions by a mask"
+    tape.fix(tape.labels(items[0]), reason)
+    length = call.output.shape[axes[0]]
+    found = _found(tape, labels, masked, (length,), reason)
+    fresh = [fixed_factor(axes[0], length)] if length > 1 else []
+    return Labels(found.shape, (*found.factors, *fresh))
 
 
 @rule("gather")
@@ -139,6 +158,7 @@ def write_along(tape: Tape, call: Call) -> Result:
     labels, source = tape.labels(call["self"]), tape.labels(call["source"])
     axis = axis_of(call["dim"], len(labels.shape))
     reason = f"{call.name} writes to positions by index"
+    tape.fix(tape.labels(call["index"]), reason)
     fixed = with_positions_fixed(tape, labels, [axis], labels.shape, reason)
     shape = (*labels.shape[:axis], 1, *labels.shape[axis + 1 :])
     return tape.join([fixed, with_positions_fixed(tape, source, [axis], shape, reason)], labels.shape)
@@ -155,6 +175,8 @@ def index_put(tape: Tape, call: Call) -> Result:
         raise NotUnderstoodError("it mixes masks with other indices")
     axes = range(masks[0].dim() if masks else len(call["indices"]))
     reason = f"{call.name} writes to positions by index"
+    for item in call["indices"]:
+        tape.fix(tape.labels(item), reason)
     fixed = with_positions_fixed(tape, labels, axes, labels.shape, reason)
     behind = labels.shape[len(axes) :]
     values = tape.labels(call["values"])

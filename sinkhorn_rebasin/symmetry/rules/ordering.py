@@ -9,7 +9,7 @@ from torch import Tensor
 from sinkhorn_rebasin.symmetry.blocks import reduced
 from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -50,7 +50,7 @@ def ranked(tape: Tape, call: Call) -> Result:
     """What stands at each rank is symmetric in the axis; where it stood is not, if anything asks for it."""
     tensor = call.tensors[0]
     if len(call.tensors) > 1:
-        raise NotUnderstoodError("it compares several tensors")
+        return tape.join([tape.labels(other) for other in call.tensors], call.output.shape)
     labels = tape.labels(tensor)
     if "dim" not in call.arguments:
         every = reduced(tape.relations, labels, range(tensor.dim()))
@@ -69,6 +69,15 @@ def ranked(tape: Tape, call: Call) -> Result:
         places, Labels(labels.shape, tuple(labels.on([axis]))), f"{call.name} tells where on its axis"
     )
     return [found, found]
+
+
+@rule("_fft_c2c", "_fft_c2r", "_fft_r2c")
+def spectrum(tape: Tape, call: Call) -> Result:
+    """Fourier transforms along some axes."""
+    labels = tape.labels(call["self"])
+    axes = [axis_of(axis, len(labels.shape)) for axis in call["dim"]]
+    reason = f"{call.name} depends on the order of its axis"
+    return with_positions_fixed(tape, labels, axes, tuple(call.output.shape), reason)
 
 
 def _outputs(call: Call) -> list[Tensor]:
