@@ -9,30 +9,40 @@ from typing import Any
 from torch import nn
 
 from experiments.models.cnn import CNN
+from experiments.models.lstm import LSTM
 from experiments.models.mlp import MLP
-from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50
+from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50, resnext
+from experiments.models.transformer import GPT, ViT
 from experiments.models.vgg import VGG
 
 __all__ = [
     "CNN",
     "COST_NETWORKS",
+    "GPT",
+    "LSTM",
     "MLP",
     "VGG",
     "Architecture",
     "ResNet",
+    "ViT",
     "build_model",
     "resnet18",
     "resnet20",
     "resnet50",
+    "resnext",
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
+    "gpt": GPT,
+    "lstm": LSTM,
     "mlp": MLP,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet50": resnet50,
+    "resnext": resnext,
     "vgg": VGG,
+    "vit": ViT,
 }
 
 
