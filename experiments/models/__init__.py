@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from experiments.models.cnn import CNN
 from experiments.models.lstm import LSTM
@@ -63,7 +64,10 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as plain values: its name in `MODELS`, its arguments, and the shape of an input batch."""
+    """A network as plain values: its name in `MODELS`, its arguments, and the shape of an input batch.
+
+    Inputs are tokens where the arguments name a vocabulary, numbers elsewhere.
+    """
 
     name: str
     input_shape: tuple[int, ...]
@@ -72,6 +76,12 @@ class Architecture:
     def build(self) -> nn.Module:
         """Return a freshly initialised network."""
         return build_model(self.name, **self.arguments)
+
+    def example(self) -> Tensor:
+        """Return a random input batch."""
+        if "vocabulary" in self.arguments:
+            return torch.randint(self.arguments["vocabulary"], self.input_shape)
+        return torch.randn(self.input_shape)
 
 
 COST_NETWORKS = {
