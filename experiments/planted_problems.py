@@ -67,7 +67,7 @@ PROBLEMS |= {
     ),
     "LSTM 2x64": Problem(Architecture("lstm", (2, 8), {"vocabulary": 64}), 1.0, 60),
     "ResNeXt 4 groups": Problem(
-        Architecture("resnext", (2, 3, 32, 32), {"groups": 4, "width": 8, "depths": [1, 1]}), 1.0, 60
+        Architecture("resnext", (2, 3, 32, 32), {"groups": 4, "width": 8, "depths": [1, 1]}), 0.5, 60
     ),
 }
 NESTED = [name for name in PROBLEMS if name not in FLAT]
