@@ -74,8 +74,8 @@ class Experiment:
 
 
 ALIGNMENT = Settings(
-    steps=1000,
-    cycles=1,
+    steps=800,
+    cycles=2,
     batch_size=128,
     learning_rate=0.03,
     temperatures=(0.1, 0.05),
