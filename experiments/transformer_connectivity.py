@@ -22,6 +22,7 @@ import matplotlib as mpl
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from experiments.alignment import Outcome, Pair, Settings, matched, matched_from_identity, naive, ours
 from experiments.data import ImageData, load_cifar10, load_source_text
@@ -74,7 +75,7 @@ class Experiment:
 
 
 ALIGNMENT = Settings(
-    steps=800,
+    steps=600,
     cycles=2,
     batch_size=128,
     learning_rate=0.03,
@@ -173,8 +174,8 @@ def align_pair(
     settings = experiment.settings
     if options.steps is not None:
         settings = Settings(**{**asdict(settings), "steps": options.steps})
-    test = [(pair.data.test_images, pair.data.test_labels)]
-    train = [(pair.data.train_images[:EVALUATED], pair.data.train_labels[:EVALUATED])]
+    test = batches(pair.data.test_images, pair.data.test_labels)
+    train = batches(pair.data.train_images[:EVALUATED], pair.data.train_labels[:EVALUATED])
     title = f"{experiment.title}, seeds {seeds[0]} and {seeds[1]}"
     rows, paths = [], {}
     for method in options.methods:
@@ -197,6 +198,11 @@ def align_pair(
         keep_networks(options.out / "networks", stem, outcome, path)
     draw_paths(paths, options.out, title)
     return rows
+
+
+def batches(inputs: Tensor, labels: Tensor, size: int = 500) -> list[tuple[Tensor, Tensor]]:
+    """Parts small enough that what attention makes of them stays in the cache."""
+    return list(zip(inputs.split(size), labels.split(size), strict=True))
 
 
 def printable(lines: Sequence[dict[str, Any]]) -> Table:
