@@ -80,7 +80,9 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
             plot_barriers(bars, ax, log=True)
         ax.set_ylabel(f"{label} until recovered")
         ax.tick_params(axis="x", rotation=30)
-    figure.suptitle("Planted permutations: median and range over the seeds that were solved (no bar: none was)")
+    figure.suptitle(
+        "Planted permutations: median and range over the seeds that were solved (no bar: none was)"
+    )
     figure.tight_layout()
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "planted.png", dpi=120)

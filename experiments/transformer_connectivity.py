@@ -55,8 +55,8 @@ EVALUATED = 2000
 class Experiment:
     """A network, how its endpoints are trained, and how they are aligned.
 
-    The temperature begins low, where soft permutations are still close to those weight matching found: averaging the
-    units of a transformer undoes what its start was worth, and training does not find back.
+    The temperature begins low, where soft permutations are still close to those weight matching found: a transformer
+    whose units are averaged is far from any trained one.
     """
 
     title: str
