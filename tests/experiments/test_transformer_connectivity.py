@@ -27,7 +27,7 @@ def threads():  # type: ignore[no-untyped-def]
 
 
 def _short_text() -> ImageData:
-    return load_source_text(16, ["copy", "heapq"], ["glob"])
+    return load_source_text(16, ["copy"], ["glob"])
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_table_pictures_networks_and_receipt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = transformer_connectivity.Experiment(
-        "tiny", architecture, 12, 3e-3, 32, transformer_connectivity.ALIGNMENT
+        "tiny", architecture, 8, 3e-3, 32, transformer_connectivity.ALIGNMENT
     )
     monkeypatch.setitem(transformer_connectivity.EXPERIMENTS, name, small)
     monkeypatch.setattr(
         transformer_connectivity, "load_cifar10" if name == "vit" else "load_source_text", load
     )
     transformer_connectivity.main(
-        ["--networks", name, "--seeds", "2", "--steps", "200", "--out", str(tmp_path)]
+        ["--networks", name, "--seeds", "2", "--steps", "100", "--out", str(tmp_path)]
     )
     assert "weight matching" in capsys.readouterr().out
     receipt = read_receipt(tmp_path)
