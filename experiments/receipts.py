@@ -25,7 +25,10 @@ import torch
 import sinkhorn_rebasin
 from sinkhorn_rebasin.errors import DataError
 
-PACKAGES = ("lightning", "numpy", "POT", "safetensors", "scikit-learn", "scipy", "torch", "torchmetrics")
+PACKAGES = (
+    *("lightning", "numpy", "POT", "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchmetrics"),
+    *("torchvision", "transformers"),
+)
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/~])/(?:[\w.+@-]+/)+[\w.+@-]*")
 
 

@@ -23,6 +23,7 @@ from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
+from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 
@@ -52,13 +53,13 @@ class SinkhornRebasin(nn.Module):
         temperature: :math:`\tau`, a buffer; schedules move it during training.
         tolerance, max_iterations: of the Sinkhorn iteration in training mode.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
-            that the two networks differ in their weights alone.
+            that the two networks differ in their weights alone: four forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
 
     Raises:
-        ArchitectureError: when the networks differ (the first tensor is named), have no permutable unit, or do
-            not run on the example inputs.
-        SymmetryError: when a claimed symmetry changes the function.
+        ArchitectureError: when the networks differ (the first tensor is named), have no permutable unit, do not
+            run on the example inputs, return something else in every run, or cannot be copied.
+        SymmetryError: when a claimed symmetry changes the function; its group is named.
         SpecError: when ``spec`` is of another network.
 
     Example:
@@ -77,6 +78,7 @@ class SinkhornRebasin(nn.Module):
 
     temperature: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         reference: nn.Module,
@@ -93,6 +95,8 @@ class SinkhornRebasin(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        check_supported(reference)
+        check_supported(target)
         check_comparable(reference, target)
         self.spec = spec if spec is not None else _discovered(reference, example_inputs)
         self.spec.check_state(tensors_of(reference))
@@ -102,7 +106,7 @@ class SinkhornRebasin(nn.Module):
                 f"What is frozen and why:\n{self.spec}"
             )
         if check and example_inputs is not None:
-            verify_symmetry(target, self.spec, example_inputs)
+            verify_symmetry(target, self.spec, example_inputs, trials=1)
             check_same_function(reference, target, example_inputs)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
@@ -114,7 +118,9 @@ class SinkhornRebasin(nn.Module):
         )
         _check_group_names(self.spec)
         self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer(
+            "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
+        )
         # Where the last Sinkhorn iteration ended, from which the next one starts.
         self.scalings = nn.Module()
         for name, value in scores.items():
@@ -169,12 +175,18 @@ class SinkhornRebasin(nn.Module):
         """The target's tensors after the permutations: soft in training, hard in eval mode unless told."""
         hard = not self.training if hard is None else hard
         permutations = self.hard_permutations() if hard else self.soft_permutations()
-        return permute_state(self.target_state(), self.spec, permutations)
+        target = self.target_state()
+        rebased = permute_state(target, self.spec, permutations)
+        # Scores are wider than half precision; the network takes its own type.
+        return {
+            name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor
+            for name, tensor in rebased.items()
+        }
 
     def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
         """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
 
-        Integer and boolean buffers are those of the target.
+        Integer, boolean and sparse buffers are those of the target.
 
         Raises:
             ArchitectureError: when the position is a tensor with more than one entry.
@@ -190,7 +202,7 @@ class SinkhornRebasin(nn.Module):
                 reference[name].to(tensor.dtype),
                 position.to(tensor) if isinstance(position, Tensor) else position,
             )
-            if tensor.is_floating_point() or tensor.is_complex()
+            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
             else tensor
             for name, tensor in rebased.items()
         }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from tests.zoo import convolution, linear, sequence, wiring
+from tests.zoo import coincidences, convolution, linear, sequence, wiring
 from tests.zoo.case import Case, found_slots, noise, randomise, slots
 
-CASES: list[Case] = [*linear.CASES, *convolution.CASES, *sequence.CASES, *wiring.CASES]
+CASES: list[Case] = [
+    *linear.CASES,
+    *convolution.CASES,
+    *sequence.CASES,
+    *wiring.CASES,
+    *coincidences.CASES,
+]
 
 __all__ = ["CASES", "Case", "case", "found_slots", "noise", "randomise", "slots"]
 

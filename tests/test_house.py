@@ -117,6 +117,17 @@ def test_only_training_imports_lightning(file: Path) -> None:
     assert not roots & {"tests", "experiments"}
 
 
+def test_experiments_leave_the_tests_alone() -> None:
+    # The zoo of the test suite is measured as a family of its own; its symmetries are written down only once.
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for file in sorted((ROOT / "experiments").rglob("*.py"))
+        for imported, _ in imports_of(file)
+        if imported.split(".")[0] == "tests"
+    }
+    assert found == {"experiments/zoo/own_models.py"}
+
+
 def test_importing_the_package_is_light() -> None:
     program = (
         "import sys, sinkhorn_rebasin\n"

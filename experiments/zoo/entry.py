@@ -8,11 +8,17 @@ from typing import Any
 
 from torch import nn
 
+from sinkhorn_rebasin.permutations import PermutationSpec
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A network by name: how to build it with random weights, and inputs it takes."""
+    """A network by name: how to build it with random weights, and inputs it takes.
+
+    ``human`` tells whether a spec is what a human would have written, where a human has.
+    """
 
     name: str
     make: Callable[[], nn.Module]
     inputs: Callable[[], Any]
+    human: Callable[[PermutationSpec], bool] | None = None

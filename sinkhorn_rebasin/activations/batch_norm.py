@@ -6,7 +6,6 @@ mixture vary less than those of either. They are measured again on data before t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -18,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 
 
@@ -46,7 +46,7 @@ def reset_batch_norm(
     Reference: Jordan, Sedghi, Saukh, Entezari, Neyshabur, "REPAIR: REnormalizing Permuted Activations for
     Interpolation Repair", 2023.
     """
-    reset = copy.deepcopy(module)
+    reset = standalone_copy(module)
     state = batch_norm_statistics(module, tensors_of(module), dataloader, batches=batches)
     reset.load_state_dict(state, strict=False)
     return reset

@@ -113,7 +113,9 @@ def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor, first_ridge: floa
         damped.diagonal(dim1=-2, dim2=-1).add_(1.0 + ridge)
         factor, info = torch.linalg.cholesky_ex(damped)
         good = pending & (info == 0)
-        factor = torch.where(good[:, None, None], factor, torch.eye(factor.shape[-1]).to(factor))
+        factor = torch.where(
+            good[:, None, None], factor, torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        )
         found = torch.cholesky_solve(right_side.unsqueeze(-1), factor)
         # once more on the remainder: squares the bias of the ridge
         remainder = right_side.unsqueeze(-1) - found - off_diagonal @ found

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +14,9 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of
+from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.support import check_values
 
 
 @runtime_checkable
@@ -96,7 +97,7 @@ class StatePath(ABC):
 
     def module_at(self, position: float | Tensor) -> nn.Module:
         """Return a new plain module, of the same class and mode, with the weights of the position."""
-        module = copy.deepcopy(self.module)
+        module = standalone_copy(self.module)
         with torch.no_grad():
             # Not strict: a state may name a tied tensor once and leave out extra state; names are checked.
             module.load_state_dict(self.state_at(position), strict=False)
@@ -139,6 +140,8 @@ class LinearPath(StatePath):
             >>> torch.equal(path.state_at(1)["bias"], path.end["bias"])
             True
         """
+        check_values(start)
+        check_values(end)
         start_state, end_state = tensors_of(start), tensors_of(end)
         check_same(start_state, end_state)
         return cls(start, start_state, end_state)

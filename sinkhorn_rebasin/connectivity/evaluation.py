@@ -71,7 +71,7 @@ def evaluate_path(
         )
     curve = as_curve(path)
     module = evaluation_copy(curve.module)
-    positions = torch.linspace(0, 1, points, dtype=torch.float64)
+    positions = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu")
     losses, accuracies = [], []
     with torch.no_grad():
         for position in _tracked(positions.tolist(), progress):
@@ -84,8 +84,8 @@ def evaluate_path(
     known = [value for value in accuracies if value is not None]
     return PathEvaluation(
         positions,
-        torch.tensor(losses, dtype=torch.float64),
-        torch.tensor(known, dtype=torch.float64) if len(known) == points else None,
+        torch.tensor(losses, dtype=torch.float64, device="cpu"),
+        torch.tensor(known, dtype=torch.float64, device="cpu") if len(known) == points else None,
     )
 
 
@@ -123,7 +123,7 @@ def evaluate_state(
     if sum(sizes) == 0:
         raise DataError("Expected at least one batch with samples but the dataloader is empty.")
     # Stacked on the device first: one transfer at the end instead of a wait in every batch.
-    weights = torch.tensor(sizes, dtype=torch.float64)
+    weights = torch.tensor(sizes, dtype=torch.float64, device="cpu")
     loss = (torch.stack(losses).cpu().double() * weights).sum() / weights.sum()
     if len(correct) < len(sizes):
         return loss.item(), None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Rebasin
+from sinkhorn_rebasin.networks.architecture import real_view
 
 
 class WeightDistance:
@@ -20,8 +21,9 @@ class WeightDistance:
         \mathrm{l1}: \tfrac1N \lVert \pi_P(\theta_T) - \theta_R \rVert_1 \qquad
         \mathrm{cosine}: \tfrac1L \sum_l 1 - \cos(\pi_P(\theta_T)_l, (\theta_R)_l)
 
-    over N parameter elements in L tensors; buffers do not count, nor, for the cosine, tensors that are zero in the
-    reference and so have no direction. It needs no data: the batch is ignored.
+    over N parameter elements in L tensors, tied ones once; buffers do not count, nor, for the cosine, tensors that
+    are zero in the reference and so have no direction. Complex numbers count as pairs of real ones.
+    It needs no data: the batch is ignored.
 
     Args:
         kind: ``"l2"``, ``"l1"`` or ``"cosine"``.
@@ -49,9 +51,11 @@ class WeightDistance:
         """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state()
         spec = rebasin.spec
-        pairs = [(rebased[name], reference[name]) for name in spec.shapes if name not in spec.buffers]
+        pairs = [(real_view(rebased[name]), real_view(reference[name])) for name in spec.parameters]
         if self.kind == "cosine":
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
+            if not directed:
+                return torch.stack([a.sum() * 0 for a, _ in pairs]).sum()
             angles = [1 - torch.cosine_similarity(a, b, dim=0) for a, b in directed]
             return torch.stack(angles).mean()
         distance = F.mse_loss if self.kind == "l2" else F.l1_loss

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
+from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 
@@ -35,6 +36,8 @@ class Alignment:
 
 def as_state(network: nn.Module | StateLike) -> State:
     """Detached tensors of a network, given as a module or as a state."""
+    if isinstance(network, nn.Module):
+        check_values(network)
     tensors = tensors_of(network) if isinstance(network, nn.Module) else dict(network)
     return {name: tensor.detach() for name, tensor in tensors.items()}
 

@@ -39,8 +39,10 @@ def initial_scores(
     Raises:
         SpecError: when ``init`` is no known name or does not fit the spec.
     """
-    first = next(target[name] for name in spec.shapes if target[name].is_floating_point())
-    dtype = first.dtype if first.dtype in (torch.float32, torch.float64) else torch.float32
+    tensors = [target[name] for name in spec.shapes]
+    # Complex weights are as precise as their parts; networks of integers alone have scores all the same.
+    first = next((t for t in tensors if t.is_floating_point() or t.is_complex()), tensors[0])
+    dtype = torch.float64 if first.dtype in (torch.float64, torch.complex128) else torch.float32
     guess = _first_guess(reference, target, spec, init, generator)
     check_permutations(spec, guess)
     scores = {}
@@ -49,7 +51,8 @@ def initial_scores(
         matrix = value if value.is_floating_point() else permutation_matrix(value, dtype)
         matrix = matrix.detach().to(device=first.device, dtype=dtype, copy=True)
         if noise:
-            drawn = torch.randn(matrix.shape, generator=generator, dtype=dtype)
+            device = "cpu" if generator is None else generator.device
+            drawn = torch.randn(matrix.shape, generator=generator, dtype=dtype, device=device)
             matrix = matrix + noise * drawn.to(first.device)
         scores[group.name] = matrix
     return scores

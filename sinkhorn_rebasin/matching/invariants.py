@@ -38,10 +38,14 @@ def seen_through(
 def sorted_along(tensor: Tensor, slot: Slot) -> Tensor:
     """The tensor with the values of a slot's units in ascending order, for each of their positions alone.
 
+    Real and imaginary parts are sorted apart.
+
     >>> from sinkhorn_rebasin.permutations import Layout
     >>> sorted_along(torch.tensor([[3, 1, 2], [0, 2, 1]]), Slot("a", "w", (1,), Layout(1, 3))).tolist()
     [[1, 2, 3], [0, 1, 2]]
     """
+    if tensor.is_complex():
+        return torch.complex(sorted_along(tensor.real, slot), sorted_along(tensor.imag, slot))
     front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
     flat = front.reshape(-1, *front.shape[len(slot.axes) :])
     table = torch.from_numpy(slot.layout.table()).to(tensor.device)

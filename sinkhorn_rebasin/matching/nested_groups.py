@@ -49,7 +49,7 @@ def propose_blocks(
     blocks = hard_assignment(worth)
     proposal = {group.name: blocks.reshape(group.shape)}
     for child in children:
-        found = torch.empty(child.blocks, child.size, dtype=torch.long)
+        found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
         found[blocks] = inside[child.name][torch.arange(len(blocks)), blocks]
         proposal[child.name] = found.reshape(child.shape)
     return {**permutations, **proposal}
@@ -66,9 +66,9 @@ def _own_similarity(
 ) -> Tensor:
     """Inner products of blocks over tensors that no nested group stands on, (blocks, blocks)."""
     nested = {slot.tensor for child in children for slot in spec.slots_of(child.name)}
-    total = torch.zeros(group.size, group.size, dtype=torch.float64)
+    total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
-        if slot.tensor not in nested and slot.tensor not in spec.buffers:
+        if slot.tensor not in nested and slot.tensor in spec.parameters:
             others = _beside(slot, spec, group)
             pair = seen_through(others, reference[slot.tensor], target[slot.tensor], held, unknown)
             ours, theirs = (units_of(tensor, slot)[0] for tensor in pair)
@@ -86,9 +86,9 @@ def _pair_similarity(
 ) -> Tensor:
     """Inner products of a nested group's units for every pair of blocks, (blocks, blocks, size, size)."""
     count = child.blocks * child.size
-    total = torch.zeros(count, count, dtype=torch.float64)
+    total = torch.zeros(count, count, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(child.name):
-        if slot.tensor not in spec.buffers:
+        if slot.tensor in spec.parameters:
             others = _beside(slot, spec, child)
             pair = seen_through(others, reference[slot.tensor], target[slot.tensor], held, unknown)
             ours, theirs = (units_of(tensor, slot).reshape(count, -1) for tensor in pair)

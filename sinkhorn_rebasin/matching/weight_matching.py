@@ -14,6 +14,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.matching.nested_groups import children_of, propose_blocks
 from sinkhorn_rebasin.matching.similarity import unit_similarity
+from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
@@ -35,11 +36,12 @@ def weight_matching(
         \qquad \text{equivalently}\quad \min_\pi \lVert \theta_R - \pi(\theta_T) \rVert^2
 
     One group after the other, in random order, is assigned exactly with all others held, until no group
-    changes. All parameters of the spec count: weights, biases and norm parameters; buffers do not. The result
-    is a local optimum that depends on the order of the groups and on the start. From ``"invariants"`` every group is
-    first matched by what no order of the groups still to come can change, their weights sorted: a planted permutation
-    is then usually found at once, and networks trained apart end closer. From ``"identity"``, as published,
-    the first groups are matched through neighbours whose order has nothing to do with the reference's.
+    changes. All parameters of the spec count: weights, biases and norm parameters, tied ones once; buffers do
+    not. The result is a local optimum that depends on the order of the groups and on the start. From
+    ``"invariants"`` every group is first matched by what no order of the groups still to come can change, their
+    weights sorted: a planted permutation is then usually found at once, and networks trained apart end closer. From
+    ``"identity"``, as published, the first groups are matched through neighbours whose order has nothing to do
+    with the reference's.
 
     Args:
         reference, target: networks of one architecture, or their states; neither is changed.
@@ -93,7 +95,7 @@ def _descend(
     converged = not spec.groups
     while not converged and len(objective) < max_passes:
         improved = False
-        for index in torch.randperm(len(spec.groups), generator=generator).tolist():
+        for index in torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist():
             improved |= _assign(reference, target, spec, spec.groups[index], permutations)
         objective.append(_objective(reference, target, spec, permutations, spec.shapes))
         converged = not improved
@@ -112,7 +114,8 @@ def _first_guess(
     Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
     """
     permutations, unknown = dict(identity), set(spec.names)
-    order = [spec.groups[i] for i in torch.randperm(len(spec.groups), generator=generator).tolist()]
+    drawn = torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist()
+    order = [spec.groups[index] for index in drawn]
     while order:
         group = next(one for one in order if one.parent not in unknown)
         children = children_of(spec, group)
@@ -120,7 +123,7 @@ def _first_guess(
             permutations = propose_blocks(reference, target, spec, group, permutations, unknown)
         else:
             similarity = unit_similarity(reference, target, spec, group, permutations, unknown)
-            found = torch.empty(group.blocks, group.size, dtype=torch.long)
+            found = torch.empty(group.blocks, group.size, dtype=torch.long, device="cpu")
             found[block_movement(spec, permutations, group)] = hard_assignment(similarity).cpu()
             permutations[group.name], children = found.reshape(group.shape), []
         done = {group.name, *(child.name for child in children)}
@@ -185,7 +188,7 @@ def _objective(
     names: Iterable[str],
 ) -> float:
     total = 0.0
-    for name in sorted(set(names) - spec.buffers):
+    for name in sorted(set(names) & spec.parameters.keys()):
         moved = permute_tensor(target[name], spec.slots_on(name), permutations)
-        total += float((reference[name].double() * moved.double()).sum())
+        total += float((real_view(reference[name]).double() * real_view(moved).double()).sum())
     return total

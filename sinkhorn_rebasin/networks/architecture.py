@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
@@ -77,3 +78,13 @@ def check_same(start: StateLike, end: StateLike) -> None:
                 f"Expected {name!r} to have one shape in both networks"
                 f" but got {tuple(start[name].shape)} and {tuple(end[name].shape)}."
             )
+
+
+def real_view(tensor: Tensor) -> Tensor:
+    """Return a complex tensor as pairs of real numbers along a new last axis, any other as it is.
+
+    Example:
+        >>> real_view(torch.tensor([1 + 2j])).tolist()
+        [[1.0, 2.0]]
+    """
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -8,6 +8,7 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouched_randomness
 from sinkhorn_rebasin.networks.outputs import largest_change
 
@@ -32,9 +33,10 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
 
 def check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
     """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
-    with torch.no_grad(), untouched_randomness():
-        expected = run_at(evaluation_copy(target), {}, example_inputs)
-        found = run_at(evaluation_copy(reference), tensors_of(target), example_inputs)
+    twin = standalone_copy(target).eval()
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+        found = run_at(evaluation_copy(reference), tensors_of(twin), inputs_like(example_inputs))
+        expected = run_at(twin, {}, inputs_like(example_inputs))
     change = largest_change(expected, found)
     if not change <= 1e-3:
         raise ArchitectureError(

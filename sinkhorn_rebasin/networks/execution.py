@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import copy
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
+from sinkhorn_rebasin.networks.copying import standalone_copy
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
@@ -48,20 +51,33 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
-    """Return the module in eval mode as a new tree of modules that shares the original's tensors.
+    """Return the module in eval mode as a new tree of modules that shares the original's parameters.
 
-    It costs no memory for weights and lets the mode of single layers be changed without touching the
-    original. It is meant for :func:`run_at` only: writing to its tensors would write to the original's.
+    It costs no memory for weights and lets the mode of single layers be changed, buffers be written and
+    attributes be set without touching the original. Writing to its parameters would write to the original's.
 
     Example:
         >>> layer = nn.Dropout()
         >>> evaluation_copy(layer).training, layer.training
         (False, True)
     """
-    shared = [*module.parameters(), *module.buffers()]
-    for child in module.modules():
-        shared += [value for value in vars(child).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in shared}).eval()
+    return standalone_copy(module, share_parameters=True).eval()
+
+
+def training_copy(module: nn.Module) -> nn.Module:
+    """Return the module in training mode, without its chance and its batch statistics, as a copy like the above.
+
+    Dropout and norm layers stay in eval mode: what is left of training mode are other branches of the forward.
+
+    Example:
+        >>> [child.training for child in training_copy(nn.Sequential(nn.Dropout(), nn.Tanh()))]
+        [False, True]
+    """
+    twin = standalone_copy(module, share_parameters=True).train()
+    for child in twin.modules():
+        if isinstance(child, (_NormBase, _DropoutNd)):
+            child.training = False
+    return twin
 
 
 def split_batch(batch: Any, *, labelled: bool = True) -> tuple[Any, Any]:
@@ -142,6 +158,12 @@ def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves torch's global random state as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
+    """Whatever is drawn inside leaves the global random states of torch, NumPy and Python as they were."""
+    # Networks draw from NumPy's global state, so that is what must be kept.
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.networks.architecture import tied_names
+from sinkhorn_rebasin.networks.copying import standalone_copy
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     >>> list(frozen.parameters()), sorted(frozen.state_dict())
     ([], ['bias', 'weight'])
     """
-    frozen = copy.deepcopy(module)
+    frozen = standalone_copy(module)
     values: dict[int, Tensor] = {}
     for child in frozen.modules():
         buffers = list(child._buffers)
@@ -78,7 +78,7 @@ def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Modul
     >>> [name for name, _ in plain.named_parameters()]
     ['weight', 'bias']
     """
-    plain = copy.deepcopy(frozen)
+    plain = standalone_copy(frozen)
     # Moved to another type or device, tied buffers come apart: ties are found by name.
     first = {name: names[0] for names in traits.tied for name in names}
     made: dict[str, Tensor] = {}

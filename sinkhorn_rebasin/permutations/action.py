@@ -71,7 +71,7 @@ def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
     if len(slot.axes) * layout.width * layout.blocks == 1 and layout.is_whole_axis(length):
         return tensor.index_select(slot.axes[0], indices.to(tensor.device))
     table = _table(layout)
-    order = torch.arange(length)
+    order = torch.arange(length, device="cpu")
     chosen = indices.detach().cpu().reshape(layout.blocks, layout.size, 1).expand_as(table)
     order[table.reshape(-1)] = table.gather(1, chosen).reshape(-1)
     if len(slot.axes) == 1:

@@ -12,7 +12,10 @@ from sinkhorn_rebasin.permutations.spec import Group, PermutationSpec
 
 def identity_permutations(spec: PermutationSpec) -> dict[str, Tensor]:
     """The index vectors that leave every unit where it is, one of :attr:`Group.shape` per group."""
-    return {group.name: torch.arange(group.size).expand(group.shape).clone() for group in spec.groups}
+    return {
+        group.name: torch.arange(group.size, device="cpu").expand(group.shape).clone()
+        for group in spec.groups
+    }
 
 
 def random_permutations(
@@ -22,9 +25,10 @@ def random_permutations(
 
     Without a generator torch's global random state is used, as ``torch.randperm`` does.
     """
+    device = "cpu" if generator is None else generator.device
     return {
         group.name: torch.stack(
-            [torch.randperm(group.size, generator=generator) for _ in range(group.blocks)]
+            [torch.randperm(group.size, generator=generator, device=device) for _ in range(group.blocks)]
         ).reshape(group.shape)
         for group in spec.groups
     }
@@ -56,10 +60,10 @@ def block_movement(spec: PermutationSpec, permutations: Permutations, group: Gro
     One unit of the parent holds several blocks when a group between the two was dropped.
     """
     if group.parent is None:
-        return torch.arange(group.blocks)
+        return torch.arange(group.blocks, device="cpu")
     origin = unit_movement(spec, permutations, group.parent)
     inside = group.blocks // len(origin)
-    return (origin[:, None] * inside + torch.arange(inside)).reshape(-1)
+    return (origin[:, None] * inside + torch.arange(inside, device="cpu")).reshape(-1)
 
 
 def compose(spec: PermutationSpec, second: Permutations, first: Permutations) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ class PermutationSpec:
     """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
 
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
-    to the slots on it. Parents come before their nested groups.
+    to the slots on it. Parents come before their nested groups. ``tied`` are the names that share one tensor.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
@@ -85,6 +85,7 @@ class PermutationSpec:
     shapes: Mapping[str, tuple[int, ...]]
     frozen: tuple[Frozen, ...] = ()
     buffers: frozenset[str] = frozenset()
+    tied: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -171,19 +172,24 @@ class PermutationSpec:
     def _depth(self, group: Group) -> int:
         return 0 if group.parent is None else 1 + self._depth(self[group.parent])
 
+    @cached_property
+    def parameters(self) -> dict[str, None]:
+        """Names of the parameters in order, those that share one tensor under the first of their names."""
+        again = {name for names in self.tied for name in names[1:]}
+        return {name: None for name in self.shapes if name not in self.buffers | again}
+
     @property
     def coverage(self) -> float:
         """Share of parameter elements that lie on at least one permutable position."""
         total = covered = 0
-        for name, shape in self.shapes.items():
-            if name in self.buffers:
-                continue
+        for name in self.parameters:
+            shape = self.shapes[name]
             total += math.prod(shape)
             covered += self._covered(name, shape)
         return covered / total if total else 0.0
 
     def _covered(self, name: str, shape: tuple[int, ...]) -> int:
-        if not self.slots_on(name):
+        if not self.slots_on(name) or not math.prod(shape):
             return 0
         masks = np.zeros(shape, dtype=bool) if math.prod(shape) < 1 << 16 else None
         shares = []
@@ -251,6 +257,7 @@ class PermutationSpec:
                 "shapes": {name: list(shape) for name, shape in self.shapes.items()},
                 "frozen": [vars(item) for item in self.frozen],
                 "buffers": sorted(self.buffers),
+                "tied": self.tied,
             }
         )
 
@@ -265,6 +272,7 @@ class PermutationSpec:
                 "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
                 "frozen": tuple(Frozen(**item) for item in data["frozen"]),
                 "buffers": frozenset(data["buffers"]),
+                "tied": tuple(tuple(names) for names in data.get("tied", ())),
             }
         except (ValueError, KeyError, TypeError) as error:
             raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error

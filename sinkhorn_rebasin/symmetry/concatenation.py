@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, simplified
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
-
-# Fixed values of different tensors must stay different; this is more than any axis is long.
-_VALUES_PER_TENSOR = 1 << 40
+from sinkhorn_rebasin.symmetry.relations import Relations
 
 
 def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> Labels:
@@ -22,12 +20,17 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
     """
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
-    shared = [factor for factor in parts[0].off([axis]) if all(_has(part, factor) for part in parts)]
+    shared: list[Factor] = []
+    for factor in (factor for part in parts for factor in part.off([axis])):
+        known = any(_equal(factor, other) for other in shared)
+        if not known and all(_has(part, factor) or _may_have(part, factor) for part in parts):
+            shared.append(factor)
     factors = [*shared]
     own = [[f for f in part.off([axis]) if not any(_equal(f, s) for s in shared)] for part in parts]
     for signature in dict.fromkeys(factor.axes for part in own for factor in part):
-        chosen = [next((f for f in part if f.axes == signature), None) for part in own]
-        factors.append(_laid(parts, chosen, tuple(sorted((axis, *signature))), axis))
+        alike = [[f for f in part if f.axes == signature] for part in own]
+        for chosen in zip_longest(*alike):
+            factors.append(_laid(parts, chosen, tuple(sorted((axis, *signature))), axis))
     along = [_single(relations, part, axis) for part in parts]
     axes = tuple(sorted({axis}.union(*(factor.axes for factor in along if factor is not None))))
     factors.append(_laid(parts, along, axes, axis))
@@ -40,9 +43,15 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
 def _laid(
     parts: Sequence[Labels], chosen: Sequence[Factor | None], axes: tuple[int, ...], axis: int
 ) -> Factor:
-    blocks = [
-        _block(part, factor, axes, i) for i, (part, factor) in enumerate(zip(parts, chosen, strict=True))
-    ]
+    """Blocks end to end; fixed values are numbered anew, so that those of different parts stay different."""
+    blocks, used = [], 0
+    for part, factor in zip(parts, chosen, strict=True):
+        shape = [part.shape[axis] for axis in axes]
+        ids = np.full(shape, -1) if factor is None else np.array(factor.over(axes, part.shape))
+        values, place = np.unique(ids[ids < 0], return_inverse=True)
+        ids[ids < 0] = -1 - used - place.ravel()
+        used += len(values)
+        blocks.append(ids)
     return Factor(axes, np.concatenate(blocks, axis=axes.index(axis)))
 
 
@@ -54,17 +63,14 @@ def _has(part: Labels, factor: Factor) -> bool:
     return any(_equal(factor, other) for other in part.factors)
 
 
+def _may_have(part: Labels, factor: Factor) -> bool:
+    """Whether fixed values may be told apart on a part that knows nothing along their axes."""
+    return not factor.has_units and not part.on(factor.axes)
+
+
 def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
     factors = part.on([axis])
     return merged(relations, part.shape, factors) if factors else None
-
-
-def _block(part: Labels, factor: Factor | None, axes: tuple[int, ...], index: int) -> Ids:
-    base = -1 - index * _VALUES_PER_TENSOR
-    if factor is None:
-        return np.full([part.shape[axis] for axis in axes], base, dtype=np.int64)
-    ids = factor.over(axes, part.shape)
-    return np.where(ids < 0, ids + base, ids)
 
 
 def _share_units(parts: Sequence[Labels]) -> bool:

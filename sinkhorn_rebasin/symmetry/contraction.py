@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import Ids
+from sinkhorn_rebasin.symmetry.relations import Relations
 
 
 class ClassMatching:

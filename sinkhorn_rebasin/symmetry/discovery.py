@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,14 +12,16 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouched_randomness
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.execution import run_at, training_copy, untouched_randomness
+from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
+from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 from sinkhorn_rebasin.symmetry.trace import Tape
 
@@ -28,16 +29,24 @@ from sinkhorn_rebasin.symmetry.trace import Tape
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
     """Which axes of which parameters and buffers must be permuted together so that the function stays the same.
 
-    The network is run once, in eval mode, on the example inputs; every ATen operation is interpreted on labels
-    that say, position by position, which hidden unit a value belongs to. What is not understood is frozen and
-    named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`.
+    A copy of the network is run in eval mode on the example inputs, and every ATen operation is interpreted on
+    labels that say, position by position, which hidden unit a value belongs to. What is not understood is frozen
+    and named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`.
+
+    Parameters that eval mode does not use (auxiliary heads) read hidden units all the same: if there are any, a run
+    in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
+    dropout and norm layers stay in eval mode, and random numbers tell no two places apart. A branch that cannot
+    be followed freezes the units it reads.
 
     Args:
-        model: any module; it is not changed, nor is its mode or the random state.
+        model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
+            run on the copies.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
 
     Raises:
-        ArchitectureError: when the model has no parameters, does not run on the inputs or returns no tensor.
+        ArchitectureError: when the model has no parameters, does not run on the inputs, returns no tensor or
+            something else in every run, or cannot be copied; and for wrappers (DataParallel, torch.compile),
+            scripts, and layers that are not built yet.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
@@ -45,15 +54,16 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         >>> [(slot.tensor, slot.axes, slot.layout.width) for slot in spec.slots_of("0")]
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    if not parameters:
-        raise ArchitectureError("Expected a network with parameters but got one without any.")
-    model = evaluation_copy(model)
-    buffers = _moving_buffers(model, example_inputs)
-    named: State = {**parameters, **buffers}
-    tape = _trace(model, named, example_inputs)
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness(), _plain_operations():
+        model, inputs, outputs = runnable_copy(model, example_inputs)
+        buffers = _moving_buffers(model, inputs)
+        named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
+        tape = _trace(model, named, inputs, outputs)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
+    # Units of statistics alone, or of tensors without elements, are nothing to align.
+    worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
+    slots = [slot for slot in slots if slot.group in worth]
     return _spec(named, frozenset(buffers), tape, solution, slots)
 
 
@@ -73,14 +83,21 @@ def _plain_operations() -> Iterator[None]:
 
 
 def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
-    """Float buffers that a training-mode run changes: they are state, and move with their group."""
-    buffers = {n: b for n, b in model.named_buffers() if b.is_floating_point() and b.dim() > 0}
+    """Float buffers of the state dict that a training-mode run changes: they are state, and move with their group."""
+    saved = model.state_dict()
+    buffers = {
+        name: buffer.clone()
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point()
+        and buffer.dim() > 0
+        and buffer.layout == torch.strided
+        and name in saved
+    }
     if not buffers:
         return {}
-    trained = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).train()
+    trained = standalone_copy(model, share_parameters=True).train()
     try:
-        with torch.no_grad(), untouched_randomness():
-            _run_checked(trained, {}, example_inputs)
+        checked_run(trained, {}, example_inputs)
     except ArchitectureError:
         # Some networks run in eval mode only, for example batch norm on a single example.
         norms = [(name, child) for name, child in model.named_modules() if isinstance(child, _NormBase)]
@@ -90,43 +107,51 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], buffer)}
 
 
-def _run_checked(model: nn.Module, state: Mapping[str, Tensor], example_inputs: ExampleInputs) -> Any:
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) -> Tape:
+    """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well."""
+    aliases = {id(tensor): tensor.detach() for tensor in named.values()}
+    state = {name: aliases[id(tensor)] for name, tensor in named.items()}
+    tape = Tape(state, tensors_in(inputs))
+    check_repeatable(model, outputs, _follow(tape, model, state, inputs), inputs)
+    if all(tape.uses(tensor) for tensor in state.values()):
+        return tape
+    trained = training_copy(model)
     try:
-        outputs = run_at(model, state, example_inputs)
+        checked_run(trained, {}, inputs)
+        tape.noise_is_symmetric = True
+        _follow(tape, trained, state, inputs)
     except ArchitectureError:
-        raise
-    except Exception as error:
-        shapes = [tuple(leaf.shape) for leaf in tree_leaves(example_inputs) if isinstance(leaf, Tensor)]
-        raise ArchitectureError(
-            f"Expected example inputs that {type(model).__name__} runs on but got tensors of shape {shapes}, "
-            f"on which it raised {type(error).__name__}: {error}"
-        ) from error
-    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs)):
-        raise ArchitectureError(
-            f"Expected {type(model).__name__} to return at least one tensor but got {type(outputs).__name__}."
-        )
-    return outputs
-
-
-def _trace(model: nn.Module, named: State, example_inputs: ExampleInputs) -> Tape:
-    inputs = [leaf for leaf in tree_leaves(example_inputs) if isinstance(leaf, Tensor)]
-    state = {name: tensor.detach() for name, tensor in named.items()}
-    aliases = {id(tensor): state[name] for name, tensor in reversed(named.items())}
-    tied = {name: aliases[id(tensor)] for name, tensor in named.items()}
-    with torch.no_grad(), untouched_randomness(), _plain_operations():
-        _run_checked(model, state, example_inputs)
-        tape = Tape(tied, inputs)
-        run = functionalize(lambda tensors, given: run_at(model, tensors, given), remove="mutations")
-        try:
-            with tape:
-                outputs = run(tied, example_inputs)
-        except Exception as error:
-            raise ArchitectureError(
-                f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
-                f"be traced: {type(error).__name__}: {error}"
-            ) from error
-        tape.fix_outputs(outputs)
+        # It runs in eval mode only: what that does not use stays unused.
+        pass
     return tape
+
+
+def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
+    """Run a network under the tape; returns the tensors of its output."""
+    given = inputs_like(inputs)
+    tape.add_inputs(tensors_in(given))
+    constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}
+
+    def forward(tensors: State, constants: State, given: ExampleInputs) -> list[Tensor]:
+        # Copied in here, buffers that the network writes to are followed like any other tensor.
+        copies = {name: buffer.clone() for name, buffer in constants.items()}
+        return tensors_in(run_at(model, {**tensors, **copies}, given))
+
+    run = functionalize(forward, remove="mutations")
+    try:
+        with tape:
+            outputs: list[Tensor] = run(state, constants, given)
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
+            f"be traced: {type(error).__name__}: {error}"
+        ) from error
+    tape.fix_outputs(outputs)
+    return outputs
 
 
 def _spec(
@@ -150,7 +175,8 @@ def _spec(
     slots.sort(key=lambda slot: (order[slot.tensor], slot.axes))
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     frozen: tuple[Frozen, ...] = frozen_axes(named, tape, solution, slots)
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers)
+    tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
+    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied)
 
 
 def _valid_parent(solution: Solution, names: Mapping[int, str], parent: int) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sinkhorn_rebasin.permutations.layout import Layout, Positions
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.solution import Solution
 
 _MOST_PLACES = 1 << 24

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, reduced
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, determines, numbered
+from sinkhorn_rebasin.symmetry.relations import Pinned, Relations
 
 
 def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
@@ -24,26 +25,36 @@ def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
     factors = list(left.factors)
     for factor in right.factors:
         factors = _add(relations, left.shape, factors, factor)
-    return Labels(left.shape, tuple(factors))
+    return unpinned(relations, Labels(left.shape, tuple(factors)))
 
 
 def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
-    """Relate a new factor to those it overlaps; return a set of factors that determines all of them."""
+    """Relate a new factor to those it overlaps; return a set of factors that determines all of them.
+
+    Fixed values next to units stay a factor of their own: what moves the units moves them nowhere.
+    """
     overlapping = [f for f in factors if set(f.axes) & set(new.axes)]
     apart = [f for f in factors if not set(f.axes) & set(new.axes)]
     for factor in overlapping:
         if set(new.axes) <= set(factor.axes):
             wide = new.over(factor.axes, shape)
-            if _determines(factor.ids, wide):
+            if determines(factor.ids, wide):
                 relations.relate(factor.ids, wide)
-                return factors
+                pin(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
+                return [*factors, new] if id(factor.ids) in relations.pinned else factors
     nested = [f for f in overlapping if set(f.axes) <= set(new.axes)]
     crossing = [f for f in overlapping if not set(f.axes) <= set(new.axes)]
-    if all(_determines(new.ids, f.over(new.axes, shape)) for f in nested):
+    columns = {id(f): f.over(new.axes, shape) for f in nested}
+    free = [f for f in nested if not determines(new.ids, columns[id(f)])]
+    if not any(factor.has_units for factor in free):
         for factor in nested:
-            relations.relate(new.ids, factor.over(new.axes, shape))
+            if not any(factor is f for f in free):
+                relations.relate(new.ids, columns[id(factor)])
+        if free:
+            relations.relate(new.ids, -1 - numbered(*(columns[id(f)] for f in free)))
         _meet_crossing(relations, shape, crossing, new)
-        return [*apart, *crossing, new]
+        pin(relations, shape, new, factors)
+        return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *free, *crossing, new]
     combined = merged(relations, shape, [*nested, new])
     _meet_crossing(relations, shape, crossing, combined)
     return [*apart, *crossing, combined]
@@ -58,8 +69,53 @@ def _meet_crossing(relations: Relations, shape: Sequence[int], crossing: list[Fa
         relations.relate(ours.factors[0].ids, theirs.factors[0].ids)
 
 
-def _determines(first: Ids, second: Ids) -> bool:
-    """Whether equal entries of the first array always come with equal entries of the second."""
-    _, index, place = np.unique(first.ravel(), return_index=True, return_inverse=True)
-    flat = second.ravel()
-    return bool((flat[index][place.ravel()] == flat).all())
+def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
+    """Note when a factor over several axes says no more than narrower ones along these axes.
+
+    A unit of the wide factor is pinned when no other unit is related to the same units of the narrow ones and
+    to the same fixed values: whatever moves those then moves it, and they can stand for it. A stream to which a
+    class token was prepended, say, is labelled by token and channel until something holds one value a channel.
+    """
+    inside = [f for f in narrow if set(f.axes) < set(wide.axes)]
+    columns = [f.over(wide.axes, shape) for f in inside]
+    follows = [determines(wide.ids, column) for column in columns]
+    units = [f for f, follow in zip(inside, follows, strict=True) if follow]
+    fixed = [f for f, follow in zip(inside, follows, strict=True) if not follow]
+    if any(f.has_units for f in fixed):
+        return
+    if {axis for f in inside for axis in f.axes} != set(wide.axes):
+        return
+    followed = [column for column, follow in zip(columns, follows, strict=True) if follow]
+    values = [column for column, follow in zip(columns, follows, strict=True) if not follow]
+    if count_distinct(*values, *followed) < count_distinct(*values, wide.ids):
+        return
+    for column in followed:
+        relations.relate(wide.ids, column)
+    if values:
+        relations.relate(wide.ids, -1 - numbered(*values))
+    places = {axis: place for place, axis in enumerate(wide.axes)}
+
+    def placed(factors: Sequence[Factor]) -> tuple[tuple[tuple[int, ...], Ids], ...]:
+        return tuple((tuple(places[axis] for axis in f.axes), f.ids) for f in factors)
+
+    relations.pinned[id(wide.ids)] = Pinned(wide.ids, placed(units), placed(fixed))
+
+
+def unpinned(relations: Relations, labels: Labels) -> Labels:
+    """Labels in which narrow factors stand for the wide ones they pin."""
+    factors = list(labels.factors)
+    for factor in labels.factors:
+        pinned = relations.pinned.get(id(factor.ids))
+        if pinned is None or not all(_present(factors, f) for f in _placed(factor, pinned.fixed)):
+            continue
+        factors = [f for f in factors if f is not factor]
+        factors.extend(f for f in _placed(factor, pinned.units) if not _present(factors, f))
+    return Labels(labels.shape, tuple(factors))
+
+
+def _placed(factor: Factor, narrow: Sequence[tuple[tuple[int, ...], Ids]]) -> list[Factor]:
+    return [Factor(tuple(factor.axes[place] for place in places), ids) for places, ids in narrow]
+
+
+def _present(factors: Sequence[Factor], wanted: Factor) -> bool:
+    return any(f.axes == wanted.axes and np.array_equal(f.ids, wanted.ids) for f in factors)

@@ -10,10 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import (
+    Ids,
+    by_appearance,
+    count_distinct,
+    determines,
+    distinct,
+    keyed,
+    numbered,
+    row_hashes,
+)
+from sinkhorn_rebasin.symmetry.relations import Relations
+
+_NO_POSITIONS = 2**61 - 1
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ class Labels:
 
     def renamed(self, shape: Sequence[int], new_axis: Sequence[int]) -> Labels:
         """Axis k becomes axis ``new_axis[k]``."""
-        return Labels(tuple(shape), tuple(_reordered(f, [new_axis[a] for a in f.axes]) for f in self.factors))
+        factors = tuple(_reordered(factor, [new_axis[a] for a in factor.axes]) for factor in self.factors)
+        return Labels(tuple(shape), factors)
 
     def taken(self, axis: int, index: Ids) -> Labels:
         """Positions ``index`` along one axis, in that order."""
@@ -84,8 +98,7 @@ class Labels:
         """Expanded to a shape by the rules of broadcasting: new leading axes, length-1 axes repeated."""
         lead = len(shape) - len(self.shape)
         moved = self.renamed((1,) * lead + self.shape, range(lead, len(shape)))
-        factors = [Factor(f.axes, np.broadcast_to(f.ids, [shape[a] for a in f.axes])) for f in moved.factors]
-        return Labels(tuple(shape), tuple(factors))
+        return Labels(tuple(shape), tuple(_broadcast(factor, shape) for factor in moved.factors))
 
     def reshaped(self, shape: Sequence[int]) -> Labels:
         """The same elements in row-major order under another shape."""
@@ -115,6 +128,8 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
     kept = []
     for factor in factors:
         axes, ids = list(factor.axes), factor.ids
+        if not ids.size:
+            continue
         for place in reversed(range(len(axes))):
             first = ids.take([0], axis=place)
             if bool((ids == first).all()):
@@ -124,18 +139,52 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
             axes = [max(factor.axes, key=lambda axis: shape[axis])]
             ids = np.full(shape[axes[0]], int(ids), dtype=np.int64)
         if axes:
-            kept.append(Factor(tuple(axes), np.ascontiguousarray(ids)))
-    return Labels(tuple(shape), tuple(kept))
+            kept.extend(_separated(Factor(tuple(axes), np.ascontiguousarray(ids))))
+    return Labels(tuple(shape), _with_one_value(kept))
+
+
+def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Factors of which at most one gives fixed values along the same axis."""
+    values = [factor for factor in factors if not factor.has_units]
+    if len({factor.axes for factor in values}) == len(values):
+        return tuple(factors)
+    found = [factor for factor in factors if factor.has_units]
+    for axes in dict.fromkeys(factor.axes for factor in values):
+        along = [factor.ids for factor in values if factor.axes == axes]
+        ids = along[0] if len(along) == 1 else -1 - numbered(*along).reshape(along[0].shape)
+        found.append(Factor(axes, ids))
+    return tuple(found)
+
+
+def _separated(factor: Factor) -> list[Factor]:
+    """Fixed values over several axes that say no more than fixed values along each of them."""
+    if len(factor.axes) < 2 or factor.has_units:
+        return [factor]
+    rows = factor.ids.reshape(len(factor.ids), -1)
+    first, rest = numbered(row_hashes(rows)), numbered(row_hashes(rows.T))
+    if count_distinct(rows) < (int(first.max()) + 1) * (int(rest.max()) + 1):
+        return [factor]
+    others = Factor(factor.axes[1:], -1 - rest.reshape(factor.ids.shape[1:]))
+    return [Factor(factor.axes[:1], -1 - first), *_separated(others)]
 
 
 def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
+    if all(before < after for before, after in pairwise(axes)):
+        return Factor(tuple(axes), factor.ids)
     order = np.argsort(axes)
     return Factor(tuple(axes[i] for i in order), factor.ids.transpose(order))
+
+
+def _broadcast(factor: Factor, shape: Sequence[int]) -> Factor:
+    wanted = tuple(shape[axis] for axis in factor.axes)
+    return factor if factor.ids.shape == wanted else Factor(factor.axes, np.broadcast_to(factor.ids, wanted))
 
 
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
     runs: list[tuple[list[int], list[int]]] = []
+    # An axis without positions only matches another one.
+    old, new = ([n or _NO_POSITIONS for n in shape] for shape in (old, new))
     i = j = 0
     while i < len(old) and j < len(new):
         olds, news, size_old, size_new = [i], [j], old[i], new[j]
@@ -157,36 +206,73 @@ def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[in
 
 
 def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
-    """One factor that stands for several: a unit for each distinct combination of their entries."""
+    """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
     if len(factors) == 1:
         return factors[0]
     axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
     columns = [factor.over(axes, shape) for factor in factors]
-    stacked = np.stack([column.ravel() for column in columns])
-    distinct, place = np.unique(stacked, axis=1, return_inverse=True)
-    units = relations.new_units((distinct.shape[1],))
-    for column in distinct:
-        relations.relate(units, column)
-    return Factor(axes, units[place.ravel()].reshape(columns[0].shape))
+    first, place = by_appearance(keyed(*columns))
+    if not any(factor.has_units for factor in factors):
+        return Factor(axes, -1 - place.reshape(columns[0].shape))
+    units = relations.new_units((len(first),))
+    for column in columns:
+        relations.relate(units, column.ravel()[first])
+    return Factor(axes, units[place].reshape(columns[0].shape))
 
 
 def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
     """Labels (axes kept with length 1) of a symmetric reduction over some axes.
 
     What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
-    entries, related to all of them.
+    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
     """
     gone = sorted(set(axes))
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
-    partial = [f for f in labels.on(gone) if not set(f.axes) <= set(gone)]
     factors = list(labels.off(gone))
-    for cluster in _overlapping(partial, gone):
-        factor = merged(relations, labels.shape, cluster)
-        factors.append(_blocks(relations, factor, gone))
-    return Labels(shape, tuple(factors))
+    for cluster in overlapping(labels.on(gone), gone):
+        partial = [factor for factor in cluster if not set(factor.axes) <= set(gone)]
+        if 0 in labels.shape or not partial:
+            continue
+        factor = merged(relations, labels.shape, partial)
+        along = [f for f in cluster if set(f.axes) <= set(gone)]
+        if along and not _placed_alike(relations, labels.shape, factor, along, gone):
+            factor = merged(relations, labels.shape, [factor, *along])
+        blocks = _blocks(relations, factor, gone)
+        if not _follows(relations, factors, blocks):
+            factors.append(blocks)
+    return simplified(shape, factors)
 
 
-def _overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
+def _placed_alike(
+    relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
+) -> bool:
+    """Whether all rows of a factor that share a unit hold it at the same fixed values along the row.
+
+    Then the unit says which values it lies at, once it is related to them.
+    """
+    if any(f.has_units or not set(f.axes) <= set(factor.axes) for f in along):
+        return False
+    kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
+    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
+    unit = numbered(factor.ids)
+    value = numbered(*(f.over(factor.axes, shape) for f in along))
+    values_of_unit = np.bincount(distinct(unit, value)[0])
+    if count_distinct(unit, rows, value) < int(values_of_unit[distinct(unit, rows)[0]].sum()):
+        return False
+    relations.relate(factor.ids, -1 - value)
+    return True
+
+
+def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
+    """Relate a factor to one over the same axes that determines it, if there is one."""
+    for factor in factors:
+        if factor.axes == new.axes and determines(factor.ids, new.ids):
+            relations.relate(factor.ids, new.ids)
+            return True
+    return False
+
+
+def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
     """Factors in clusters that share one of these axes."""
     clusters: list[list[Factor]] = []
     for factor in factors:
@@ -204,16 +290,17 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
     if bool((rows == rows[:, :1]).all()):
         return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
-    distinct, place = np.unique(rows, axis=0, return_inverse=True)
+    first, place = by_appearance(row_hashes(rows))
+    different = rows[first]
     if not factor.has_units:
-        return Factor(tuple(kept), (-1 - place.ravel()).reshape(kept_shape))
-    units = relations.new_units((len(distinct),))
-    owners = np.broadcast_to(units[:, None], distinct.shape)
-    times = _multiplicity(distinct)
+        return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
+    units = relations.new_units((len(different),))
+    owners = np.broadcast_to(units[:, None], different.shape)
+    times = _multiplicity(different)
     for number in np.unique(times):
         chosen = times == number
-        relations.relate(owners[chosen], distinct[chosen])
-    return Factor(tuple(kept), units[place.ravel()].reshape(kept_shape))
+        relations.relate(owners[chosen], different[chosen])
+    return Factor(tuple(kept), units[place].reshape(kept_shape))
 
 
 def _multiplicity(rows: Ids) -> Ids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.numbering import Ids
 
 
 def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> tuple[Ids, Ids, Ids] | None:

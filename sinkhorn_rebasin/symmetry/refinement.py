@@ -3,29 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sinkhorn_rebasin.symmetry.relations import Ids
-
-Hashes = NDArray[np.uint64]
-
-
-def mix(values: NDArray[np.generic]) -> Hashes:
-    """Scatter integers over 64 bits (the finaliser of SplitMix64; Steele, Lea and Flood, 2014)."""
-    z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def combine(first: Hashes, second: NDArray[np.generic]) -> Hashes:
-    """One hash of two, in order."""
-    return mix(first * np.uint64(3) + mix(second))
-
-
-def numbered(hashes: NDArray[np.generic]) -> Ids:
-    """Equal hashes as equal numbers from 0 on."""
-    return np.unique(hashes, return_inverse=True)[1].ravel().astype(np.int64)
+from sinkhorn_rebasin.symmetry.numbering import Ids, combine, mix, numbered
 
 
 def refine(colours: Ids, source: Ids, target: Ids, kinds: Ids) -> Ids:

@@ -6,9 +6,20 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from sinkhorn_rebasin.symmetry.numbering import Ids, distinct, numbered
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An array of units that says no more than narrower arrays do, and the places of its axes those cover.
+
+    ``units`` follow from the wide array; ``fixed`` are values that must be along for the two to mean the same.
+    """
+
+    wide: Ids
+    units: tuple[tuple[tuple[int, ...], Ids], ...]
+    fixed: tuple[tuple[tuple[int, ...], Ids], ...]
 
 
 @dataclass
@@ -24,6 +35,7 @@ class Relations:
     edges: list[tuple[Ids, Ids, int]] = field(default_factory=list)
     marks: list[tuple[Ids, Ids, int]] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    pinned: dict[int, Pinned] = field(default_factory=dict)
     _kinds: int = 0
 
     def new_units(self, shape: tuple[int, ...]) -> Ids:
@@ -42,19 +54,30 @@ class Relations:
     def relate(self, left: Ids, right: Ids) -> None:
         """Units that stand at the same position (of two arrays of one shape) belong together.
 
-        Negative entries are fixed values; a unit that meets one is marked with it.
+        Negative entries are fixed values; a unit that meets one is marked with it. Pairs of different classes are
+        of different kinds, so that they stay apart when the classes are matched with each other.
         """
         left, right = left.ravel(), right.ravel()
         kind = self.new_kind()
         both = (left >= 0) & (right >= 0)
         if both.any():
-            pairs = np.unique(np.stack([left[both], right[both]]), axis=1)
-            self.edges.append((pairs[0], pairs[1], kind))
+            first, second = distinct(left[both], right[both])
+            self._add_edges(first, second, kind)
         for units, values in ((left, right), (right, left)):
             marked = (units >= 0) & (values < 0)
             if marked.any():
-                pairs = np.unique(np.stack([units[marked], values[marked]]), axis=1)
-                self.marks.append((pairs[0], pairs[1], kind))
+                first, second = distinct(units[marked], values[marked])
+                self.marks.append((first, second, kind))
+
+    def _add_edges(self, left: Ids, right: Ids, kind: int) -> None:
+        """Edges of one kind for each pair of classes."""
+        pair = numbered(self._class_of(left), self._class_of(right))
+        for one in range(int(pair.max()) + 1):
+            chosen = pair == one
+            self.edges.append((left[chosen], right[chosen], self.new_kind() if one else kind))
+
+    def _class_of(self, units: Ids) -> Ids:
+        return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 
     def fix(self, units: Ids, reason: str) -> None:
         """Each of these units stays where it is."""

@@ -9,9 +9,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
+from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, distinct, mix, numbered
 from sinkhorn_rebasin.symmetry.pairs import find_pairs
-from sinkhorn_rebasin.symmetry.refinement import Hashes, combine, mix, numbered, refine
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.refinement import refine
+from sinkhorn_rebasin.symmetry.relations import Relations
 
 
 @dataclass
@@ -109,10 +110,8 @@ class _Solver:
 
     def _settle_unique(self, graph: _Graph) -> _Graph:
         """Nodes of a colour of their own in their block move only with the block."""
-        _, place, counts = np.unique(
-            np.stack([graph.block, graph.colour]), axis=1, return_inverse=True, return_counts=True
-        )
-        unique = counts[place.ravel()] == 1
+        cell = numbered(graph.block, graph.colour)
+        unique = np.bincount(cell)[cell] == 1
         owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
         self._settle(graph.nodes[unique], owners[:, 0], owners[:, 1], graph.colour[unique])
         return graph.keep(~unique)
@@ -145,11 +144,9 @@ class _Solver:
         new_node[:] = np.arange(len(self.group))
         new_node[graph.nodes] = graph.nodes[first[merged]]
         self.representative = new_node[self.representative]
-        edges = np.unique(np.stack([merged[graph.source], merged[graph.target], graph.kind]), axis=1)
+        source, target, kind = distinct(merged[graph.source], merged[graph.target], graph.kind)
         colour = root[graph.colour[first]]
-        return _Graph(
-            graph.nodes[first], colour, graph.block[first], edges[0].copy(), edges[1].copy(), edges[2].copy()
-        )
+        return _Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
 
     def _take_out_pairs(self, graph: _Graph) -> _Graph:
         """Nodes that are all the pairs of two other colours of their block move as those two do."""
@@ -214,25 +211,20 @@ class _Solver:
 
 
 def _drop_trivial(graph: _Graph) -> _Graph:
-    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing."""
-    if not len(graph.source):
-        return graph
-    bundles = np.stack(
-        [graph.block[graph.source], graph.colour[graph.source], graph.colour[graph.target], graph.kind]
-    )
-    distinct, place, edges = np.unique(bundles, axis=1, return_inverse=True, return_counts=True)
-    cells, cell_counts = np.unique(np.stack([graph.block, graph.colour]), axis=1, return_counts=True)
-    size = {(int(b), int(c)): int(n) for (b, c), n in zip(cells.T, cell_counts, strict=True)}
-    complete = np.array(
-        [
-            size[int(b), int(s)] * size[int(b), int(t)] == n
-            for (b, s, t, _), n in zip(distinct.T, edges, strict=True)
-        ]
-    )
-    keep = ~complete[place.ravel()] & (graph.source != graph.target)
-    return _Graph(
-        graph.nodes, graph.colour, graph.block, graph.source[keep], graph.target[keep], graph.kind[keep]
-    )
+    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing.
+
+    Nor do those of each node of a colour with all the others.
+    """
+    apart = graph.source != graph.target
+    source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
+    if len(source):
+        cell = numbered(graph.block, graph.colour)
+        size = np.bincount(cell)[cell]
+        bundle = numbered(cell[source], graph.colour[target], kind)
+        pairs = size[source] * (size[target] - (cell[source] == cell[target]))
+        keep = np.bincount(bundle)[bundle] != pairs
+        source, target, kind = source[keep], target[keep], kind[keep]
+    return _Graph(graph.nodes, graph.colour, graph.block, source, target, kind)
 
 
 def _forest_of_matchings(graph: _Graph) -> tuple[NDArrayBool, Ids]:
@@ -241,23 +233,24 @@ def _forest_of_matchings(graph: _Graph) -> tuple[NDArrayBool, Ids]:
     chosen = np.zeros(len(graph.source), dtype=bool)
     if not len(graph.source):
         return chosen, root
-    colours = np.stack([graph.colour[graph.source], graph.colour[graph.target], graph.kind])
-    distinct, place, edges = np.unique(colours, axis=1, return_inverse=True, return_counts=True)
+    left, right = graph.colour[graph.source], graph.colour[graph.target]
+    bundle = numbered(left, right, graph.kind)
     sizes = np.bincount(graph.colour)
+    matching = (left != right) & (sizes[left] == sizes[right]) & (np.bincount(bundle)[bundle] == sizes[left])
 
     def find(colour: int) -> int:
         while root[colour] != colour:
-            colour = int(root[colour])
+            root[colour] = colour = int(root[root[colour]])
         return colour
 
-    for number, ((left, right, _), count) in enumerate(zip(distinct.T, edges, strict=True)):
-        if left == right or not sizes[left] == sizes[right] == count:
-            continue
-        first, second = find(int(left)), find(int(right))
+    used = np.zeros(int(bundle.max()) + 1, dtype=bool)
+    _, edges = np.unique(bundle[matching], return_index=True)
+    for edge in np.flatnonzero(matching)[edges]:
+        first, second = find(int(left[edge])), find(int(right[edge]))
         if first != second:
             root[second] = first
-            chosen |= place.ravel() == number
-    return chosen, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)
+            used[bundle[edge]] = True
+    return used[bundle] & matching, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)
 
 
 def solve(relations: Relations) -> Solution:
@@ -275,15 +268,16 @@ def solve(relations: Relations) -> Solution:
     place[nodes] = np.arange(len(nodes))
     colour = mix(relations.classes()[nodes])
     for units, values, kind in relations.marks:
-        pairs = np.unique(np.stack([place[representative[units]], values]), axis=1)
+        marked, value = distinct(place[representative[units]], values)
         heard = np.zeros(len(nodes), dtype=np.uint64)
-        np.add.at(heard, pairs[0], combine(mix(pairs[1]), np.array([kind])))
-        colour = np.where(heard > 0, combine(colour, heard), colour)
+        np.add.at(heard, marked, combine(mix(value), np.array([kind])))
+        touched = np.unique(marked)
+        colour[touched] = combine(colour[touched], heard[touched])
     source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
     target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])
     kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])
     if len(source):
-        source, target, kind_of = np.unique(np.stack([source, target, kind_of]), axis=1)
+        source, target, kind_of = distinct(source, target, kind_of)
     graph = _Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
     none = np.full(relations.count, -1, dtype=np.int64)
     solver = _Solver(relations, representative, role, none, none.copy(), np.stack([none, none], axis=1))

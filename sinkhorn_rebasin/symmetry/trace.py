@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.join import joined
+from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.numbering import Ids, numbered, row_hashes
+from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 
@@ -26,19 +27,25 @@ class Tape(TorchDispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
-    them nor from the inputs are constants.
+    them nor from the inputs are constants, random ones too unless ``noise_is_symmetric`` is set: then all places
+    of a random tensor are alike.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.relations = Relations()
         self.parameter_labels: dict[str, Labels] = {}
+        self.noise_is_symmetric = False
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
+        self.add_inputs(inputs)
+
+    def add_inputs(self, inputs: Sequence[Tensor]) -> None:
+        """Tensors of which every position is fixed."""
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
 
@@ -54,7 +61,7 @@ class Tape(TorchDispatchMode):
         outputs = func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = [tensor for tensor in tensors if self.knows(tensor)]
-        if known:
+        if known or (self.noise_is_symmetric and torch.Tag.nondeterministic_seeded in func.tags):
             self._interpret(Call.bind(func, args, kwargs, outputs), known)
         return outputs
 
@@ -75,7 +82,7 @@ class Tape(TorchDispatchMode):
         if tensor in self._outdated:
             return fixed_labels(tensor.shape)
         if tensor in self._labels:
-            return self._labels[tensor]
+            return unpinned(self.relations, self._labels[tensor])
         name = self.name_of(tensor)
         if name is None:
             return constant_labels(tensor)
@@ -95,6 +102,10 @@ class Tape(TorchDispatchMode):
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
         """Whether a tensor is a parameter that no operation has used so far."""
         return tensor in self._names and tensor not in self._labels
+
+    def uses(self, tensor: Tensor) -> bool:
+        """Whether an operation has used a parameter; one without elements has nothing to use."""
+        return tensor in self._labels or tensor.numel() == 0
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Labels of an element-wise function of several tensors."""
@@ -193,15 +204,13 @@ def constant_labels(tensor: Tensor) -> Labels:
     if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
         return fixed_labels(tensor.shape)
     values = tensor.detach().cpu()
-    values = values.float() if values.is_floating_point() and values.dtype != torch.float64 else values
-    array = values.numpy()
+    array = (values.double() + 0.0).numpy().view(np.int64) if values.is_floating_point() else values.numpy()
     factors = []
     for axis in range(array.ndim):
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
         if bool((rows == rows[:1]).all()):
             continue
-        _, place = np.unique(rows, axis=0, return_inverse=True)
-        factors.append(Factor((axis,), -1 - place.ravel().astype(np.int64)))
+        factors.append(Factor((axis,), -1 - numbered(row_hashes(rows))))
     return Labels(tuple(tensor.shape), tuple(factors))
 
 

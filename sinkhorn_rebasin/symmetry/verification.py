@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
-from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.networks.execution import run_at, untouched_randomness
+from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.execution import training_copy, untouched_randomness
 from sinkhorn_rebasin.networks.frozen import named_tensors
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.permutations import (
-    PermutationSpec,
-    identity_permutations,
-    permute_state,
-    random_permutations,
-)
+from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
+from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, displaced, stirring_permutations, widened
 from sinkhorn_rebasin.symmetry.precision import DoublePrecision
+from sinkhorn_rebasin.symmetry.running import checked_run, random_message
+from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
 
 ROUNDING_OF_NARROW_TYPES = 1e-4
 
@@ -40,11 +40,24 @@ def verify_symmetry(
     .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{\max |f_\theta(x)|}
 
     over ``trials`` random inputs of the example's shapes and types, at weights moved a little away from the
-    model's own, so that neutral values (zero biases, unit variances) hide nothing. A network with kernels that
-    float64 has not is checked in its own type, to 1e-4.
+    model's own, so that neutral values (zero biases, unit variances) hide nothing. It costs two forwards a trial.
+    A network with kernels that float64 has not is checked in its own type, to 1e-4 (or what half precision
+    allows); one that random inputs break, on the example's own values. When the spec permutes parameters that eval
+    mode does not use (auxiliary heads), the output in training mode is checked as well, without dropout.
+
+    Args:
+        model: the network; neither it nor its mode nor the random state is changed.
+        spec: the claimed symmetries.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+        tolerance: largest change that passes for rounding in float64.
+        trials: how many inputs and permutations to try; every group moves in each.
+        generator: draws weights, inputs and permutations; without it they are the same in every call.
 
     Raises:
-        SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone.
+        SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone. Also when the
+            output is random, or holds NaN, or nothing finite, so that it proves nothing.
+        ArchitectureError: when the network cannot be copied or does not run on the inputs.
+        SpecError: when the spec is of another network.
 
     Example:
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
@@ -53,116 +66,144 @@ def verify_symmetry(
         >>> verify_symmetry(net, spec, torch.randn(4, 3)) < 1e-12
         True
     """
+    check_supported(model)
     spec.check_state(named_tensors(model))
     if not spec.groups:
         return 0.0
-    generator = generator or torch.Generator().manual_seed(0)
-    wide = copy.deepcopy(model).double().eval()
-    with torch.no_grad(), untouched_randomness():
-        if _runs(wide, _random_inputs(example_inputs, torch.Generator().manual_seed(0))):
-            with DoublePrecision():
-                return _worst(wide, spec, example_inputs, tolerance, trials, generator, torch.float64)
-        # Some kernels exist in narrow types only: the check is then as sharp as the network's own type allows.
-        own = copy.deepcopy(model).eval()
-        narrow = max(tolerance, ROUNDING_OF_NARROW_TYPES)
-        return _worst(own, spec, example_inputs, narrow, trials, generator, None)
+    generator = generator or torch.Generator("cpu").manual_seed(0)
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+        wide = widened(model)
+        if wide is not None:
+            try:
+                return _largest(
+                    _Check(wide.eval(), spec, tolerance, DoublePrecision), example_inputs, trials, generator
+                )
+            except ArchitectureError:
+                # Some kernels exist in narrow types only.
+                pass
+        own = standalone_copy(model).eval()
+        types = [tensor.dtype for tensor in named_tensors(own).values() if tensor.is_floating_point()]
+        rounding = max((20 * torch.finfo(dtype).eps for dtype in types), default=0.0)
+        narrow = max(tolerance, ROUNDING_OF_NARROW_TYPES, rounding)
+        return _largest(_Check(own, spec, narrow, nullcontext), example_inputs, trials, generator)
 
 
-def _runs(model: nn.Module, inputs: ExampleInputs) -> bool:
-    try:
-        with DoublePrecision():
-            run_at(model, {}, inputs)
-    except (RuntimeError, NotImplementedError):
-        return False
-    return True
+@dataclass
+class _Check:
+    """A network with the claim about it, and how it is run."""
+
+    model: nn.Module
+    spec: PermutationSpec
+    tolerance: float
+    context: Callable[[], AbstractContextManager[Any]]
+
+    def run(self, state: State, inputs: ExampleInputs) -> list[Tensor]:
+        with self.context():
+            return tensors_in(checked_run(self.model, state, inputs))
+
+    def change(self, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any) -> float:
+        return largest_change(before, self.run(permute_state(state, self.spec, permutations), inputs))
 
 
-def _worst(
-    model: nn.Module,
-    spec: PermutationSpec,
-    example_inputs: ExampleInputs,
-    tolerance: float,
-    trials: int,
-    generator: torch.Generator,
-    dtype: torch.dtype | None,
-) -> float:
-    """Largest change over several inputs and permutations; floating inputs in a type, or in their own."""
-    state = _displaced(named_tensors(model), spec, generator)
+def _largest(check: _Check, example_inputs: ExampleInputs, trials: int, generator: torch.Generator) -> float:
+    """Largest change over several inputs and permutations."""
+    state = displaced(named_tensors(check.model), check.spec, generator)
     worst = 0.0
-    for _ in range(trials):
-        inputs = _random_inputs(example_inputs, generator, dtype)
-        permutations = random_permutations(spec, generator=generator)
-        before = run_at(model, state, inputs)
-        change = _change(model, state, spec, permutations, inputs, before)
-        if not change <= tolerance:
-            raise SymmetryError(_blame(model, state, spec, permutations, inputs, before, change, tolerance))
+    readers = Readers(state)
+    for trial in range(trials):
+        with readers if trial == 0 else nullcontext():
+            inputs, before = _first_output(check, state, example_inputs, generator)
+        permutations = stirring_permutations(check.spec, generator)
+        change = check.change(state, permutations, inputs, before)
+        if not change <= check.tolerance:
+            raise SymmetryError(_blame(check, state, permutations, inputs, before, change))
         worst = max(worst, change)
+    if trials and not {slot.tensor for slot in check.spec.slots} - check.spec.buffers <= readers.names():
+        worst = max(worst, _change_in_training(check, state, permutations, inputs))
     return worst
 
 
-def _change(
-    model: nn.Module,
-    state: State,
-    spec: PermutationSpec,
-    permutations: Permutations,
-    inputs: ExampleInputs,
-    before: Any,
+def _first_output(
+    check: _Check, state: State, example_inputs: ExampleInputs, generator: torch.Generator
+) -> tuple[ExampleInputs, list[Tensor]]:
+    """The first inputs that the network runs on with an output that can be compared."""
+    wide = check.context is DoublePrecision
+    failure: Exception = SymmetryError("")
+    for inputs in candidate_inputs(example_inputs, generator, wide):
+        try:
+            outputs = check.run(state, inputs)
+        except ArchitectureError as error:
+            failure = error
+            continue
+        reason = _incomparable(outputs)
+        if reason is None:
+            return inputs, outputs
+        failure = SymmetryError(
+            f"Expected an output that can be compared, to verify the symmetries with, but "
+            f"{type(check.model).__name__} {reason}{_not_finite(state)}; skip the verification with "
+            f"check=False."
+        )
+    raise failure
+
+
+def _incomparable(outputs: list[Tensor]) -> str | None:
+    floating = [tensor for tensor in outputs if tensor.is_floating_point() or tensor.is_complex()]
+    if any(bool(tensor.isnan().any()) for tensor in floating):
+        return "returns NaN"
+    if any(tensor.numel() > 0 and not bool(tensor.isfinite().any()) for tensor in floating):
+        return "returns nothing finite"
+    return None
+
+
+def _not_finite(state: State) -> str:
+    for name, tensor in state.items():
+        if (
+            tensor.is_floating_point()
+            and tensor.layout == torch.strided
+            and not bool(tensor.isfinite().all())
+        ):
+            return f" (its {name!r} is not finite)"
+    return ""
+
+
+def _change_in_training(
+    check: _Check, state: State, permutations: Permutations, inputs: ExampleInputs
 ) -> float:
-    return largest_change(before, run_at(model, permute_state(state, spec, permutations), inputs))
+    """The change of what the network returns in training mode, where it can be compared at all."""
+
+    def still() -> AbstractContextManager[Any]:
+        return StillNoise(check.context)
+
+    trained = _Check(training_copy(check.model), check.spec, check.tolerance, still)
+    try:
+        before = trained.run(state, inputs)
+        repeatable = largest_change(before, trained.run(state, inputs)) <= check.tolerance
+    except ArchitectureError:
+        return 0.0
+    if not repeatable or _incomparable(before):
+        return 0.0
+    change = trained.change(state, permutations, inputs, before)
+    if not change <= check.tolerance:
+        raise SymmetryError(_blame(trained, state, permutations, inputs, before, change))
+    return change
 
 
 def _blame(
-    model: nn.Module,
-    state: State,
-    spec: PermutationSpec,
-    permutations: Permutations,
-    inputs: ExampleInputs,
-    before: Any,
-    change: float,
-    tolerance: float,
+    check: _Check, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any, change: float
 ) -> str:
-    if largest_change(before, run_at(model, state, inputs)) > tolerance:
-        return (
-            f"Expected a network that returns the same output for the same input but {type(model).__name__} "
-            f"does not, even in eval mode: switch its randomness off."
-        )
+    again = largest_change(before, check.run(state, inputs))
+    if again > check.tolerance:
+        return random_message(check.model, again)
     guilty = []
-    for group in spec.groups:
-        alone = {**identity_permutations(spec), group.name: permutations[group.name]}
-        alone_change = _change(model, state, spec, alone, inputs, before)
-        if not alone_change <= tolerance:
+    for group in check.spec.groups:
+        alone = {**identity_permutations(check.spec), group.name: permutations[group.name]}
+        alone_change = check.change(state, alone, inputs, before)
+        if not alone_change <= check.tolerance:
             guilty.append(f"{group.name!r} ({alone_change:.1e})")
     names = ", ".join(guilty) or "none of the groups alone, only together"
+    mode = "in training mode " if check.model.training else ""
     return (
-        f"Expected permutations to leave the output of {type(model).__name__} unchanged (to "
-        f"{tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. "
+        f"Expected permutations to leave the output of {type(check.model).__name__} {mode}unchanged (to "
+        f"{check.tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. "
         f"Freeze them with spec.without(...)."
     )
-
-
-def _displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
-    """Weights moved a little, variances kept positive; tied tensors stay tied."""
-    moved: dict[int, Tensor] = {}
-    for name, tensor in state.items():
-        if name in spec.shapes and id(tensor) not in moved:
-            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
-            moved[id(tensor)] = tensor * (1 + 0.1 * noise) + 0.01 * noise
-    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
-
-
-def _random_inputs(
-    example_inputs: ExampleInputs, generator: torch.Generator, dtype: torch.dtype | None = torch.float64
-) -> ExampleInputs:
-    """Inputs of the same structure, shapes and types: normal floats, integers drawn from the example's."""
-
-    def draw(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.numel() == 0:
-            return leaf
-        if leaf.is_floating_point():
-            spread = leaf.double().std(correction=0).clamp_min(1e-3)
-            noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf.device)
-            return (noise * spread + leaf.double().mean()).to(dtype or leaf.dtype)
-        chosen = torch.randint(leaf.numel(), leaf.shape, generator=generator)
-        return leaf.reshape(-1)[chosen.to(leaf.device)]
-
-    return tree_map(draw, example_inputs)

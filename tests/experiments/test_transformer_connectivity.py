@@ -46,7 +46,7 @@ def test_table_pictures_networks_and_receipt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = transformer_connectivity.Experiment(
-        "tiny", architecture, 8, 3e-3, 32, transformer_connectivity.ALIGNMENT
+        "tiny", architecture, 6, 3e-3, 32, transformer_connectivity.ALIGNMENT
     )
     monkeypatch.setitem(transformer_connectivity.EXPERIMENTS, name, small)
     monkeypatch.setattr(

@@ -77,6 +77,11 @@ def test_positions_of_one_unit_are_sorted_each_alone() -> None:
     assert sorted_along(tensor, blocks).tolist() == [[1.0, 3.0, 5.0, 0.0, 2.0, 4.0]]
 
 
+def test_parts_of_complex_values_are_sorted_apart() -> None:
+    tensor = torch.tensor([[2 + 1j, 1 + 3j, 3 + 2j]])
+    assert sorted_along(tensor, Slot("a", "w", (1,), Layout(1, 3))).tolist() == [[1 + 1j, 2 + 2j, 3 + 3j]]
+
+
 def test_trained_networks_end_closer_than_from_the_identity() -> None:
     data = load_digits()
     nets = [

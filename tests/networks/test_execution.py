@@ -82,15 +82,15 @@ def test_nothing_is_changed(norm_net: nn.Sequential, training: bool) -> None:
     assert all(child.training == training for child in norm_net.modules())
 
 
-def test_evaluation_copy_shares_tensors_but_not_modes(norm_net: nn.Sequential) -> None:
+def test_evaluation_copy_shares_parameters_but_neither_buffers_nor_modes(norm_net: nn.Sequential) -> None:
     norm_net.train()
     twin = evaluation_copy(norm_net)
     assert not any(child.training for child in twin.modules())
     assert all(child.training for child in norm_net.modules())
-    pairs = zip(
-        [*twin.parameters(), *twin.buffers()], [*norm_net.parameters(), *norm_net.buffers()], strict=True
-    )
-    assert all(mine is theirs for mine, theirs in pairs)
+    assert all(mine is theirs for mine, theirs in zip(twin.parameters(), norm_net.parameters(), strict=True))
+    for mine, theirs in zip(twin.buffers(), norm_net.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+        assert mine is not theirs
     assert not {id(child) for child in twin.modules()} & {id(child) for child in norm_net.modules()}
 
 

@@ -91,7 +91,16 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], tuple[tuple[int, int], ...]]]
     "branch_on_a_sum": (lambda h: h if bool(h.sum() > 0) else -h, ((6, 1),)),
     "branch_on_one_unit": (lambda h: h if bool(h[0, 2] > 0) else h.tanh(), ((5, 1),)),
     "sum_with_constant_matrix": (lambda h: h @ torch.ones(6, 6, dtype=h.dtype) + h, ((6, 1),)),
-    "reversed_and_added": (lambda h: h + h.flip(1).tanh(), ()),
+    "hardswish": (F.hardswish, ((6, 1),)),
+    "log_sigmoid": (F.logsigmoid, ((6, 1),)),
+    "pooled_beside_units": (lambda h: F.avg_pool2d(h[None, None], (2, 1))[0, 0], ((6, 1),)),
+    "pooled_in_rows": (lambda h: F.max_pool2d(h[None, None], (1, 2))[0, 0].repeat(1, 2) * weights(6), ()),
+    "window_of_a_frame": (lambda h: F.avg_pool1d(F.pad(h.t(), (2, 1), value=0.3), 3).t(), ((6, 1),)),
+    "window_of_different_parts": (
+        lambda h: F.avg_pool1d(torch.cat([h.t(), h.t().roll(3, 0)], 1), 3).t(),
+        ((3, 1), (2, 3)),
+    ),
+    "reversed_and_added": (lambda h: h + h.flip(1).tanh(), ((3, 1), (2, 3))),
 }
 
 # Operations of which only soundness is asked for.

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
-from sinkhorn_rebasin.symmetry.refinement import combine, mix, numbered, refine
+from sinkhorn_rebasin.symmetry.numbering import combine, mix, numbered
+from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 
@@ -56,12 +57,20 @@ def test_classes_matched_in_two_ways_freeze() -> None:
     assert not sizes(solve(relations))
 
 
-def test_pairs_that_a_second_matching_swaps_are_given_up() -> None:
+def test_pairs_that_a_second_matching_swaps_may_be_exchanged_and_turned_round() -> None:
     relations = Relations()
     first, second = relations.new_units((6,)), relations.new_units((6,))
     relations.relate(first, second)
     relations.relate(first, second[[1, 0, 3, 2, 5, 4]])
-    # The pairs could be exchanged and each turned round; claiming nothing is safe.
+    assert sizes(solve(relations)) == Counter({(3, 1): 1, (2, 3): 1})
+
+
+def test_triples_that_a_second_matching_turns_are_given_up() -> None:
+    relations = Relations()
+    first, second = relations.new_units((6,)), relations.new_units((6,))
+    relations.relate(first, second)
+    relations.relate(first, second[[1, 2, 0, 4, 5, 3]])
+    # The triples could be exchanged and each turned, which is no free permutation; claiming nothing is safe.
     assert not sizes(solve(relations))
 
 

@@ -76,6 +76,42 @@ def test_a_spec_of_another_network_is_refused() -> None:
         verify_symmetry(nn.Sequential(nn.Linear(3, 7)), spec, torch.randn(2, 3))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_proves_nothing_is_told(value: float) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    spec = discover_symmetry(model, torch.randn(2, 3))
+    with torch.no_grad():
+        model[2].bias.fill_(value)
+    with pytest.raises(SymmetryError, match=r"returns (NaN|nothing finite).*'2.bias' is not finite"):
+        verify_symmetry(model, spec, torch.randn(2, 3))
+
+
+def test_a_group_of_two_is_swapped_in_the_first_trial() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    spec = discover_symmetry(model, torch.randn(2, 3))
+    wrong = replace(spec, slots=spec.slots[:-1])
+    for seed in range(8):
+        with pytest.raises(SymmetryError, match="'0'"):
+            verify_symmetry(
+                model, wrong, torch.randn(2, 3), trials=1, generator=torch.Generator().manual_seed(seed)
+            )
+
+
+def test_inputs_that_random_ones_would_break_are_drawn_from_the_example() -> None:
+    class Picky(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if bool(((x != 0) & (x != 1)).any()):
+                raise ValueError("not binary")
+            return super().forward(x)
+
+    model = Picky(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    inputs = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    spec = discover_symmetry(model, inputs)
+    assert verify_symmetry(model, spec, inputs) < 1e-12
+    with pytest.raises(SymmetryError, match="'0'"):
+        verify_symmetry(model, replace(spec, slots=spec.slots[:-1]), inputs)
+
+
 def test_a_network_that_is_random_in_eval_mode_is_named_as_such() -> None:
     class Noisy(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +119,7 @@ def test_a_network_that_is_random_in_eval_mode_is_named_as_such() -> None:
 
     model = Noisy(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     spec = discover_symmetry(nn.Sequential(*model), torch.randn(2, 3))
-    with pytest.raises(SymmetryError, match="randomness"):
+    with pytest.raises(SymmetryError, match="output is random"):
         verify_symmetry(model, spec, torch.randn(2, 3))
 
 
@@ -128,7 +164,7 @@ def test_a_network_without_float64_is_checked_in_its_own_type() -> None:
     torch.manual_seed(0)
     model, inputs = NarrowOnly(), torch.randn(4, 3)
     spec = discover_symmetry(model, inputs)
-    assert 0 < verify_symmetry(model, spec, inputs) < 1e-5
+    assert 0 < verify_symmetry(model, spec, inputs, trials=8) < 1e-5
     broken = dataclasses.replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor != "a.bias"))
     with pytest.raises(SymmetryError, match="'a'"):
         verify_symmetry(model, broken, inputs)

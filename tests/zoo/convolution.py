@@ -157,6 +157,18 @@ CASES = [
     one_group("adaptive_average_pool", lambda: nn.AdaptiveAvgPool2d((2, 3))),
     one_group("zero_padding", lambda: nn.ZeroPad2d((1, 2, 0, 1))),
     one_group("constant_padding", lambda: nn.ConstantPad2d(1, 3.0)),
+    one_group(
+        "zero_padding_before_a_convolution",
+        lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 1, 0)), nn.Conv2d(4, 5, 3)),
+        groups=((4, 1), (5, 1)),
+        out=5,
+    ),
+    one_group(
+        "zero_padding_before_depthwise_and_pooling",
+        lambda: nn.Sequential(
+            nn.ZeroPad2d(1), nn.MaxPool2d(3, 2), nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3, groups=4)
+        ),
+    ),
     one_group("reflection_padding", lambda: nn.ReflectionPad2d(1)),
     one_group("replication_padding", lambda: nn.ReplicationPad2d(1)),
     Case(

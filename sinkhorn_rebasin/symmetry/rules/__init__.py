@@ -9,6 +9,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     ordering,
     pointwise,
     pooling,
+    randomness,
     reduction,
 )
 from sinkhorn_rebasin.symmetry.rules.registry import find_rule
@@ -23,5 +24,6 @@ __all__ = [
     "ordering",
     "pointwise",
     "pooling",
+    "randomness",
     "reduction",
 ]

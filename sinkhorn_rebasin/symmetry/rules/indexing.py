@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, simplified
-from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, reduced, simplified
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
@@ -104,7 +104,8 @@ def _indexed_by_data(
         tape.relations.fix(factor.ids, f"{call.name} looks up its positions by data")
     first, kept = _order(labels, axes, len(lead))
     shape = _result_shape(labels, axes, lead)
-    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in labels.off(axes)]
+    left = reduced(tape.relations, labels, axes)
+    factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in left.factors]
     fresh = [fixed_factor(first + place, length) for place, length in enumerate(lead) if length > 1]
     return Labels(shape, (*factors, *fresh))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sinkhorn_rebasin.symmetry.concatenation import concatenated
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.relations import Ids
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def reshape(tape: Tape, call: Call) -> Result:
     if not shape:
         tape.fix(labels, f"{call.name} reads a single unit")
         return Labels(shape)
+    if 0 in shape and [n for n in shape if n != 1] != [n for n in labels.shape if n != 1]:
+        raise NotUnderstoodError("it reshapes an empty tensor")
     return labels.reshaped(shape)
 
 

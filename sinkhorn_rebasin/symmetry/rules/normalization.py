@@ -52,6 +52,15 @@ def batch_norm(tape: Tape, call: Call) -> Result:
     return [with_channel_tensors(tape, labels, channel_tensors, (1,))]
 
 
+@rule("_weight_norm_interface")
+def weight_norm(tape: Tape, call: Call) -> Result:
+    """A weight over its norm along all axes but one, times a magnitude for each position of that one."""
+    labels = tape.labels(call["v"])
+    norms = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != call["dim"]])
+    weight = tape.join([norms, tape.labels(call["g"])], labels.shape)
+    return [weight, tape.labels(call["g"])]
+
+
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
 def layer_norm(tape: Tape, call: Call) -> Result:
     """Statistics over the last axes, in which they are symmetric; weight and bias follow those axes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     "pointwise",
     "_to_copy",
     "dropout",
+    "hardswish",
     "masked_fill",
     "prelu",
     "_prelu_kernel",
@@ -37,11 +39,12 @@ def gated(tape: Tape, call: Call) -> Result:
     return tape.join(halves, call.output.shape)
 
 
-@rule("native_dropout")
-def native_dropout(tape: Tape, call: Call) -> Result:
-    """Training-mode dropout returns the tensor and its mask."""
-    labels = tape.labels(call["input"])
-    return [labels, labels]
+@rule("native_dropout", "log_sigmoid_forward")
+def with_second_output(tape: Tape, call: Call) -> Result:
+    """Functions that return a second tensor, made element by element as well: a mask, what the gradient needs."""
+    labels = tape.labels(call.tensors[0])
+    outputs = [output for output in call.outputs if isinstance(output, Tensor)]
+    return [labels if output.shape == labels.shape else None for output in outputs]
 
 
 @rule(

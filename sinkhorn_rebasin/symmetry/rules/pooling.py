@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor, reduced
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, merged, overlapping
+from sinkhorn_rebasin.symmetry.numbering import by_appearance, row_hashes
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+# More kinds of positions than this are not told apart: what lies on them is fixed.
+MOST_KINDS_OF_POSITIONS = 256
 
 
 def with_positions_fixed(
@@ -17,14 +25,41 @@ def with_positions_fixed(
 ) -> Labels:
     """Labels after neighbours along some axes have been mixed: those axes are fixed, in a new length.
 
-    A unit that lives on such an axis is fixed; what is left on other axes keeps its label.
+    A unit that lives on such an axis alone is fixed. What also lives on others (channels with a border of zeros,
+    say) becomes a unit of those, related, position by position, to what it is made of.
     """
-    mixed = [factor for factor in labels.on(axes) if factor.has_units]
-    for factor in mixed:
-        tape.relations.fix(factor.ids, reason)
-    kept = reduced(tape.relations, labels, axes)
+    gone = set(axes)
+    kept = labels.off(gone)
+    for factor in labels.on(gone):
+        if set(factor.axes) <= gone:
+            tape.relations.fix(factor.ids, reason)
+    partial = [factor for factor in labels.on(gone) if not set(factor.axes) <= gone]
+    for cluster in overlapping(partial, sorted(gone)):
+        whole = merged(tape.relations, labels.shape, cluster)
+        kept.append(_read_by_position(tape, whole, gone, reason))
     fresh = [fixed_factor(axis, shape[axis]) for axis in axes if shape[axis] > 1]
-    return Labels(tuple(shape), (*kept.factors, *fresh))
+    return Labels(tuple(shape), (*kept, *fresh))
+
+
+def _read_by_position(tape: Tape, factor: Factor, gone: set[int], reason: str) -> Factor:
+    """A unit for each distinct row of entries along the axes that remain, its entries told apart by position."""
+    places = [place for place, axis in enumerate(factor.axes) if axis not in gone]
+    kept = tuple(factor.axes[place] for place in places)
+    rows = np.moveaxis(factor.ids, places, range(len(places)))
+    lengths = rows.shape[: len(places)]
+    rows = rows.reshape(math.prod(lengths), -1)
+    columns = rows[:, by_appearance(row_hashes(rows.T))[0]]
+    first, place = by_appearance(row_hashes(columns))
+    if columns.shape[1] == 1:
+        return Factor(kept, columns.reshape(lengths))
+    if not factor.has_units:
+        return Factor(kept, (-1 - place).reshape(lengths))
+    if columns.shape[1] > MOST_KINDS_OF_POSITIONS:
+        tape.relations.fix(factor.ids, reason)
+    units = tape.relations.new_units((len(first),))
+    for column in columns[first].T[:MOST_KINDS_OF_POSITIONS]:
+        tape.relations.relate(units, column)
+    return Factor(kept, units[place].reshape(lengths))
 
 
 @rule(
@@ -65,8 +100,17 @@ def spatial(tape: Tape, call: Call) -> Result:
     """Pooling, interpolation and non-constant padding over the last axes, whose number the name tells."""
     tensor = call.tensors[0]
     count = next(int(digit) for digit in "123" if f"{digit}d" in call.name)
-    axes = range(tensor.dim() - count, tensor.dim())
+    axes = [tensor.dim() - count + step for step in range(count) if not _untouched(call, step, count)]
     outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
     reason = f"{call.name} mixes its neighbours"
     labels = with_positions_fixed(tape, tape.labels(tensor), axes, outputs[0].shape, reason)
     return [labels for _ in outputs]
+
+
+def _untouched(call: Call, step: int, count: int) -> bool:
+    """Whether a window of one position leaves one of the axes as it is."""
+    kernel = call.get("kernel_size")
+    if not kernel:
+        return False
+    settings = [(kernel, 1), (call.get("stride") or kernel, 1), (call.get("padding", [0]), 0)]
+    return all(values[step % len(values)] == neutral for values, neutral in settings)

@@ -1,0 +1,73 @@
+"""One network's figures, and a family's."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from experiments.zoo.entry import Entry
+from experiments.zoo.exceptions import exceptions
+from sinkhorn_rebasin import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.errors import RebasinError
+
+SOUND = 1e-9
+WELL_COVERED = 0.99
+# What building or running a stranger's network may raise.
+FAILURES = (
+    RebasinError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+    ImportError,
+)
+
+
+def measure(entry: Entry) -> dict[str, Any]:
+    """One network's figures; an error is a figure too."""
+    gc.collect()
+    torch.manual_seed(0)
+    row: dict[str, Any] = {"network": entry.name}
+    try:
+        model, inputs = entry.make().eval(), entry.inputs()
+        row["parameters"] = sum(p.numel() for p in model.parameters())
+        started = time.perf_counter()
+        spec = discover_symmetry(model, inputs)
+        row["seconds"] = time.perf_counter() - started
+        row |= {"groups": len(spec.groups), "covered": spec.coverage}
+        if spec.coverage < WELL_COVERED:
+            row["exceptions"] = exceptions(spec)
+        if entry.human is not None:
+            row["as a human"] = entry.human(spec)
+        row["change"] = verify_symmetry(model, spec, inputs)
+        row["sound"] = bool(row["change"] <= SOUND)
+    except FAILURES as error:
+        row |= {"sound": False, "error": f"{type(error).__name__}: {error}"[:300]}
+        row["where"] = traceback.format_exc().splitlines()[-6:-1]
+    return row
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the family looks like as a whole."""
+    run = [row for row in rows if "change" in row]
+    covered = sorted(row["covered"] for row in run)
+    seconds = sorted(row["seconds"] for row in run)
+    figures = {
+        "networks": len(rows),
+        "sound": sum(row["sound"] for row in rows),
+        "median_covered": covered[len(covered) // 2] if covered else None,
+        "well_covered": sum(share >= WELL_COVERED for share in covered),
+        "median_seconds": seconds[len(seconds) // 2] if seconds else None,
+        "most_seconds": seconds[-1] if seconds else None,
+        "largest_change": max((row["change"] for row in run), default=None),
+    }
+    compared = [row["as a human"] for row in rows if row.get("as a human") is not None]
+    return figures | ({"compared": len(compared), "as_a_human": sum(compared)} if compared else {})

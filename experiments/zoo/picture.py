@@ -1,0 +1,50 @@
+"""A picture of a family: what is covered of each network, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+
+def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """A bar a network of the parameters covered, and seconds of discovery against parameters."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    run = sorted((row for row in rows if "change" in row), key=lambda row: -row["covered"])
+    columns = max(1, -(-len(run) // 60))
+    per_column = max(1, -(-len(run) // columns))
+    height = max(4.5, 0.17 * per_column + 1.2)
+    figure, axes = plt.subplots(
+        *(1, columns + 1),
+        figsize=(4.2 * columns + 6, height),
+        layout="constrained",
+        width_ratios=[*[1] * columns, 1.4],
+    )
+    for column, axis in enumerate(axes[:-1]):
+        part = run[column * per_column : (column + 1) * per_column]
+        colours = ["tab:blue" if row["covered"] >= 0.99 else "tab:orange" for row in part]
+        axis.barh(range(len(part)), [100 * row["covered"] for row in part], color=colours)
+        axis.set_yticks(range(len(part)), [row["network"] for row in part], fontsize=8)
+        axis.set(xlabel="parameters on a\npermutable axis (%)", xlim=(0, 100), ylim=(per_column - 0.4, -0.6))
+        axis.grid(axis="x", alpha=0.4)
+    axes[-1].scatter([row["parameters"] for row in run], [row["seconds"] for row in run], s=16)
+    for row in sorted(run, key=lambda row: -row["seconds"])[:5]:
+        axes[-1].annotate(
+            row["network"],
+            (row["parameters"], row["seconds"]),
+            textcoords="offset points",
+            xytext=(-5, 4),
+            ha="right",
+            fontsize=8,
+        )
+    axes[-1].set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of discovery")
+    axes[-1].grid(alpha=0.3)
+    sound = sum(row["sound"] for row in rows)
+    figure.suptitle(f"{family}: random permutations of all groups leave {sound} of {len(rows)} unchanged")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "zoo.png", dpi=110)
+    plt.close(figure)

@@ -1,0 +1,49 @@
+"""What a network must be so that it can be copied, run at other weights, and followed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from sinkhorn_rebasin.errors import ArchitectureError
+
+
+def check_supported(module: nn.Module) -> None:
+    """Raise ArchitectureError for wrappers, scripts, layers that are not built yet, and tensors without values.
+
+    >>> check_supported(nn.Linear(2, 3))
+    """
+    if not isinstance(module, nn.Module):
+        raise ArchitectureError(f"Expected a network, an nn.Module, but got {type(module).__name__}.")
+    for name, child in module.named_modules():
+        where = f"{type(child).__name__} at {name!r}" if name else type(child).__name__
+        if isinstance(child, (DataParallel, DistributedDataParallel)):
+            raise ArchitectureError(f"Expected a plain network but got the wrapper {where}: use its .module.")
+        if isinstance(child, torch.jit.ScriptModule):
+            raise ArchitectureError(
+                f"Expected a network of Python modules but got the compiled script {where}: use the module it was "
+                f"made of."
+            )
+        if "_orig_mod" in child._modules:
+            raise ArchitectureError(
+                f"Expected a plain network but got the output of torch.compile, {where}: use its ._orig_mod."
+            )
+    check_values(module)
+
+
+def check_values(module: nn.Module) -> None:
+    """Raise ArchitectureError when a parameter or buffer is not built yet or has no values."""
+    for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for name, tensor in tensors:
+            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+                raise ArchitectureError(
+                    f"Expected a network whose layers are built but got the uninitialised {kind} {name!r}: run it "
+                    f"once on its inputs."
+                )
+            if tensor.is_meta:
+                raise ArchitectureError(
+                    f"Expected a network with values but got the {kind} {name!r} on the meta device: load its "
+                    f"weights first."
+                )

@@ -1,0 +1,84 @@
+"""Random weights, inputs and permutations near an example, to verify symmetries at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.permutations import PermutationSpec, random_permutations
+
+
+def widened(model: nn.Module) -> nn.Module | None:
+    """A copy in double precision, complex tensors included; None where the device has no such type."""
+    twin = standalone_copy(model)
+    try:
+        return twin._apply(_wide)
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
+    """Weights moved a little, variances kept positive; tied tensors stay tied."""
+    moved: dict[int, Tensor] = {}
+    for name, tensor in state.items():
+        if (
+            name in spec.shapes
+            and id(tensor) not in moved
+            and (tensor.is_floating_point() or tensor.is_complex())
+        ):
+            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device=generator.device)
+            noise = noise.to(tensor.device)
+            moved[id(tensor)] = tensor.detach() * (1 + 0.1 * noise) + 0.01 * noise
+    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
+
+
+def stirring_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random permutations of which none leaves a whole block of its group in place."""
+    drawn = random_permutations(spec, generator=generator)
+    for group in spec.groups:
+        blocks = drawn[group.name].reshape(group.blocks, group.size)
+        still = (blocks == torch.arange(group.size, device=blocks.device)).all(-1, keepdim=True)
+        drawn[group.name] = torch.where(still, blocks.roll(1, -1), blocks).reshape(group.shape)
+    return drawn
+
+
+def candidate_inputs(
+    example_inputs: ExampleInputs, generator: torch.Generator, wide: bool
+) -> Iterator[ExampleInputs]:
+    """Inputs of the example's structure, shapes and types: normal, then drawn from its own values, then itself.
+
+    Integers are drawn from the example's in the first as well. Floats are in double precision when ``wide``.
+    """
+
+    def typed(tensor: Tensor, like: Tensor) -> Tensor:
+        tensor = tensor.to(like.device)
+        return _wide(tensor) if wide else tensor.to(like.dtype)
+
+    def normal(leaf: Tensor) -> Tensor:
+        if leaf.numel() == 0 or not leaf.is_floating_point():
+            return resampled(leaf)
+        spread = leaf.double().std(correction=0).clamp_min(1e-3)
+        noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64, device=generator.device)
+        return typed(noise.to(leaf.device) * spread + leaf.double().mean(), leaf)
+
+    def resampled(leaf: Tensor) -> Tensor:
+        if leaf.numel() == 0 or leaf.layout != torch.strided:
+            return own(leaf)
+        chosen = torch.randint(leaf.numel(), leaf.shape, generator=generator, device=generator.device)
+        return typed(leaf.reshape(-1)[chosen.to(leaf.device)], leaf)
+
+    def own(leaf: Tensor) -> Tensor:
+        return typed(leaf, leaf).clone()
+
+    for draw in (normal, resampled, own):
+        yield inputs_like(example_inputs, draw)

@@ -1,0 +1,41 @@
+"""Random numbers: drawn alike for every position, they tell no two positions apart, except in a seeded eval run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule(
+    "bernoulli",
+    "cauchy",
+    "exponential",
+    "geometric",
+    "log_normal",
+    "normal",
+    "normal_functional",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "random",
+    "uniform",
+)
+def drawn(tape: Tape, call: Call) -> Result:
+    """Independent draws from one distribution, or from one for each position of a tensor of probabilities."""
+    if not tape.noise_is_symmetric:
+        raise NotUnderstoodError("it is random")
+    overload = call.func._overloadname
+    if overload == "Tensor" or (call.name == "aten::bernoulli" and overload in ("default", "out")):
+        given = call.get("p") if call.get("p") is not None else call["self"]
+        return tape.join([tape.labels(given)], call.output.shape)
+    if "Tensor_" in overload or overload.endswith("_Tensor"):
+        raise NotUnderstoodError("its distribution differs from place to place")
+    return Labels(tuple(call.output.shape))

@@ -1,0 +1,94 @@
+"""Running a copy of a network as it is, and telling what is wrong when it does not run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.support import check_supported
+
+# Rounding stays below it, also where kernels add up in another order from run to run.
+LARGEST_ROUNDING = 1e-4
+
+
+def runnable_copy(
+    model: nn.Module, inputs: ExampleInputs
+) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor]]:
+    """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
+
+    The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only.
+    """
+    check_supported(model)
+    tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        try:
+            twin = standalone_copy(model).cpu().eval()
+            moved = inputs_like(inputs, torch.Tensor.cpu)
+            return twin, moved, _first_run(twin, moved)
+        except ArchitectureError:
+            pass
+    twin, given = standalone_copy(model).eval(), inputs_like(inputs)
+    return twin, given, _first_run(twin, given)
+
+
+def _first_run(model: nn.Module, inputs: ExampleInputs) -> list[torch.Tensor]:
+    before = dict(model.named_parameters(remove_duplicate=False))
+    outputs = checked_run(model, {}, inputs)
+    built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]
+    if built:
+        raise ArchitectureError(
+            f"Expected a network whose layers are built but running {type(model).__name__} adds the parameter "
+            f"{built[0]!r}: run it once on its inputs."
+        )
+    if not before:
+        raise ArchitectureError("Expected a network with parameters but got one without any.")
+    return tensors_in(outputs)
+
+
+def checked_run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:
+    """The output of a network on a copy of the inputs.
+
+    Raises:
+        ArchitectureError: when it does not run on them, or returns no tensor.
+    """
+    try:
+        outputs = run_at(model, state, inputs_like(inputs))
+    except Exception as error:
+        shapes = [tuple(tensor.shape) for tensor in tensors_in(inputs)]
+        raise ArchitectureError(
+            f"Expected example inputs that {type(model).__name__} runs on but got tensors of shape {shapes}, "
+            f"on which it raised {type(error).__name__}: {error}"
+        ) from error
+    if not tensors_in(outputs):
+        raise ArchitectureError(
+            f"Expected {type(model).__name__} to return at least one tensor but got {type(outputs).__name__}."
+        )
+    return outputs
+
+
+def check_repeatable(model: nn.Module, first: Any, second: Any, inputs: ExampleInputs) -> None:
+    """Raise ArchitectureError when two runs on the same inputs differ by more than rounding.
+
+    The second may have been run in a way that rounds otherwise: before anything is said, the network is run again.
+    """
+    if largest_change(first, second) <= LARGEST_ROUNDING:
+        return
+    change = largest_change(first, checked_run(model, {}, inputs))
+    if change > LARGEST_ROUNDING:
+        raise ArchitectureError(random_message(model, change))
+
+
+def random_message(model: nn.Module, change: float) -> str:
+    """What to tell of a network that is no function of its input."""
+    return (
+        f"Expected a network that returns the same output for the same input but {type(model).__name__} does not, "
+        f"even in eval mode: run again, its output is random and differs by {change:.1e} of its largest value. "
+        f"Switch off dropout, noise and sampling, and state that is kept from run to run."
+    )

@@ -1,0 +1,77 @@
+"""Watching a run: which tensors it reads, and what it computes when nothing in it is left to chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+class Readers(TorchDispatchMode):
+    """Notes which tensors of a state an operation reads."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._state = state
+        self._read: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see Tape: nothing is compiled in here
+
+    def names(self) -> set[str]:
+        """Names of the tensors read so far, and of those without elements."""
+        return {name for name, t in self._state.items() if id(t) in self._read or t.numel() == 0}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self._read.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        return func(*args, **(kwargs or {}))
+
+
+class StillNoise(TorchDispatchMode):
+    """Random numbers are replaced by constants: dropout keeps everything, noise is one value everywhere.
+
+    Inside another context, which is entered with it.
+    """
+
+    def __init__(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        super().__init__()
+        self._context = context
+        self._stack = ExitStack()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see Tape: nothing is compiled in here
+
+    def __enter__(self) -> Any:
+        self._stack.enter_context(self._context())
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._stack.close()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return outputs
+        name = func.overloadpacket.__name__
+        if name == "native_dropout":
+            return args[0].clone(), torch.ones_like(outputs[1])
+        return tree_map(lambda leaf: _still(leaf, name), outputs)
+
+
+def _still(leaf: Any, name: str) -> Any:
+    """A drawn tensor with one value everywhere; drawn integers and orders stay."""
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        return leaf.fill_(1.0 if name.startswith("bernoulli") else 0.5)
+    return leaf
