@@ -28,6 +28,7 @@ LAYERS = [
     ["metrics"],
     [
         "matching.base",
+        "matching.invariants",
         "matching.similarity",
         "matching.nested_groups",
         "matching.weight_matching",
