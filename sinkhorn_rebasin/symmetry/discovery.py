@@ -159,7 +159,8 @@ def _follow_other_branches(tape: Tape, model: nn.Module, state: State, inputs: E
 
 def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
     """Run a network under the tape; returns the tensors of its output."""
-    given = inputs_like(inputs)
+    # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
+    model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
     tape.origins.follow(model)
     tape.add_inputs(tensors_in(given))
     constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}

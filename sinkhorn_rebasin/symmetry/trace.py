@@ -16,9 +16,8 @@ from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
 from sinkhorn_rebasin.symmetry.origin import Origins
-from sinkhorn_rebasin.symmetry.overlaps import meet_overlapping
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule, indexing, movement, strided
+from sinkhorn_rebasin.symmetry.rules import find_rule, movement, strided
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
@@ -201,10 +200,6 @@ class Tape(TorchDispatchMode):
             if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)
             result = rule(self, call)
-            if rule.__module__ in (*_MOVING, indexing.__name__):
-                for moved in [result] if isinstance(result, Labels) else result:
-                    if moved is not None:
-                        meet_overlapping(self.relations, moved)
             self._check_written(call, result)
         except NotUnderstoodError as error:
             for tensor in known:
