@@ -64,6 +64,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         buffers = _moving_buffers(model, inputs)
         named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
         tape = _trace(model, named, inputs, outputs)
+        tape.fix_unread()
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
@@ -101,6 +102,12 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     if not buffers:
         return {}
     trained = standalone_copy(model, share_parameters=True).train()
+    before = {name: buffer for name, buffer in trained.named_buffers() if name in buffers}
+    generator = torch.Generator().manual_seed(0)
+    for name, buffer in before.items():
+        # Statistics that have converged would not change; moved away, those that are estimated come back.
+        noise = torch.rand(buffer.shape, generator=generator).to(buffer)
+        before[name] = buffer.mul_(1 + 0.1 * noise).add_(0.01 * noise).clone()
     try:
         checked_run(trained, {}, example_inputs)
     except ArchitectureError:
@@ -109,7 +116,7 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
         names = {f"{name}.{key}".lstrip(".") for name, child in norms for key, _ in child.named_buffers()}
         return {name: buffer for name, buffer in buffers.items() if name in names}
     after = dict(trained.named_buffers())
-    return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], buffer)}
+    return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], before[name])}
 
 
 def _is_dense(tensor: Tensor) -> bool:

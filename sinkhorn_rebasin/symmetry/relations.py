@@ -95,6 +95,17 @@ class Relations:
             self.reasons[kind] = reason
             self.marks.append((chosen, np.arange(len(chosen), dtype=np.int64), kind))
 
+    def fix_untouched(self, units: Ids, reason: str) -> None:
+        """Of units that all came with one tensor, fix those that nothing relates or marks when it does others."""
+        touched = np.zeros(self.count, dtype=bool)
+        for left, right, _ in self.edges:
+            touched[left] = touched[right] = True
+        for marked, _, _ in self.marks:
+            touched[marked] = True
+        classes = self._class_of(units)
+        partly = np.isin(classes, np.unique(classes[touched[units]]))
+        self.fix(units[partly & ~touched[units]], reason)
+
     def mark_partial(self, ids: Ids, reason: str) -> None:
         """Tell units apart that occur less or more often than others of their class.
 

@@ -16,14 +16,15 @@ from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
 from sinkhorn_rebasin.symmetry.origin import Origins
+from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule, movement, strided
+from sinkhorn_rebasin.symmetry.rules import find_rule, movement, shuffling, strided, windows
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
-_MOVING = (movement.__name__, strided.__name__)
+_MOVING = tuple(module.__name__ for module in (movement, shuffling, strided, windows))
 
 
 class Tape(TorchDispatchMode):
@@ -142,6 +143,17 @@ class Tape(TorchDispatchMode):
             if labels is not None:
                 self.fix(labels, reason)
 
+    def fix_unread(self) -> None:
+        """Parts of parameters that no operation read, as later rows of a table of positions, stay where they are.
+
+        Other inputs may read them in an order of their own.
+        """
+        self.relations.origin = None
+        units = [labels.units for labels in self.parameter_labels.values()]
+        if units:
+            reason = "nothing reads these positions for inputs of this shape"
+            self.relations.fix_untouched(np.unique(np.concatenate(units)), reason)
+
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""
         for leaf in tree_leaves(outputs):
@@ -166,7 +178,12 @@ class Tape(TorchDispatchMode):
             if labels.same_as(result):
                 continue
             for other in list(self._labels):
-                if other is not tensor and _storage_key(other) == key and _overlap(tensor, other):
+                if other is tensor or _storage_key(other) != key or not _overlap(tensor, other):
+                    continue
+                seen = overwritten(self.relations, other, self._labels[other], tensor, result)
+                if seen is not None and other not in self._outdated:
+                    self._labels[other] = seen
+                else:
                     before = (self._labels[other], call.name)
                     self._outdated.setdefault(other, [before]).append((result, call.name))
 

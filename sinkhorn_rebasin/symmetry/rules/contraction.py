@@ -61,6 +61,28 @@ def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
     return tape.join([product, tape.labels(added)], product.shape)
 
 
+@rule("_cdist_forward")
+def distances(tape: Tape, call: Call) -> Result:
+    """Distances between the rows of two, possibly batched, matrices."""
+    left, right = call["x1"], call["x2"]
+    batch = [f"l{axis}" for axis in range(left.dim() - 2)]
+    axes = [*batch, "m", "k"], [*batch[left.dim() - right.dim() :], "n", "k"]
+    return contract(tape, tape.labels(left), axes[0], tape.labels(right), axes[1], [*batch, "m", "n"])
+
+
+@rule("_trilinear")
+def trilinear(tape: Tape, call: Call) -> Result:
+    """A product of three tensors, each repeated along some axes, summed over some axes."""
+    parts = []
+    for tensor, expanded in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
+        labels = tape.labels(call[tensor])
+        for axis in sorted(call[expanded]):
+            labels = labels.reshaped((*labels.shape[:axis], 1, *labels.shape[axis:]))
+        parts.append(labels)
+    shape = tuple(max(lengths) for lengths in zip(*(labels.shape for labels in parts), strict=True))
+    return reduced(tape.relations, tape.join(parts, shape), call["sumdim"]).reshaped(tuple(call.output.shape))
+
+
 @rule("linear")
 def linear(tape: Tape, call: Call) -> Result:
     """The affine map of the last axis."""
