@@ -247,10 +247,10 @@ def constant_labels(tensor: Tensor) -> Labels:
         return Labels(tuple(tensor.shape))
     if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
         return fixed_labels(tensor.shape)
-    values = tensor.detach().cpu()
+    values = torch.view_as_real(tensor.detach()).cpu() if tensor.is_complex() else tensor.detach().cpu()
     array = (values.double() + 0.0).numpy().view(np.int64) if values.is_floating_point() else values.numpy()
     factors = []
-    for axis in range(array.ndim):
+    for axis in range(tensor.dim()):
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
         if bool((rows == rows[:1]).all()):
             continue
@@ -259,4 +259,4 @@ def constant_labels(tensor: Tensor) -> Labels:
 
 
 def _comparable(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_complex() and not tensor.is_quantized
+    return tensor.layout == torch.strided and not tensor.is_quantized

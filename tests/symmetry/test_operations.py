@@ -241,11 +241,10 @@ def test_the_groups_are_the_largest_there_are(name: str) -> None:
     assert Counter((group.size, group.blocks) for group in spec.groups) == Counter(groups), spec
 
 
-@pytest.mark.parametrize("name", ["cummax", "best_gathered", "gather", "index_added", "spectrum", "circular"])
+@pytest.mark.parametrize("name", ["cummax", "best_gathered", "gather", "index_added", "spectrum"])
 def test_what_is_not_understood_is_named(name: str) -> None:
     operation = {
         "spectrum": "_fft_r2c",
-        "circular": "copy_",
         "index_added": "index_add",
         "best_gathered": "topk",
     }.get(name, name)
