@@ -42,7 +42,10 @@ def least_effect(model: nn.Module, spec: PermutationSpec, inputs: Any) -> float:
     with torch.no_grad():
         before = run_at(model, {}, inputs)
         for group in chosen:
-            tensor = spec.slots_of(group.name)[0].tensor
+            # The largest tensor: small ones may hold one neutral value everywhere.
+            tensor = max(
+                (slot.tensor for slot in spec.slots_of(group.name)), key=lambda name: state[name].numel()
+            )
             slots = tuple(slot for slot in spec.slots_on(tensor) if slot.group == group.name)
             shifted = {group.name: torch.arange(group.size).expand(group.shape).roll(1, -1)}
             wrong = {tensor: permute_tensor(state[tensor], slots, shifted)}

@@ -9,6 +9,8 @@ from sinkhorn_rebasin.symmetry.labels import Factor, Labels, reduced
 from sinkhorn_rebasin.symmetry.numbering import count_distinct
 from sinkhorn_rebasin.symmetry.relations import Relations
 
+MOST_COMPARED = 1 << 22
+
 
 def meet_overlapping(relations: Relations, labels: Labels) -> None:
     """Relate, along the axes that two factors share, what stands at the same place.
@@ -32,8 +34,9 @@ def meet_overlapping(relations: Relations, labels: Labels) -> None:
 
 
 def _all_meet(labels: Labels, first: Factor, second: Factor) -> bool:
-    """Whether all pairs of entries of two factors occur, where the axes they cover are the same."""
-    if first.axes != second.axes:
+    """Whether all pairs of entries of two factors occur; over too many positions it is not looked for."""
+    axes = tuple(sorted({*first.axes, *second.axes}))
+    if math.prod(labels.shape[axis] for axis in axes) > MOST_COMPARED:
         return False
-    pairs = count_distinct(first.ids, second.ids)
+    pairs = count_distinct(first.over(axes, labels.shape), second.over(axes, labels.shape))
     return pairs == math.prod(count_distinct(factor.ids) for factor in (first, second))
