@@ -12,7 +12,7 @@ import torch
 
 from experiments.zoo.entry import Entry
 from experiments.zoo.exceptions import exceptions
-from experiments.zoo.sensitivity import least_effect, redraw
+from experiments.zoo.sensitivity import effect_of_a_wrong_permutation, redraw
 from sinkhorn_rebasin import discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.errors import RebasinError
 
@@ -49,7 +49,7 @@ def measure(entry: Entry) -> dict[str, Any]:
         if entry.human is not None:
             row["as a human"] = entry.human(spec)
         row["change"] = verify_symmetry(model, spec, inputs)
-        row["least effect of a wrong one"] = least_effect(model, spec, inputs)
+        row["change of a wrong one"] = effect_of_a_wrong_permutation(model, spec, inputs)
         row["sound"] = bool(row["change"] <= SOUND)
     except FAILURES as error:
         row |= {"sound": False, "error": f"{type(error).__name__}: {error}"[:300]}
@@ -59,7 +59,7 @@ def measure(entry: Entry) -> dict[str, Any]:
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the family looks like as a whole."""
-    run = [row for row in rows if "least effect of a wrong one" in row]
+    run = [row for row in rows if "change of a wrong one" in row]
     covered = sorted(row["covered"] for row in run)
     seconds = sorted(row["seconds"] for row in run)
     figures = {
@@ -71,6 +71,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "most_seconds": seconds[-1] if seconds else None,
         "largest_change": max((row["change"] for row in run), default=None),
     }
-    figures["least_effect"] = min((row["least effect of a wrong one"] for row in run), default=None)
+    figures["least_effect"] = min((row["change of a wrong one"] for row in run), default=None)
     compared = [row["as a human"] for row in rows if row.get("as a human") is not None]
     return figures | ({"compared": len(compared), "as_a_human": sum(compared)} if compared else {})

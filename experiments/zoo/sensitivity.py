@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ def redraw(model: nn.Module) -> nn.Module:
     return model
 
 
-def least_effect(model: nn.Module, spec: PermutationSpec, inputs: Any) -> float:
-    """Smallest relative change of the output when a group is permuted in one of its tensors only.
+def effect_of_a_wrong_permutation(model: nn.Module, spec: PermutationSpec, inputs: Any) -> float:
+    """Median relative change of the output when a group is permuted in its largest tensor only.
 
     Some groups of several tensors, evenly chosen; each must be permuted in all of them for nothing to change.
     """
@@ -42,9 +43,12 @@ def least_effect(model: nn.Module, spec: PermutationSpec, inputs: Any) -> float:
     with torch.no_grad():
         before = run_at(model, {}, inputs)
         for group in chosen:
-            tensor = spec.slots_of(group.name)[0].tensor
+            # Small tensors may hold one neutral value everywhere.
+            tensor = max(
+                (slot.tensor for slot in spec.slots_of(group.name)), key=lambda name: state[name].numel()
+            )
             slots = tuple(slot for slot in spec.slots_on(tensor) if slot.group == group.name)
             shifted = {group.name: torch.arange(group.size).expand(group.shape).roll(1, -1)}
             wrong = {tensor: permute_tensor(state[tensor], slots, shifted)}
             effects.append(largest_change(before, run_at(model, wrong, inputs)))
-    return min(effects, default=math.inf)
+    return median(effects) if effects else math.inf

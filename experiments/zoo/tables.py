@@ -65,7 +65,7 @@ def readme_rows(family: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
         "family": family,
         "sound": f"{figures['sound']} of {figures['networks']}",
         "largest change": f"{figures['largest_change']:.0e}",
-        "least change of a wrong one": f"{figures['least_effect']:.0e}",
+        "change of a wrong one, least": f"{figures['least_effect']:.0e}",
         "covered, median": f"{figures['median_covered']:.1%}",
         "covered to 99 %": figures["well_covered"],
         "seconds, median": f"{figures['median_seconds']:.2f}",

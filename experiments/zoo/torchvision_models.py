@@ -1,4 +1,4 @@
-"""Every classification model of torchvision, with random weights."""
+"""Every classification model of torchvision, with random weights, on small images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import nn
 
 from experiments.zoo.entry import Entry
 
-SIZES = {"inception_v3": 299, "vit_h_14": 224}
+SIZE = 64
+# The least these run on, or a multiple of their patches or windows.
+LARGER = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 56}
 
 
 def entries() -> Iterator[Entry]:
     """The models that ``torchvision.models.list_models`` names for classification."""
     models = import_models()
     for name in models.list_models(module=models):
-        size = SIZES.get(name, 224)
-        yield Entry(name, partial(_make, models, name), partial(torch.randn, 2, 3, size, size))
+        size = LARGER.get(name, SIZE)
+        yield Entry(name, partial(_make, models, name, size), partial(torch.randn, 2, 3, size, size))
 
 
 def import_models() -> Any:
@@ -43,7 +45,9 @@ _LIBRARIES: list[torch.library.Library] = []
 _QNMS = "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
-def _make(models: Any, name: str) -> nn.Module:
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+def _make(models: Any, name: str, size: int) -> nn.Module:
+    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    if name.startswith("vit_"):
+        options = {"image_size": size}
     model: nn.Module = models.get_model(name, weights=None, **options)
     return model

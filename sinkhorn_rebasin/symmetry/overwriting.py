@@ -34,8 +34,9 @@ def _ranges(tensor: Tensor, view: Tensor) -> list[Ids] | None:
         return None
     start = int(view.storage_offset()) - int(tensor.storage_offset())
     ranges: list[Ids] = [np.zeros(1, dtype=np.int64)] * tensor.dim()
-    for axis in sorted(range(tensor.dim()), key=lambda a: -tensor.stride(a)):
-        stride, length = tensor.stride(axis), view.shape[axis]
+    strides = tensor.stride()
+    for axis in sorted(range(tensor.dim()), key=lambda a: strides[a], reverse=True):
+        stride, length = strides[axis], view.shape[axis]
         if tensor.shape[axis] == 1 and length == 1:
             continue
         if stride <= 0 or start < 0:

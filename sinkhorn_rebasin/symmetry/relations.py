@@ -84,6 +84,10 @@ class Relations:
             chosen = pair == one
             self.edges.append((left[chosen], right[chosen], self.new_kind() if one else kind))
 
+    def class_of(self, unit: int) -> int:
+        """The class that a unit was made in."""
+        return bisect_right(self.class_starts, unit) - 1
+
     def _class_of(self, units: Ids) -> Ids:
         return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 

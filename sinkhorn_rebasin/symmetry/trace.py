@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
@@ -35,9 +36,13 @@ class Tape(TorchDispatchMode):
     of a random tensor are alike.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], layouts: Layouts | None = None
+    ) -> None:
         super().__init__()
         self.relations = Relations()
+        self._layouts = layouts or {}
+        self.batched = BatchedParameters(self._layouts)
         self.parameter_labels: dict[str, Labels] = {}
         self.noise_is_symmetric = False
         self.origins = Origins()
@@ -105,7 +110,7 @@ class Tape(TorchDispatchMode):
         if name is None:
             return constant_labels(tensor)
         axes = [(axis,) for axis, length in enumerate(tensor.shape) if length > 1]
-        return self.lay_out(tensor, tuple(tensor.shape), axes)
+        return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
 
     def lay_out(self, tensor: Tensor, view: tuple[int, ...], axes: Sequence[tuple[int, ...]]) -> Labels:
         """Give a parameter, seen for the first time, fresh units over these sets of axes of a view of it."""
@@ -115,6 +120,8 @@ class Tape(TorchDispatchMode):
         )
         labels = Labels(view, factors).reshaped(tuple(tensor.shape))
         self.parameter_labels[name] = self._labels[tensor] = labels
+        if view == tuple(tensor.shape):
+            self.batched.own(name, labels, self.relations)
         return labels
 
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
@@ -127,6 +134,7 @@ class Tape(TorchDispatchMode):
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Labels of an element-wise function of several tensors."""
+        self.batched.meet(self.relations, labels)
         return joined(self.relations, labels, shape)
 
     def fix(self, labels: Labels, reason: str) -> None:

@@ -19,7 +19,7 @@ def numbered_labels(relations: Relations, tensor: Tensor) -> Labels:
 
 
 def units(relations: Relations, labels: Labels, first: int) -> np.ndarray:
-    """The units of each factor at every position; those made on the way (from ``first`` on) as what they stand for."""
+    """The units of each factor at every position; those made on the way, from ``first`` on, traced back."""
     axes = tuple(range(len(labels.shape)))
     origin = np.arange(relations.count)
     for left, right, _ in relations.edges:

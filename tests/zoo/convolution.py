@@ -185,7 +185,7 @@ CASES = [
         "pixel_shuffle",
         lambda: image_net(nn.PixelShuffle(2), channels=12, out=3),
         IMAGE,
-        None,
+        ((3, 1), (4, 1)),
     ),
     Case(
         "pixel_unshuffle",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.symmetry.blocks import reduced
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -24,6 +25,11 @@ def contract(
     out: Sequence[str],
 ) -> Labels:
     """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
+    shared = [name for name in left_axes if name in right_axes and name in out]
+    for labels, axes in ((left, left_axes), (right, right_axes)):
+        batch = [place for place, name in enumerate(axes) if name in shared]
+        for place in range(len(axes)):
+            tape.batched.note(tape.relations, labels, [*batch, place])
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
     sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
     space = [sizes[name] for name in names]
@@ -59,6 +65,22 @@ def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
     added, left, right = call.tensors[:3]
     product = multiply(tape, left, right)
     return tape.join([product, tape.labels(added)], product.shape)
+
+
+@rule("_grouped_mm")
+def grouped_product(tape: Tape, call: Call) -> Result:
+    """Consecutive rows times matrices of their own, one for each expert; where one expert's rows end is data."""
+    rows, matrices, ends = call["self"], call["mat2"], call["offs"]
+    if rows.dim() != 2 or matrices.dim() != 3 or ends is None:
+        raise NotUnderstoodError("its matrices are not laid out row by row")
+    reason = f"{call.name} gives rows to matrices by data"
+    tape.fix(tape.labels(ends), reason)
+    owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
+    chosen = tape.labels(matrices).taken(0, np.minimum(owner, matrices.shape[0] - 1))
+    tape.batched.note(tape.relations, chosen, [0, 1])
+    tape.batched.note(tape.relations, chosen, [0, 2])
+    product = contract(tape, tape.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
+    return product if call["bias"] is None else tape.join([product, tape.labels(call["bias"])], product.shape)
 
 
 @rule("_cdist_forward")
