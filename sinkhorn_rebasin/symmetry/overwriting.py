@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import numpy as np
 from torch import Tensor
 
@@ -15,9 +18,11 @@ def overwritten(
     relations: Relations, tensor: Tensor, labels: Labels, view: Tensor, written: Labels
 ) -> Labels | None:
     """Labels of a tensor of which a box, ranges of its axes, has been overwritten; None when it is no box."""
-    ranges = _ranges(tensor, view)
-    if ranges is None:
+    placed = _box(tensor, view)
+    if placed is None:
         return None
+    shape, ranges = placed
+    written = written.reshaped(shape)
     partial = [axis for axis, index in enumerate(ranges) if len(index) < tensor.shape[axis]]
     # The box is laid into a strip of full length along one axis, that into a wider strip, and so on.
     strips = [labels]
@@ -28,21 +33,33 @@ def overwritten(
     return written
 
 
-def _ranges(tensor: Tensor, view: Tensor) -> list[Ids] | None:
+def _box(tensor: Tensor, view: Tensor) -> tuple[tuple[int, ...], list[Ids]] | None:
+    """A view's shape with the axes at which single positions were selected, and its ranges of a tensor's axes."""
+    for kept in combinations(range(tensor.dim()), view.dim()):
+        shape, strides = [1] * tensor.dim(), [0] * tensor.dim()
+        for axis, length, stride in zip(kept, view.shape, view.stride(), strict=True):
+            shape[axis], strides[axis] = length, stride
+        ranges = _ranges(tensor, int(view.storage_offset()), shape, strides)
+        if ranges is not None:
+            return tuple(shape), ranges
+    return None
+
+
+def _ranges(tensor: Tensor, offset: int, shape: Sequence[int], steps: Sequence[int]) -> list[Ids] | None:
     """Which positions of each axis of a tensor a view of its memory covers, if it is a box of them."""
-    if tensor.dim() != view.dim() or 0 in view.shape:
+    if 0 in shape:
         return None
-    start = int(view.storage_offset()) - int(tensor.storage_offset())
+    start = offset - int(tensor.storage_offset())
     ranges: list[Ids] = [np.zeros(1, dtype=np.int64)] * tensor.dim()
     strides = tensor.stride()
     for axis in sorted(range(tensor.dim()), key=lambda a: strides[a], reverse=True):
-        stride, length = strides[axis], view.shape[axis]
+        stride, length = strides[axis], shape[axis]
         if tensor.shape[axis] == 1 and length == 1:
             continue
         if stride <= 0 or start < 0:
             return None
         first, start = divmod(start, stride)
-        step, rest = divmod(view.stride(axis), stride) if length > 1 else (1, 0)
+        step, rest = divmod(steps[axis], stride) if length > 1 else (1, 0)
         if rest or step < 1 or first + (length - 1) * step >= tensor.shape[axis]:
             return None
         ranges[axis] = first + step * np.arange(length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,4 +34,33 @@ class DoublePrecision(TorchDispatchMode):
             kwargs["dtype"] = torch.float64
         elif wide and kwargs.get("dtype") == torch.complex64:
             kwargs["dtype"] = torch.complex128
+        if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.float64:
+            return grouped_product(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def grouped_product(
+    rows: Tensor,
+    matrices: Tensor,
+    ends: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Consecutive rows times matrices of their own, as ``torch.nn.functional.grouped_mm``, of any type.
+
+    Shapes:
+        rows (n, inputs), matrices (experts, inputs, outputs), ends (experts,): where the rows of each expert end.
+
+    >>> rows, matrices = torch.randn(5, 3), torch.randn(2, 3, 4)
+    >>> found = grouped_product(rows, matrices, torch.tensor([2, 5], dtype=torch.int32))
+    >>> torch.allclose(found, torch.cat([rows[:2] @ matrices[0], rows[2:] @ matrices[1]]))
+    True
+    """
+    if ends is None or rows.dim() != 2 or matrices.dim() != 3:
+        raise NotImplementedError(
+            "Expected rows (n, inputs) and matrices (experts, inputs, outputs) with ends."
+        )
+    bounds = [0, *ends.tolist()]
+    parts = [rows[a:b] @ matrix for (a, b), matrix in zip(pairwise(bounds), matrices, strict=True)]
+    product = torch.cat([*parts, rows.new_zeros(len(rows) - bounds[-1], matrices.shape[-1])])
+    return product if bias is None else product + bias
