@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -65,6 +65,7 @@ class Settings:
     learning_rate: float = 0.1
     temperatures: tuple[float, float] = (1.0, 0.3)
     monitor_images: int = 5000
+    monitor_points: int = 11
     evaluate_every: int = 50
     published_python: Path | None = None
 
@@ -75,11 +76,20 @@ def naive(pair: Pair, settings: Settings) -> Outcome:
 
 
 def matched(pair: Pair, settings: Settings) -> Outcome:
-    """Weight matching (Ainsworth, Hayase and Srinivasa, 2023)."""
+    """Weight matching from our own start."""
+    return _matched(pair, "invariants")
+
+
+def matched_from_identity(pair: Pair, settings: Settings) -> Outcome:
+    """Weight matching as published (Ainsworth, Hayase and Srinivasa, 2023)."""
+    return _matched(pair, "identity")
+
+
+def _matched(pair: Pair, start: Literal["invariants", "identity"]) -> Outcome:
     started = time.perf_counter()
     spec = discover_symmetry(pair.reference, pair.data.train_images[:2])
     generator = torch.Generator().manual_seed(pair.seed)
-    alignment = weight_matching(pair.reference, pair.target, spec, generator=generator)
+    alignment = weight_matching(pair.reference, pair.target, spec, generator=generator, start=start)
     return Outcome(alignment.apply(pair.target), time.perf_counter() - started)
 
 
@@ -153,7 +163,9 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, settings: Settings) -> list[dict[
     )
     held_out = module.validation_indices[: settings.monitor_images]
     monitor = BarrierMonitor(
-        [(pair.data.train_images[held_out], pair.data.train_labels[held_out])], restore_best=True
+        [(pair.data.train_images[held_out], pair.data.train_labels[held_out])],
+        points=settings.monitor_points,
+        restore_best=True,
     )
     callbacks = [
         TemperatureAnnealing(geometric(*settings.temperatures), cycles=settings.cycles),

@@ -1,89 +1,41 @@
-"""Is a planted permutation found again by gradient descent on a data-free loss?
+"""Is a planted permutation found again, by gradient descent on a data-free loss and by weight matching?
 
     python -m experiments.find_permutation
     python -m experiments.find_permutation --problems all --seeds 10 --published-python .venv-published/bin/python
+    python -m experiments.find_permutation --problems nested --methods ours "weight matching"
 
-A randomly initialised network is permuted at random; the scores start at the identity plus noise (not at weight
-matching, which would find the answer at once) and the l2 distance of the weights alone trains them. A problem is
-solved at the first step at which the hard permutation is exactly the planted one. Prints a table and leaves
-figures, a receipt and the recovered networks of the first seed in OUT.
+A randomly initialised network is permuted at random, every group and every group inside a group. "ours" starts the
+scores at the identity plus noise (not at weight matching, which would find the answer at once) and trains them with
+the l2 distance of the weights alone; it is done at the first step at which the hard permutation is exactly the
+planted one. Weight matching, from its own start and from the identity, makes passes until nothing improves and is
+right or not. Prints a table and leaves figures, a receipt and the recovered networks of the first seed in OUT.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from experiments.models import Architecture
+from experiments.planted_problems import FLAT, NESTED, PROBLEMS, SMALL, Problem, plant
+from experiments.planted_table import draw, printable, readable, summarise
 from experiments.published import PublishedError, published_planted
 from experiments.receipts import write_receipt
-from sinkhorn_rebasin import (
-    SinkhornRebasin,
-    WeightDistance,
-    discover_symmetry,
-    permute_state,
-    random_permutations,
-)
+from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, permute_state, weight_matching
 from sinkhorn_rebasin.metrics.functional import permutation_recovery
-from sinkhorn_rebasin.permutations import PermutationSpec, inverse
-from sinkhorn_rebasin.plots import Bar, plot_barriers
+from sinkhorn_rebasin.permutations import PermutationSpec
 
 console = Console(width=max(Console().width, 110))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A network to permute, and how the scores are trained: wider groups want longer steps.
-
-    A step has to lift the right score above those of all n - 1 wrong ones through exp(X/τ), so the learning
-    rate grows with the width. Momentum would carry on what deep layers learned while their neighbours were
-    still unknown, so there is none. The published implementation gets the best of the learning rates 0.1, 1, 10 and
-    100 tried on it, and on the large networks fewer seeds.
-    """
-
-    architecture: Architecture
-    learning_rate: float
-    iterations: int
-    published_learning_rate: float
-    published_seeds: int = 10
-
-
-def _tanh(depth: int) -> Problem:
-    arguments = {"inputs": 10, "widths": [10] * depth, "activation": "tanh"}
-    return Problem(Architecture("mlp", (2, 10), arguments), 1.0, 100, 0.1)
-
-
-PROBLEMS = {
-    "tanh MLP 2x10": _tanh(2),
-    "tanh MLP 4x10": _tanh(4),
-    "tanh MLP 8x10": _tanh(8),
-    "tanh MLP 16x10": _tanh(16),
-    "MLP 784-512x3-10": Problem(
-        Architecture("mlp", (2, 784), {"inputs": 784, "widths": [512] * 3}), 100.0, 40, 10.0, 3
-    ),
-    "VGG11-BN": Problem(
-        Architecture("vgg", (2, 3, 32, 32), {"depth": 11, "batch_norm": True, "head": [512, 512]}),
-        100.0,
-        40,
-        100.0,
-        3,
-    ),
-    "ResNet18": Problem(Architecture("resnet18", (2, 3, 32, 32)), 100.0, 40, 100.0, 3),
-}
-SMALL = [name for name in PROBLEMS if name.startswith("tanh")]
+METHODS = ("ours", "weight matching", "weight matching, from the identity")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.problems:
         for seed in track(range(options.seeds), name, console=console):
             rows += solve(name, seed, options)
-    print_table(rows)
+    console.print(printable(rows))
     draw(rows, options.out)
     config = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     write_receipt(
@@ -111,56 +63,41 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--problems", nargs="+", choices=[*PROBLEMS, "small", "all"], default=["small"])
+    parser.add_argument(
+        "--problems", nargs="+", choices=[*PROBLEMS, "small", "all", "nested"], default=["small"]
+    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["ours"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--published-python", type=Path, default=None, help="see experiments/published")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/find_permutation"))
     options = parser.parse_args(arguments)
-    expanded = {"small": SMALL, "all": list(PROBLEMS)}
+    expanded = {"small": SMALL, "all": FLAT, "nested": NESTED}
     options.problems = [name for given in options.problems for name in expanded.get(given, [given])]
     return options
 
 
-def plant(problem: Problem, seed: int) -> tuple[nn.Module, nn.Module, PermutationSpec, dict[str, Tensor]]:
-    """A network, its permuted twin, the symmetries, and the permutations that undo the planted ones."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reference, target = problem.architecture.build().eval(), problem.architecture.build().eval()
-        spec = discover_symmetry(reference, torch.randn(problem.architecture.input_shape))
-        planted = random_permutations(spec)
-    target.load_state_dict(permute_state(reference.state_dict(), spec, planted))
-    return reference, target, spec, inverse(spec, planted)
-
-
 def solve(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One problem, ours and (where its environment is given) the published implementation's answer."""
+    """One problem by every method, the published implementation among them where its environment is given."""
     problem = PROBLEMS[name]
     reference, target, spec, answer = plant(problem, seed)
-    rows = [
-        {
-            "problem": name,
-            "method": "ours",
-            "seed": seed,
-            **ours(problem, reference, target, spec, answer, seed),
-        }
-    ]
+    rows = []
+    for method in options.methods:
+        if method == "ours":
+            result = ours(problem, reference, target, spec, answer, seed)
+        else:
+            start = "identity" if method.endswith("identity") else "invariants"
+            result = matched(reference, target, spec, answer, seed, start)
+        rows.append({"problem": name, "method": method, "seed": seed, **result})
     if seed == 0:
         folder = options.out / "networks"
         folder.mkdir(parents=True, exist_ok=True)
         state = permute_state(target.state_dict(), spec, answer)
-        save_file(
-            {k: v.contiguous() for k, v in state.items()}, folder / f"{name.replace(' ', '_')}.safetensors"
-        )
+        file = folder / f"{name.replace(' ', '_').replace(',', '')}.safetensors"
+        save_file({k: v.contiguous().clone() for k, v in state.items()}, file)
     if options.published_python is not None and seed < problem.published_seeds:
-        rows.append(
-            {
-                "problem": name,
-                "method": "published",
-                "seed": seed,
-                **published(problem, reference, target, options, seed),
-            }
-        )
+        result = published(problem, reference, target, options, seed)
+        rows.append({"problem": name, "method": "published", "seed": seed, **result})
     return rows
 
 
@@ -198,6 +135,28 @@ def ours(
     return {"iteration": None, "seconds": seconds, "recovered": recovered}
 
 
+def matched(
+    reference: nn.Module,
+    target: nn.Module,
+    spec: PermutationSpec,
+    answer: dict[str, Tensor],
+    seed: int,
+    start: Any,
+) -> dict[str, Any]:
+    """Weight matching from one order of the groups; an iteration is one pass over all of them."""
+    started = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    alignment = weight_matching(reference, target, spec, generator=generator, start=start)
+    seconds = time.perf_counter() - started
+    found = dict(alignment.permutations)
+    exact = all(torch.equal(found[name], answer[name]) for name in answer)
+    return {
+        "iteration": len(alignment.objective) if exact else None,
+        "seconds": seconds,
+        "recovered": float(permutation_recovery(found, answer)),
+    }
+
+
 def published(
     problem: Problem, reference: nn.Module, target: nn.Module, options: argparse.Namespace, seed: int
 ) -> dict[str, Any]:
@@ -216,80 +175,6 @@ def published(
     except PublishedError as error:
         return {"iteration": None, "seconds": None, "error": str(error)[:200]}
     return {"iteration": result["iteration"], "seconds": result["seconds"], "error": result["error"]}
-
-
-def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many seeds were solved, and the median and range of iterations and seconds where they were."""
-    table = []
-    for problem, method in dict.fromkeys((row["problem"], row["method"]) for row in rows):
-        chosen = [row for row in rows if (row["problem"], row["method"]) == (problem, method)]
-        solved = [row for row in chosen if row["iteration"] is not None]
-        entry: dict[str, Any] = {
-            "problem": problem,
-            "method": method,
-            "seeds": len(chosen),
-            "recovered": len(solved),
-        }
-        for key in ("iteration", "seconds"):
-            values = [row[key] for row in solved]
-            entry[f"median_{key}"] = statistics.median(values) if values else None
-            entry[f"least_{key}"], entry[f"most_{key}"] = (
-                (min(values), max(values)) if values else (None, None)
-            )
-        table.append(entry)
-    return table
-
-
-def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """The table as it is printed and shown in the README."""
-    shown = []
-    for entry in table:
-        cells = {
-            "problem": entry["problem"],
-            "method": entry["method"],
-            "recovered": f"{entry['recovered']} of {entry['seeds']}",
-            "iterations (median, range)": "",
-            "seconds (median, range)": "",
-        }
-        if entry["recovered"]:
-            low, high = entry["least_iteration"], entry["most_iteration"]
-            cells["iterations (median, range)"] = f"{entry['median_iteration']:g} ({low}-{high})"
-            low, high = entry["least_seconds"], entry["most_seconds"]
-            cells["seconds (median, range)"] = f"{entry['median_seconds']:.2f} ({low:.2f}-{high:.2f})"
-        shown.append(cells)
-    return shown
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """One line a problem and method."""
-    lines = readable(summarise(rows))
-    table = Table(*lines[0], title="planted permutation, data-free l2 loss")
-    for line in lines:
-        table.add_row(*line.values())
-    console.print(table)
-
-
-def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """Iterations and seconds to the planted permutation."""
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(15, 5.5))
-    for ax, key, label in zip(axes, ("iteration", "seconds"), ("iterations", "seconds"), strict=True):
-        bars = [
-            Bar(e["problem"], e["method"], e[f"median_{key}"], e[f"least_{key}"], e[f"most_{key}"])
-            for e in summarise(rows)
-            if e[f"median_{key}"] is not None
-        ]
-        if bars:
-            plot_barriers(bars, ax, log=True)
-        ax.set_ylabel(f"{label} until recovered")
-        ax.tick_params(axis="x", rotation=30)
-    figure.suptitle("Planted permutation, data-free l2 loss: median and range over seeds")
-    figure.tight_layout()
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "planted.png", dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

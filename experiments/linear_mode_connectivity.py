@@ -148,6 +148,7 @@ def figures(test: PathEvaluation, train: PathEvaluation) -> dict[str, Any]:
         "test_barrier": float(test.barrier),
         "test_auc": float(test.auc),
         "train_barrier": float(train.barrier),
+        "endpoint_accuracy": sum(test.endpoint_accuracies or (0.0, 0.0)) / 2,
         "midpoint_accuracy": float(test.midpoint_accuracy or 0.0),
         "path": test.to_dict(),
     }
@@ -170,12 +171,12 @@ def keep_networks(folder: Path, name: str, outcome: Outcome, path: LinearPath) -
         )
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over pairs, for each width and method."""
+def summarise(rows: Sequence[dict[str, Any]], setting: str = "width") -> list[dict[str, Any]]:
+    """Mean and standard deviation over pairs, for each setting and method."""
     table = []
-    for width, method in dict.fromkeys((row["width"], row["method"]) for row in rows):
-        chosen = [row for row in rows if (row["width"], row["method"]) == (width, method)]
-        entry: dict[str, Any] = {"width": width, "method": method, "pairs": len(chosen)}
+    for value, method in dict.fromkeys((row[setting], row["method"]) for row in rows):
+        chosen = [row for row in rows if (row[setting], row["method"]) == (value, method)]
+        entry: dict[str, Any] = {setting: value, "method": method, "pairs": len(chosen)}
         for key in ("test_barrier", "test_auc", "train_barrier", "midpoint_accuracy", "seconds"):
             values = [row[key] for row in chosen]
             entry[key] = statistics.mean(values)
@@ -185,12 +186,12 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def readable(table: Sequence[dict[str, Any]], setting: str = "width") -> list[dict[str, Any]]:
     """The table as the README shows it: mean ± standard deviation over pairs."""
     shown = {"test barrier": "test_barrier", "test AUC": "test_auc", "midpoint accuracy": "midpoint_accuracy"}
     return [
         {
-            "width": entry["width"],
+            setting: entry[setting],
             "method": entry["method"],
             **{title: f"{entry[key]:.3f} ± {entry[f'{key}_sd']:.3f}" for title, key in shown.items()},
             "change of the function": f"{entry['relative_change']:.0e}",

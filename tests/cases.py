@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.zoo import coincidences, convolution, linear, sequence, wiring
+from tests.zoo import coincidences, convolution, linear, sequence, windows, wiring
 from tests.zoo.case import Case, found_slots, noise, randomise, slots
 
 CASES: list[Case] = [
@@ -10,6 +10,7 @@ CASES: list[Case] = [
     *convolution.CASES,
     *sequence.CASES,
     *wiring.CASES,
+    *windows.CASES,
     *coincidences.CASES,
 ]
 

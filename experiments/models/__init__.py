@@ -6,33 +6,44 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from experiments.models.cnn import CNN
+from experiments.models.lstm import LSTM
 from experiments.models.mlp import MLP
-from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50
+from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50, resnext
+from experiments.models.transformer import GPT, ViT
 from experiments.models.vgg import VGG
 
 __all__ = [
     "CNN",
     "COST_NETWORKS",
+    "GPT",
+    "LSTM",
     "MLP",
     "VGG",
     "Architecture",
     "ResNet",
+    "ViT",
     "build_model",
     "resnet18",
     "resnet20",
     "resnet50",
+    "resnext",
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
+    "gpt": GPT,
+    "lstm": LSTM,
     "mlp": MLP,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet50": resnet50,
+    "resnext": resnext,
     "vgg": VGG,
+    "vit": ViT,
 }
 
 
@@ -53,7 +64,10 @@ def build_model(name: str, **arguments: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as plain values: its name in `MODELS`, its arguments, and the shape of an input batch."""
+    """A network as plain values: its name in `MODELS`, its arguments, and the shape of an input batch.
+
+    Inputs are tokens where the arguments name a vocabulary, numbers elsewhere.
+    """
 
     name: str
     input_shape: tuple[int, ...]
@@ -62,6 +76,12 @@ class Architecture:
     def build(self) -> nn.Module:
         """Return a freshly initialised network."""
         return build_model(self.name, **self.arguments)
+
+    def example(self) -> Tensor:
+        """Return a random input batch."""
+        if "vocabulary" in self.arguments:
+            return torch.randint(self.arguments["vocabulary"], self.input_shape)
+        return torch.randn(self.input_shape)
 
 
 COST_NETWORKS = {

@@ -26,6 +26,7 @@ class ResNet(nn.Module):
         shortcut: where shapes change, "A" takes every second pixel and adds zero channels, "B" is a 1 x 1
             convolution with norm.
         norm: "batch", or "layer", which normalises each image over channels and pixels.
+        groups: of the 3 x 3 convolutions in bottleneck blocks; each group sees its own channels alone.
     """
 
     def __init__(
@@ -39,8 +40,11 @@ class ResNet(nn.Module):
         stem: str = "cifar",
         shortcut: str = "B",
         norm: str = "batch",
+        groups: int = 1,
     ) -> None:
         super().__init__()
+        if groups > 1 and not bottleneck:
+            raise ValueError(f"Expected bottleneck blocks for {groups} groups but got bottleneck=False.")
         for name, value, known in (
             ("stem", stem, STEMS),
             ("shortcut", shortcut, SHORTCUTS),
@@ -59,7 +63,7 @@ class ResNet(nn.Module):
             blocks = []
             for position in range(depth):
                 stride = 2 if position == 0 and name != "layer1" else 1
-                blocks.append(Block(before, width, stride, bottleneck, shortcut, norm))
+                blocks.append(Block(before, width, stride, bottleneck, shortcut, norm, groups))
                 before = width * (Block.expansion if bottleneck else 1)
             self.add_module(name, nn.Sequential(*blocks))
         self.fc = nn.Linear(before, classes)
@@ -84,16 +88,24 @@ class Block(nn.Module):
     expansion = 4
 
     def __init__(
-        self, before: int, width: int, stride: int, bottleneck: bool, shortcut: str, norm: str
+        self,
+        before: int,
+        width: int,
+        stride: int,
+        bottleneck: bool,
+        shortcut: str,
+        norm: str,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        # (channels, kernel size, stride) of each convolution
-        plan = [(width, 3, stride), (width, 3, 1)]
+        # (channels, kernel size, stride, groups) of each convolution
+        plan = [(width, 3, stride, 1), (width, 3, 1, 1)]
         if bottleneck:
-            plan = [(width, 1, 1), (width, 3, stride), (width * self.expansion, 1, 1)]
+            plan = [(width, 1, 1, 1), (width, 3, stride, groups), (width * self.expansion, 1, 1, 1)]
         self.relu, self.depth, channels = nn.ReLU(), len(plan), before
-        for i, (after, kernel, step) in enumerate(plan, 1):
-            self.add_module(f"conv{i}", nn.Conv2d(channels, after, kernel, step, kernel // 2, bias=False))
+        for i, (after, kernel, step, parts) in enumerate(plan, 1):
+            convolution = nn.Conv2d(channels, after, kernel, step, kernel // 2, groups=parts, bias=False)
+            self.add_module(f"conv{i}", convolution)
             self.add_module(f"bn{i}", _norm(norm, after))
             channels = after
         self.downsample: nn.Module | None = None
@@ -144,6 +156,21 @@ def resnet18(classes: int = 10, stem: str = "cifar", width: float = 1, norm: str
 def resnet50(classes: int = 10, stem: str = "imagenet", norm: str = "batch") -> ResNet:
     """Return ResNet50; with 1000 classes it has torchvision's parameters."""
     return ResNet([3, 4, 6, 3], [64, 128, 256, 512], bottleneck=True, classes=classes, stem=stem, norm=norm)
+
+
+def resnext(
+    groups: int = 4, width: int = 8, depths: Sequence[int] = (1, 1), classes: int = 10, norm: str = "batch"
+) -> ResNet:
+    """Return a small CIFAR ResNeXt: bottleneck blocks, `groups` groups of `width` channels, doubled by stage.
+
+    Example:
+        >>> resnext(groups=4, width=8).layer1[0].conv2.weight.shape == (32, 8, 3, 3)
+        True
+
+    Source: Saining Xie and others, "Aggregated Residual Transformations for Deep Neural Networks" (2017).
+    """
+    widths = [groups * width * 2**stage for stage in range(len(depths))]
+    return ResNet(depths, widths, bottleneck=True, classes=classes, norm=norm, groups=groups)
 
 
 def _norm(kind: str, channels: int) -> nn.Module:

@@ -2,9 +2,11 @@
 
     python -m experiments.zoo --families own
     python -m experiments.zoo --families timm transformers
+    python -m experiments.zoo --families random blocks
 
 Every network is built with random weights; all its groups are permuted at random in float64 and its outputs
-compared. Needs ``pip install --no-deps torchvision timm`` and ``pip install transformers`` for those families.
+compared. ``random`` are networks of random blocks in random order, ``blocks`` each kind of block alone. Needs
+``pip install --no-deps torchvision timm`` and ``pip install transformers`` for those families.
 Prints a table and leaves a picture and a receipt a family in OUT.
 """
 
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.receipts import write_receipt
-from experiments.zoo import own_models, timm_models, torchvision_models, transformers_models
+from experiments.zoo import own_models, random_models, timm_models, torchvision_models, transformers_models
 from experiments.zoo.entry import Entry
 from experiments.zoo.measurement import measure, summary
 from experiments.zoo.picture import draw
@@ -27,7 +29,9 @@ from experiments.zoo.tables import exception_rows, readme_rows, show
 
 console = Console(width=max(Console().width, 140))
 FAMILIES: dict[str, Callable[[], Iterator[Entry]]] = {
+    "blocks": random_models.blocks,
     "own": own_models.entries,
+    "random": random_models.entries,
     "timm": timm_models.entries,
     "torchvision": torchvision_models.entries,
     "transformers": transformers_models.entries,

@@ -47,8 +47,8 @@ def evaluate_path(
         progress: show a progress bar.
 
     Returns:
-        losses averaged over samples; accuracies when the outputs are (samples, classes) and the labels
-        integer classes, otherwise None.
+        losses averaged over samples; accuracies when the outputs are (samples, classes, ...) and the labels
+        integer classes (samples, ...), otherwise None.
 
     Raises:
         DataError: no batch, no pair (inputs, labels), a one-shot iterator, or an even number of points.
@@ -96,7 +96,8 @@ def evaluate_state(
     """Return (mean loss, accuracy) of the network at one state, in the mode its module is in.
 
     Each batch counts by its number of samples. The accuracy is None where the outputs are not
-    (samples, classes) or the labels not integer classes.
+    (samples, classes, ...) or the labels not integer classes (samples, ...); several labels of a sample, such as the
+    next word at every place, count in equal parts.
 
     Raises:
         DataError: no batch, or no pair (inputs, labels).
@@ -118,7 +119,7 @@ def evaluate_state(
         losses.append(_scalar(criterion(outputs, labels)))
         sizes.append(_samples(inputs, labels))
         if _classifies(outputs, labels):
-            correct.append((outputs.argmax(dim=1) == labels).sum())
+            correct.append((outputs.argmax(dim=1) == labels).double().mean() * sizes[-1])
     if sum(sizes) == 0:
         raise DataError("Expected at least one batch with samples but the dataloader is empty.")
     # Stacked on the device first: one transfer at the end instead of a wait in every batch.
@@ -181,8 +182,8 @@ def _classifies(outputs: Any, labels: Any) -> bool:
     return (
         isinstance(outputs, Tensor)
         and isinstance(labels, Tensor)
-        and outputs.ndim == 2
+        and outputs.ndim >= 2
         and outputs.shape[1] > 1
-        and labels.shape == outputs.shape[:1]
+        and labels.shape == outputs.shape[:1] + outputs.shape[2:]
         and not (labels.is_floating_point() or labels.is_complex())
     )

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.matching.invariants import seen_through
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.action import permute_tensor
 
 
 def unit_similarity(
-    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
+    reference: State,
+    target: State,
+    spec: PermutationSpec,
+    group: Group,
+    permutations: dict[str, Tensor],
+    unknown: Collection[str] = (),
 ) -> Tensor:
     """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
 
-    Each slot is read from the target with ``permutations`` applied to every other slot.
+    Each slot is read from the target with ``permutations`` applied to every other slot, but those of ``unknown``
+    groups, of which only what their order cannot change counts.
     """
     total = torch.zeros(group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
         if slot.tensor not in spec.parameters:
             continue
         others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
-        moved = permute_tensor(target[slot.tensor], others, permutations)
-        ours, theirs = units_of(reference[slot.tensor], slot), units_of(moved, slot)
+        pair = seen_through(others, reference[slot.tensor], target[slot.tensor], permutations, unknown)
+        ours, theirs = (units_of(tensor, slot) for tensor in pair)
         total += torch.bmm(ours, theirs.mT).double().cpu()
     return total
 

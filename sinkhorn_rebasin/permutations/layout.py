@@ -52,11 +52,10 @@ class Layout:
         """The positions of every unit, (blocks, size, width)."""
         if self.listed is not None:
             return np.array(self.listed, dtype=np.int64).reshape(self.blocks, self.size, self.width)
-        block, unit, outer, inner = np.ogrid[: self.blocks, : self.size, : self.outer, : self.inner]
-        positions = (
-            self.offset + block * self.block_stride + unit * self.stride + outer * self.outer_stride + inner
-        )
-        return positions.reshape(self.blocks, self.size, self.width).astype(np.int64)
+        block = np.arange(self.blocks)[:, None] * self.block_stride
+        units = (self.offset + block + np.arange(self.size) * self.stride)[:, :, None]
+        outer = np.arange(self.outer)[:, None] * self.outer_stride
+        return units + (outer + np.arange(self.inner)).ravel()
 
     @classmethod
     def from_table(cls, table: Positions) -> Layout:

@@ -7,7 +7,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, simplified
+from sinkhorn_rebasin.symmetry.blocks import merged
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, simplified
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.relations import Relations
 
 
@@ -38,6 +40,16 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
         source = np.repeat(np.arange(len(parts)), [part.shape[axis] for part in parts])
         factors.append(Factor((axis,), -1 - source))
     return simplified(shape, factors)
+
+
+def scattered(relations: Relations, labels: Labels, source: Labels, axis: int, index: Ids) -> Labels:
+    """Labels of a tensor of which some positions along one axis are overwritten by those of another."""
+    if len(index) == labels.shape[axis]:
+        return source.taken(axis, np.argsort(index))
+    both = concatenated(relations, [labels, source], axis)
+    origin = np.arange(labels.shape[axis])
+    origin[index] = labels.shape[axis] + np.arange(len(index))
+    return both.taken(axis, origin)
 
 
 def _laid(

@@ -19,25 +19,15 @@ class ClassMatching:
         self._place: list[Ids] = [np.arange(size) for size in self._sizes]
 
     def representatives(self, units: Ids) -> Ids:
-        """The unit of the root class that each unit is matched with."""
-        result = np.empty_like(units)
-        classes = self._class_of[units]
-        for one in np.unique(classes):
-            chosen = classes == one
-            root = self._find(int(one))
-            result[chosen] = self._starts[root] + self._place[one][units[chosen] - self._starts[one]]
-        return result
+        """The unit of the root class that each of these units, all of one class, is matched with."""
+        one = int(self._class_of[units[0]])
+        root = self._find(one)
+        return self._starts[root] + self._place[one][units - self._starts[one]]
 
     def match(self, left: Ids, right: Ids) -> bool:
         """Merge two whole classes given pairs of representatives; False when they are no such matching."""
-        classes = self._class_of[left], self._class_of[right]
-        if len(np.unique(classes[0])) != 1 or len(np.unique(classes[1])) != 1:
-            return False
-        first, second = int(classes[0][0]), int(classes[1][0])
-        sizes = {int(self._sizes[first]), int(self._sizes[second]), len(left)}
-        if first == second or len(sizes) != 1 or len(np.unique(left)) != len(left):
-            return False
-        if len(np.unique(right)) != len(right):
+        first, second = int(self._class_of[left[0]]), int(self._class_of[right[0]])
+        if first == second or not self._is_whole(first, left) or not self._is_whole(second, right):
             return False
         place = np.empty(len(left), dtype=np.int64)
         place[right - self._starts[second]] = left - self._starts[first]
@@ -45,12 +35,19 @@ class ClassMatching:
         return True
 
     def says_nothing(self, left: Ids, right: Ids) -> bool:
-        """Whether the units of whole classes are related to themselves, and to nothing else."""
-        if not np.array_equal(left, right):
+        """Whether the units of a whole class are related to themselves, and to nothing else."""
+        return np.array_equal(left, right) and self._is_whole(int(self._class_of[left[0]]), left)
+
+    def all_representatives(self) -> Ids:
+        """The representative of every unit."""
+        parts = [self._starts[self._find(one)] + self._place[one] for one in range(len(self._sizes))]
+        return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+    def _is_whole(self, one: int, units: Ids) -> bool:
+        """Whether these are the units of a class, each of them once."""
+        if len(units) != self._sizes[one]:
             return False
-        units = np.unique(left)
-        classes = np.unique(self._class_of[units])
-        return len(units) == int(self._sizes[classes].sum())
+        return bool((np.bincount(units - self._starts[one], minlength=len(units)) == 1).all())
 
     def _find(self, one: int) -> int:
         parent = int(self._root[one])
@@ -77,5 +74,5 @@ def contract_classes(relations: Relations) -> tuple[Ids, list[tuple[Ids, Ids, in
             else:
                 left_over.append((left, right, kind))
         pending = left_over
-    representative = matching.representatives(np.arange(relations.count, dtype=np.int64))
+    representative = matching.all_representatives()
     return representative, [(representative[a], representative[b], kind) for a, b, kind in pending]

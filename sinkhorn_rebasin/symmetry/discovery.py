@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.func import functionalize
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
-from sinkhorn_rebasin.networks.execution import run_at, training_copy, untouched_randomness
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.execution import untouched_randomness
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
+from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
-from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run, runnable_copy
+from sinkhorn_rebasin.symmetry.running import checked_run, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
-from sinkhorn_rebasin.symmetry.stillness import Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
-
-# How often a network that chooses by data which parameters it uses is run again to meet the others.
-MOST_FURTHER_RUNS = 16
 
 
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -59,32 +49,18 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         >>> [(slot.tensor, slot.axes, slot.layout.width) for slot in spec.slots_of("0")]
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness(), _plain_operations():
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         model, inputs, outputs = runnable_copy(model, example_inputs)
         buffers = _moving_buffers(model, inputs)
         named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-        tape = _trace(model, named, inputs, outputs)
+        tape = follow(model, named, inputs, outputs)
+        tape.fix_unread()
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
     return _spec(named, frozenset(buffers), tape, solution, slots)
-
-
-@contextmanager
-def _plain_operations() -> Iterator[None]:
-    """Fused kernels switched off, so that networks dispatch the operations there are rules for."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings():
-            # Setting oneDNN's flags warns of accelerators that are not there.
-            warnings.simplefilter("ignore", UserWarning)
-            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
@@ -101,6 +77,12 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     if not buffers:
         return {}
     trained = standalone_copy(model, share_parameters=True).train()
+    before = {name: buffer for name, buffer in trained.named_buffers() if name in buffers}
+    generator = torch.Generator("cpu").manual_seed(0)
+    for name, buffer in before.items():
+        # Statistics that have converged would not change; moved away, those that are estimated come back.
+        noise = torch.rand(buffer.shape, generator=generator, device="cpu", dtype=torch.float32).to(buffer)
+        before[name] = buffer.mul_(1 + 0.1 * noise).add_(0.01 * noise).clone()
     try:
         checked_run(trained, {}, example_inputs)
     except ArchitectureError:
@@ -109,77 +91,7 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
         names = {f"{name}.{key}".lstrip(".") for name, child in norms for key, _ in child.named_buffers()}
         return {name: buffer for name, buffer in buffers.items() if name in names}
     after = dict(trained.named_buffers())
-    return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], buffer)}
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized
-
-
-def _trace(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) -> Tape:
-    """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well."""
-    aliases = {id(tensor): tensor.detach() for tensor in named.values()}
-    state = {name: aliases[id(tensor)] for name, tensor in named.items()}
-    tape = Tape(state, tensors_in(inputs))
-    check_repeatable(model, outputs, _follow(tape, model, state, inputs), inputs)
-    _follow_other_branches(tape, model, state, inputs)
-    if all(tape.uses(tensor) for tensor in state.values()):
-        return tape
-    trained = training_copy(model)
-    try:
-        checked_run(trained, {}, inputs)
-        tape.noise_is_symmetric = True
-        _follow(tape, trained, state, inputs)
-    except ArchitectureError:
-        # It runs in eval mode only: what that does not use stays unused.
-        pass
-    return tape
-
-
-def _follow_other_branches(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> None:
-    """Follow further runs of a network that branches on data when they use parameters that none used before.
-
-    Experts that no token of the example went to are met by other tokens; every run only adds relations.
-    """
-    generator = torch.Generator("cpu").manual_seed(0)
-    for _ in range(MOST_FURTHER_RUNS):
-        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
-        if not tape.branches or not unused:
-            return
-        further = next(candidate_inputs(inputs, generator, wide=False))
-        readers = Readers(state)
-        try:
-            with readers:
-                checked_run(model, state, further)
-            if readers.names() & unused:
-                _follow(tape, model, state, further)
-        except ArchitectureError:
-            return
-
-
-def _follow(tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
-    """Run a network under the tape; returns the tensors of its output."""
-    given = inputs_like(inputs)
-    tape.origins.follow(model)
-    tape.add_inputs(tensors_in(given))
-    constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}
-
-    def forward(tensors: State, constants: State, given: ExampleInputs) -> list[Tensor]:
-        # Copied in here, buffers that the network writes to are followed like any other tensor.
-        copies = {name: buffer.clone() for name, buffer in constants.items()}
-        return tensors_in(run_at(model, {**tensors, **copies}, given))
-
-    run = functionalize(forward, remove="mutations")
-    try:
-        with tape:
-            outputs: list[Tensor] = run(state, constants, given)
-    except Exception as error:
-        raise ArchitectureError(
-            f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
-            f"be traced: {type(error).__name__}: {error}"
-        ) from error
-    tape.fix_outputs(outputs)
-    return outputs
+    return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], before[name])}
 
 
 def _spec(
@@ -220,13 +132,15 @@ def _group_names(named: State, found: list[FoundSlot]) -> dict[int, str]:
     for slot in sorted(found, key=lambda slot: (order[slot.tensor], slot.axes)):
         first.setdefault(slot.group, slot.tensor)
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for group, tensor in sorted(first.items()):
         path = tensor.rpartition(".")[0] or tensor
         # Groups name parameters in a ParameterDict, which allows no dots.
         base = name = path.replace(".", "/")
         count = 1
-        while name in names.values() or hasattr(nn.ParameterDict, name):
+        while name in taken or hasattr(nn.ParameterDict, name):
             count += 1
             name = f"{base}#{count}"
         names[group] = name
+        taken.add(name)
     return names

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, merged, reduced
+from sinkhorn_rebasin.symmetry.blocks import merged, reduced
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels
 from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, determines, numbered
 from sinkhorn_rebasin.symmetry.relations import Pinned, Relations
 

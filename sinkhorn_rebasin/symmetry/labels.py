@@ -7,7 +7,6 @@ without factor the tensor is constant. Two positions with the same label hold th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,15 +15,10 @@ import numpy as np
 
 from sinkhorn_rebasin.symmetry.numbering import (
     Ids,
-    by_appearance,
     count_distinct,
-    determines,
-    distinct,
-    keyed,
     numbered,
     row_hashes,
 )
-from sinkhorn_rebasin.symmetry.relations import Relations
 
 _NO_POSITIONS = 2**61 - 1
 
@@ -203,111 +197,3 @@ def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[in
         runs[-1][0].extend(range(i, len(old)))
         runs[-1][1].extend(range(j, len(new)))
     return [(tuple(olds), tuple(news)) for olds, news in runs]
-
-
-def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
-    """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
-    if len(factors) == 1:
-        return factors[0]
-    axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
-    columns = [factor.over(axes, shape) for factor in factors]
-    first, place = by_appearance(keyed(*columns))
-    if not any(factor.has_units for factor in factors):
-        return Factor(axes, -1 - place.reshape(columns[0].shape))
-    units = relations.new_units((len(first),))
-    for column in columns:
-        relations.relate(units, column.ravel()[first])
-    return Factor(axes, units[place].reshape(columns[0].shape))
-
-
-def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
-    """Labels (axes kept with length 1) of a symmetric reduction over some axes.
-
-    What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
-    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
-    """
-    gone = sorted(set(axes))
-    shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
-    factors = list(labels.off(gone))
-    for cluster in overlapping(labels.on(gone), gone):
-        partial = [factor for factor in cluster if not set(factor.axes) <= set(gone)]
-        if 0 in labels.shape or not partial:
-            continue
-        factor = merged(relations, labels.shape, partial)
-        along = [f for f in cluster if set(f.axes) <= set(gone)]
-        if along and not _placed_alike(relations, labels.shape, factor, along, gone):
-            factor = merged(relations, labels.shape, [factor, *along])
-        blocks = _blocks(relations, factor, gone)
-        if not _follows(relations, factors, blocks):
-            factors.append(blocks)
-    return simplified(shape, factors)
-
-
-def _placed_alike(
-    relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
-) -> bool:
-    """Whether all rows of a factor that share a unit hold it at the same fixed values along the row.
-
-    Then the unit says which values it lies at, once it is related to them.
-    """
-    if any(f.has_units or not set(f.axes) <= set(factor.axes) for f in along):
-        return False
-    kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
-    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
-    unit = numbered(factor.ids)
-    value = numbered(*(f.over(factor.axes, shape) for f in along))
-    values_of_unit = np.bincount(distinct(unit, value)[0])
-    if count_distinct(unit, rows, value) < int(values_of_unit[distinct(unit, rows)[0]].sum()):
-        return False
-    relations.relate(factor.ids, -1 - value)
-    return True
-
-
-def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
-    """Relate a factor to one over the same axes that determines it, if there is one."""
-    for factor in factors:
-        if factor.axes == new.axes and determines(factor.ids, new.ids):
-            relations.relate(factor.ids, new.ids)
-            return True
-    return False
-
-
-def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
-    """Factors in clusters that share one of these axes."""
-    clusters: list[list[Factor]] = []
-    for factor in factors:
-        near = [any(set(f.axes) & set(factor.axes) & set(axes) for f in c) for c in clusters]
-        together = [f for c, touches in zip(clusters, near, strict=True) if touches for f in c]
-        clusters = [c for c, touches in zip(clusters, near, strict=True) if not touches]
-        clusters.append([*together, factor])
-    return clusters
-
-
-def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor:
-    kept = [axis for axis in factor.axes if axis not in gone]
-    order = [factor.axes.index(a) for a in kept] + [factor.axes.index(a) for a in factor.axes if a in gone]
-    kept_shape = [factor.ids.shape[factor.axes.index(a)] for a in kept]
-    rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
-    if bool((rows == rows[:, :1]).all()):
-        return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
-    first, place = by_appearance(row_hashes(rows))
-    different = rows[first]
-    if not factor.has_units:
-        return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
-    units = relations.new_units((len(different),))
-    owners = np.broadcast_to(units[:, None], different.shape)
-    times = _multiplicity(different)
-    for number in np.unique(times):
-        chosen = times == number
-        relations.relate(owners[chosen], different[chosen])
-    return Factor(tuple(kept), units[place].reshape(kept_shape))
-
-
-def _multiplicity(rows: Ids) -> Ids:
-    """How often each entry occurs in its row."""
-    ordered = np.sort(rows, axis=1)
-    times = np.ones_like(rows)
-    for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        _, place, counts = np.unique(rows[number], return_inverse=True, return_counts=True)
-        times[number] = counts[place.ravel()]
-    return times

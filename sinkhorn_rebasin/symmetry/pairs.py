@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.numbering import Ids
+from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, distinct, numbered
 
 
 def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> tuple[Ids, Ids, Ids] | None:
@@ -19,21 +21,15 @@ def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> 
     other = np.concatenate([target, source])
     kinds = np.concatenate([2 * kind, 2 * kind + 1])
     sizes = np.bincount(colour)
-    per_block = sizes / np.array([max(1, len(np.unique(block[colour == c]))) for c in range(len(sizes))])
-    for one in np.unique(colour[node]):
-        mine = colour[node] == one
+    of_colour, _ = distinct(colour, block)
+    per_block = sizes / np.maximum(1, np.bincount(of_colour, minlength=len(sizes)))
+    for one, edges in _single_everywhere(colour, node, other, kinds, sizes):
         links: dict[int, Ids] = {}
-        for near, how in np.unique(np.stack([colour[other[mine]], kinds[mine]]), axis=1).T:
-            chosen = mine & (colour[other] == near) & (kinds == how)
-            members, neighbours = node[chosen], other[chosen]
-            order = np.argsort(members, kind="stable")
-            members, neighbours = members[order], neighbours[order]
-            single = len(members) == sizes[one] and len(np.unique(members)) == len(members)
-            if (
-                not single
-                or near == one
-                or not np.array_equal(links.setdefault(int(near), neighbours), neighbours)
-            ):
+        bundle = numbered(colour[other[edges]], kinds[edges])
+        for chosen in (edges[bundle == number] for number in range(int(bundle.max()) + 1)):
+            near = int(colour[other[chosen[0]]])
+            neighbours = other[chosen][np.argsort(node[chosen], kind="stable")]
+            if near == one or not np.array_equal(links.setdefault(near, neighbours), neighbours):
                 links = {}
                 break
         through = _matched_through(list(links.values()))
@@ -44,16 +40,33 @@ def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> 
         (left, first), (right, second) = links.items()
         full = per_block[left] > 1 and per_block[right] > 1
         full &= per_block[one] == per_block[left] * per_block[right]
-        if full and np.unique(np.stack([first, second]), axis=1).shape[1] == sizes[one]:
+        if full and count_distinct(first, second) == sizes[one]:
             return np.flatnonzero(colour == one), first, second
     return None
+
+
+def _single_everywhere(
+    colour: Ids, node: Ids, other: Ids, kinds: Ids, sizes: Ids
+) -> Iterator[tuple[int, Ids]]:
+    """Colours whose every node has exactly one neighbour of each colour and kind near it, with their edges."""
+    bundle = numbered(colour[node], colour[other], kinds)
+    nodes_in = np.bincount(distinct(bundle, node)[0])
+    single = (np.bincount(bundle)[bundle] == sizes[colour[node]]) & (nodes_in[bundle] == sizes[colour[node]])
+    spoilt = np.zeros(len(sizes), dtype=bool)
+    spoilt[colour[node[~single]]] = True
+    order = np.argsort(colour[node], kind="stable")
+    starts = np.flatnonzero(np.diff(colour[node][order], prepend=-1))
+    for edges in np.split(order, starts[1:]):
+        one = int(colour[node[edges[0]]])
+        if not spoilt[one]:
+            yield one, edges
 
 
 def _matched_through(links: list[Ids]) -> tuple[Ids, Ids] | None:
     """Two colours of which each node is always met together with the same node of the other."""
     for place, first in enumerate(links):
         for second in links[place + 1 :]:
-            both = np.unique(np.stack([first, second]), axis=1)
-            if both.shape[1] == len(np.unique(first)) == len(np.unique(second)) < len(first):
+            both = distinct(first, second)
+            if len(both[0]) == len(np.unique(first)) == len(np.unique(second)) < len(first):
                 return both[0], both[1]
     return None

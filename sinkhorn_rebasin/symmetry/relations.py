@@ -84,6 +84,10 @@ class Relations:
             chosen = pair == one
             self.edges.append((left[chosen], right[chosen], self.new_kind() if one else kind))
 
+    def class_of(self, unit: int) -> int:
+        """The class that a unit was made in."""
+        return bisect_right(self.class_starts, unit) - 1
+
     def _class_of(self, units: Ids) -> Ids:
         return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 
@@ -94,6 +98,17 @@ class Relations:
             kind = self.new_kind()
             self.reasons[kind] = reason
             self.marks.append((chosen, np.arange(len(chosen), dtype=np.int64), kind))
+
+    def fix_untouched(self, units: Ids, reason: str) -> None:
+        """Of units that all came with one tensor, fix those that nothing relates or marks when it does others."""
+        touched = np.zeros(self.count, dtype=bool)
+        for left, right, _ in self.edges:
+            touched[left] = touched[right] = True
+        for marked, _, _ in self.marks:
+            touched[marked] = True
+        classes = self._class_of(units)
+        partly = np.isin(classes, np.unique(classes[touched[units]]))
+        self.fix(units[partly & ~touched[units]], reason)
 
     def mark_partial(self, ids: Ids, reason: str) -> None:
         """Tell units apart that occur less or more often than others of their class.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
 from sinkhorn_rebasin.symmetry.origin import Origins
-from sinkhorn_rebasin.symmetry.overlaps import meet_overlapping
+from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules import find_rule, indexing, movement, strided
+from sinkhorn_rebasin.symmetry.rules import find_rule, movement, shuffling, strided, windows
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
-_MOVING = (movement.__name__, strided.__name__)
+_MOVING = tuple(module.__name__ for module in (movement, shuffling, strided, windows))
 
 
 class Tape(TorchDispatchMode):
@@ -35,9 +36,13 @@ class Tape(TorchDispatchMode):
     of a random tensor are alike.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, Tensor], inputs: Sequence[Tensor], layouts: Layouts | None = None
+    ) -> None:
         super().__init__()
         self.relations = Relations()
+        self._layouts = layouts or {}
+        self.batched = BatchedParameters(self._layouts)
         self.parameter_labels: dict[str, Labels] = {}
         self.noise_is_symmetric = False
         self.origins = Origins()
@@ -45,7 +50,7 @@ class Tape(TorchDispatchMode):
         self._names = WeakTensorKeyDictionary()
         self._labels = WeakTensorKeyDictionary()
         self._outdated = WeakTensorKeyDictionary()
-        self._fixed_on_use = WeakTensorKeyDictionary()
+        self._places = WeakTensorKeyDictionary()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
@@ -95,9 +100,6 @@ class Tape(TorchDispatchMode):
         """Labels of a parameter, an intermediate tensor or a constant."""
         if self._is_overwritten(tensor):
             return fixed_labels(tensor.shape)
-        factors, reason = self._fixed_on_use.pop(tensor, ((), ""))
-        for factor in factors:
-            self.relations.fix(factor.ids, reason)
         for outdated, operation in self._outdated.get(tensor, ()):
             self.fix(outdated, f"{operation} writes in place through another view")
         if tensor in self._outdated:
@@ -108,7 +110,7 @@ class Tape(TorchDispatchMode):
         if name is None:
             return constant_labels(tensor)
         axes = [(axis,) for axis, length in enumerate(tensor.shape) if length > 1]
-        return self.lay_out(tensor, tuple(tensor.shape), axes)
+        return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
 
     def lay_out(self, tensor: Tensor, view: tuple[int, ...], axes: Sequence[tuple[int, ...]]) -> Labels:
         """Give a parameter, seen for the first time, fresh units over these sets of axes of a view of it."""
@@ -118,6 +120,8 @@ class Tape(TorchDispatchMode):
         )
         labels = Labels(view, factors).reshaped(tuple(tensor.shape))
         self.parameter_labels[name] = self._labels[tensor] = labels
+        if view == tuple(tensor.shape):
+            self.batched.own(name, labels, self.relations)
         return labels
 
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
@@ -130,21 +134,40 @@ class Tape(TorchDispatchMode):
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Labels of an element-wise function of several tensors."""
+        self.batched.meet(self.relations, labels)
         return joined(self.relations, labels, shape)
 
     def fix(self, labels: Labels, reason: str) -> None:
         """Every unit on a tensor stays where it is."""
         self.relations.fix(labels.units, reason)
 
-    def fix_on_use(self, tensor: Tensor, factors: Sequence[Factor], reason: str) -> None:
-        """Units that stay where they are once something reads a tensor, which many networks throw away."""
-        self._fixed_on_use[tensor] = (factors, reason)
+    def fix_when_used(self, tensor: Tensor, labels: Labels, reason: str) -> None:
+        """The units of some labels stay where they are as soon as an operation reads a tensor, or it is returned."""
+        self._places[tensor] = (labels, reason)
+
+    def _fix_used(self, tensors: Iterable[Tensor]) -> None:
+        for tensor in tensors:
+            labels, reason = self._places.pop(tensor, (None, ""))
+            if labels is not None:
+                self.fix(labels, reason)
+
+    def fix_unread(self) -> None:
+        """Parts of parameters that no operation read, as later rows of a table of positions, stay where they are.
+
+        Other inputs may read them in an order of their own.
+        """
+        self.relations.origin = None
+        units = [labels.units for labels in self.parameter_labels.values()]
+        if units:
+            reason = "nothing reads these positions for inputs of this shape"
+            self.relations.fix_untouched(np.unique(np.concatenate(units)), reason)
 
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and self.knows(leaf):
                 self.relations.origin = self._made_by.get(leaf)
+                self._fix_used([leaf])
                 self.fix(self.labels(leaf), "output of the network")
 
     def _is_overwritten(self, tensor: Tensor) -> bool:
@@ -163,7 +186,12 @@ class Tape(TorchDispatchMode):
             if labels.same_as(result):
                 continue
             for other in list(self._labels):
-                if other is not tensor and _storage_key(other) == key and _overlap(tensor, other):
+                if other is tensor or _storage_key(other) != key or not _overlap(tensor, other):
+                    continue
+                seen = overwritten(self.relations, other, self._labels[other], tensor, result)
+                if seen is not None and other not in self._outdated:
+                    self._labels[other] = seen
+                else:
                     before = (self._labels[other], call.name)
                     self._outdated.setdefault(other, [before]).append((result, call.name))
 
@@ -184,6 +212,7 @@ class Tape(TorchDispatchMode):
                     self.relations.mark_partial(factor.ids, f"{call.name} acts on part of the units")
 
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
+        self._fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
         if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
             self.branches = True
@@ -196,10 +225,6 @@ class Tape(TorchDispatchMode):
             if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)
             result = rule(self, call)
-            if rule.__module__ in (*_MOVING, indexing.__name__):
-                for moved in [result] if isinstance(result, Labels) else result:
-                    if moved is not None:
-                        meet_overlapping(self.relations, moved)
             self._check_written(call, result)
         except NotUnderstoodError as error:
             for tensor in known:
@@ -230,10 +255,10 @@ def constant_labels(tensor: Tensor) -> Labels:
         return Labels(tuple(tensor.shape))
     if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
         return fixed_labels(tensor.shape)
-    values = tensor.detach().cpu()
+    values = torch.view_as_real(tensor.detach()).cpu() if tensor.is_complex() else tensor.detach().cpu()
     array = (values.double() + 0.0).numpy().view(np.int64) if values.is_floating_point() else values.numpy()
     factors = []
-    for axis in range(array.ndim):
+    for axis in range(tensor.dim()):
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
         if bool((rows == rows[:1]).all()):
             continue
@@ -242,4 +267,4 @@ def constant_labels(tensor: Tensor) -> Labels:
 
 
 def _comparable(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_complex() and not tensor.is_quantized
+    return tensor.layout == torch.strided and not tensor.is_quantized

@@ -182,3 +182,12 @@ def test_errors() -> None:
         evaluate_path(pair, [data[0][0]])
     with pytest.raises(LossError, match=r"one number per batch but got shape \(5,\)"):
         evaluate_path(pair, data, lambda y, labels: F.cross_entropy(y, labels, reduction="none"))
+
+
+def test_several_labels_of_a_sample_count_in_equal_parts() -> None:
+    scores = torch.zeros(3, 2, 4)  # three samples, two classes, four places: always the first class
+    labels = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0]])
+    batches = [(scores[:1], labels[:1]), (scores[1:], labels[1:])]
+    loss, accuracy = evaluate_state(nn.Identity(), {}, batches)
+    assert accuracy == pytest.approx(7 / 12)
+    assert loss == pytest.approx(0.6931, abs=1e-4)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.planted_problems import PROBLEMS, plant
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.matching.nested_groups import propose_blocks
+from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,
     Layout,
@@ -90,3 +92,14 @@ def test_planted_nested_permutations_are_recovered(
     found = weight_matching(model, target, spec, restarts=5)
     moved = found.apply(target)
     assert all(torch.equal(moved[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["GPT 2x64, 4 heads", "ViT 2x64, 4 heads"])
+def test_heads_are_found_while_nothing_else_is_known(name: str) -> None:
+    reference, target, spec, answer = plant(PROBLEMS[name], 0)
+    nothing, states = identity_permutations(spec), (tensors_of(reference), tensors_of(target))
+    for group in spec.groups:
+        children = [one.name for one in spec.groups if one.parent == group.name]
+        if children:
+            found = propose_blocks(*states, spec, group, nothing, unknown=set(spec.names))
+            assert all(torch.equal(found[one], answer[one]) for one in (group.name, *children))

@@ -3,17 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sinkhorn_rebasin.symmetry.blocks import merged, reduced
 from sinkhorn_rebasin.symmetry.concatenation import concatenated
 from sinkhorn_rebasin.symmetry.join import joined
-from sinkhorn_rebasin.symmetry.labels import (
-    Factor,
-    Labels,
-    fixed_labels,
-    matching_axes,
-    merged,
-    reduced,
-    simplified,
-)
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels, matching_axes, simplified
 from sinkhorn_rebasin.symmetry.relations import Relations
 
 

@@ -131,6 +131,14 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], tuple[tuple[int, int], ...]]]
         ((3, 1), (2, 3)),
     ),
     "reversed_and_added": (lambda h: h + h.flip(1).tanh(), ((3, 1), (2, 3))),
+    "sorted": (lambda h: h.sort(1).values, ((6, 1),)),
+    "best": (lambda h: h.topk(6, 1).values, ((6, 1),)),
+    "best_of_part": (lambda h: h + h[:, :2].topk(1, 1).values, ((2, 1), (4, 1))),
+    "median": (lambda h: h - h.median(1, keepdim=True).values, ((6, 1),)),
+    "median_of_all": (lambda h: h - h.median(), ((6, 1),)),
+    "maximum_with_indices": (lambda h: h - h.max(1, keepdim=True).values, ((6, 1),)),
+    "maximum_of_all": (lambda h: h - h.max(), ((6, 1),)),
+    "sorted_in_blocks": (lambda h: h.view(-1, 2, 3).sort(2).values.flatten(1), ((2, 1), (3, 2))),
 }
 
 # Operations of which only soundness is asked for.
@@ -140,9 +148,9 @@ OTHER: dict[str, Callable[[Tensor], Tensor]] = {
     "as_strided": lambda h: h.as_strided((4, 6), (1, 6)).sum(0, keepdim=True) + h,
     "diagonal_written": in_place(lambda h: h[:6].diagonal().add_(1)),
     "cummax": lambda h: h.cummax(1).values,
-    "topk": lambda h: h.topk(6, 1).values,
-    "median": lambda h: h - h.median(1, keepdim=True).values,
-    "maximum_with_indices": lambda h: h - h.max(1, keepdim=True).values,
+    "best_gathered": lambda h: h.gather(1, h.topk(6, 1).indices),
+    "place_of_the_maximum": lambda h: h + h.max(1, keepdim=True).indices,
+    "place_as_a_number": lambda h: h * float(h[0].max(0).indices),
     "sorted_gather": lambda h: h.gather(1, h.argsort(1)),
     "gather": lambda h: h.gather(1, torch.tensor([[3, 2, 1, 0, 5, 4]]).expand(len(h), 6)),
     "index": lambda h: h[:, torch.tensor([1, 0, 2, 3, 4, 5])],
@@ -233,9 +241,13 @@ def test_the_groups_are_the_largest_there_are(name: str) -> None:
     assert Counter((group.size, group.blocks) for group in spec.groups) == Counter(groups), spec
 
 
-@pytest.mark.parametrize("name", ["cummax", "topk", "gather", "index_added", "spectrum", "circular"])
+@pytest.mark.parametrize("name", ["cummax", "best_gathered", "gather", "index_added", "spectrum"])
 def test_what_is_not_understood_is_named(name: str) -> None:
-    operation = {"spectrum": "_fft_r2c", "circular": "copy_", "index_added": "index_add"}.get(name, name)
+    operation = {
+        "spectrum": "_fft_r2c",
+        "index_added": "index_add",
+        "best_gathered": "topk",
+    }.get(name, name)
     spec = discover_symmetry(network(OTHER[name]), torch.randn(6, 3, dtype=torch.float64))
     assert not spec.groups
     assert any(item.tensor.startswith("a.") and operation in item.reason for item in spec.frozen), spec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from tests.zoo.case import Case, Function, noise, slots
@@ -175,8 +174,7 @@ CASES = [
         "circular_padding",
         lambda: image_net(nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1, padding_mode="circular"), out=5),
         IMAGE,
-        None,
-        frozen="writes in place",
+        ((4, 1), (5, 1)),
     ),
     one_group("dropout_of_channels", lambda: nn.Dropout2d(0.3), nn.ReLU),
     one_group("prelu_of_channels", lambda: nn.PReLU(4)),
@@ -215,13 +213,5 @@ CASES = [
         ),
         IMAGE,
         ((4, 1),),
-    ),
-    Case(
-        "unfolded",
-        lambda: Function(
-            lambda net, x: net.b(F.unfold(net.a(x), 2).mean(2)), a=nn.Conv2d(2, 4, 3), b=nn.Linear(16, 2)
-        ),
-        IMAGE,
-        None,
     ),
 ]

@@ -266,7 +266,7 @@ CASES = [
     Case("softmax_over_units", hidden(lambda net, h: h.softmax(1)), noise(6, 3), ((5, 1),), (HIDDEN,)),
     Case("normalised_units", hidden(lambda net, h: h / h.norm(dim=1, keepdim=True)), noise(6, 3), ((5, 1),)),
     Case("cumulative_sum", hidden(lambda net, h: h.cumsum(1)), noise(6, 3), (), (), "cumsum"),
-    Case("sorted", hidden(lambda net, h: h.sort(1).values), noise(6, 3), (), (), "sort"),
+    Case("sorted", hidden(lambda net, h: h.sort(1).values), noise(6, 3), ((5, 1),)),
     Case("highest", hidden(lambda net, h: h * h.argmax(1, keepdim=True)), noise(6, 3), (), (), "argmax"),
     Case("constant_index", hidden(lambda net, h: h[:, [4, 2, 0, 1, 3]]), noise(6, 3), None),
     Case("single_unit", hidden(lambda net, h: h * h[:, 2:3]), noise(6, 3), ((4, 1),)),

@@ -1,6 +1,7 @@
 """What each family of operations does to labels; one file a family, found through one registry."""
 
 from sinkhorn_rebasin.symmetry.rules import (
+    complex_numbers,
     contraction,
     convolution,
     indexing,
@@ -11,11 +12,14 @@ from sinkhorn_rebasin.symmetry.rules import (
     pooling,
     randomness,
     reduction,
+    shuffling,
     strided,
+    windows,
 )
 from sinkhorn_rebasin.symmetry.rules.registry import find_rule
 
 __all__ = [
+    "complex_numbers",
     "contraction",
     "convolution",
     "find_rule",
@@ -27,5 +31,7 @@ __all__ = [
     "pooling",
     "randomness",
     "reduction",
+    "shuffling",
     "strided",
+    "windows",
 ]

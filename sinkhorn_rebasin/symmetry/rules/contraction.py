@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Labels, reduced
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -23,6 +25,11 @@ def contract(
     out: Sequence[str],
 ) -> Labels:
     """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
+    shared = [name for name in left_axes if name in right_axes and name in out]
+    for labels, axes in ((left, left_axes), (right, right_axes)):
+        batch = [place for place, name in enumerate(axes) if name in shared]
+        for place in range(len(axes)):
+            tape.batched.note(tape.relations, labels, [*batch, place])
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
     sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
     space = [sizes[name] for name in names]
@@ -58,6 +65,44 @@ def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
     added, left, right = call.tensors[:3]
     product = multiply(tape, left, right)
     return tape.join([product, tape.labels(added)], product.shape)
+
+
+@rule("_grouped_mm")
+def grouped_product(tape: Tape, call: Call) -> Result:
+    """Consecutive rows times matrices of their own, one for each expert; where one expert's rows end is data."""
+    rows, matrices, ends = call["self"], call["mat2"], call["offs"]
+    if rows.dim() != 2 or matrices.dim() != 3 or ends is None:
+        raise NotUnderstoodError("its matrices are not laid out row by row")
+    reason = f"{call.name} gives rows to matrices by data"
+    tape.fix(tape.labels(ends), reason)
+    owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
+    chosen = tape.labels(matrices).taken(0, np.minimum(owner, matrices.shape[0] - 1))
+    tape.batched.note(tape.relations, chosen, [0, 1])
+    tape.batched.note(tape.relations, chosen, [0, 2])
+    product = contract(tape, tape.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
+    return product if call["bias"] is None else tape.join([product, tape.labels(call["bias"])], product.shape)
+
+
+@rule("_cdist_forward")
+def distances(tape: Tape, call: Call) -> Result:
+    """Distances between the rows of two, possibly batched, matrices."""
+    left, right = call["x1"], call["x2"]
+    batch = [f"l{axis}" for axis in range(left.dim() - 2)]
+    axes = [*batch, "m", "k"], [*batch[left.dim() - right.dim() :], "n", "k"]
+    return contract(tape, tape.labels(left), axes[0], tape.labels(right), axes[1], [*batch, "m", "n"])
+
+
+@rule("_trilinear")
+def trilinear(tape: Tape, call: Call) -> Result:
+    """A product of three tensors, each repeated along some axes, summed over some axes."""
+    parts = []
+    for tensor, expanded in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
+        labels = tape.labels(call[tensor])
+        for axis in sorted(call[expanded]):
+            labels = labels.reshaped((*labels.shape[:axis], 1, *labels.shape[axis:]))
+        parts.append(labels)
+    shape = tuple(max(lengths) for lengths in zip(*(labels.shape for labels in parts), strict=True))
+    return reduced(tape.relations, tape.join(parts, shape), call["sumdim"]).reshaped(tuple(call.output.shape))
 
 
 @rule("linear")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.concatenation import concatenated
+from sinkhorn_rebasin.symmetry.concatenation import concatenated, scattered
 from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
@@ -193,20 +193,23 @@ def roll(tape: Tape, call: Call) -> Result:
 def constant_pad(tape: Tape, call: Call) -> Result:
     """One value before and after; a negative width crops."""
     labels = tape.labels(call["self"])
-    rank = len(labels.shape)
     for step in range(len(call["pad"]) // 2):
-        axis = rank - 1 - step
         before, after = call["pad"][2 * step : 2 * step + 2]
-        length = labels.shape[axis]
-        blank = max(0, before) + max(0, after)
-        if blank:
-            # One blank part for both sides: its positions hold one value and are interchangeable.
-            labels = concatenated(tape.relations, [labels, _blank(labels, axis, blank)], axis)
-        inside = np.arange(max(0, -before), length - max(0, -after))
-        outside = length + np.arange(blank)
-        start = max(0, before)
-        labels = labels.taken(axis, np.concatenate([outside[:start], inside, outside[start:]]))
+        labels = padded(tape, labels, len(labels.shape) - 1 - step, before, after)
     return labels
+
+
+def padded(tape: Tape, labels: Labels, axis: int, before: int, after: int) -> Labels:
+    """One value before and after an axis."""
+    length = labels.shape[axis]
+    blank = max(0, before) + max(0, after)
+    if blank:
+        # One blank part for both sides: its positions hold one value and are interchangeable.
+        labels = concatenated(tape.relations, [labels, _blank(labels, axis, blank)], axis)
+    inside = np.arange(max(0, -before), length - max(0, -after))
+    outside = length + np.arange(blank)
+    start = max(0, before)
+    return labels.taken(axis, np.concatenate([outside[:start], inside, outside[start:]]))
 
 
 def _blank(labels: Labels, axis: int, length: int) -> Labels:
@@ -218,7 +221,7 @@ def slice_scatter(tape: Tape, call: Call) -> Result:
     """A range of positions of one axis overwritten by another tensor."""
     labels = tape.labels(call["self"])
     axis, index = _slice_index(call, labels.shape)
-    return _scattered(tape, labels, tape.labels(call["src"]), axis, index)
+    return scattered(tape.relations, labels, tape.labels(call["src"]), axis, index)
 
 
 @rule("select_scatter")
@@ -227,53 +230,9 @@ def select_scatter(tape: Tape, call: Call) -> Result:
     labels, source = tape.labels(call["self"]), tape.labels(call["src"])
     axis = axis_of(call["dim"], len(labels.shape))
     source = source.reshaped((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]))
-    return _scattered(tape, labels, source, axis, np.array([call["index"] % labels.shape[axis]]))
-
-
-def _scattered(tape: Tape, labels: Labels, source: Labels, axis: int, index: Ids) -> Labels:
-    if len(index) == labels.shape[axis]:
-        return source.taken(axis, np.argsort(index))
-    both = concatenated(tape.relations, [labels, source], axis)
-    origin = np.arange(labels.shape[axis])
-    origin[index] = labels.shape[axis] + np.arange(len(index))
-    return both.taken(axis, origin)
+    return scattered(tape.relations, labels, source, axis, np.array([call["index"] % labels.shape[axis]]))
 
 
 def _slice_index(call: Call, shape: Sequence[int]) -> tuple[int, Ids]:
     axis = axis_of(call["dim"], len(shape))
     return axis, np.arange(shape[axis])[slice(call["start"], call["end"], call["step"])]
-
-
-@rule("pixel_shuffle")
-def pixel_shuffle(tape: Tape, call: Call) -> Result:
-    """Channels spread over squares of pixels."""
-    *lead, channels, height, width = call["self"].shape
-    r, n = call["upscale_factor"], len(lead)
-    split_up = tape.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
-    order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
-    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
-
-
-@rule("pixel_unshuffle")
-def pixel_unshuffle(tape: Tape, call: Call) -> Result:
-    """Squares of pixels gathered into channels."""
-    *lead, channels, height, width = call["self"].shape
-    r, n = call["downscale_factor"], len(lead)
-    split_up = tape.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
-    order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
-    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
-
-
-@rule("channel_shuffle", "native_channel_shuffle")
-def channel_shuffle(tape: Tape, call: Call) -> Result:
-    """Groups of channels interleaved."""
-    batch, channels, *positions = call["self"].shape
-    groups = call["groups"]
-    split_up = tape.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
-    order = [0, 2, 1, *range(3, len(split_up.shape))]
-    return _reordered(split_up, order).reshaped(tuple(call.output.shape))
-
-
-def _reordered(labels: Labels, order: Sequence[int]) -> Labels:
-    shape = tuple(labels.shape[axis] for axis in order)
-    return labels.renamed(shape, [list(order).index(axis) for axis in range(len(order))])

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Labels, reduced
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -23,18 +24,11 @@ if TYPE_CHECKING:
     "cumprod",
     "cumsum",
     "diff",
-    "kthvalue",
     "logcumsumexp",
-    "median",
-    "mode",
-    "sort",
-    "topk",
 )
 def ordered(tape: Tape, call: Call) -> Result:
-    """Running sums, sorting, and the places of extrema along one axis."""
+    """Running sums, and the places of extrema, along one axis."""
     tensor = call.tensors[0]
-    if len(call.tensors) > 1:
-        raise NotUnderstoodError("it compares several tensors")
     labels = tape.labels(tensor)
     if call.get("dim") is None:
         tape.fix(labels, f"{call.name} reads the order of all axes")
@@ -51,20 +45,30 @@ def ordered(tape: Tape, call: Call) -> Result:
     return results
 
 
-@rule("max", "min")
-def extremum(tape: Tape, call: Call) -> Result:
-    """The extremum of an axis is symmetric in it; its place is not, and fixes the axis once it is used."""
+@rule("kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk")
+def ranked(tape: Tape, call: Call) -> Result:
+    """What stands at each rank is symmetric in the axis; where it stood is not, if anything asks for it."""
     tensor = call.tensors[0]
     if len(call.tensors) > 1:
         return tape.join([tape.labels(other) for other in call.tensors], call.output.shape)
     labels = tape.labels(tensor)
-    if call.get("dim") is None:
-        return Labels(tuple(call.output.shape))
+    if "dim" not in call.arguments:
+        every = reduced(tape.relations, labels, range(tensor.dim()))
+        return [every.reshaped(tuple(output.shape)) for output in _outputs(call)]
+    if not tensor.dim():
+        return [labels, labels]
     axis = axis_of(call["dim"], tensor.dim())
-    values, place = _outputs(call)
-    kept = reduced(tape.relations, labels, [axis]).reshaped(tuple(values.shape))
-    tape.fix_on_use(place, labels.on([axis]), f"{call.name} tells a place along its axis")
-    return [kept, kept]
+    values, places = call.outputs
+    kept = values.dim() == tensor.dim()
+    length = values.shape[axis] if kept else 1
+    shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
+    ranks = [fixed_factor(axis, length)] if length > 1 else []
+    found = Labels(shape, (*reduced(tape.relations, labels, [axis]).factors, *ranks))
+    found = found if kept else found.reshaped(tuple(values.shape))
+    tape.fix_when_used(
+        places, Labels(labels.shape, tuple(labels.on([axis]))), f"{call.name} tells where on its axis"
+    )
+    return [found, found]
 
 
 @rule("_fft_c2c", "_fft_c2r", "_fft_r2c")

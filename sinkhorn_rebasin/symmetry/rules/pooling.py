@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, merged, overlapping
+from sinkhorn_rebasin.symmetry.blocks import merged, overlapping
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.numbering import by_appearance, row_hashes
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
 
@@ -114,3 +115,21 @@ def _untouched(call: Call, step: int, count: int) -> bool:
         return False
     settings = [(kernel, 1), (call.get("stride") or kernel, 1), (call.get("padding", [0]), 0)]
     return all(values[step % len(values)] == neutral for values, neutral in settings)
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpool(tape: Tape, call: Call) -> Result:
+    """Values put back to the places they were the maximum of."""
+    tensor = call["self"]
+    axes = range(tensor.dim() - int(call.name[-2]), tensor.dim())
+    labels = tape.join([tape.labels(tensor), tape.labels(call["indices"])], tensor.shape)
+    return with_positions_fixed(tape, labels, axes, call.output.shape, f"{call.name} moves by data")
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(tape: Tape, call: Call) -> Result:
+    """Every channel read at the same places, which data tell."""
+    reason = f"{call.name} reads the places that its grid tells"
+    tape.fix(tape.labels(call["grid"]), reason)
+    axes = range(2, call["input"].dim())
+    return with_positions_fixed(tape, tape.labels(call["input"]), axes, call.output.shape, reason)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sinkhorn_rebasin.symmetry.labels import Labels, reduced
+from sinkhorn_rebasin.symmetry.blocks import reduced
+from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
 
 if TYPE_CHECKING:

@@ -38,6 +38,8 @@ CASES: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("resnet18", {"stem": "imagenet", "classes": 1000}, (3, 64, 64), 11_689_512),
     ("resnet18", {}, (3, 32, 32), 11_173_962),
     ("resnet50", {"classes": 1000}, (3, 64, 64), 25_557_032),
+    ("resnext", {"groups": 32, "width": 4, "depths": [3, 4, 6, 3], "classes": 10}, (3, 32, 32), 0),
+    ("vit", {"size": 16, "patch": 4, "width": 8, "depth": 1, "heads": 2, "classes": 3}, (3, 16, 16), 0),
 ]
 
 
@@ -118,6 +120,8 @@ def test_tanh_mlp_is_odd_without_biases() -> None:
         ("resnet18", {"stem": "none"}),
         ("resnet20", {"shortcut": "C"}),
         ("resnet20", {"norm": "group"}),
+        ("vit", {"heads": 3}),
+        ("vit", {"patch": 5}),
     ],
 )
 def test_unknown_choices_are_refused(name: str, arguments: dict[str, Any]) -> None:
@@ -135,4 +139,15 @@ def test_modules_import_torch_alone() -> None:
         [sys.executable, "-c", program, *foreign], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-    assert set(MODELS) == {"cnn", "mlp", "resnet18", "resnet20", "resnet50", "vgg"}
+    assert set(MODELS) == {
+        "cnn",
+        "gpt",
+        "lstm",
+        "mlp",
+        "resnet18",
+        "resnet20",
+        "resnet50",
+        "resnext",
+        "vgg",
+        "vit",
+    }

@@ -33,7 +33,7 @@ def convolution(
     around = dilation * (kernel - 1) // 2
     layer = RANKS[rank][0]
     if padding == "same":
-        return layer(c, out, kernel, 1, "same", dilation, groups, bias)
+        return layer(c, out, kernel - (kernel + 1) % 2, 1, "same", dilation, groups, bias)
     if padding == "none":
         return layer(c, out, kernel, stride, 0, dilation, groups, bias)
     mode = "zeros" if rank == 3 and padding == "reflect" else padding

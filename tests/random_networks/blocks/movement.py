@@ -89,7 +89,8 @@ def padded_image(shape: Shape, width: int, mode: str) -> nn.Module:
 @kind("padding", SIGNAL, mode=("constant", "reflect", "replicate", "circular"))
 def padded_signal(shape: Shape, width: int, mode: str) -> nn.Module:
     pad = (1, 1) if shape[2] > 1 else (0, 0)
-    return Function(lambda net, x: net.a(F.pad(x, pad, mode=mode)), a=nn.Conv1d(shape[1], width, 2))
+    kernel = min(2, shape[2])
+    return Function(lambda net, x: net.a(F.pad(x, pad, mode=mode)), a=nn.Conv1d(shape[1], width, kernel))
 
 
 @kind("pixel_shuffle", IMAGE)

@@ -1,0 +1,54 @@
+"""Telling units apart before anything else is matched: by what no order of the other units can change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Permutations
+from sinkhorn_rebasin.permutations import Slot
+from sinkhorn_rebasin.permutations.action import permute_tensor
+
+
+def seen_through(
+    others: tuple[Slot, ...],
+    reference: Tensor,
+    target: Tensor,
+    permutations: Permutations,
+    unknown: Collection[str] = (),
+) -> tuple[Tensor, Tensor]:
+    r"""One tensor of both networks as units on another axis of it can be compared, given what is known of ``others``.
+
+    Slots of known groups are put into the order found for them. Along those of unknown groups both tensors are
+    sorted. By the rearrangement inequality an inner product of sorted values,
+
+    .. math:: \max_\pi \sum_i a_i b_{\pi(i)} = \sum_i a_{(i)} b_{(i)},
+
+    is what two units have in common under the order of the others that suits this pair best.
+    """
+    target = permute_tensor(target, tuple(slot for slot in others if slot.group not in unknown), permutations)
+    for slot in others:
+        if slot.group in unknown:
+            reference, target = sorted_along(reference, slot), sorted_along(target, slot)
+    return reference, target
+
+
+def sorted_along(tensor: Tensor, slot: Slot) -> Tensor:
+    """The tensor with the values of a slot's units in ascending order, for each of their positions alone.
+
+    Real and imaginary parts are sorted apart.
+
+    >>> from sinkhorn_rebasin.permutations import Layout
+    >>> sorted_along(torch.tensor([[3, 1, 2], [0, 2, 1]]), Slot("a", "w", (1,), Layout(1, 3))).tolist()
+    [[1, 2, 3], [0, 1, 2]]
+    """
+    if tensor.is_complex():
+        return torch.complex(sorted_along(tensor.real, slot), sorted_along(tensor.imag, slot))
+    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
+    flat = front.reshape(-1, *front.shape[len(slot.axes) :])
+    table = torch.from_numpy(slot.layout.table()).to(tensor.device)
+    values = flat[table].sort(dim=1).values
+    done = flat.index_copy(0, table.reshape(-1), values.reshape(-1, *flat.shape[1:]))
+    return done.reshape(front.shape).movedim(tuple(range(len(slot.axes))), slot.axes)

@@ -1,0 +1,78 @@
+"""Parameters that hold one matrix for each of many experts or heads: their units come in blocks.
+
+A weight of shape (experts, inputs, outputs) that is multiplied expert by expert has hidden units of its own in
+every expert. That shows only when it is multiplied, after its axes have been labelled one by one; then the run is
+followed again with units for each pair of expert and input, and of expert and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.relations import Relations
+
+Layouts = dict[str, frozenset[tuple[int, ...]]]
+
+# A parameter with more units than this in one block of axes is labelled axis by axis.
+MOST_UNITS = 1 << 16
+
+
+class BatchedParameters:
+    """Notes which axes of which parameters were multiplied in step with each other."""
+
+    def __init__(self, settled: Layouts) -> None:
+        self._settled = settled
+        self._owners: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._found: dict[str, set[tuple[int, ...]]] = {}
+
+    def own(self, name: str, labels: Labels, relations: Relations) -> None:
+        """Remember which units are those of which axes of a parameter."""
+        self._shapes[name] = labels.shape
+        for factor in labels.factors:
+            self._owners[relations.class_of(int(factor.ids.max()))] = (name, factor.axes)
+
+    def note(self, relations: Relations, labels: Labels, axes: Sequence[int]) -> None:
+        """Axes of a factor of a product that are multiplied, or kept, in step: batches and one other."""
+        together: dict[str, set[int]] = {}
+        for factor in labels.on(axes):
+            unit = int(factor.ids.max(initial=-1))
+            owner = self._owners.get(relations.class_of(unit)) if unit >= 0 else None
+            if owner is not None:
+                together.setdefault(owner[0], set()).update(owner[1])
+        for name, found in together.items():
+            if len(found) > 1 and name not in self._settled:
+                self._found.setdefault(name, set()).add(tuple(sorted(found)))
+
+    def meet(self, relations: Relations, parts: Sequence[Labels]) -> None:
+        """What is added to the outputs of experts has units of its own for each of them, too."""
+        if not self._settled:
+            return
+        for part in parts:
+            for factor in part.factors:
+                unit = int(factor.ids.max(initial=-1))
+                owner = self._owners.get(relations.class_of(unit), ("", ())) if unit >= 0 else ("", ())
+                if len(owner[1]) > 1 and len(factor.axes) > 1:
+                    for other in parts:
+                        lead = len(part.shape) - len(other.shape)
+                        self.note(relations, other, [a - lead for a in factor.axes if a >= lead])
+
+    def layouts(self) -> Layouts:
+        """The sets of axes that want units of their own, of every parameter that has any; the others one by one."""
+        found = {}
+        for name, groups in self._found.items():
+            shape = self._shapes[name]
+            wide = {axes for axes in groups if not any(set(axes) < set(other) for other in groups)}
+            if all(_size(shape, axes) <= MOST_UNITS for axes in wide):
+                covered = {axis for axes in wide for axis in axes}
+                alone = {(a,) for a, n in enumerate(shape) if a not in covered and n > 1}
+                found[name] = frozenset(wide | alone)
+        return found
+
+
+def _size(shape: Sequence[int], axes: Sequence[int]) -> int:
+    size = 1
+    for axis in axes:
+        size *= shape[axis]
+    return size

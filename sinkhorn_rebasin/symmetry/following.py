@@ -1,0 +1,147 @@
+"""Run a network under the tape, as often as it takes to see all its parameters at work."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.execution import run_at, training_copy
+from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.symmetry.batched import Layouts
+from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
+from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run
+from sinkhorn_rebasin.symmetry.stillness import Readers
+from sinkhorn_rebasin.symmetry.trace import Tape
+
+# How often a network that chooses by data which parameters it uses is run again to meet the others.
+MOST_FURTHER_RUNS = 16
+# One pass finds the matrices of experts, the next what is added to their outputs, the last follows them all.
+MOST_PASSES = 3
+
+
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """Fused kernels switched off, so that networks dispatch the operations there are rules for."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            # Setting oneDNN's flags warns of accelerators that are not there.
+            warnings.simplefilter("ignore", UserWarning)
+            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def follow(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) -> Tape:
+    """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well.
+
+    A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
+    their own in each. Writes in place are taken away, but where an
+    ``autograd.Function`` without ``setup_context`` does not allow it.
+    """
+    aliases = {id(tensor): tensor.detach() for tensor in named.values()}
+    state = {name: aliases[id(tensor)] for name, tensor in named.items()}
+    layouts: Layouts = {}
+    for _ in range(MOST_PASSES):
+        try:
+            tape = _tape(model, state, inputs, outputs, layouts, functional=True)
+        except ArchitectureError as error:
+            if "setup_context" not in str(error):
+                raise
+            tape = _tape(model, state, inputs, outputs, layouts, functional=False)
+        found = tape.batched.layouts()
+        if not found:
+            break
+        layouts = {**layouts, **found}
+    return tape
+
+
+def _tape(
+    model: nn.Module,
+    state: State,
+    inputs: ExampleInputs,
+    outputs: Any,
+    layouts: Layouts,
+    functional: bool,
+) -> Tape:
+    tape = Tape(state, tensors_in(inputs), layouts)
+    check_repeatable(model, outputs, _follow(tape, model, state, inputs, functional), inputs)
+    _follow_other_branches(tape, model, state, inputs, functional)
+    if all(tape.uses(tensor) for tensor in state.values()):
+        return tape
+    trained = training_copy(model)
+    try:
+        checked_run(trained, {}, inputs)
+        tape.noise_is_symmetric = True
+        _follow(tape, trained, state, inputs, functional)
+    except ArchitectureError:
+        # It runs in eval mode only: what that does not use stays unused.
+        pass
+    return tape
+
+
+def _follow_other_branches(
+    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
+) -> None:
+    """Follow further runs of a network that branches on data when they use parameters that none used before.
+
+    Experts that no token of the example went to are met by other tokens; every run only adds relations.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    for _ in range(MOST_FURTHER_RUNS):
+        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
+        if not tape.branches or not unused:
+            return
+        further = next(candidate_inputs(inputs, generator, wide=False))
+        readers = Readers(state)
+        try:
+            with readers:
+                checked_run(model, state, further)
+            if readers.names() & unused:
+                _follow(tape, model, state, further, functional)
+        except ArchitectureError:
+            return
+
+
+def _follow(
+    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
+) -> list[Tensor]:
+    """Run a network under the tape; returns the tensors of its output."""
+    # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
+    model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
+    tape.origins.follow(model)
+    tape.add_inputs(tensors_in(given))
+    constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}
+
+    def forward(tensors: State, constants: State, given: ExampleInputs) -> list[Tensor]:
+        # Copied in here, buffers that the network writes to are followed like any other tensor.
+        copies = {name: buffer.clone() for name, buffer in constants.items()}
+        return tensors_in(run_at(model, {**tensors, **copies}, given))
+
+    run = functionalize(forward, remove="mutations") if functional else forward
+    try:
+        with _plain_operations(), tape:
+            outputs: list[Tensor] = run(state, constants, given)
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
+            f"be traced: {type(error).__name__}: {error}"
+        ) from error
+    tape.fix_outputs(outputs)
+    return outputs

@@ -1,0 +1,48 @@
+"""Operations that trade positions for channels, or interleave channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(tape: Tape, call: Call) -> Result:
+    """Channels spread over squares of pixels."""
+    *lead, channels, height, width = call["self"].shape
+    r, n = call["upscale_factor"], len(lead)
+    split_up = tape.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
+    order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
+    return reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(tape: Tape, call: Call) -> Result:
+    """Squares of pixels gathered into channels."""
+    *lead, channels, height, width = call["self"].shape
+    r, n = call["downscale_factor"], len(lead)
+    split_up = tape.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
+    order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+    return reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(tape: Tape, call: Call) -> Result:
+    """Groups of channels interleaved."""
+    batch, channels, *positions = call["self"].shape
+    groups = call["groups"]
+    split_up = tape.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
+    order = [0, 2, 1, *range(3, len(split_up.shape))]
+    return reordered(split_up, order).reshaped(tuple(call.output.shape))
+
+
+def reordered(labels: Labels, order: Sequence[int]) -> Labels:
+    """Axes in another order."""
+    shape = tuple(labels.shape[axis] for axis in order)
+    return labels.renamed(shape, [list(order).index(axis) for axis in range(len(order))])
