@@ -19,15 +19,18 @@ MOST_GROUPS = 6
 
 
 def redraw(model: nn.Module) -> nn.Module:
-    """Draw matrices and kernels anew, in place, so that a signal neither dies nor explodes on its way.
+    """Draw matrices and kernels anew and move scales and biases, in place: a signal neither dies nor explodes.
 
-    Many libraries start networks with weights so small that the output is that of the last bias alone.
+    Many libraries start networks with weights so small that the output is that of the last bias alone, or with
+    branches that are switched off by a scale of zero.
     """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1 and parameter.is_floating_point():
                 inputs = max(1, parameter.numel() // max(1, parameter.shape[0]))
                 parameter.normal_(0, max(LEAST_STANDARD_DEVIATION, 1 / math.sqrt(inputs)))
+            elif parameter.dim() == 1 and parameter.is_floating_point():
+                parameter.add_(0.1 * torch.randn_like(parameter))
     return model
 
 
