@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, distinct, numbered
 
 
-def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> tuple[Ids, Ids, Ids] | None:
-    """The nodes of one colour that are all pairs, and the two nodes each is the pair of; None when there are none.
+@dataclass(frozen=True)
+class Pairs:
+    """Nodes that are pairs, the two nodes each is the pair of, and couples of nodes that always come together."""
 
-    Every node of the colour is related to exactly one node of each of two other colours and to nothing else, no
-    two nodes to the same two, and in every block there are as many as there are pairs.
+    members: Ids
+    first: Ids
+    second: Ids
+    couples: list[tuple[Ids, Ids]]
+
+
+def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> Pairs | None:
+    """The colours that are all pairs of two others; None when there are none.
+
+    Every node of such a colour is related to exactly one node of each of two other colours and to nothing else, no
+    two nodes to the same two, and in every block there are as many as there are pairs. Two colours whose nodes are
+    always met together are told first: they are matched, and what is left may be pairs.
     """
     if not len(source):
         return None
+    couples: list[tuple[Ids, Ids]] = []
+    found: dict[int, tuple[Ids, Ids, Ids]] = {}
+    needed: set[int] = set()
     node = np.concatenate([source, target])
     other = np.concatenate([target, source])
     kinds = np.concatenate([2 * kind, 2 * kind + 1])
@@ -34,15 +49,21 @@ def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> 
                 break
         through = _matched_through(list(links.values()))
         if through is not None:
-            return np.empty(0, dtype=np.int64), *through
-        if len(links) != 2:
+            couples.append(through)
+        if through is not None or len(links) != 2 or one in needed or set(links) & found.keys():
             continue
         (left, first), (right, second) = links.items()
         full = per_block[left] > 1 and per_block[right] > 1
         full &= per_block[one] == per_block[left] * per_block[right]
         if full and count_distinct(first, second) == sizes[one]:
-            return np.flatnonzero(colour == one), first, second
-    return None
+            found[one] = np.flatnonzero(colour == one), first, second
+            needed |= {left, right}
+    if not couples and not found:
+        return None
+    none = np.empty(0, dtype=np.int64)
+    columns = zip(*found.values(), strict=True) if found else ((none,),) * 3
+    members, first, second = (np.concatenate(column) for column in columns)
+    return Pairs(members, first, second, couples)
 
 
 def _single_everywhere(

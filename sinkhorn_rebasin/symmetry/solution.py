@@ -153,12 +153,16 @@ class _Solver:
         found = find_pairs(graph.colour, graph.block, graph.source, graph.target, graph.kind)
         if found is None:
             return graph
-        members, first, second = found
-        if not len(members):
-            kind = np.full(len(first), int(graph.kind.max()) + 1, dtype=np.int64)
+        if found.couples:
+            kinds = int(graph.kind.max()) + 1 + np.arange(len(found.couples))
+            kind = np.repeat(kinds, [len(first) for first, _ in found.couples])
+            first, second = (np.concatenate(side) for side in zip(*found.couples, strict=True))
             source, target = np.concatenate([graph.source, first]), np.concatenate([graph.target, second])
             return replace(graph, source=source, target=target, kind=np.concatenate([graph.kind, kind]))
-        self.pair[graph.nodes[members]] = np.stack([graph.nodes[first], graph.nodes[second]], axis=1)
+        members = found.members
+        self.pair[graph.nodes[members]] = np.stack(
+            [graph.nodes[found.first], graph.nodes[found.second]], axis=1
+        )
         self._extend_role(graph.nodes[members], graph.colour[members])
         alive = np.ones(len(graph.nodes), dtype=bool)
         alive[members] = False

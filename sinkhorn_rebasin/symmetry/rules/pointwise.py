@@ -56,6 +56,7 @@ def with_second_output(tape: Tape, call: Call) -> Result:
     "new_ones",
     "new_zeros",
     "ones_like",
+    "zero",
     "zeros_like",
 )
 def value_free(tape: Tape, call: Call) -> Result:
