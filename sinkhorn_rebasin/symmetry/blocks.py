@@ -57,7 +57,7 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
         if along and not _placed_alike(relations, labels.shape, factor, along, gone):
             factor = merged(relations, labels.shape, [factor, *along])
         blocks = _blocks(relations, factor, gone)
-        if not _follows(relations, factors, blocks):
+        if not _follows(relations, shape, factors, blocks):
             factors.append(blocks)
     return simplified(shape, factors)
 
@@ -96,13 +96,20 @@ def _placed_alike(
     return True
 
 
-def _follows(relations: Relations, factors: Sequence[Factor], new: Factor) -> bool:
-    """Relate a factor to one over the same axes that determines it, if there is one."""
+def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Factor], new: Factor) -> bool:
+    """Relate a factor to one over the same axes, or to fixed values along them, that determines it."""
     for factor in factors:
         if factor.axes == new.axes and determines(factor.ids, new.ids):
             relations.relate(factor.ids, new.ids)
             return True
-    return False
+    fixed = [f for f in factors if set(f.axes) <= set(new.axes) and not f.has_units]
+    if not fixed or {axis for f in fixed for axis in f.axes} != set(new.axes):
+        return False
+    values = numbered(*(f.over(new.axes, shape) for f in fixed))
+    if not determines(values, new.ids):
+        return False
+    relations.relate(new.ids, -1 - values)
+    return True
 
 
 def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:

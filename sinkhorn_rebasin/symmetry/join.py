@@ -43,6 +43,9 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
                 relations.relate(factor.ids, wide)
                 pin(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
                 return [*factors, new] if id(factor.ids) in relations.pinned else factors
+    if not new.has_units:
+        _meet(relations, shape, [factor for factor in overlapping if factor.has_units], new)
+        return [*factors, new]
     nested = [f for f in overlapping if set(f.axes) <= set(new.axes)]
     crossing = [f for f in overlapping if not set(f.axes) <= set(new.axes)]
     columns = {id(f): f.over(new.axes, shape) for f in nested}
@@ -53,21 +56,27 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
                 relations.relate(new.ids, columns[id(factor)])
         if free:
             relations.relate(new.ids, -1 - numbered(*(columns[id(f)] for f in free)))
-        _meet_crossing(relations, shape, crossing, new)
+        _meet(relations, shape, crossing, new)
         pin(relations, shape, new, factors)
         return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *free, *crossing, new]
     combined = merged(relations, shape, [*nested, new])
-    _meet_crossing(relations, shape, crossing, combined)
+    _meet(relations, shape, crossing, combined)
     return [*apart, *crossing, combined]
 
 
-def _meet_crossing(relations: Relations, shape: Sequence[int], crossing: list[Factor], new: Factor) -> None:
-    """Factors that overlap without one covering the other agree on the axes they share."""
+def _meet(relations: Relations, shape: Sequence[int], crossing: list[Factor], new: Factor) -> None:
+    """Factors that overlap without one telling the other agree on the axes they share."""
     for factor in crossing:
-        shared = set(factor.axes) & set(new.axes)
-        ours = reduced(relations, Labels(tuple(shape), (new,)), set(new.axes) - shared)
-        theirs = reduced(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - shared)
-        relations.relate(ours.factors[0].ids, theirs.factors[0].ids)
+        shared = tuple(sorted(set(factor.axes) & set(new.axes)))
+        ours, theirs = (_along(relations, shape, each, shared) for each in (new, factor))
+        if ours is not None and theirs is not None:
+            relations.relate(ours, theirs)
+
+
+def _along(relations: Relations, shape: Sequence[int], factor: Factor, axes: tuple[int, ...]) -> Ids | None:
+    """What a factor says along some of its axes; None when all places on them are alike."""
+    left = reduced(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - set(axes))
+    return merged(relations, shape, left.factors).over(axes, shape) if left.factors else None
 
 
 def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
