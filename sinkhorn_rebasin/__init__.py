@@ -26,13 +26,21 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.permutations import (
         Group,
         PermutationSpec,
+        RescalingSpec,
         Slot,
         identity_permutations,
+        normalize_state,
         permute_state,
         random_permutations,
+        rescale_state,
     )
     from sinkhorn_rebasin.rebasin import SinkhornRebasin
-    from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+    from sinkhorn_rebasin.symmetry import (
+        discover_rescaling,
+        discover_symmetry,
+        normalize_scale,
+        verify_symmetry,
+    )
     from sinkhorn_rebasin.training import (
         BarrierMonitor,
         RebasinModule,
@@ -60,13 +68,16 @@ _HOME = {
     "permutations": (
         "Group",
         "PermutationSpec",
+        "RescalingSpec",
         "Slot",
         "identity_permutations",
+        "normalize_state",
         "permute_state",
         "random_permutations",
+        "rescale_state",
     ),
     "rebasin": ("SinkhornRebasin",),
-    "symmetry": ("discover_symmetry", "verify_symmetry"),
+    "symmetry": ("discover_rescaling", "discover_symmetry", "normalize_scale", "verify_symmetry"),
     "training": (
         "BarrierMonitor",
         "RebasinModule",
@@ -88,6 +99,7 @@ __all__ = [
     "PermutationSpec",
     "RandomPointLoss",
     "RebasinModule",
+    "RescalingSpec",
     "SinkhornRebasin",
     "SinkhornResult",
     "Slot",
@@ -97,14 +109,18 @@ __all__ = [
     "constant",
     "cosine",
     "data_free_steps",
+    "discover_rescaling",
     "discover_symmetry",
     "evaluate_path",
     "geometric",
     "hard_assignment",
     "identity_permutations",
     "linear",
+    "normalize_scale",
+    "normalize_state",
     "permute_state",
     "random_permutations",
+    "rescale_state",
     "reset_batch_norm",
     "sinkhorn",
     "verify_symmetry",

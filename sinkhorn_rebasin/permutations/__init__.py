@@ -10,21 +10,28 @@ from sinkhorn_rebasin.permutations.algebra import (
     random_permutations,
 )
 from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.rescaling import Generator, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations.scale_normalization import normalize_state, unit_norms
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 __all__ = [
     "Frozen",
+    "Generator",
     "Group",
     "Layout",
     "PermutationSpec",
+    "RescalingSpec",
     "Slot",
     "check_permutations",
     "compose",
     "identity_permutations",
     "inverse",
+    "normalize_state",
     "permutation_matrix",
     "permute_state",
     "permute_tensor",
     "random_permutations",
+    "rescale_state",
+    "unit_norms",
 ]

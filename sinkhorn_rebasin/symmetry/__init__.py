@@ -1,6 +1,8 @@
-"""From a network and example inputs to its permutation symmetries."""
+"""From a network and example inputs to its symmetries: permutations and rescalings."""
 
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
+from sinkhorn_rebasin.symmetry.rescaling import discover_rescaling
+from sinkhorn_rebasin.symmetry.scale_normalization import normalize_scale
 from sinkhorn_rebasin.symmetry.verification import verify_symmetry
 
-__all__ = ["discover_symmetry", "verify_symmetry"]
+__all__ = ["discover_rescaling", "discover_symmetry", "normalize_scale", "verify_symmetry"]

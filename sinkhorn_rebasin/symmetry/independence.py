@@ -1,0 +1,67 @@
+"""Rescalings of whole blocks that the units inside of them can already do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinkhorn_rebasin.permutations import Generator, PermutationSpec
+
+_Place = tuple[str, tuple[int, ...]]
+
+
+def independent(spec: PermutationSpec, generators: Sequence[Generator]) -> list[Generator]:
+    """The generators without those of a parent that are combinations of the ones nested in it.
+
+    Scaling the queries of a head and dividing its keys is what scaling all of its inner units does.
+    """
+    return [one for one in generators if not _combined(spec, one, _inside(spec, one, generators))]
+
+
+def _inside(spec: PermutationSpec, outer: Generator, generators: Sequence[Generator]) -> list[Generator]:
+    return [
+        one for one in generators if one.kind == outer.kind and outer.group in _ancestors(spec, one.group)
+    ]
+
+
+def _ancestors(spec: PermutationSpec, name: str) -> set[str]:
+    found: set[str] = set()
+    parent = spec[name].parent
+    while parent is not None:
+        found.add(parent)
+        parent = spec[parent].parent
+    return found
+
+
+def _combined(spec: PermutationSpec, outer: Generator, inner: Sequence[Generator]) -> bool:
+    """Whether the exponents of all positions together are a combination of the inner ones'."""
+    if not inner:
+        return False
+    totals = [_totals(spec, one) for one in (outer, *inner)]
+    places = sorted({place for total in totals for place in total})
+    columns = np.stack([_joined(spec, total, places) for total in totals], axis=1)
+    rest = columns[:, 1:] @ np.linalg.lstsq(columns[:, 1:], columns[:, 0], rcond=None)[0] - columns[:, 0]
+    return bool(np.abs(rest).max() < 1e-6)
+
+
+def _totals(spec: PermutationSpec, generator: Generator) -> dict[_Place, NDArray[np.float64]]:
+    """Per tensor and axes, the exponent of every position."""
+    found: dict[_Place, NDArray[np.float64]] = {}
+    for slot, exponent in generator.exponents:
+        place = (slot.tensor, slot.axes)
+        found.setdefault(place, np.zeros(_length(spec, place)))[slot.layout.table().ravel()] += exponent
+    return found
+
+
+def _joined(
+    spec: PermutationSpec, total: dict[_Place, NDArray[np.float64]], places: Sequence[_Place]
+) -> NDArray[np.float64]:
+    return np.concatenate([total.get(place, np.zeros(_length(spec, place))) for place in places])
+
+
+def _length(spec: PermutationSpec, place: _Place) -> int:
+    tensor, axes = place
+    return math.prod(spec.shapes[tensor][axis] for axis in axes)

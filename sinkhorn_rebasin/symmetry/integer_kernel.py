@@ -1,0 +1,54 @@
+"""Small integer vectors in the null space of a matrix that is known up to round-off."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_EXPONENT = 2
+
+
+def integer_kernel(matrix: NDArray[np.float64], tolerance: float = 1e-9) -> list[NDArray[np.int64]]:
+    r"""Integer vectors e with :math:`M e = 0`, entries from -2 to 2, one per row of the reduced echelon form.
+
+    The null space is that of the singular value decomposition, of singular values below ``tolerance`` of the
+    largest one. Rows of its echelon form with other entries are left out.
+
+    Shapes:
+        matrix (equations, unknowns), each vector (unknowns,).
+
+    >>> [v.tolist() for v in integer_kernel(np.array([[1.0, 2.0, 3.0], [0.5, -0.5, 0.0]]))]
+    [[1, 1, -1]]
+    """
+    unknowns = matrix.shape[1]
+    padded = np.vstack([matrix, np.zeros((max(0, unknowns - len(matrix)), unknowns))])
+    _, values, rows = np.linalg.svd(padded, full_matrices=False)
+    kernel = rows[values <= tolerance * max(values.max(initial=0.0), np.finfo(np.float64).tiny)]
+    found = (_small_integers(row) for row in _echelon(kernel))
+    return [row for row in found if row is not None]
+
+
+def _echelon(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The reduced row echelon form, by Gauss-Jordan elimination with row pivots."""
+    rows = rows.copy()
+    done = 0
+    for column in range(rows.shape[1]):
+        if done == len(rows):
+            break
+        pivot = done + int(np.abs(rows[done:, column]).argmax())
+        if abs(rows[pivot, column]) < 1e-6:
+            continue
+        rows[[done, pivot]] = rows[[pivot, done]]
+        rows[done] /= rows[done, column]
+        others = np.arange(len(rows)) != done
+        rows[others] -= np.outer(rows[others, column], rows[done])
+        done += 1
+    return rows
+
+
+def _small_integers(row: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    for factor in (1, 2):
+        whole = np.rint(factor * row)
+        if np.abs(factor * row - whole).max() < 1e-5 and np.abs(whole).max() <= LARGEST_EXPONENT:
+            return whole.astype(np.int64)
+    return None

@@ -1,0 +1,140 @@
+"""How a network's output answers to scaling its units, slot by slot: the equations of its rescalings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.permutations import PermutationSpec, Slot
+from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
+from sinkhorn_rebasin.symmetry.precision import DoublePrecision
+from sinkhorn_rebasin.symmetry.running import checked_run
+
+# Queries, keys and values, or the gates of a recurrent cell, in one tensor; pixels of a flattened map are more.
+MOST_PARTS = 4
+
+
+def parts_of(slot: Slot) -> list[Slot]:
+    """The parts of a slot that may be scaled unlike each other: runs of positions far apart, where they are few.
+
+    >>> from sinkhorn_rebasin.permutations import Layout
+    >>> packed = Slot("inner", "in_proj", (0,), Layout(1, 4, outer=2, outer_stride=8))
+    >>> [part.layout.table().ravel().tolist() for part in parts_of(packed)]
+    [[0, 1, 2, 3], [8, 9, 10, 11]]
+    """
+    layout = slot.layout
+    if not 1 < layout.outer <= MOST_PARTS:
+        return [slot]
+    starts = (layout.offset + part * layout.outer_stride for part in range(layout.outer))
+    return [replace(slot, layout=replace(layout, offset=at, outer=1, outer_stride=0)) for at in starts]
+
+
+def scalable_slots(spec: PermutationSpec, group: str) -> list[Slot]:
+    """The parts of a group's slots on parameters, tied ones once.
+
+    Statistics are left out: they are estimated from data, and come back unscaled when they are estimated again.
+    """
+    return [p for slot in spec.slots_of(group) if slot.tensor in spec.parameters for p in parts_of(slot)]
+
+
+def draw_run(
+    network: nn.Module, state: State, example_inputs: ExampleInputs, generator: torch.Generator
+) -> tuple[ExampleInputs, list[Tensor]]:
+    """Random inputs that the network runs on, and the tensors it returns, in float64.
+
+    Raises:
+        ArchitectureError: when it runs on no candidate in float64, or returns nothing that can be compared.
+    """
+    failure: ArchitectureError | None = None
+    for inputs in candidate_inputs(example_inputs, generator, wide=True):
+        try:
+            outputs = run_wide(network, state, inputs)
+        except ArchitectureError as error:
+            failure = error
+            continue
+        floating = [tensor for tensor in outputs if tensor.is_floating_point() or tensor.is_complex()]
+        if floating and not any(bool(t.isnan().any()) or not bool(t.isfinite().any()) for t in floating):
+            return inputs, outputs
+    raise failure or ArchitectureError(
+        f"Expected {type(network).__name__} to return finite numbers, to find its rescalings with, but it returns "
+        f"NaN, nothing finite or no floating point tensor."
+    )
+
+
+def run_wide(network: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
+    """The tensors that a network in float64 returns at these weights."""
+    with DoublePrecision():
+        return tensors_in(checked_run(network, state, inputs))
+
+
+def sensitivities(
+    network: nn.Module,
+    state: State,
+    slots: Mapping[str, Sequence[Slot]],
+    example_inputs: ExampleInputs,
+    generator: torch.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    r"""Per group the matrix of the products of gradients and weights, summed over the positions of a unit.
+
+    .. math:: M_{ik} = \Big\langle \frac{\partial \langle c, f_\theta(x)\rangle}{\partial \theta_k[i]},
+        \theta_k[i] \Big\rangle
+
+    for random c and x. A rescaling with exponents e leaves f unchanged, so that :math:`M e = 0`: the derivative
+    of its claim at s = 1. One backward pass serves all groups.
+
+    Shapes:
+        each matrix is (units, slots).
+    """
+    names = {slot.tensor for group in slots.values() for slot in group}
+    leaves = {name: state[name].detach().clone().requires_grad_() for name in sorted(names)}
+    aliases = {id(state[name]): leaf for name, leaf in leaves.items()}
+    moved = {name: aliases.get(id(tensor), tensor) for name, tensor in state.items()}
+    with torch.enable_grad():
+        _, outputs = draw_run(network, moved, example_inputs, generator)
+        objective = _weighted_sum(outputs, generator)
+        if objective is None:
+            return {group: np.zeros((0, len(parts))) for group, parts in slots.items()}
+        with DoublePrecision():
+            found = torch.autograd.grad(objective, list(leaves.values()), allow_unused=True)
+    gradients = dict(zip(leaves, found, strict=True))
+    return {
+        group: np.stack([_per_unit(gradients[s.tensor], leaves[s.tensor], s) for s in parts], axis=1)
+        for group, parts in slots.items()
+        if parts
+    }
+
+
+def _weighted_sum(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor | None:
+    total = None
+    for output in outputs:
+        if not output.requires_grad or output.numel() == 0:
+            continue
+        values = real_view(output)
+        values = values[values.detach().isfinite()]
+        weights = torch.randn(values.shape, generator=generator, dtype=torch.float64, device=generator.device)
+        size = values.detach().abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+        term = (values / size * weights.to(values)).sum()
+        total = term if total is None else total + term
+    return total
+
+
+def _per_unit(gradient: Tensor | None, tensor: Tensor, slot: Slot) -> NDArray[np.float64]:
+    table = slot.layout.table().reshape(-1, slot.layout.width)
+    if gradient is None:
+        return np.zeros(len(table))
+    weights = tensor.detach()
+    product = real_view(gradient) * real_view(weights)
+    front = product.movedim(slot.axes, tuple(range(len(slot.axes))))
+    length = math.prod(weights.shape[axis] for axis in slot.axes)
+    totals = front.reshape(length, -1).sum(1).cpu().double().numpy()
+    return np.asarray(totals[table].sum(1))

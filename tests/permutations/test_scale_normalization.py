@@ -1,0 +1,58 @@
+"""Incoming norms of one, by the state alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sinkhorn_rebasin.errors import ConvergenceWarning
+from sinkhorn_rebasin.permutations import normalize_state, rescale_state, unit_norms
+from tests.rescaled_networks import NETWORKS, built, factors
+from tests.symmetry.witness import difference
+
+SCALED = [name for name, network in NETWORKS.items() if network.positive]
+
+
+@pytest.mark.parametrize("name", sorted({*SCALED} - {"tied_relu"}))
+def test_norms_are_one_and_the_function_is_unchanged(name: str) -> None:
+    model, inputs, spec, rescaling = built(name)
+    state = normalize_state(model.state_dict(), spec, rescaling)
+    for group in rescaling.groups:
+        for generator in rescaling.of(group):
+            norms = unit_norms(state, spec, generator)
+            torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-12, atol=1e-12)
+    assert difference(model, state, inputs) < 1e-11
+
+
+def test_norms_by_hand() -> None:
+    model, _, spec, rescaling = built("relu")
+    state = normalize_state(model.state_dict(), spec, rescaling)
+    for layer in ("0", "2"):
+        joined = torch.cat([state[f"{layer}.weight"], state[f"{layer}.bias"][:, None]], 1)
+        torch.testing.assert_close(joined.norm(dim=1), torch.ones(len(joined)).double())
+
+
+@pytest.mark.parametrize("name", sorted({*SCALED} - {"tied_relu"}))
+def test_rescaled_copies_become_equal(name: str) -> None:
+    model, _, spec, rescaling = built(name)
+    other = rescale_state(model.state_dict(), spec, rescaling, factors(spec, rescaling)[0])
+    ours, theirs = (normalize_state(state, spec, rescaling) for state in (model.state_dict(), other))
+    for key, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[key], rtol=1e-9, atol=1e-9)
+
+
+def test_units_without_incoming_weights_stay() -> None:
+    model, _, spec, rescaling = built("relu")
+    state = model.state_dict()
+    state["0.weight"][2] = 0
+    state["0.bias"][2] = 0
+    moved = normalize_state(state, spec, rescaling)
+    assert not bool(moved["0.weight"][2].any())
+    assert all(bool(tensor.isfinite().all()) for tensor in moved.values())
+
+
+def test_too_few_sweeps_are_told_and_keep_the_function() -> None:
+    model, inputs, spec, rescaling = built("relu")
+    with pytest.warns(ConvergenceWarning, match="after 1 sweeps"):
+        state = normalize_state(model.state_dict(), spec, rescaling, max_sweeps=1)
+    assert difference(model, state, inputs) < 1e-12
