@@ -24,8 +24,8 @@ from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_fu
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
-from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
+from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry, verify_symmetry
 
 LARGEST_BATCHED_GROUP = 128
 
@@ -36,11 +36,12 @@ class SinkhornRebasin(nn.Module):
     .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
         (1 - \lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R
 
-    The scores :math:`X_g` are the only parameters. In training mode the permutations are soft and differentiable,
-    in eval mode hard, so that the rebased target computes exactly the target's function. The reference and the
-    target are frozen copies: the networks passed in are never changed. In training mode batch norm runs on
-    batch statistics, which a mixture of two networks needs; everything else runs as in evaluation. Merged
-    batch-norm networks want their statistics re-estimated (:func:`reset_batch_norm`) before they are used.
+    The scores :math:`X_g` are the only parameters, unless scales are learned as well (``rescale``). In training mode
+    the permutations are soft and differentiable, in eval mode hard, so that the rebased target computes exactly the
+    target's function. The reference and the target are frozen copies: the networks passed in are never changed. In
+    training mode batch norm runs on batch statistics, which a mixture of two networks needs; everything else runs
+    as in evaluation. Merged batch-norm networks want their statistics re-estimated (:func:`reset_batch_norm`)
+    before they are used.
 
     Args:
         reference: the network that stays as it is, :math:`\theta_R`.
@@ -52,6 +53,9 @@ class SinkhornRebasin(nn.Module):
         noise: standard deviation of normal noise added to the initial scores.
         temperature: :math:`\tau`, a buffer; schedules move it during training.
         tolerance, max_iterations: of the Sinkhorn iteration in training mode.
+        rescale: learn the scales of the target's units too, along the exact rescalings of the architecture (or those
+            given): :math:`\theta_T` becomes :math:`\rho_s(\theta_T)` with :math:`s = \exp(\mathtt{log\_scales})`,
+            before the permutations, and so stays the same function. They start at one.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
             that the two networks differ in their weights alone: four forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
@@ -91,6 +95,7 @@ class SinkhornRebasin(nn.Module):
         temperature: float = 1.0,
         tolerance: float = 1e-4,
         max_iterations: int = 1000,
+        rescale: bool | RescalingSpec = False,
         check: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -118,6 +123,13 @@ class SinkhornRebasin(nn.Module):
         )
         _check_group_names(self.spec)
         self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
+        self.rescaling = _rescaling(target, self.spec, rescale, example_inputs)
+        self.log_scales = nn.ParameterDict(
+            {
+                name: nn.Parameter(scores[name].new_zeros(shape))
+                for name, shape in self.rescaling.shapes(self.spec).items()
+            }
+        )
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
@@ -172,11 +184,14 @@ class SinkhornRebasin(nn.Module):
         return {name: hard_assignment(scores) for name, scores in self.scores.items()}
 
     def rebased_state(self, hard: bool | None = None) -> State:
-        """The target's tensors after the permutations: soft in training, hard in eval mode unless told."""
+        """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told."""
         hard = not self.training if hard is None else hard
         permutations = self.hard_permutations() if hard else self.soft_permutations()
         target = self.target_state()
-        rebased = permute_state(target, self.spec, permutations)
+        scaled = target
+        if self.log_scales:
+            scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()))
+        rebased = permute_state(scaled, self.spec, permutations)
         # Scores are wider than half precision; the network takes its own type.
         return {
             name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor
@@ -260,6 +275,18 @@ def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> Permutat
             "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
         )
     return discover_symmetry(reference, example_inputs)
+
+
+def _rescaling(
+    target: nn.Module, spec: PermutationSpec, rescale: bool | RescalingSpec, example_inputs: ExampleInputs
+) -> RescalingSpec:
+    if isinstance(rescale, RescalingSpec):
+        return rescale
+    if not rescale:
+        return RescalingSpec(groups=())
+    if example_inputs is None:
+        raise ArchitectureError("Expected example inputs, to discover the rescalings with, but got none.")
+    return discover_rescaling(target, spec, example_inputs, signs=False)
 
 
 def _check_group_names(spec: PermutationSpec) -> None:

@@ -36,6 +36,7 @@ class RebasinModule(lightning.LightningModule):
         rebasin: the module to train.
         loss: any callable ``(rebasin, batch) -> scalar``.
         lr: learning rate of Adam on the scores.
+        scale_lr: learning rate of Adam on the log-scales of a re-basin that rescales; None: the same.
         optimizer: a function from the parameters to an optimiser, instead of Adam.
         criterion: what validation measures on the path.
         points: positions on the path that validation evaluates, odd.
@@ -59,6 +60,7 @@ class RebasinModule(lightning.LightningModule):
         loss: RebasinLoss,
         *,
         lr: float = 0.1,
+        scale_lr: float | None = None,
         optimizer: OptimizerFactory | None = None,
         criterion: Criterion = F.cross_entropy,
         points: int = 11,
@@ -67,6 +69,7 @@ class RebasinModule(lightning.LightningModule):
         self.rebasin = rebasin
         self.loss = loss
         self.lr = lr
+        self.scale_lr = lr if scale_lr is None else scale_lr
         self.optimizer_factory = optimizer
         self.criterion = criterion
         if points < 3 or points % 2 == 0:
@@ -80,11 +83,13 @@ class RebasinModule(lightning.LightningModule):
         self._path: LinearPath | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the scores, or what the factory makes."""
-        parameters = self.rebasin.parameters()
+        """Adam on the scores and log-scales, or what the factory makes."""
         if self.optimizer_factory is not None:
-            return self.optimizer_factory(parameters)
-        return torch.optim.Adam(parameters, lr=self.lr)
+            return self.optimizer_factory(self.rebasin.parameters())
+        groups = [{"params": list(self.rebasin.scores.parameters()), "lr": self.lr}]
+        if self.rebasin.log_scales:
+            groups.append({"params": list(self.rebasin.log_scales.parameters()), "lr": self.scale_lr})
+        return torch.optim.Adam(groups)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of one batch."""
