@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ConvergenceWarning
 from sinkhorn_rebasin.permutations.rescaling import Generator, RescalingSpec, rescale_state
-from sinkhorn_rebasin.permutations.slots import Slot
+from sinkhorn_rebasin.permutations.slots import Slot, by_first_slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 
@@ -29,9 +29,9 @@ def normalize_state(
         e = \max_k e_k
 
     with a sum over the slots with that exponent: weight and bias, or scale and bias of a norm layer. Scaling one
-    group's outgoing weights changes the norms of the next group: groups are swept in order until all norms are one,
-    which for a chain of layers takes as many sweeps as there are layers at most. Units without incoming weights
-    stay as they are.
+    group's outgoing weights changes the norms of the next group: groups are swept, in the order they show up in,
+    until all norms are one, which for a chain of layers takes one sweep. Units without incoming weights stay as
+    they are.
 
     Args:
         state: tensor name to tensor.
@@ -56,7 +56,8 @@ def normalize_state(
     """
     moved: State = dict(state)
     spec.check_state(moved)
-    generators = [(g, place) for name in rescaling.groups for place, g in enumerate(rescaling.of(name))]
+    order = [group.name for group in by_first_slot(spec.groups, spec.slots) if group.name in rescaling.groups]
+    generators = [(one, place) for name in order for place, one in enumerate(rescaling.of(name))]
     if tolerance is None:
         types = [moved[slot.tensor].dtype for one, _ in generators for slot, _ in one.exponents]
         tolerance = 10 * max((torch.finfo(dtype).eps for dtype in types), default=0.0)
