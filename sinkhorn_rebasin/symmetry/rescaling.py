@@ -17,6 +17,7 @@ from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
+from sinkhorn_rebasin.permutations.slots import by_first_slot
 from sinkhorn_rebasin.symmetry.displacement import displaced, widened
 from sinkhorn_rebasin.symmetry.independence import independent
 from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
@@ -88,7 +89,7 @@ def discover_rescaling(
         found = search.positive(matrices, live)
         if signs:
             found += search.signs(live, found)
-    return RescalingSpec(tuple(spec.names), tuple(found))
+    return RescalingSpec(tuple(search.slots), tuple(found))
 
 
 class _Search:
@@ -107,7 +108,8 @@ class _Search:
         self.example_inputs = example_inputs
         self.tolerance = tolerance
         self.generator = generator
-        self.slots = {name: scalable_slots(spec, name) for name in spec.names}
+        groups = by_first_slot(spec.groups, spec.slots)
+        self.slots = {group.name: scalable_slots(spec, group.name) for group in groups}
 
     def equations(self) -> dict[str, NDArray[np.float64]]:
         """Per group the equations of several draws, (draws * units, slots): at least twice as many as unknowns."""
