@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     )
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
     from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, WeightDistance
-    from sinkhorn_rebasin.matching import Alignment, weight_matching
+    from sinkhorn_rebasin.matching import (
+        Alignment,
+        activation_matching,
+        weight_matching,
+    )
     from sinkhorn_rebasin.permutations import (
         Group,
         PermutationSpec,
@@ -56,7 +60,11 @@ _HOME = {
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
     "losses": ("MidpointLoss", "RandomPointLoss", "WeightDistance"),
-    "matching": ("Alignment", "weight_matching"),
+    "matching": (
+        "Alignment",
+        "activation_matching",
+        "weight_matching",
+    ),
     "permutations": (
         "Group",
         "PermutationSpec",
@@ -94,6 +102,7 @@ __all__ = [
     "TemperatureAnnealing",
     "WarmRestarts",
     "WeightDistance",
+    "activation_matching",
     "constant",
     "cosine",
     "data_free_steps",
