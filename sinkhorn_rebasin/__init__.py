@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.matching import (
         Alignment,
         activation_matching,
+        greedy_cosine,
+        ot_fusion,
         weight_matching,
     )
     from sinkhorn_rebasin.permutations import (
@@ -63,6 +65,8 @@ _HOME = {
     "matching": (
         "Alignment",
         "activation_matching",
+        "greedy_cosine",
+        "ot_fusion",
         "weight_matching",
     ),
     "permutations": (
@@ -109,9 +113,11 @@ __all__ = [
     "discover_symmetry",
     "evaluate_path",
     "geometric",
+    "greedy_cosine",
     "hard_assignment",
     "identity_permutations",
     "linear",
+    "ot_fusion",
     "permute_state",
     "random_permutations",
     "reset_batch_norm",

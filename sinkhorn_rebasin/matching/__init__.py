@@ -2,6 +2,14 @@
 
 from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
+from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 
-__all__ = ["Alignment", "activation_matching", "weight_matching"]
+__all__ = [
+    "Alignment",
+    "activation_matching",
+    "greedy_cosine",
+    "ot_fusion",
+    "weight_matching",
+]
