@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         activation_matching,
         greedy_cosine,
         ot_fusion,
+        straight_through,
         weight_matching,
     )
     from sinkhorn_rebasin.permutations import (
@@ -67,6 +68,7 @@ _HOME = {
         "activation_matching",
         "greedy_cosine",
         "ot_fusion",
+        "straight_through",
         "weight_matching",
     ),
     "permutations": (
@@ -122,6 +124,7 @@ __all__ = [
     "random_permutations",
     "reset_batch_norm",
     "sinkhorn",
+    "straight_through",
     "verify_symmetry",
     "weight_matching",
 ]
