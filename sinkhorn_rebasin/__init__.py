@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         activation_matching,
         greedy_cosine,
         ot_fusion,
+        simulated_annealing,
         straight_through,
         weight_matching,
     )
@@ -68,6 +69,7 @@ _HOME = {
         "activation_matching",
         "greedy_cosine",
         "ot_fusion",
+        "simulated_annealing",
         "straight_through",
         "weight_matching",
     ),
@@ -123,6 +125,7 @@ __all__ = [
     "permute_state",
     "random_permutations",
     "reset_batch_norm",
+    "simulated_annealing",
     "sinkhorn",
     "straight_through",
     "verify_symmetry",

@@ -4,6 +4,7 @@ from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
 from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
+from sinkhorn_rebasin.matching.simulated_annealing import simulated_annealing
 from sinkhorn_rebasin.matching.straight_through import straight_through
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 
@@ -12,6 +13,7 @@ __all__ = [
     "activation_matching",
     "greedy_cosine",
     "ot_fusion",
+    "simulated_annealing",
     "straight_through",
     "weight_matching",
 ]
