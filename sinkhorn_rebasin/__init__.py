@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         greedy_cosine,
         ot_fusion,
         simulated_annealing,
+        sinkhorn_matching,
         straight_through,
         weight_matching,
     )
@@ -69,6 +70,7 @@ _HOME = {
         "activation_matching",
         "greedy_cosine",
         "ot_fusion",
+        "sinkhorn_matching",
         "simulated_annealing",
         "straight_through",
         "weight_matching",
@@ -127,6 +129,7 @@ __all__ = [
     "reset_batch_norm",
     "simulated_annealing",
     "sinkhorn",
+    "sinkhorn_matching",
     "straight_through",
     "verify_symmetry",
     "weight_matching",

@@ -5,6 +5,7 @@ from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
 from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
 from sinkhorn_rebasin.matching.simulated_annealing import simulated_annealing
+from sinkhorn_rebasin.matching.sinkhorn_matching import sinkhorn_matching
 from sinkhorn_rebasin.matching.straight_through import straight_through
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 
@@ -14,6 +15,7 @@ __all__ = [
     "greedy_cosine",
     "ot_fusion",
     "simulated_annealing",
+    "sinkhorn_matching",
     "straight_through",
     "weight_matching",
 ]
