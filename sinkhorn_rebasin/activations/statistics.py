@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class PairedMoments:
         """Take in the values of one batch, (units, width, samples) of each network."""
         pair = [values.movedim(1, 0).double() for values in (first, second)]
         count = pair[0].shape[-1]
+        if not count:
+            return
         means = (pair[0].mean(-1), pair[1].mean(-1))
         one, two = (values - mean[..., None] for values, mean in zip(pair, means, strict=True))
         squares, cross = (one.square().sum(-1), two.square().sum(-1)), one @ two.mT
@@ -120,10 +123,13 @@ def paired_moments(
 ) -> dict[str, tuple[Site, PairedMoments]]:
     """Run both networks on the data side by side; per group, where it was seen and its statistics there.
 
+    Left out are groups that no module shows, and those whose module saw no sample or not as many in both
+    networks, such as an expert that each network chooses for other tokens.
+
     Args:
         network: the architecture in eval mode, a copy: hooks come and go on it.
         reference, target: its tensors in both networks.
-        spec: the symmetries; groups that no module shows are left out.
+        spec: the symmetries.
         data: batches of (inputs, labels) or of inputs alone.
         skipped: pairs of group and tensor at whose module the group must not be read.
 
@@ -140,11 +146,15 @@ def paired_moments(
                 sites = find_sites(network, reference, spec, inputs, skipped=skipped)
                 found = {name: (site, PairedMoments()) for name, site in sites.items()}
             seen = [_outputs(network, state, inputs, sites) for state in (reference, target)]
-            for site, moments in found.values():
-                moments.update(*(_units(outputs[site.module], site) for outputs in seen))
+            for name, (site, moments) in list(found.items()):
+                values = [_units(outputs[site.module], site) for outputs in seen]
+                if values[0].shape == values[1].shape:
+                    moments.update(*values)
+                else:
+                    del found[name]
     if sites is None:
         raise DataError("Expected at least one batch to see activations on but got none.")
-    return found
+    return {name: pair for name, pair in found.items() if pair[1].count}
 
 
 def find_sites(
@@ -226,6 +236,9 @@ def _outputs(
 def _units(outputs: list[Tensor], site: Site) -> Tensor:
     """The values of a site's units, (units, width, samples)."""
     layout = site.layout
-    values = torch.cat([output.movedim(site.axis, 0).flatten(1) for output in outputs], 1)
+    if not outputs:
+        return torch.zeros(layout.blocks * layout.size, layout.width, 0)
+    flat = [output.movedim(site.axis, 0) for output in outputs]
+    values = torch.cat([output.reshape(len(output), math.prod(output.shape[1:])) for output in flat], 1)
     table = torch.from_numpy(layout.table()).reshape(-1)
-    return values[table.to(values.device)].reshape(layout.blocks * layout.size, layout.width, -1)
+    return values[table.to(values.device)].reshape(layout.blocks * layout.size, layout.width, values.shape[1])

@@ -37,8 +37,9 @@ def activation_matching(
     or tokens. They are read, before the activation function, at the output of the linear, embedding, convolution
     or norm layer that runs last among those whose own tensors carry the group. Nested groups are chosen together
     with the blocks they live in. Groups that no such layer shows (of recurrent cells, packed attention, bare
-    parameters) are weight matched with the others held, and named in :attr:`Alignment.weight_matched`. Both
-    networks run in eval mode, in one pass over the data.
+    parameters), or whose layer did not see as many samples in both networks (experts), are weight matched with
+    the others held, and named in :attr:`Alignment.weight_matched`. Both networks run in eval mode, in one pass
+    over the data.
 
     Args:
         reference, target: networks of one architecture, one of them at least a module; neither is changed.
@@ -49,7 +50,7 @@ def activation_matching(
 
     Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
     hand and the networks were trained on different data or far apart, where weights say little. Units that are
-    constant on the data cannot be told apart.
+    constant on the data cannot be told apart, and few samples tell few units apart.
 
     Raises:
         ArchitectureError, SpecError: when the networks differ, the spec is of another one, or the similarity unknown.

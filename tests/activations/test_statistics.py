@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin.activations.statistics import PairedMoments, find_sites, paired_moments
+from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry import discover_symmetry
 
 
@@ -59,3 +60,39 @@ def test_the_last_layer_that_carries_the_group_is_read(
     net, inputs = nn.Sequential(*layers).eval(), torch.randn(shape)
     (found,) = find_sites(net, net.state_dict(), discover_symmetry(net, inputs), inputs).values()
     assert (found.module, found.axis) == site
+
+
+class Chosen(nn.Module):
+    """Rows with a positive first entry take one way, the others the other; an empty way is not gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choose, self.one, self.two, self.last = (nn.Linear(3, 3) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = self.choose(x)[:, 0] > 0
+        out = torch.zeros_like(x)
+        for layer, rows in ((self.one, chosen), (self.two, ~chosen)):
+            if rows.any():
+                out = out.index_put((rows,), layer(x[rows]).relu())
+        return self.last(out)
+
+
+@pytest.mark.parametrize("bias", [0.3, 1e9])
+def test_layers_that_saw_other_samples_are_left_out(bias: float) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net, other, inputs = Chosen(), Chosen(), torch.randn(30, 3)
+    for network in (net, other):
+        torch.nn.init.eye_(network.choose.weight)
+        torch.nn.init.zeros_(network.choose.bias)
+    layout = Layout(1, 3)
+    spec = PermutationSpec(
+        (Group("one", 3), Group("two", 3)),
+        (Slot("one", "one.weight", (0,), layout), Slot("two", "two.weight", (0,), layout)),
+        {"one.weight": (3, 3), "two.weight": (3, 3)},
+    )
+    assert set(paired_moments(net, net.state_dict(), other.state_dict(), spec, [inputs])) == {"one", "two"}
+    with torch.no_grad():
+        other.choose.bias.fill_(bias)
+    assert not paired_moments(net, net.state_dict(), other.state_dict(), spec, [inputs])
