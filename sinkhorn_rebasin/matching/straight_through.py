@@ -110,13 +110,7 @@ def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs:
     rebased = permute_state(midpoint.target, midpoint.spec, current)
     with torch.enable_grad():
         leaves = {name: rebased[name].detach().requires_grad_() for name in latent}
-        loss = midpoint.batch_loss({**rebased, **_under_all_names(midpoint.spec, leaves)}, inputs, labels)
+        loss = midpoint.batch_loss({**rebased, **leaves}, inputs, labels)
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for tensor, gradient in zip(latent.values(), gradients, strict=True):
         tensor.grad = gradient
-
-
-def _under_all_names(spec: PermutationSpec, leaves: State) -> State:
-    """The leaves, tied ones under each of their names."""
-    tied = {name: leaves[names[0]] for names in spec.tied if names[0] in leaves for name in names}
-    return {**leaves, **tied}

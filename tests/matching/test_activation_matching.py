@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, SpecError
 from sinkhorn_rebasin.matching import Alignment, activation_matching
-from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.matching.activation_matching import _assign_all
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, inverse, random_permutations
+from sinkhorn_rebasin.permutations.algebra import unit_movement
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.cases import randomise
 from tests.matcher_contract import MatcherContract, equal
@@ -95,6 +97,29 @@ def test_what_no_layer_shows_is_matched_by_weights_and_told(seed: int) -> None:
     assert 0 < len(found.weight_matched) < len(problem.spec.groups)
     moved = found.apply(problem.target)
     assert all(torch.equal(moved[name], tensor) for name, tensor in problem.reference.state_dict().items())
+
+
+DEEP = PermutationSpec(
+    groups=(Group("a", 3), Group("b", 2, blocks=3, parent="a"), Group("c", 2, blocks=6, parent="b")),
+    slots=(),
+    shapes={},
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_inside_of_blocks_follow_what_they_live_in(seed: int) -> None:
+    planted = random_permutations(DEEP, generator=torch.Generator().manual_seed(seed))
+    alike = {}
+    for group in DEEP.groups[1:]:
+        alike[group.name] = torch.zeros(group.units, group.units)
+        alike[group.name][unit_movement(DEEP, planted, group.name), torch.arange(group.units)] = 1
+    permutations, decided, total = _assign_all(DEEP, alike)
+    assert equal(permutations, inverse(DEEP, planted))
+    assert (decided, total) == ({"a", "b", "c"}, 18)
+
+
+def test_what_lives_in_unseen_blocks_waits_for_them() -> None:
+    assert _assign_all(DEEP, {"c": torch.eye(12)})[1] == set()
 
 
 def test_behaviour_counts_where_weights_mislead() -> None:
