@@ -76,7 +76,10 @@ def grouped_product(tape: Tape, call: Call) -> Result:
     reason = f"{call.name} gives rows to matrices by data"
     tape.fix(tape.labels(ends), reason)
     owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
-    chosen = tape.labels(matrices).taken(0, np.minimum(owner, matrices.shape[0] - 1))
+    owner = np.minimum(owner, matrices.shape[0] - 1)
+    every = tape.labels(matrices)
+    tape.batched.visit(tape.relations, every, owner, tape.labels(rows))
+    chosen = every.taken(0, owner)
     tape.batched.note(tape.relations, chosen, [0, 1])
     tape.batched.note(tape.relations, chosen, [0, 2])
     product = contract(tape, tape.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
