@@ -19,7 +19,7 @@ LARGEST_ROUNDING = 1e-4
 
 
 def runnable_copy(
-    model: nn.Module, inputs: ExampleInputs
+    model: nn.Module, inputs: ExampleInputs, share_parameters: bool = False
 ) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor]]:
     """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
 
@@ -34,7 +34,7 @@ def runnable_copy(
             return twin, moved, _first_run(twin, moved)
         except ArchitectureError:
             pass
-    twin, given = standalone_copy(model).eval(), inputs_like(inputs)
+    twin, given = standalone_copy(model, share_parameters=share_parameters).eval(), inputs_like(inputs)
     return twin, given, _first_run(twin, given)
 
 
