@@ -39,6 +39,8 @@ def runnable_copy(
 
 
 def _first_run(model: nn.Module, inputs: ExampleInputs) -> list[torch.Tensor]:
+    # Networks that keep what they made of their weights would hide it from the runs that follow.
+    model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
     outputs = checked_run(model, {}, inputs)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]
