@@ -52,6 +52,9 @@ def repair(
     their weight with another are left alone; those that run several times are corrected by what all their runs
     have in common, which does not make each exact.
 
+    It mends networks whose units match. Of one that guesses because they do not, it makes one that is sure of
+    its guesses: the loss may rise.
+
     Args:
         merged: the network to correct, for example ``rebasin.merge(at)``.
         reference: the network at λ=1.
