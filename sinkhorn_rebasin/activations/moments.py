@@ -31,6 +31,8 @@ class Moments:
         values = values.detach()
         over = [number for number in range(values.ndim) if number != axis % values.ndim]
         count = values.numel() // values.shape[axis]
+        if not count:
+            return
         # At the width of the network where that is enough to add up: float64 is slow on accelerators.
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         variance, mean = torch.var_mean(values, over, correction=0) if over else (values * 0, values)

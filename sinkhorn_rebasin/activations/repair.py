@@ -50,7 +50,8 @@ def repair(
     have their running statistics measured anew, and layers right in front of one are left alone; with batch norm
     everywhere this is all of REPAIR, and :func:`batch_norm_statistics` does it in one forward. Layers that share
     their weight with another are left alone; those that run several times are corrected by what all their runs
-    have in common, which does not make each exact.
+    have in common, which does not make each exact. A layer that fewer than two values reach, such as an expert
+    that gets no tokens, stays as it is.
 
     It mends networks whose units match. Of one that guesses because they do not, it makes one that is sure of
     its guesses: the loss may rise.
@@ -69,7 +70,7 @@ def repair(
         A new network of the merged one's class and mode. Nothing passed in changes.
 
     Raises:
-        DataError: no batch, a single value per unit, activations that are not finite, a position outside [0, 1].
+        DataError: no batch, a single sample, activations that are not finite, a position outside [0, 1].
         ArchitectureError: the three networks differ in names, shapes or types of their tensors.
         SpecError: the spec is of another network.
 
@@ -173,10 +174,14 @@ class Repair:
         for layer, stage in stages.items():
             moments = measured(network, {layer: stage}, repaired, self.inputs)
             if isinstance(stage, AffineLayer):
-                start, end = self.start_moments[stage.name], self.end_moments[stage.name]
-                scale, shift = _correction(stage, moments[stage.name], start, end, position)
-                repaired.update(stage.transformed(repaired, scale, shift))
-            else:
+                three = (
+                    moments[stage.name],
+                    self.start_moments[stage.name],
+                    self.end_moments[stage.name],
+                )
+                if min(found.count for found in three) > 1:
+                    repaired.update(stage.transformed(repaired, *_correction(stage, *three, position)))
+            elif moments[stage].count > 1:
                 repaired.update(measured_buffers(repaired, moments))
         for first, *others in tied_names(module):
             repaired.update(dict.fromkeys(others, repaired[first]))
@@ -184,8 +189,11 @@ class Repair:
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:
-    twin, state = evaluation_copy(network), tensors_of(network)
-    return measured(twin, affine_layers(twin, spec), state, inputs)
+    twin = evaluation_copy(network)
+    moments = measured(twin, affine_layers(twin, spec), tensors_of(network), inputs)
+    if max((found.count for found in moments.values()), default=0) == 1:
+        raise DataError("Expected at least two values of every hidden unit but got one; pass more samples.")
+    return moments
 
 
 def _correction(

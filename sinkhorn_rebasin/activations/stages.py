@@ -53,7 +53,7 @@ def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, input
 def measured(
     network: nn.Module, stages: Stages, state: StateLike, inputs: Sequence[Any]
 ) -> dict[str, Moments]:
-    """Moments of the outputs of affine layers and of the inputs of batch norms, by name."""
+    """Moments of the outputs of affine layers and of the inputs of batch norms, by name; some may be empty."""
     moments: dict[str, Moments] = {}
     handles = []
     for layer, stage in stages.items():
@@ -75,20 +75,12 @@ def measured(
     for handle in handles:
         handle.remove()
     for name, found in moments.items():
-        _check(name, found)
-    return {name: found for name, found in moments.items() if found.count}
+        if not bool(torch.isfinite(found.mean + found.squares).all()):
+            raise DataError(f"Expected finite activations at layer {name!r} but some are infinite or NaN.")
+    return moments
 
 
 def _run(network: nn.Module, state: StateLike, inputs: Sequence[Any]) -> None:
     with untouched_randomness():
         for batch in inputs:
             run_at(network, state, move_to(batch, device_of(state)))
-
-
-def _check(name: str, moments: Moments) -> None:
-    if moments.count == 1:
-        raise DataError(
-            f"Expected at least two values of every unit at layer {name!r} but got one; pass more samples."
-        )
-    if moments.count and not bool(torch.isfinite(moments.mean + moments.squares).all()):
-        raise DataError(f"Expected finite activations at layer {name!r} but some are infinite or NaN.")

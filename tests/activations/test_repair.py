@@ -248,6 +248,24 @@ def test_units_that_do_not_vary_are_shifted_and_outputs_of_the_network_stay() ->
     torch.testing.assert_close(repaired[4].state_dict(), merged[4].state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_layer_that_too_few_values_reach_stays(tokens: int) -> None:
+    def make() -> nn.Module:
+        def run(net: Function, x: Tensor) -> Tensor:
+            hidden = torch.cat([net.few(x[:tokens]), net.many(x[tokens:])])
+            return net.last(hidden.relu())
+
+        return Function(run, few=nn.Linear(5, 6), many=nn.Linear(5, 6), last=nn.Linear(6, 3))
+
+    reference, target = pair(make)
+    data = batches(20)
+    spec = discover_symmetry(reference, data[0])
+    merged = merge(reference, target)
+    repaired = repair(merged, reference, target, spec, data)
+    torch.testing.assert_close(repaired.few.state_dict(), merged.few.state_dict(), rtol=0, atol=0)
+    assert not torch.equal(repaired.many.weight, merged.many.weight)
+
+
 def test_units_outside_of_the_spec_stay() -> None:
     reference, target = pair(mlp)
     data = batches(50)
@@ -367,7 +385,7 @@ def test_errors() -> None:
     merged = merge(reference, target)
     with pytest.raises(DataError, match="at least one batch to measure activations"):
         repair(merged, reference, target, spec, [])
-    with pytest.raises(DataError, match="at least two values of every unit at layer '0'"):
+    with pytest.raises(DataError, match="at least two values of every hidden unit but got one"):
         repair(merged, reference, target, spec, [data[0][:1]])
     with pytest.raises(DataError, match="finite activations at layer '0'"):
         repair(merged, reference, target, spec, [data[0] * float("nan")])
