@@ -92,7 +92,7 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
     for name, child in network.named_modules():
         if not isinstance(child, (nn.Linear, _ConvNd)) or not _is_plain(child):
             continue
-        if any(owners[id(tensor)] > 1 for tensor in _own_tensors(child)):
+        if any(owners[id(tensor)] > 1 for tensor in (child.weight, child.bias) if tensor is not None):
             continue
         units = _hidden_units(network, child, name, spec)
         if units:

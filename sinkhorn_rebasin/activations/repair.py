@@ -18,7 +18,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy, split_batch
+from sinkhorn_rebasin.networks.execution import evaluation_copy, split_batch, untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -135,7 +135,8 @@ class Repair:
         self.start, self.end = tensors_of(target), tensors_of(reference)
         spec.check_state(self.end)
         # Kept, so that a shuffling or augmenting loader shows every network and layer the same samples.
-        self.inputs = [split_batch(batch, labelled=False)[0] for batch in islice(iter(data), batches)]
+        with untouched_randomness():
+            self.inputs = [split_batch(batch, labelled=False)[0] for batch in islice(iter(data), batches)]
         if not self.inputs:
             raise DataError("Expected at least one batch to measure activations on but got none.")
         self.start_moments, self.end_moments = (
@@ -184,7 +185,8 @@ class Repair:
             elif moments[stage].count > 1:
                 repaired.update(measured_buffers(repaired, moments))
         for first, *others in tied_names(module):
-            repaired.update(dict.fromkeys(others, repaired[first]))
+            # Buffers that are not saved are in no state.
+            repaired.update({name: repaired[first] for name in others if name in repaired})
         return repaired
 
 

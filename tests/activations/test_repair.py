@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import (
     LinearPath,
@@ -346,6 +347,26 @@ def test_trained_networks_merge_better() -> None:
     with torch.no_grad():
         losses = [F.cross_entropy(net(unseen[0]), unseen[1]).item() for net in (merged, repaired, reference)]
     assert losses[2] < losses[1] < 0.9 * losses[0], losses
+
+
+def test_a_shuffling_loader_draws_nothing_from_the_caller_and_shows_all_layers_the_same() -> None:
+    reference, target = pair(mlp)
+    for net in (reference, target):
+        net.register_buffer("unsaved", torch.ones(2), persistent=False)
+        net[0].register_buffer("again", net.unsaved, persistent=False)
+    (x,) = batches(60)
+    loader = DataLoader(TensorDataset(x), batch_size=20, shuffle=True)
+    spec = discover_symmetry(reference, x)
+    merged = merge(reference, target)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    repaired = repair(merged, reference, target, spec, loader, batches=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(4)
+    shown = [batch for (batch,) in loader][:2]
+    for name in CORRECTED[mlp]:
+        found, first, second = (recorded(net, name, shown).std(1) for net in (repaired, target, reference))
+        torch.testing.assert_close(found, (first + second) / 2)
 
 
 def test_kinds_of_data_and_their_number() -> None:
