@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.activations import BatchNormReset, reset_batch_norm
+    from sinkhorn_rebasin.activations import BatchNormReset, Repair, repair, reset_batch_norm
     from sinkhorn_rebasin.assignment import (
         SinkhornResult,
         constant,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "activations": ("BatchNormReset", "reset_batch_norm"),
+    "activations": ("BatchNormReset", "Repair", "repair", "reset_batch_norm"),
     "assignment": (
         "SinkhornResult",
         "constant",
@@ -106,6 +106,7 @@ __all__ = [
     "PermutationSpec",
     "RandomPointLoss",
     "RebasinModule",
+    "Repair",
     "SinkhornRebasin",
     "SinkhornResult",
     "Slot",
@@ -126,6 +127,7 @@ __all__ = [
     "ot_fusion",
     "permute_state",
     "random_permutations",
+    "repair",
     "reset_batch_norm",
     "simulated_annealing",
     "sinkhorn",

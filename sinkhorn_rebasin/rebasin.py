@@ -7,6 +7,7 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
@@ -230,9 +232,18 @@ class SinkhornRebasin(nn.Module):
         """The target with hard permutations as a plain network: the same function in a new place."""
         return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
-    def merge(self, position: float = 0.5) -> nn.Module:
-        """The network at a position of the segment, with hard permutations, as a plain network."""
-        return thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
+    def merge(self, position: float = 0.5, *, repair: Iterable[Any] | None = None) -> nn.Module:
+        """The network at a position of the segment, with hard permutations, as a plain network.
+
+        Args:
+            position: λ.
+            repair: batches of training data on which its activations are put right: see
+                :func:`~sinkhorn_rebasin.repair`.
+        """
+        merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
+        if repair is None:
+            return merged
+        return repaired(merged, self.reference, self.to_model(), self.spec, repair, at=position)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
