@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.activations import BatchNormReset, reset_batch_norm
+    from sinkhorn_rebasin.activations import BatchNormReset, Repair, repair, reset_batch_norm
     from sinkhorn_rebasin.assignment import (
         SinkhornResult,
         constant,
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     )
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
     from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, WeightDistance
-    from sinkhorn_rebasin.matching import Alignment, weight_matching
+    from sinkhorn_rebasin.matching import (
+        Alignment,
+        activation_matching,
+        greedy_cosine,
+        ot_fusion,
+        simulated_annealing,
+        sinkhorn_matching,
+        straight_through,
+        weight_matching,
+    )
     from sinkhorn_rebasin.permutations import (
         Group,
         PermutationSpec,
@@ -52,7 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "activations": ("BatchNormReset", "reset_batch_norm"),
+    "activations": ("BatchNormReset", "Repair", "repair", "reset_batch_norm"),
     "assignment": (
         "SinkhornResult",
         "constant",
@@ -64,7 +73,16 @@ _HOME = {
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
     "losses": ("MidpointLoss", "RandomPointLoss", "WeightDistance"),
-    "matching": ("Alignment", "weight_matching"),
+    "matching": (
+        "Alignment",
+        "activation_matching",
+        "greedy_cosine",
+        "ot_fusion",
+        "sinkhorn_matching",
+        "simulated_annealing",
+        "straight_through",
+        "weight_matching",
+    ),
     "permutations": (
         "Group",
         "PermutationSpec",
@@ -99,6 +117,7 @@ __all__ = [
     "PermutationSpec",
     "RandomPointLoss",
     "RebasinModule",
+    "Repair",
     "RescalingSpec",
     "SinkhornRebasin",
     "SinkhornResult",
@@ -106,6 +125,7 @@ __all__ = [
     "TemperatureAnnealing",
     "WarmRestarts",
     "WeightDistance",
+    "activation_matching",
     "constant",
     "cosine",
     "data_free_steps",
@@ -113,16 +133,22 @@ __all__ = [
     "discover_symmetry",
     "evaluate_path",
     "geometric",
+    "greedy_cosine",
     "hard_assignment",
     "identity_permutations",
     "linear",
     "normalize_scale",
     "normalize_state",
+    "ot_fusion",
     "permute_state",
     "random_permutations",
+    "repair",
     "rescale_state",
     "reset_batch_norm",
+    "simulated_annealing",
     "sinkhorn",
+    "sinkhorn_matching",
+    "straight_through",
     "verify_symmetry",
     "weight_matching",
 ]

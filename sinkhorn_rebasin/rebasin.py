@@ -7,6 +7,7 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
@@ -25,7 +27,8 @@ from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
-from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.symmetry.rescaling import requested_rescaling
 
 LARGEST_BATCHED_GROUP = 128
 
@@ -123,7 +126,7 @@ class SinkhornRebasin(nn.Module):
         )
         _check_group_names(self.spec)
         self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
-        self.rescaling = _rescaling(target, self.spec, rescale, example_inputs)
+        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs)
         self.log_scales = nn.ParameterDict(
             {
                 name: nn.Parameter(scores[name].new_zeros(shape))
@@ -245,9 +248,18 @@ class SinkhornRebasin(nn.Module):
         """The target with hard permutations as a plain network: the same function in a new place."""
         return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
-    def merge(self, position: float = 0.5) -> nn.Module:
-        """The network at a position of the segment, with hard permutations, as a plain network."""
-        return thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
+    def merge(self, position: float = 0.5, *, repair: Iterable[Any] | None = None) -> nn.Module:
+        """The network at a position of the segment, with hard permutations, as a plain network.
+
+        Args:
+            position: λ.
+            repair: batches of training data on which its activations are put right: see
+                :func:`~sinkhorn_rebasin.repair`.
+        """
+        merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
+        if repair is None:
+            return merged
+        return repaired(merged, self.reference, self.to_model(), self.spec, repair, at=position)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
@@ -275,18 +287,6 @@ def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> Permutat
             "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
         )
     return discover_symmetry(reference, example_inputs)
-
-
-def _rescaling(
-    target: nn.Module, spec: PermutationSpec, rescale: bool | RescalingSpec, example_inputs: ExampleInputs
-) -> RescalingSpec:
-    if isinstance(rescale, RescalingSpec):
-        return rescale
-    if not rescale:
-        return RescalingSpec(groups=())
-    if example_inputs is None:
-        raise ArchitectureError("Expected example inputs, to discover the rescalings with, but got none.")
-    return discover_rescaling(target, spec, example_inputs, signs=False)
 
 
 def _check_group_names(spec: PermutationSpec) -> None:

@@ -20,6 +20,7 @@ from sinkhorn_rebasin import (
     WeightDistance,
     discover_symmetry,
     permute_state,
+    repair,
     weight_matching,
 )
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError, SymmetryError
@@ -141,6 +142,21 @@ class TestPlainModels:
                 torch.testing.assert_close(merged[key].double(), expected, rtol=1e-6, atol=1e-7)
             else:
                 assert torch.equal(merged[key], tensor)
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_merge_repairs_on_request(self, name: str) -> None:
+        """As the function does on plain networks, and the re-basin stays as it is."""
+        reference, _, rebasin = built(name)
+        data = [(inputs(name, seed), None) for seed in range(6)]
+        before = copy.deepcopy(rebasin.state_dict())
+        repaired, target = rebasin.merge(0.3, repair=data), rebasin.to_model()
+        expected = repair(rebasin.merge(0.3), reference, target, rebasin.spec, data, at=0.3)
+        assert [type(child) for child in repaired.modules()] == [type(child) for child in target.modules()]
+        assert dict(repaired.named_parameters()).keys() == dict(target.named_parameters()).keys()
+        torch.testing.assert_close(repaired.state_dict(), expected.state_dict())
+        torch.testing.assert_close(rebasin.state_dict(), before, rtol=0, atol=0)
+        states = repaired.state_dict(), rebasin.merge(0.3).state_dict()
+        assert any(not torch.equal(states[0][tensor], states[1][tensor]) for tensor in states[0])
 
     def test_ties_are_kept(self) -> None:
         _, target, rebasin = built("tied")

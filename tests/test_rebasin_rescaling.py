@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import MidpointLoss, RebasinModule, SinkhornRebasin, WeightDistance, rescale_state
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
-from sinkhorn_rebasin.permutations import permute_state, random_permutations
+from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
+from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
@@ -125,6 +126,31 @@ def test_training_recovers_a_planted_rescaled_copy() -> None:
     assert before > 1e-2
     assert float(loss(rebasin).detach()) < 1e-8
     assert difference(target, rebasin.to_model().state_dict(), inputs) < 1e-12
+
+
+def test_training_from_the_identity_recovers_order_and_scales() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reference = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 4))
+        inputs = torch.randn(8, 8)
+    spec = discover_symmetry(reference, inputs)
+    rescaling = discover_rescaling(reference, spec, inputs, signs=False)
+    logs = {g: 0.5 * v for g, v in factors(spec, rescaling, dtype=torch.float32)[0].items()}
+    shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(0))
+    target = copy.deepcopy(reference)
+    scaled = rescale_state(reference.state_dict(), spec, rescaling, logs)
+    target.load_state_dict(permute_state(scaled, spec, shuffle))
+    rebasin = SinkhornRebasin(reference, target, inputs, rescale=rescaling, init="identity")
+    module = RebasinModule(rebasin, WeightDistance("l2"), lr=0.1, scale_lr=0.03)
+    optimizer, steps = module.configure_optimizers(), 200
+    for step in range(steps):
+        rebasin.temperature.fill_(0.05 ** (step / steps))
+        optimizer.zero_grad()
+        module.training_step(0, 0).backward()
+        optimizer.step()
+    answer, found = inverse(spec, shuffle), rebasin.eval().hard_permutations()
+    assert all(torch.equal(found[group], answer[group]) for group in answer)
+    assert float(WeightDistance("l2")(rebasin).detach()) < 1e-8
 
 
 def test_the_module_gives_scales_a_learning_rate_of_their_own() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change
@@ -44,7 +45,7 @@ def effect_of_a_wrong_permutation(model: nn.Module, spec: PermutationSpec, input
     chosen = tied[:: max(1, len(tied) // MOST_GROUPS)][:MOST_GROUPS]
     effects = []
     with torch.no_grad():
-        before = run_at(model, {}, inputs)
+        before = run_at(_forgetful(model), {}, inputs)
         for group in chosen:
             # Small tensors may hold one neutral value everywhere.
             tensor = max(
@@ -53,5 +54,10 @@ def effect_of_a_wrong_permutation(model: nn.Module, spec: PermutationSpec, input
             slots = tuple(slot for slot in spec.slots_on(tensor) if slot.group == group.name)
             shifted = {group.name: torch.arange(group.size).expand(group.shape).roll(1, -1)}
             wrong = {tensor: permute_tensor(state[tensor], slots, shifted)}
-            effects.append(largest_change(before, run_at(model, wrong, inputs)))
+            effects.append(largest_change(before, run_at(_forgetful(model), wrong, inputs)))
     return median(effects) if effects else math.inf
+
+
+def _forgetful(model: nn.Module) -> nn.Module:
+    """A network without what it remembers of other weights."""
+    return standalone_copy(model, share_parameters=True)

@@ -14,13 +14,13 @@ from experiments.zoo.torchvision_models import import_models
 
 SIZE = 64
 # These run on nothing smaller.
-LARGER = {"inception_resnet_v2": 96, "inception_v4": 96}
+LARGER = {"efficientformer_l1": 224, "inception_resnet_v2": 96, "inception_v4": 96}
 
 # fmt: off
 OF_ANY_SIZE = [
     "caformer_s18", "convmixer_768_32", "convnext_atto", "convnextv2_atto", "crossvit_tiny_240", "cs3darknet_s",
     "cspresnet50", "darknet53", "davit_tiny", "densenet121", "dla34", "dpn68", "edgenext_xx_small",
-    "efficientnet_b0", "efficientnetv2_rw_t", "efficientvit_b0", "ese_vovnet19b_dw",
+    "efficientformer_l1", "efficientnet_b0", "efficientnetv2_rw_t", "efficientvit_b0", "ese_vovnet19b_dw",
     "fasternet_t0", "fastvit_t8", "fbnetc_100", "focalnet_tiny_srf", "ghostnet_050", "ghostnetv2_100",
     "hardcorenas_a", "hgnet_tiny", "hgnetv2_b0", "hrnet_w18_small", "inception_next_tiny",
     "inception_resnet_v2", "inception_v4", "lcnet_050", "mixnet_s", "mnasnet_small", "mobilenetv2_050",
@@ -30,7 +30,7 @@ OF_ANY_SIZE = [
     "spnasnet_100", "tf_efficientnet_b0", "tiny_vit_5m_224", "tinynet_e", "tresnet_m", "vgg11", "xception41",
 ]
 BUILT_FOR_ONE_SIZE = [
-    "botnet26t_256", "cait_xxs24_224", "coatnet_0_rw_224", "convit_tiny", "deit_tiny_patch16_224",
+    "botnet26t_256", "cait_xxs24_224", "coat_tiny", "coatnet_0_rw_224", "convit_tiny", "deit_tiny_patch16_224",
     "deit3_small_patch16_224", "efficientformerv2_s0", "efficientvit_m0", "eva02_tiny_patch14_224",
     "flexivit_small", "gcresnet33ts", "gcvit_xxtiny", "gernet_s", "hiera_tiny_224", "lambda_resnet26t",
     "levit_128s", "maxvit_rmlp_pico_rw_256", "maxxvit_rmlp_nano_rw_256", "mixer_s32_224", "mobileone_s0",

@@ -6,7 +6,7 @@ mixture vary less than those of either. They are measured again on data before t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
@@ -83,10 +84,10 @@ def batch_norm_statistics(
         (2.0, 2.0)
     """
     network = evaluation_copy(module)
-    layers = {name: layer for name, layer in network.named_modules() if _has_statistics(layer)}
+    layers = {name: layer for name, layer in network.named_modules() if has_statistics(layer)}
     if not layers:
         return dict(state)
-    moments = {name: _Moments(name or type(module).__name__) for name in layers}
+    moments = {name: _InputMoments(name or type(module).__name__) for name in layers}
     for name, layer in layers.items():
         layer.train()
         layer.register_forward_pre_hook(moments[name].hook)
@@ -98,7 +99,7 @@ def batch_norm_statistics(
             read += 1
     if read == 0:
         raise DataError("Expected at least one batch to measure batch-norm statistics on but got none.")
-    return {**state, **_measured(state, moments)}
+    return {**state, **measured_buffers(state, moments)}
 
 
 class BatchNormReset:
@@ -123,43 +124,30 @@ class BatchNormReset:
         return batch_norm_statistics(module, state, self.dataloader, batches=self.batches)
 
 
-class _Moments:
-    """Count, mean and sum of squared deviations of what reaches one layer, merged batch by batch."""
+class _InputMoments(Moments):
+    """Moments of what reaches one batch-norm layer, which must be able to run on batch statistics."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
-        self.calls = 0
-        self.count = 0
-        self.mean: Tensor | None = None
-        self.squares: Tensor | None = None
 
     def hook(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        values = arguments[0].detach()
+        values = arguments[0]
         count = values.numel() // values.shape[1]
         if count < 2:
             raise DataError(
                 f"Expected at least two values per channel at batch-norm layer {self.name!r} but got"
                 f" {count} (input of shape {tuple(values.shape)}); use larger batches or drop the last one."
             )
-        over = [axis for axis in range(values.ndim) if axis != 1]
-        variance, mean = torch.var_mean(values.to(torch.promote_types(values.dtype, torch.float32)), over)
-        self._merge(count, mean.double(), variance.double() * (count - 1))
-
-    def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
-        # Pairwise update of Chan, Golub and LeVeque (1983): no cancellation however far the mean is from 0.
-        self.calls += 1
-        if self.mean is not None and self.squares is not None:
-            shift, total = mean - self.mean, self.count + count
-            squares = self.squares + squares + shift.square() * (self.count * count / total)
-            mean, count = self.mean + shift * (count / total), total
-        self.count, self.mean, self.squares = count, mean, squares
+        self.update(values, axis=1)
 
 
-def _measured(state: StateLike, moments: dict[str, _Moments]) -> State:
+def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
+    """The buffers of the named batch-norm layers as these moments of their inputs make them."""
     new: State = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
-        if moment.mean is None or moment.squares is None:
+        if not moment.count:
             continue  # the layer took no part in the forward: what it holds is still all that is known
         values = {
             "running_mean": moment.mean,
@@ -172,5 +160,6 @@ def _measured(state: StateLike, moments: dict[str, _Moments]) -> State:
     return new
 
 
-def _has_statistics(layer: nn.Module) -> bool:
+def has_statistics(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm that keeps running statistics."""
     return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
+from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
@@ -22,12 +24,14 @@ class Alignment:
         spec: the symmetries they belong to.
         objective: the method's own objective after each pass.
         converged: whether the method stopped because nothing improved any more.
+        weight_matched: groups the method itself cannot see, which were matched by their weights instead.
     """
 
     permutations: Mapping[str, Tensor]
     spec: PermutationSpec
     objective: tuple[float, ...] = field(default=())
     converged: bool = True
+    weight_matched: tuple[str, ...] = field(default=())
 
     def apply(self, target: nn.Module | StateLike) -> State:
         """The rebased target's state: same function, new place."""
@@ -40,6 +44,20 @@ def as_state(network: nn.Module | StateLike) -> State:
         check_values(network)
     tensors = tensors_of(network) if isinstance(network, nn.Module) else dict(network)
     return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def as_network(reference: nn.Module | StateLike, target: nn.Module | StateLike) -> nn.Module:
+    """The architecture of two networks in eval mode, to run at their states: a copy of whichever is a module.
+
+    Raises:
+        ArchitectureError: when neither is.
+    """
+    for network in (reference, target):
+        if isinstance(network, nn.Module):
+            return evaluation_copy(network)
+    raise ArchitectureError(
+        "Expected the reference or the target to be a module, which can be run on the data, but got two states."
+    )
 
 
 def as_states(

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.matching.nested_groups import children_of, propose_blocks
 from sinkhorn_rebasin.matching.similarity import unit_similarity
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
+from sinkhorn_rebasin.permutations import (
+    Group,
+    PermutationSpec,
+    check_permutations,
+    identity_permutations,
+)
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
 
@@ -28,7 +33,7 @@ def weight_matching(
     generator: torch.Generator | None = None,
     max_passes: int = 100,
     restarts: int = 1,
-    start: Literal["invariants", "identity"] = "invariants",
+    start: Literal["invariants", "identity"] | Permutations = "invariants",
 ) -> Alignment:
     r"""Maximise the inner product of the reference's and the rebased target's parameters.
 
@@ -49,7 +54,7 @@ def weight_matching(
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
         restarts: how many orders to try; the alignment with the largest inner product is returned.
-        start: what the first pass begins with.
+        start: what the first pass begins with; permutations to go on from are welcome.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
     O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
@@ -72,15 +77,35 @@ def weight_matching(
     """
     generator = generator or torch.Generator().manual_seed(0)
     first, second = as_states(reference, target, spec)
-    if start not in ("invariants", "identity"):
-        raise SpecError(f"Expected start to be 'invariants' or 'identity' but got {start!r}.")
+    if isinstance(start, str) and start not in ("invariants", "identity"):
+        raise SpecError(f"Expected start to be 'invariants', 'identity' or permutations but got {start!r}.")
+    begin = identity_permutations(spec) if isinstance(start, str) else dict(start)
+    check_permutations(spec, begin)
     runs = []
     for _ in range(max(1, restarts)):
-        permutations = identity_permutations(spec)
+        permutations = dict(begin)
         if start == "invariants":
-            permutations = _first_guess(first, second, spec, permutations, generator)
-        runs.append(_descend(first, second, spec, permutations, generator, max_passes))
+            permutations = _first_guess(first, second, spec, permutations, generator, spec.groups)
+        runs.append(_descend(first, second, spec, permutations, generator, max_passes, spec.groups))
     return max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+
+
+def match_remaining(
+    reference: State,
+    target: State,
+    spec: PermutationSpec,
+    permutations: Permutations,
+    names: Collection[str],
+    generator: torch.Generator,
+    max_passes: int = 100,
+) -> dict[str, Tensor]:
+    """The permutations with those of the named groups chosen by weight matching, all others held.
+
+    A named group that has groups nested in it must be named together with all of them.
+    """
+    groups = [group for group in spec.groups if group.name in names]
+    guess = _first_guess(reference, target, spec, dict(permutations), generator, groups)
+    return dict(_descend(reference, target, spec, guess, generator, max_passes, groups).permutations)
 
 
 def _descend(
@@ -90,13 +115,14 @@ def _descend(
     permutations: dict[str, Tensor],
     generator: torch.Generator,
     max_passes: int,
+    groups: Sequence[Group],
 ) -> Alignment:
     objective: list[float] = []
-    converged = not spec.groups
+    converged = not groups
     while not converged and len(objective) < max_passes:
         improved = False
-        for index in torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist():
-            improved |= _assign(reference, target, spec, spec.groups[index], permutations)
+        for index in torch.randperm(len(groups), generator=generator, device=generator.device).tolist():
+            improved |= _assign(reference, target, spec, groups[index], permutations)
         objective.append(_objective(reference, target, spec, permutations, spec.shapes))
         converged = not improved
     return Alignment(permutations, spec, tuple(objective), converged)
@@ -108,14 +134,15 @@ def _first_guess(
     spec: PermutationSpec,
     identity: dict[str, Tensor],
     generator: torch.Generator,
+    groups: Sequence[Group],
 ) -> dict[str, Tensor]:
-    """Every group assigned once, in random order, those still to come seen through their invariants alone.
+    """These groups assigned once, in random order, those still to come seen through their invariants alone.
 
     Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
     """
-    permutations, unknown = dict(identity), set(spec.names)
-    drawn = torch.randperm(len(spec.groups), generator=generator, device=generator.device).tolist()
-    order = [spec.groups[index] for index in drawn]
+    permutations, unknown = dict(identity), {group.name for group in groups}
+    drawn = torch.randperm(len(groups), generator=generator, device=generator.device).tolist()
+    order = [groups[index] for index in drawn]
     while order:
         group = next(one for one in order if one.parent not in unknown)
         children = children_of(spec, group)

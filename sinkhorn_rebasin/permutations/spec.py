@@ -16,7 +16,7 @@ from torch import nn
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.coverage import covered_share
-from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.layout import Layout, Positions
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
@@ -86,7 +86,7 @@ class PermutationSpec:
         table = slot.layout.table()
         length = math.prod(shape[axis] for axis in slot.axes)
         fits = table.shape[:2] == (group.blocks, group.size) and table.min() >= 0 and table.max() < length
-        if not fits or len(np.unique(table)) != table.size:
+        if not fits or not _are_distinct(table, length):
             raise SpecError(
                 f"Expected the slot of group {slot.group!r} on tensor {slot.tensor!r}, axes {slot.axes}, to place "
                 f"{group.blocks} x {group.size} units on distinct positions below {length} but got {slot.layout}."
@@ -257,6 +257,13 @@ class PermutationSpec:
         from sinkhorn_rebasin.permutations.report import describe_markdown
 
         return describe_markdown(self)
+
+
+def _are_distinct(positions: Positions, length: int) -> bool:
+    """Whether no position below a length occurs twice."""
+    seen = np.zeros(length, dtype=bool)
+    seen[positions.ravel()] = True
+    return int(seen.sum()) == positions.size
 
 
 def _slot_from_json(data: Mapping[str, Any]) -> Slot:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.relations import Relations
 
 Layouts = dict[str, frozenset[tuple[int, ...]]]
@@ -26,6 +27,8 @@ class BatchedParameters:
         self._owners: dict[int, tuple[str, tuple[int, ...]]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._found: dict[str, set[tuple[int, ...]]] = {}
+        self._visited: dict[int, set[int]] = {}
+        self._reachable: dict[int, tuple[int, list[Labels]]] = {}
 
     def own(self, name: str, labels: Labels, relations: Relations) -> None:
         """Remember which units are those of which axes of a parameter."""
@@ -57,6 +60,21 @@ class BatchedParameters:
                     for other in parts:
                         lead = len(part.shape) - len(other.shape)
                         self.note(relations, other, [a - lead for a in factor.axes if a >= lead])
+
+    def visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:
+        """Remember which experts (the first axis of some matrices) the rows of an input went to."""
+        key = relations.class_of(int(max(factor.ids.max(initial=0) for factor in matrices.on([0]))))
+        self._visited.setdefault(key, set()).update(visited.tolist())
+        self._reachable[key] = (matrices.shape[0], [matrices, rows])
+
+    @property
+    def lonely(self) -> list[Labels]:
+        """Labels of matrices, and of their input, of which some belong to experts that nothing went to."""
+        found = []
+        for key, (count, labels) in self._reachable.items():
+            if len(self._visited[key]) < count:
+                found.extend(labels)
+        return found
 
     def layouts(self) -> Layouts:
         """The sets of axes that want units of their own, of every parameter that has any; the others one by one."""

@@ -12,12 +12,14 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import untouched_randomness
+from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import checked_run, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.stillness import WriteProtection
 from sinkhorn_rebasin.symmetry.trace import Tape
 
 
@@ -50,11 +52,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
-        model, inputs, outputs = runnable_copy(model, example_inputs)
-        buffers = _moving_buffers(model, inputs)
-        named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-        tape = follow(model, named, inputs, outputs)
-        tape.fix_unread()
+        named, buffers, tape = _followed(model, example_inputs)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
@@ -63,7 +61,36 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     return _spec(named, frozenset(buffers), tape, solution, slots)
 
 
-def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
+def _followed(model: nn.Module, example_inputs: ExampleInputs) -> tuple[State, State, Tape]:
+    """The tensors that may move, those of them that are buffers, and the tape of the network's runs.
+
+    The runs are those of a copy with the network's own parameters, as large ones do not fit in memory often; unless
+    it writes to them, or does not run that way.
+    """
+    check_supported(model)
+    protection = WriteProtection(model.parameters())
+    try:
+        with protection:
+            found = _run_and_follow(model, example_inputs, share_parameters=True)
+        if not protection.violated:
+            return found
+    except ArchitectureError:
+        pass
+    return _run_and_follow(model, example_inputs, share_parameters=False)
+
+
+def _run_and_follow(
+    model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool
+) -> tuple[State, State, Tape]:
+    model, inputs, outputs = runnable_copy(model, example_inputs, share_parameters)
+    buffers = _moving_buffers(model, inputs, share_parameters)
+    named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
+    tape = follow(model, named, inputs, outputs)
+    tape.fix_unread()
+    return named, buffers, tape
+
+
+def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool) -> State:
     """Float buffers of the state dict that a training-mode run changes: they are state, and move with their group."""
     saved = model.state_dict()
     buffers = {
@@ -76,7 +103,7 @@ def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs) -> State:
     }
     if not buffers:
         return {}
-    trained = standalone_copy(model, share_parameters=True).train()
+    trained = standalone_copy(model, share_parameters=share_parameters).train()
     before = {name: buffer for name, buffer in trained.named_buffers() if name in buffers}
     generator = torch.Generator("cpu").manual_seed(0)
     for name, buffer in before.items():

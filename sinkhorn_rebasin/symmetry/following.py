@@ -106,17 +106,19 @@ def _follow_other_branches(
     generator = torch.Generator("cpu").manual_seed(0)
     for _ in range(MOST_FURTHER_RUNS):
         unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
-        if not tape.branches or not unused:
+        if not tape.batched.lonely and not (tape.branches and unused):
             return
         further = next(candidate_inputs(inputs, generator, wide=False))
         readers = Readers(state)
         try:
             with readers:
                 checked_run(model, state, further)
-            if readers.names() & unused:
+            if tape.batched.lonely or readers.names() & unused:
                 _follow(tape, model, state, further, functional)
         except ArchitectureError:
-            return
+            break
+    for labels in tape.batched.lonely:
+        tape.fix(labels, "no input tried went to some of the experts")
 
 
 def _follow(

@@ -41,11 +41,13 @@ class Memberships:
         self._solution = solution
         self._sizes = np.array([*(group.size for group in solution.groups), 1], dtype=np.int64)
         self._parents = np.array([*(group.parent for group in solution.groups), -1], dtype=np.int64)
+        self._known: dict[tuple[int, int], tuple[Ids, Members]] = {}
         self._descendants: dict[int, NDArray[np.bool_]] = {}
         self._has_pairs = bool((solution.pair >= 0).any())
 
     def groups_on(self, labels: Labels) -> list[int]:
         """Groups, with their ancestors, that have units on a tensor."""
+        self._known.clear()  # what was looked up for the tensor before is not asked for again
         found: set[int] = set()
         pairs = self._solution.pair[labels.units]
         units = np.concatenate([labels.units, pairs[pairs >= 0]])
@@ -55,7 +57,11 @@ class Memberships:
 
     def of(self, ids: Ids, group: int) -> Members:
         """Where units of a group lie in an array of units."""
-        flat = ids.ravel()
+        if (id(ids), group) not in self._known:
+            self._known[id(ids), group] = (ids, self._find(ids.ravel(), group))
+        return self._known[id(ids), group][1]
+
+    def _find(self, flat: Ids, group: int) -> Members:
         leaf = np.where(flat >= 0, self._solution.group[flat], -1)
         positions = np.flatnonzero(self._below(group)[leaf])
         unit, inside = self._own(flat[positions], group)

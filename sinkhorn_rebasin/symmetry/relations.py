@@ -107,8 +107,9 @@ class Relations:
         for marked, _, _ in self.marks:
             touched[marked] = True
         classes = self._class_of(units)
-        partly = np.isin(classes, np.unique(classes[touched[units]]))
-        self.fix(units[partly & ~touched[units]], reason)
+        has_touched = np.zeros(len(self.class_starts), dtype=bool)
+        has_touched[classes[touched[units]]] = True
+        self.fix(units[has_touched[classes] & ~touched[units]], reason)
 
     def mark_partial(self, ids: Ids, reason: str) -> None:
         """Tell units apart that occur less or more often than others of their class.

@@ -92,6 +92,19 @@ def discover_rescaling(
     return RescalingSpec(tuple(search.slots), tuple(found))
 
 
+def requested_rescaling(
+    model: nn.Module, spec: PermutationSpec, rescale: bool | RescalingSpec, example_inputs: ExampleInputs
+) -> RescalingSpec:
+    """The rescalings given, or those found when they are asked for, or none."""
+    if isinstance(rescale, RescalingSpec):
+        return rescale
+    if not rescale:
+        return RescalingSpec(groups=())
+    if example_inputs is None:
+        raise ArchitectureError("Expected example inputs, to discover the rescalings with, but got none.")
+    return discover_rescaling(model, spec, example_inputs, signs=False)
+
+
 class _Search:
     """A network in float64, its symmetries, and the runs that find and verify rescalings."""
 

@@ -19,7 +19,7 @@ LARGEST_ROUNDING = 1e-4
 
 
 def runnable_copy(
-    model: nn.Module, inputs: ExampleInputs
+    model: nn.Module, inputs: ExampleInputs, share_parameters: bool = False
 ) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor]]:
     """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
 
@@ -34,11 +34,13 @@ def runnable_copy(
             return twin, moved, _first_run(twin, moved)
         except ArchitectureError:
             pass
-    twin, given = standalone_copy(model).eval(), inputs_like(inputs)
+    twin, given = standalone_copy(model, share_parameters=share_parameters).eval(), inputs_like(inputs)
     return twin, given, _first_run(twin, given)
 
 
 def _first_run(model: nn.Module, inputs: ExampleInputs) -> list[torch.Tensor]:
+    # Networks that keep what they made of their weights would hide it from the runs that follow.
+    model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
     outputs = checked_run(model, {}, inputs)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -33,6 +33,38 @@ class Readers(TorchDispatchMode):
     ) -> Any:
         self._read.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         return func(*args, **(kwargs or {}))
+
+
+class WriteProtection(TorchDispatchMode):
+    """Refuses operations that write to the memory of some tensors, and notes that there was one."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._kept = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
+        self._protected = {storage._cdata for storage in self._kept}
+        self.violated = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see Tape: nothing is compiled in here
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            schema = func._schema.arguments
+            given = {**dict(zip((argument.name for argument in schema), args, strict=False)), **kwargs}
+            written = [given.get(a.name) for a in schema if a.alias_info and a.alias_info.is_write]
+            self._check(func, tree_leaves(written))
+        return func(*args, **kwargs)
+
+    def _check(self, func: Any, written: Sequence[Any]) -> None:
+        for leaf in written:
+            strided = isinstance(leaf, Tensor) and leaf.layout == torch.strided
+            if strided and leaf.untyped_storage()._cdata in self._protected:
+                self.violated = True
+                raise RuntimeError(f"{func} writes to a parameter.")
 
 
 class StillNoise(TorchDispatchMode):

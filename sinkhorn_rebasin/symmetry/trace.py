@@ -157,10 +157,11 @@ class Tape(TorchDispatchMode):
         Other inputs may read them in an order of their own.
         """
         self.relations.origin = None
-        units = [labels.units for labels in self.parameter_labels.values()]
+        labels = self.parameter_labels.values()
+        units = [factor.ids[factor.ids >= 0] for each in labels for factor in each.factors]
         if units:
             reason = "nothing reads these positions for inputs of this shape"
-            self.relations.fix_untouched(np.unique(np.concatenate(units)), reason)
+            self.relations.fix_untouched(np.concatenate(units), reason)
 
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""

@@ -98,8 +98,10 @@ class _Check:
     context: Callable[[], AbstractContextManager[Any]]
 
     def run(self, state: State, inputs: ExampleInputs) -> list[Tensor]:
+        # What a network remembers of its weights from one run must not meet the weights of another.
+        forgetful = standalone_copy(self.model, share_parameters=True)
         with self.context():
-            return tensors_in(checked_run(self.model, state, inputs))
+            return tensors_in(checked_run(forgetful, state, inputs))
 
     def change(self, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any) -> float:
         return largest_change(before, self.run(permute_state(state, self.spec, permutations), inputs))

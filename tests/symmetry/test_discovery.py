@@ -122,3 +122,27 @@ def test_what_the_example_does_not_choose_is_met_as_well(sign: float) -> None:
     assert {"chosen.0.weight", "chosen.1.weight"} <= moved
     inputs[0, 0] = -sign
     assert verify_symmetry(model, spec, inputs, trials=6) < 1e-12
+
+
+class Remembers(nn.Module):
+    """Keeps what it made of a table of biases, as long as it is in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.table = nn.Linear(3, 5), nn.Linear(5, 2), nn.Parameter(torch.randn(5, 2))
+        self.kept: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training or not self.kept:
+            self.kept = {"biases": self.table.sum(1)}
+        return self.last((self.first(x) + self.kept["biases"]).tanh())
+
+
+def test_what_a_network_remembers_of_its_weights_is_followed() -> None:
+    torch.manual_seed(0)
+    model = Remembers().eval()
+    spec = discover_symmetry(model, torch.randn(4, 3))
+    (units, _) = sorted(spec.groups, key=lambda group: -group.size)
+    assert ("table", (0,)) in {(slot.tensor, slot.axes) for slot in spec.slots_of(units.name)}
+    assert verify_symmetry(model, spec, torch.randn(4, 3)) < 1e-12
+    assert not model.kept

@@ -168,3 +168,27 @@ def test_how_often_a_network_is_run() -> None:
     runs.clear()
     verify_symmetry(model, spec, torch.randn(5, 4), trials=3)
     assert runs == [False] * 6
+
+
+class WritesToItself(nn.Module):
+    """Clips its weights whenever it runs, or only while it trains."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+        self.always = always
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.always or self.training:
+            self.first.weight.data.clamp_(-0.1, 0.1)
+        return self.last(self.norm(self.first(x)).relu())
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_network_that_writes_to_its_parameters_keeps_them(always: bool) -> None:
+    model = WritesToItself(always)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    spec = discover_symmetry(model, torch.randn(5, 4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [(group.name, group.size) for group in spec.groups] == [("first", 6)]
+    assert {"norm.running_mean", "norm.running_var"} <= {slot.tensor for slot in spec.slots}

@@ -20,5 +20,6 @@ RECIPES: list[Recipe] = [
     Recipe("sew", "SEWForCTC", {**SPEECH, "squeeze_factor": 2}, sound),
     Recipe("unispeech", "UniSpeechForCTC", SPEECH, sound),
     Recipe("wav2vec2", "Wav2Vec2ForCTC", SPEECH, sound),
+    Recipe("wav2vec2_conformer", "Wav2Vec2ConformerForCTC", SPEECH, sound),
     Recipe("wavlm", "WavLMForCTC", SPEECH, sound),
 ]

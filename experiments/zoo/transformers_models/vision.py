@@ -111,6 +111,7 @@ RECIPES: list[Recipe] = [
     Recipe("siglip", "SiglipForImageClassification", {"vision_config": VISION, "text_config": SMALL}, images),
     Recipe("swin", "SwinForImageClassification", WINDOWS, images),
     Recipe("swinv2", "Swinv2ForImageClassification", WINDOWS, images),
+    Recipe("timesformer", "TimesformerForVideoClassification", {**VISION, "num_frames": 4}, frames),
     Recipe("videomae", "VideoMAEForVideoClassification", {**VISION, "num_frames": 4}, frames),
     Recipe(
         "vilt", "ViltForQuestionAnswering", {**SMALL, "image_size": 32, "patch_size": 8}, images_and_tokens

@@ -25,11 +25,6 @@ def contract(
     out: Sequence[str],
 ) -> Labels:
     """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
-    shared = [name for name in left_axes if name in right_axes and name in out]
-    for labels, axes in ((left, left_axes), (right, right_axes)):
-        batch = [place for place, name in enumerate(axes) if name in shared]
-        for place in range(len(axes)):
-            tape.batched.note(tape.relations, labels, [*batch, place])
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
     sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
     space = [sizes[name] for name in names]
@@ -49,6 +44,9 @@ def multiply(tape: Tape, left: Tensor, right: Tensor) -> Labels:
     left_axes = [*batch, "m", "k"] if left.dim() > 1 else ["k"]
     right_axes = [*batch, "k", "n"] if right.dim() > 1 else ["k"]
     out = [name for name in (*left_axes, *right_axes[-1:]) if name != "k"]
+    for tensor in (left, right):
+        for axis in range(len(batch), tensor.dim()):
+            tape.batched.note(tape.relations, tape.labels(tensor), [*range(len(batch)), axis])
     return contract(tape, tape.labels(left), left_axes, tape.labels(right), right_axes, out)
 
 
@@ -76,7 +74,10 @@ def grouped_product(tape: Tape, call: Call) -> Result:
     reason = f"{call.name} gives rows to matrices by data"
     tape.fix(tape.labels(ends), reason)
     owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
-    chosen = tape.labels(matrices).taken(0, np.minimum(owner, matrices.shape[0] - 1))
+    owner = np.minimum(owner, matrices.shape[0] - 1)
+    every = tape.labels(matrices)
+    tape.batched.visit(tape.relations, every, owner, tape.labels(rows))
+    chosen = every.taken(0, owner)
     tape.batched.note(tape.relations, chosen, [0, 1])
     tape.batched.note(tape.relations, chosen, [0, 2])
     product = contract(tape, tape.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])

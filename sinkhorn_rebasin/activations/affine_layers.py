@@ -1,0 +1,136 @@
+"""The layers whose outputs can be rescaled and shifted, unit by unit, by changing their weights and biases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.permutations import PermutationSpec
+
+
+@dataclass(frozen=True)
+class AffineLayer:
+    r"""A linear or convolution layer, :math:`y = W x + b`, and which of its output units are hidden units.
+
+    Attributes:
+        name: path of the layer in the network.
+        units: positions along the output that a permutation group moves, ascending.
+        outputs: how many output units there are.
+        has_bias: whether there is a bias to shift by.
+        convolution_groups: of a transposed convolution, whose weight is (in, out / groups, ...); else None.
+    """
+
+    name: str
+    units: tuple[int, ...]
+    outputs: int
+    has_bias: bool
+    convolution_groups: int | None = None
+
+    @property
+    def weight(self) -> str:
+        """Name of the weight in the state."""
+        return _joined(self.name, "weight")
+
+    @property
+    def bias(self) -> str:
+        """Name of the bias in the state, if there is one."""
+        return _joined(self.name, "bias")
+
+    def transformed(self, state: StateLike, scale: Tensor, shift: Tensor) -> State:
+        r"""The weight and bias with which the layer gives :math:`s\, y + t` in place of :math:`y`.
+
+        Without a bias the shift is left out.
+
+        Args:
+            state: tensors of the network; unchanged.
+            scale, shift: (outputs,), of any floating type.
+
+        Example:
+            >>> import torch
+            >>> layer = nn.Linear(3, 2)
+            >>> affine = AffineLayer("", (0, 1), 2, True)
+            >>> s, t, x = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]), torch.randn(4, 3)
+            >>> new = affine.transformed(layer.state_dict(), s, t)
+            >>> torch.allclose(torch.func.functional_call(layer, new, (x,)), s * layer(x) + t, atol=1e-6)
+            True
+        """
+        weight = state[self.weight]
+        new = {self.weight: (weight * self._per_weight(scale, weight)).to(weight.dtype)}
+        if self.has_bias:
+            bias = state[self.bias]
+            new[self.bias] = (bias * scale + shift).to(bias.dtype)
+        return new
+
+    def _per_weight(self, scale: Tensor, weight: Tensor) -> Tensor:
+        """The scale of the output that each entry of the weight leads to, with ones where it is broadcast."""
+        if self.convolution_groups is None:
+            return scale.reshape(-1, *[1] * (weight.ndim - 1))
+        # Inputs of the i-th convolution group lead to the i-th part of the outputs.
+        parts = scale.reshape(self.convolution_groups, 1, weight.shape[1])
+        rows = weight.shape[0] // self.convolution_groups
+        return parts.expand(-1, rows, -1).reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
+
+
+def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, AffineLayer]:
+    """The linear and convolution layers with a hidden unit among their outputs, in the order of registration.
+
+    Left out are layers that share a weight or bias with another layer, such as an embedding, whose function
+    would change with it, and layers whose weight is computed from other parameters.
+
+    >>> import torch
+    >>> from sinkhorn_rebasin import discover_symmetry
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> [layer.name for layer in affine_layers(net, discover_symmetry(net, torch.randn(2, 4))).values()]
+    ['0']
+    """
+    owners = Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
+    found: dict[nn.Module, AffineLayer] = {}
+    for name, child in network.named_modules():
+        if not isinstance(child, (nn.Linear, _ConvNd)) or not _is_plain(child):
+            continue
+        if any(owners[id(tensor)] > 1 for tensor in (child.weight, child.bias) if tensor is not None):
+            continue
+        units = _hidden_units(network, child, name, spec)
+        if units:
+            transposed = isinstance(child, _ConvTransposeNd)
+            outputs = child.out_channels if isinstance(child, _ConvNd) else child.out_features
+            groups = child.groups if transposed else None
+            found[child] = AffineLayer(name, units, outputs, child.bias is not None, groups)  # type: ignore[arg-type]
+    return found
+
+
+def _own_tensors(module: nn.Module) -> list[Tensor]:
+    held = [*module._parameters.values(), *module._buffers.values()]
+    return [tensor for tensor in held if tensor is not None]
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the weight is held as it is: a real tensor under its own name, a parameter or a frozen one."""
+    weight = layer._parameters.get("weight", layer._buffers.get("weight"))
+    bias = layer._parameters.get("bias", layer._buffers.get("bias"))
+    return weight is not None and weight.is_floating_point() and (layer.bias is None) == (bias is None)
+
+
+def _hidden_units(network: nn.Module, layer: nn.Module, name: str, spec: PermutationSpec) -> tuple[int, ...]:
+    # The same layer may be registered under several names, of which the spec may use any.
+    names = [path for path, child in network.named_modules(remove_duplicate=False) if child is layer]
+    units: set[int] = set()
+    for path in names or [name]:
+        for slot in spec.slots_on(_joined(path, "bias")):
+            units.update(slot.layout.table().ravel().tolist())
+        if isinstance(layer, _ConvTransposeNd):
+            axes = (1,) if layer.groups == 1 else ()
+        else:
+            axes = (0,)
+        for slot in spec.slots_on(_joined(path, "weight")):
+            if slot.axes == axes:
+                units.update(slot.layout.table().ravel().tolist())
+    return tuple(sorted(units))
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

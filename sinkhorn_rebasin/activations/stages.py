@@ -1,0 +1,86 @@
+"""Where in a network statistics are put right, in which order, and what the activations there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers
+from sinkhorn_rebasin.activations.batch_norm import has_statistics
+from sinkhorn_rebasin.activations.moments import Moments
+from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at, untouched_randomness
+from sinkhorn_rebasin.permutations import PermutationSpec
+
+Stages: TypeAlias = Mapping[nn.Module, AffineLayer | str]
+"""Layer of a network to what is corrected there: an affine layer, or a batch norm by its name."""
+
+
+@torch.no_grad()
+def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, inputs: Any) -> Stages:
+    """What is corrected, in the order in which it runs: without layers whose output a batch norm takes as it is."""
+    layers = affine_layers(network, spec)
+    norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
+    names: dict[nn.Module, str] = {layer: name for name, layer in norms.items()}
+    order: dict[nn.Module, AffineLayer | str] = {}
+    outputs: list[tuple[Tensor, nn.Module]] = []  # kept alive, so that identity means the same tensor
+
+    def after(layer: nn.Module, arguments: Any, output: Tensor) -> None:
+        order.setdefault(layer, layers[layer])
+        outputs.append((output, layer))
+
+    def before(norm: nn.Module, arguments: tuple[Any, ...]) -> None:
+        for output, layer in outputs:
+            if arguments and arguments[0] is output:
+                order.pop(layer, None)
+        if has_statistics(norm):
+            order.setdefault(norm, names[norm])
+
+    handles = [layer.register_forward_hook(after) for layer in layers]
+    handles += [norm.register_forward_pre_hook(before) for norm in names]
+    _run(network, state, [inputs])
+    for handle in handles:
+        handle.remove()
+    return order
+
+
+@torch.no_grad()
+def measured(
+    network: nn.Module, stages: Stages, state: StateLike, inputs: Sequence[Any]
+) -> dict[str, Moments]:
+    """Moments of the outputs of affine layers and of the inputs of batch norms, by name; some may be empty."""
+    moments: dict[str, Moments] = {}
+    handles = []
+    for layer, stage in stages.items():
+        if isinstance(stage, AffineLayer):
+            gathered = moments[stage.name] = Moments()
+            # Counted from the end, where a convolution has as many axes of positions as its weight.
+            axis = 1 - state[stage.weight].ndim
+            handles.append(
+                layer.register_forward_hook(
+                    lambda _, __, output, m=gathered, axis=axis: m.update(output, axis)
+                )
+            )
+        else:
+            gathered = moments[stage] = Moments()
+            handles.append(
+                layer.register_forward_pre_hook(lambda _, arguments, m=gathered: m.update(arguments[0], 1))
+            )
+    _run(network, state, inputs)
+    for handle in handles:
+        handle.remove()
+    for name, found in moments.items():
+        if not bool(torch.isfinite(found.mean + found.squares).all()):
+            raise DataError(f"Expected finite activations at layer {name!r} but some are infinite or NaN.")
+    return moments
+
+
+def _run(network: nn.Module, state: StateLike, inputs: Sequence[Any]) -> None:
+    with untouched_randomness():
+        for batch in inputs:
+            run_at(network, state, move_to(batch, device_of(state)))

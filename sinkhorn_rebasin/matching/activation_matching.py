@@ -1,0 +1,154 @@
+"""Activation matching: units that do the same on the same data belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.activations.statistics import paired_moments
+from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.errors import DataError, SpecError
+from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
+from sinkhorn_rebasin.matching.nested_groups import children_of
+from sinkhorn_rebasin.matching.weight_matching import match_remaining
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
+from sinkhorn_rebasin.permutations.algebra import block_movement
+
+
+def activation_matching(
+    reference: nn.Module | StateLike,
+    target: nn.Module | StateLike,
+    spec: PermutationSpec,
+    *,
+    data: Iterable[Any] | None = None,
+    generator: torch.Generator | None = None,
+    similarity: Literal["correlation", "uncentred"] = "correlation",
+) -> Alignment:
+    r"""Maximise how alike the matched units of both networks behave on data, every group for itself.
+
+    .. math:: \max_\pi \sum_i s\bigl(x_i, y_{\pi(i)}\bigr), \qquad
+        s = \operatorname{corr}(x_i, y_j) \ \text{or}\ \tfrac1N \textstyle\sum_n x_{in} y_{jn}
+
+    with x_i the values of unit i of the reference and y_j those of unit j of the target, over samples and pixels
+    or tokens. They are read, before the activation function, at the output of the linear, embedding, convolution
+    or norm layer that runs last among those whose own tensors carry the group. Nested groups are chosen together
+    with the blocks they live in. Groups that no such layer shows (of recurrent cells, packed attention, bare
+    parameters), or whose layer did not see as many samples in both networks (experts), are weight matched with
+    the others held, and named in :attr:`Alignment.weight_matched`. Both networks run in eval mode, in one pass
+    over the data.
+
+    Args:
+        reference, target: networks of one architecture, one of them at least a module; neither is changed.
+        spec: the symmetries, from :func:`discover_symmetry`.
+        data: batches of (inputs, labels) or of inputs alone.
+        generator: draws the order of the groups that are weight matched.
+        similarity: ``"correlation"``, or ``"uncentred"`` products.
+
+    Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
+    hand and the networks were trained on different data or far apart, where weights say little. Units that are
+    constant on the data cannot be told apart, and few samples tell few units apart.
+
+    Raises:
+        ArchitectureError, SpecError: when the networks differ, the spec is of another one, or the similarity unknown.
+        DataError: without a batch.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> net, x = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2)), torch.randn(64, 5)
+        >>> spec = discover_symmetry(net, x)
+        >>> planted = random_permutations(spec)
+        >>> target = permute_state(net.state_dict(), spec, planted)
+        >>> found = activation_matching(net, target, spec, data=[x]).permutations
+        >>> torch.equal(found["0"], inverse(spec, planted)["0"])
+        True
+
+    Sources: correlation: Li, Yosinski, Clune, Lipson, Hopcroft, "Convergent learning" (2016); Tatro et al.,
+    "Optimizing mode connectivity via neuron alignment" (2020); uncentred: Ainsworth, Hayase, Srinivasa, "Git
+    Re-Basin" (2023).
+    """
+    first, second = as_states(reference, target, spec)
+    if similarity not in ("correlation", "uncentred"):
+        raise SpecError(f"Expected similarity to be 'correlation' or 'uncentred' but got {similarity!r}.")
+    if data is None:
+        raise DataError("Expected data, batches of inputs to see activations on, but got None.")
+    nested = {
+        (group.parent, slot.tensor)
+        for group in spec.groups
+        if group.parent is not None
+        for slot in spec.slots_of(group.name)
+    }
+    seen = paired_moments(as_network(reference, target), first, second, spec, data, skipped=nested)
+    alike = {
+        name: (moments.correlation() if similarity == "correlation" else moments.uncentred()).cpu()
+        for name, (_, moments) in seen.items()
+    }
+    permutations, decided, total = _assign_all(spec, alike)
+    remaining = tuple(name for name in spec.names if name not in decided)
+    if remaining:
+        generator = generator or torch.Generator().manual_seed(0)
+        permutations = match_remaining(first, second, spec, permutations, remaining, generator)
+    return Alignment(permutations, spec, (total,), weight_matched=remaining)
+
+
+def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], float]:
+    """Permutations of all groups with a similarity (units, units), their names, and the sum of what was matched."""
+    permutations, decided, total = identity_permutations(spec), set[str](), 0.0
+    for group in spec.groups:
+        children = [
+            child
+            for child in children_of(spec, group)
+            if child.name in alike and child.blocks == group.units and group.parent is None
+        ]
+        if group.name in decided or not (children or group.name in alike):
+            continue
+        if group.parent is not None and group.parent not in decided:
+            continue  # weight matched together with the blocks it lives in
+        if children:
+            chosen, value = _assign_blocks(group, children, alike)
+        else:
+            chosen, value = _assign_inside(
+                group, alike[group.name], block_movement(spec, permutations, group)
+            )
+        permutations.update(chosen)
+        decided |= chosen.keys()
+        total += value
+    return permutations, decided, total
+
+
+def _assign_inside(group: Group, alike: Tensor, origin: Tensor) -> tuple[dict[str, Tensor], float]:
+    """The best permutation inside each block, given which block of the target stands at each place."""
+    pairs = _by_blocks(group, alike)[torch.arange(group.blocks), origin]
+    best = hard_assignment(pairs)
+    found = torch.empty_like(best)
+    found[origin] = best
+    return {group.name: found.reshape(group.shape)}, float(pairs.gather(-1, best[..., None]).sum())
+
+
+def _assign_blocks(
+    group: Group, children: list[Group], alike: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], float]:
+    """Whole blocks and what is inside them, chosen together: a pair of blocks is worth the best inside of it."""
+    worth = alike.get(group.name, torch.zeros(group.size, group.size, dtype=torch.float64))
+    inside = {}
+    for child in children:
+        pairs = _by_blocks(child, alike[child.name])
+        inside[child.name] = hard_assignment(pairs)
+        worth = worth + pairs.gather(-1, inside[child.name][..., None]).squeeze(-1).sum(-1)
+    blocks = hard_assignment(worth)
+    chosen = {group.name: blocks.reshape(group.shape)}
+    places = torch.arange(group.size)
+    for child in children:
+        found = torch.empty(child.blocks, child.size, dtype=torch.long)
+        found[blocks] = inside[child.name][places, blocks]
+        chosen[child.name] = found.reshape(child.shape)
+    return chosen, float(worth[places, blocks].sum())
+
+
+def _by_blocks(group: Group, alike: Tensor) -> Tensor:
+    """Similarities for every pair of blocks, (blocks, blocks, size, size)."""
+    return alike.reshape(group.blocks, group.size, group.blocks, group.size).permute(0, 2, 1, 3)

@@ -1,0 +1,94 @@
+"""Matching one layer after the other by the weights that come in from layers already matched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.similarity import units_of
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.action import permute_tensor
+
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, float]]
+"""Features of both networks' units, (n, elements) each, to indices (n,) and the value of that choice."""
+
+
+def match_layer_by_layer(
+    reference: nn.Module | StateLike,
+    target: nn.Module | StateLike,
+    spec: PermutationSpec,
+    choose: Choose,
+    *,
+    method: str,
+) -> Alignment:
+    """Choose every group once, by what its units own on tensors already understood, the best understood group next.
+
+    A unit's features are its entries on the first axis, where PyTorch's linear, convolution and norm layers have
+    their outputs, of every parameter whose other groups are already matched: the weights that come in, the bias,
+    the scale. A group without such a tensor is seen on any axis. Next comes the group of which the largest share of
+    these entries is understood: in a chain of layers, the first layer not yet matched.
+
+    Raises:
+        ArchitectureError: when the networks differ.
+        SpecError: when the spec is of another network, or has nested groups, which are named.
+    """
+    first, second = as_states(reference, target, spec)
+    for group in spec.groups:
+        if group.parent is not None:
+            raise SpecError(
+                f"Expected groups without nesting for {method} but got {group.name!r} inside {group.parent!r}: "
+                f"drop it with spec.without({group.name!r}), or use weight_matching or activation_matching."
+            )
+    permutations, known, objective = identity_permutations(spec), set[str](), 0.0
+    while len(known) < len(spec.groups):
+        waiting = [group for group in spec.groups if group.name not in known]
+        group = max(waiting, key=lambda group: _share_understood(spec, group, known))
+        slots = _understood(spec, group, known)
+        ours, theirs = [], []
+        for slot in slots:
+            others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
+            moved = permute_tensor(second[slot.tensor], others, permutations)
+            ours.append(units_of(first[slot.tensor], slot)[0].double().cpu())
+            theirs.append(units_of(moved, slot)[0].double().cpu())
+        indices, value = choose(torch.cat(ours, 1), torch.cat(theirs, 1))
+        permutations[group.name] = indices
+        known.add(group.name)
+        objective += value
+    return Alignment(permutations, spec, (objective,))
+
+
+def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> float:
+    """Elements of the incoming tensors of a group that can be compared, over all of them."""
+    whole = _seen(spec, group, set(spec.names))
+    part = _seen(spec, group, known)
+    sizes = [
+        sum(math.prod(spec.shapes[slot.tensor]) for slot in slots if slot.axes[0] == 0)
+        for slots in (part, whole)
+    ]
+    return sizes[0] / max(1, sizes[1])
+
+
+def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:
+    """Slots of a group whose entries can be compared: no other group on the tensor is still to be matched."""
+    seen = _seen(spec, group, known)
+    if not seen:
+        raise SpecError(
+            f"Expected a parameter of group {group.name!r} whose other groups come before it but got none: match "
+            f"this network with weight_matching, or drop the group with spec.without({group.name!r})."
+        )
+    return [slot for slot in seen if slot.axes[0] == 0] or seen
+
+
+def _seen(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:
+    return [
+        slot
+        for slot in spec.slots_of(group.name)
+        if slot.tensor in spec.parameters
+        and all(other.group in known for other in spec.slots_on(slot.tensor) if other != slot)
+    ]

@@ -1,0 +1,110 @@
+"""The task loss halfway between the reference and a re-ordered target, for methods that search by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Criterion, Permutations, State, StateLike
+from sinkhorn_rebasin.errors import DataError, LossError
+from sinkhorn_rebasin.matching.base import as_network, as_states
+from sinkhorn_rebasin.networks.execution import (
+    batch_statistics,
+    device_of,
+    move_to,
+    run_at,
+    split_batch,
+    untouched_randomness,
+)
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+
+
+class Midpoint:
+    r"""Two networks and data: the loss of the network halfway between them.
+
+    .. math:: \mathcal C\bigl(\tfrac12 (\pi(\theta_T) + \theta_R)\bigr)
+
+    Batch norm runs on the statistics of each batch, everything else as in evaluation. Data that can be iterated
+    only once are kept as a list. The global random state stays as it is, so that a dataloader that shuffles by it
+    gives the same order in every pass; one with a generator of its own does not.
+
+    Args:
+        reference, target: networks of one architecture, one of them at least a module; neither is changed.
+        spec: the symmetries.
+        data: batches of (inputs, labels).
+        criterion: (outputs, labels) to a scalar.
+
+    Raises:
+        ArchitectureError, SpecError: when the networks differ or the spec is of another one.
+        DataError: without data or without a batch.
+        LossError: without a criterion, or when the loss is no finite scalar.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import identity_permutations
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(8, 3)
+        >>> spec = discover_symmetry(net, x)
+        >>> midpoint = Midpoint(net, net, spec, [(x, net(x))], nn.functional.mse_loss)
+        >>> midpoint.loss(identity_permutations(spec)) < 1e-12
+        True
+    """
+
+    def __init__(
+        self,
+        reference: nn.Module | StateLike,
+        target: nn.Module | StateLike,
+        spec: PermutationSpec,
+        data: Iterable[Any] | None,
+        criterion: Criterion | None,
+    ) -> None:
+        self.reference, self.target = as_states(reference, target, spec)
+        if data is None:
+            raise DataError("Expected data, batches of (inputs, labels), but got None.")
+        if criterion is None:
+            raise LossError("Expected a criterion, (outputs, labels) to a scalar loss, but got None.")
+        self.spec, self.criterion = spec, criterion
+        self.network = as_network(reference, target)
+        self.data = list(data) if isinstance(data, Iterator) else data
+        self.device = device_of(self.reference)
+
+    def batches(self) -> Iterator[tuple[Any, Any]]:
+        """Inputs and labels of every batch, on the networks' device."""
+        read = False
+        # A dataloader draws from the global random state whenever it is iterated.
+        with untouched_randomness():
+            batches = iter(self.data)
+        while True:
+            with untouched_randomness():
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    break
+            read = True
+            inputs, labels = split_batch(batch)
+            yield move_to(inputs, self.device), move_to(labels, self.device)
+        if not read:
+            raise DataError("Expected at least one batch of (inputs, labels) but got none.")
+
+    def batch_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> Tensor:
+        """The loss of one batch halfway between the reference and this state, differentiable in it."""
+        state: State = {
+            name: torch.lerp(tensor, rebased[name], 0.5)
+            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
+            else rebased[name]
+            for name, tensor in self.reference.items()
+        }
+        with untouched_randomness(), batch_statistics(self.network, on=True):
+            loss = self.criterion(run_at(self.network, state, inputs), labels)
+        if loss.numel() != 1 or not bool(torch.isfinite(loss)):
+            raise LossError(f"Expected the criterion to give one finite number but got {loss.detach()}.")
+        return loss.reshape(())
+
+    @torch.no_grad()
+    def loss(self, permutations: Permutations) -> float:
+        """The loss halfway to the target under these permutations, averaged over all batches."""
+        rebased = permute_state(self.target, self.spec, permutations)
+        losses = [float(self.batch_loss(rebased, *batch)) for batch in self.batches()]
+        return sum(losses) / len(losses)

@@ -1,0 +1,140 @@
+"""Sinkhorn matching: a re-basin trained in a plain loop, behind the protocol of the other methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin.assignment import geometric
+from sinkhorn_rebasin.errors import DataError, LossError
+from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.initialisation import Initialisation
+from sinkhorn_rebasin.networks.execution import device_of, move_to, untouched_randomness
+from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.permutations import PermutationSpec
+
+LossName = Literal["l1", "l2", "midpoint", "random_point"]
+
+
+def sinkhorn_matching(
+    reference: nn.Module,
+    target: nn.Module,
+    spec: PermutationSpec,
+    *,
+    data: Iterable[Any] | None = None,
+    generator: torch.Generator | None = None,
+    loss: LossName | RebasinLoss = "l2",
+    criterion: Criterion | None = None,
+    steps: int = 100,
+    lr: float = 0.1,
+    temperature: Callable[[float], float] | None = None,
+    init: Initialisation = "weight_matching",
+) -> Alignment:
+    r"""Learn soft permutations with any loss by gradient descent, and return the hard ones they end at.
+
+    .. math:: \min_X \mathcal L\bigl(\pi_P(\theta_T), \theta_R\bigr), \qquad P = \mathrm{Sinkhorn}(X / \tau), \qquad
+        \pi = \arg\max_\pi \langle \pi, X \rangle
+
+    A :class:`SinkhornRebasin` with Adam on its scores, one step per batch, the data gone through again until all
+    steps are done. :attr:`Alignment.objective` is the loss of every step, at soft permutations. It is the loop to
+    start with; :class:`RebasinModule` under a Lightning Trainer has validation, checkpoints and callbacks.
+
+    Args:
+        reference, target: modules of one architecture; neither is changed.
+        spec: the symmetries, from :func:`discover_symmetry`.
+        data: batches of (inputs, labels); not needed for ``"l1"`` and ``"l2"``.
+        generator: draws the order of weight matching and the positions of ``"random_point"``.
+        loss: ``"l1"``, ``"l2"``, ``"midpoint"``, ``"random_point"``, or any callable (rebasin, batch) to a scalar.
+        criterion: (outputs, labels) to a scalar, for ``"midpoint"`` and ``"random_point"``.
+        steps: how many steps of Adam.
+        lr: its learning rate.
+        temperature: share of the steps done, 0 to 1, to τ; without it geometric from 1 to 0.1.
+        init: where the scores start, as for :class:`SinkhornRebasin`.
+
+    Complexity: per step O(n²) a Sinkhorn iteration for a group of n units, and the loss with its backward. Use it
+    where weight matching leaves a barrier: with ``"midpoint"`` or ``"random_point"`` when labelled data are at
+    hand, with ``"l1"`` or ``"l2"`` when not.
+
+    Raises:
+        ArchitectureError, SpecError: when the networks differ, are no modules, or the spec is of another one.
+        DataError: when a loss needs data and has none.
+        LossError: for an unknown name, a missing criterion, or a loss that is no finite scalar.
+
+    Example:
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
+        >>> x, labels = torch.randn(16, 4), torch.randint(3, (16,))
+        >>> spec, loss = discover_symmetry(a, x), nn.functional.cross_entropy
+        >>> found = sinkhorn_matching(a, b, spec, data=[(x, labels)], loss="midpoint", criterion=loss, steps=20)
+        >>> found.permutations["0"].sort().values.tolist() == list(range(8))
+        True
+
+    Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
+    """
+    # The re-basin starts from weight matching, out of this folder: imported above, each would wait for the other.
+    from sinkhorn_rebasin.rebasin import SinkhornRebasin
+
+    check_supported(reference)
+    check_supported(target)
+    first, _ = as_states(reference, target, spec)
+    generator = generator or torch.Generator().manual_seed(0)
+    measure = _loss(loss, criterion, generator)
+    batches = _endless(data, needed=not isinstance(measure, WeightDistance) and isinstance(loss, str))
+    if not spec.groups:
+        return Alignment({}, spec)
+    rebasin = SinkhornRebasin(reference, target, spec=spec, init=init, generator=generator)
+    schedule = temperature or geometric(1.0, 0.1)
+    optimizer = torch.optim.Adam(rebasin.parameters(), lr=lr)
+    device, objective = device_of(first), []
+    with torch.enable_grad():
+        for step in range(steps):
+            with untouched_randomness():
+                batch = move_to(next(batches), device)
+                rebasin.temperature.fill_(schedule(step / max(1, steps - 1)))
+                optimizer.zero_grad()
+                value = checked_loss(measure(rebasin, batch))
+                value.backward()
+            optimizer.step()
+            objective.append(value.item())
+    permutations = {name: indices.cpu() for name, indices in rebasin.hard_permutations().items()}
+    return Alignment(permutations, spec, tuple(objective), converged=False)
+
+
+def _loss(
+    loss: LossName | RebasinLoss, criterion: Criterion | None, generator: torch.Generator
+) -> RebasinLoss:
+    if not isinstance(loss, str):
+        return loss
+    if loss == "l1" or loss == "l2":
+        return WeightDistance(loss)
+    if loss not in ("midpoint", "random_point"):
+        raise LossError(
+            f"Expected loss to be 'l1', 'l2', 'midpoint', 'random_point' or a callable but got {loss!r}."
+        )
+    if criterion is None:
+        raise LossError(
+            f"Expected a criterion, (outputs, labels) to a scalar, for the loss {loss!r} but got None."
+        )
+    return MidpointLoss(criterion) if loss == "midpoint" else RandomPointLoss(criterion, generator=generator)
+
+
+def _endless(data: Iterable[Any] | None, *, needed: bool) -> Iterator[Any]:
+    """The batches, over and over; without data only None, for losses that look at none."""
+    if data is None:
+        if needed:
+            raise DataError("Expected data, batches of (inputs, labels), for this loss but got None.")
+        while True:
+            yield None
+    kept = list(data) if isinstance(data, Iterator) else data
+    while True:
+        read = False
+        for batch in kept:
+            read = True
+            yield batch
+        if not read:
+            raise DataError("Expected at least one batch but got none.")

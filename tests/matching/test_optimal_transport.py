@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import sys
+from itertools import permutations as orders
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.matching import Alignment, ot_fusion
+from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.symmetry import discover_symmetry
+from tests.matcher_contract import MatcherContract
+from tests.planted import planted_case
+
+
+class TestOptimalTransport(MatcherContract):
+    cases = (*MatcherContract.cases, "resnet_option_a", "glu", "shared_layer")
+
+    def match(
+        self,
+        reference: nn.Module,
+        target: nn.Module,
+        spec: PermutationSpec,
+        inputs: Tensor,
+        generator: torch.Generator,
+    ) -> Alignment:
+        return ot_fusion(reference, target, spec, data=[inputs], generator=generator)
+
+
+def test_nested_groups_are_refused_by_name() -> None:
+    problem = planted_case("grouped")
+    nested = next(group.name for group in problem.spec.groups if group.parent is not None)
+    with pytest.raises(SpecError, match=f"{nested!r} inside"):
+        ot_fusion(problem.reference, problem.target, problem.spec)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_order_of_one_hidden_layer_costs_less(seed: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        reference, target = (nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)) for _ in range(2))
+    found = ot_fusion(reference, target, discover_symmetry(reference, torch.randn(2, 3)))
+    ours, theirs = (
+        torch.cat([net[0].weight, net[0].bias[:, None]], 1).detach() for net in (reference, target)
+    )
+    costs = [float((ours - theirs[list(order)]).norm(dim=1).mean()) for order in orders(range(5))]
+    assert found.objective[0] == pytest.approx(min(costs), rel=1e-6)
+    assert float((ours - theirs[found.permutations["0"]]).norm(dim=1).mean()) == pytest.approx(min(costs))
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ot", None)
+    problem = planted_case("mlp_relu")
+    with pytest.raises(ImportError, match="pip install POT"):
+        ot_fusion(problem.reference, problem.target, problem.spec)
