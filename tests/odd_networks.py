@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -124,10 +125,10 @@ def tied() -> nn.Module:
 
 def bert() -> nn.Module:
     """A transformer that takes keywords and returns a ModelOutput."""
-    from transformers import BertConfig, BertForSequenceClassification
-
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
-    return BertForSequenceClassification(BertConfig(vocab_size=20, max_position_embeddings=8, **sizes))
+    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=8, **sizes)
+    return transformers.BertForSequenceClassification(config)
 
 
 def features(*shape: int, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
