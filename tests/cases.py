@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.zoo import coincidences, convolution, linear, sequence, windows, wiring
+from tests.zoo import coincidences, convolution, experts, linear, sequence, windows, wiring
 from tests.zoo.case import Case, found_slots, noise, randomise, slots
 
 CASES: list[Case] = [
     *linear.CASES,
     *convolution.CASES,
+    *experts.CASES,
     *sequence.CASES,
     *wiring.CASES,
     *windows.CASES,

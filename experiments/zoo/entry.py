@@ -15,12 +15,10 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 class Entry:
     """A network by name: how to build it with random weights, and inputs it takes.
 
-    ``human`` tells whether a spec is what a human would have written, where a human has. ``widen`` has the built
-    network compute the same function with kernels that float64 has, for the check of what was discovered.
+    ``human`` tells whether a spec is what a human would have written, where a human has.
     """
 
     name: str
     make: Callable[[], nn.Module]
     inputs: Callable[[], Any]
     human: Callable[[PermutationSpec], bool] | None = None
-    widen: Callable[[nn.Module], None] | None = None

@@ -48,8 +48,6 @@ def measure(entry: Entry) -> dict[str, Any]:
             row["exceptions"] = exceptions(spec)
         if entry.human is not None:
             row["as a human"] = entry.human(spec)
-        if entry.widen is not None:
-            entry.widen(model)
         row["change"] = verify_symmetry(model, spec, inputs)
         row["change of a wrong one"] = effect_of_a_wrong_permutation(model, spec, inputs)
         row["sound"] = bool(row["change"] <= SOUND)

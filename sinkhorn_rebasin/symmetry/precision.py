@@ -7,23 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
 _WIDE = {torch.float64, torch.complex128}
 
 
-class DoublePrecision(TorchDispatchMode):
+class DoublePrecision(LightDispatchMode):
     """Casts of float64 and complex128 tensors to narrower types are left out.
 
     Many networks normalise or attend in float32 on purpose; the rounding of that would hide what verification
     looks for.
     """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see Tape: nothing is compiled in here
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

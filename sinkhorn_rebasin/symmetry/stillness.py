@@ -8,21 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 
-class Readers(TorchDispatchMode):
+
+class Readers(LightDispatchMode):
     """Notes which tensors of a state an operation reads."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._state = state
         self._read: set[int] = set()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see Tape: nothing is compiled in here
 
     def names(self) -> set[str]:
         """Names of the tensors read so far, and of those without elements."""
@@ -35,7 +32,7 @@ class Readers(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class WriteProtection(TorchDispatchMode):
+class WriteProtection(LightDispatchMode):
     """Refuses operations that write to the memory of some tensors, and notes that there was one."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -43,10 +40,6 @@ class WriteProtection(TorchDispatchMode):
         self._kept = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
         self._protected = {storage._cdata for storage in self._kept}
         self.violated = False
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see Tape: nothing is compiled in here
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,7 +60,7 @@ class WriteProtection(TorchDispatchMode):
                 raise RuntimeError(f"{func} writes to a parameter.")
 
 
-class StillNoise(TorchDispatchMode):
+class StillNoise(LightDispatchMode):
     """Random numbers are replaced by constants: dropout keeps everything, noise is one value everywhere.
 
     Inside another context, which is entered with it.
@@ -77,10 +70,6 @@ class StillNoise(TorchDispatchMode):
         super().__init__()
         self._context = context
         self._stack = ExitStack()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see Tape: nothing is compiled in here
 
     def __enter__(self) -> Any:
         self._stack.enter_context(self._context())

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
+from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
@@ -28,7 +28,7 @@ LARGEST_COMPARED_CONSTANT = 1 << 20
 _MOVING = tuple(module.__name__ for module in (movement, shuffling, strided, windows))
 
 
-class Tape(TorchDispatchMode):
+class Tape(LightDispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     ``parameters`` maps tensor names to the tensors whose axes may be permuted. Tensors that come neither from
@@ -61,11 +61,6 @@ class Tape(TorchDispatchMode):
         """Tensors of which every position is fixed."""
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Nothing is compiled in here, and telling the compiler so would import it: 800 modules, 100 MB.
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

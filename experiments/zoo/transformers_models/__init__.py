@@ -44,16 +44,9 @@ def entries() -> Iterator[Entry]:
     for family in FAMILIES:
         for recipe in family.RECIPES:
             if hasattr(transformers, recipe.model):
-                yield Entry(recipe.name, partial(_make, transformers, recipe), recipe.inputs, widen=_widen)
+                yield Entry(recipe.name, partial(_make, transformers, recipe), recipe.inputs)
 
 
 def _make(transformers: Any, recipe: Recipe) -> nn.Module:
     config = getattr(transformers, recipe.config)(**recipe.settings)
     return Logits(getattr(transformers, recipe.model)(config))
-
-
-def _widen(model: nn.Module) -> None:
-    """Experts one after the other: the library's grouped matrix product exists in narrow types only."""
-    inner: Any = model.model
-    if hasattr(inner, "set_experts_implementation"):
-        inner.set_experts_implementation("eager")
