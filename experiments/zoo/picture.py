@@ -8,15 +8,20 @@ from typing import Any
 
 import matplotlib as mpl
 
+# More networks than this are counted instead of named.
+MOST_NAMED = 200
+_COVERED = "parameters on a\npermutable axis (%)"
+
 
 def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """A bar a network of the parameters covered, and seconds of discovery against parameters."""
+    """A bar a network of the parameters covered (how many networks, of many), and seconds against parameters."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     run = sorted((row for row in rows if "change" in row), key=lambda row: -row["covered"])
-    columns = max(1, -(-len(run) // 60))
-    per_column = max(1, -(-len(run) // columns))
+    named = len(run) <= MOST_NAMED
+    columns = max(1, -(-len(run) // 60)) if named else 1
+    per_column = max(1, -(-len(run) // columns)) if named else 20
     height = max(4.5, 0.17 * per_column + 1.2)
     figure, axes = plt.subplots(
         *(1, columns + 1),
@@ -24,16 +29,33 @@ def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
         layout="constrained",
         width_ratios=[*[1] * columns, 1.4],
     )
-    for column, axis in enumerate(axes[:-1]):
-        part = run[column * per_column : (column + 1) * per_column]
-        colours = ["tab:blue" if row["covered"] >= 0.99 else "tab:orange" for row in part]
-        axis.barh(range(len(part)), [100 * row["covered"] for row in part], color=colours)
-        axis.set_yticks(range(len(part)), [row["network"] for row in part], fontsize=8)
-        axis.set(xlabel="parameters on a\npermutable axis (%)", xlim=(0, 100), ylim=(per_column - 0.4, -0.6))
-        axis.grid(axis="x", alpha=0.4)
-    axes[-1].scatter([row["parameters"] for row in run], [row["seconds"] for row in run], s=16)
-    for row in sorted(run, key=lambda row: -row["seconds"])[:5]:
-        axes[-1].annotate(
+    if named:
+        for column, axis in enumerate(axes[:-1]):
+            _bars(axis, run[column * per_column : (column + 1) * per_column], per_column)
+    else:
+        axes[0].hist([100 * row["covered"] for row in run], bins=50, range=(0, 100))
+        axes[0].set(xlabel=_COVERED, ylabel="networks", xlim=(0, 100))
+        axes[0].grid(alpha=0.3)
+    _seconds(axes[-1], run, slowest=5 if named else 0)
+    sound = sum(row["sound"] for row in rows)
+    figure.suptitle(f"{family}: random permutations of all groups leave {sound} of {len(rows)} unchanged")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "zoo.png", dpi=110)
+    plt.close(figure)
+
+
+def _bars(axis: Any, part: Sequence[dict[str, Any]], length: int) -> None:
+    colours = ["tab:blue" if row["covered"] >= 0.99 else "tab:orange" for row in part]
+    axis.barh(range(len(part)), [100 * row["covered"] for row in part], color=colours)
+    axis.set_yticks(range(len(part)), [row["network"] for row in part], fontsize=8)
+    axis.set(xlabel=_COVERED, xlim=(0, 100), ylim=(length - 0.4, -0.6))
+    axis.grid(axis="x", alpha=0.4)
+
+
+def _seconds(axis: Any, run: Sequence[dict[str, Any]], slowest: int) -> None:
+    axis.scatter([row["parameters"] for row in run], [row["seconds"] for row in run], s=16)
+    for row in sorted(run, key=lambda row: -row["seconds"])[:slowest]:
+        axis.annotate(
             row["network"],
             (row["parameters"], row["seconds"]),
             textcoords="offset points",
@@ -41,10 +63,5 @@ def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
             ha="right",
             fontsize=8,
         )
-    axes[-1].set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of discovery")
-    axes[-1].grid(alpha=0.3)
-    sound = sum(row["sound"] for row in rows)
-    figure.suptitle(f"{family}: random permutations of all groups leave {sound} of {len(rows)} unchanged")
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "zoo.png", dpi=110)
-    plt.close(figure)
+    axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of discovery")
+    axis.grid(alpha=0.3)
