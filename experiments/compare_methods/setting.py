@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from experiments.data import ImageData, load_cifar10, load_digits, load_mnist
+from experiments.data import ImageData, load_cifar10, load_digits, load_mnist, load_source_text
 from experiments.endpoints import EndpointConfig
 from experiments.models import Architecture
 
@@ -30,28 +30,58 @@ class Training:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the methods that look at data may look at, and for how long.
+    """What the other methods that look at data may look at, and for how long.
 
     Attributes:
-        images: training images that matching by activations, straight-through and annealing see.
+        images: training images that matching by activations and the straight-through estimator see.
         epochs: of the straight-through estimator over them.
-        proposals: permutations that simulated annealing tries.
-        steps, batch_size: of the methods that learn scores.
+        batch_size: of the methods that learn.
+        annealing_images, proposals: of simulated annealing.
+        matching_steps: of the Sinkhorn losses without our recipe.
     """
 
     images: int = 5000
     epochs: int = 5
-    proposals: int = 300
-    steps: int = 1000
     batch_size: int = 500
+    annealing_images: int = 1000
+    proposals: int = 2000
+    matching_steps: int = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How ours is trained: cycles of annealed soft permutations, then the scales alone at hard ones.
+
+    Attributes:
+        steps, cycles, batch_size: of the soft fit.
+        learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
+        temperatures: the first and the last of each cycle.
+        closing_steps, closing_learning_rate: of the fit at hard permutations.
+        scale_decay: weight decay of the log-scales in both.
+        monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
+    """
+
+    steps: int = 2000
+    cycles: int = 4
+    batch_size: int = 250
+    learning_rate: float = 0.1
+    scale_learning_rate: float = 0.01
+    temperatures: tuple[float, float] = (0.5, 0.2)
+    closing_steps: int = 1000
+    closing_learning_rate: float = 0.03
+    scale_decay: float = 0.0
+    monitor_images: int = 5000
+    monitor_points: int = 9
+    evaluate_every: int = 100
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a path is measured: test images (None: all), positions, and training images that REPAIR sees."""
+    """How a path is measured: positions, test images (None: all), and training images, those of REPAIR too."""
 
-    test_images: int | None = None
     points: int = 25
+    test_images: int | None = None
+    train_images: int = 10_000
     repair_images: int = 2000
 
 
@@ -60,12 +90,13 @@ class Setting:
     """One line of work: a network, its data, its pairs of seeds (reference, target), and the budgets."""
 
     title: str
-    data: Literal["digits", "mnist", "cifar10"]
+    data: Literal["digits", "mnist", "cifar10", "source_text"]
     model: str
     training: Training
     arguments: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
     budget: Budget = field(default_factory=Budget)
+    recipe: Recipe = field(default_factory=Recipe)
     evaluation: Evaluation = field(default_factory=Evaluation)
     without: Mapping[str, str] = field(default_factory=dict)
     """Methods that are left out here, each with the reason."""
@@ -108,6 +139,8 @@ def load_data(setting: Setting, root: Path) -> ImageData:
     """The setting's data; those on disk are looked for in `root`."""
     if setting.data == "digits":
         return load_digits()
+    if setting.data == "source_text":
+        return load_source_text()
     return {"mnist": load_mnist, "cifar10": load_cifar10}[setting.data](root)
 
 

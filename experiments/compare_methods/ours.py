@@ -1,0 +1,104 @@
+"""Ours: cycles of annealed soft permutations and scales, then a short fit of the scales at hard permutations."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from experiments.compare_methods.pair import Outcome, Pair
+from experiments.compare_methods.setting import Recipe
+from experiments.data import InMemoryDataModule
+from experiments.progress import quiet_trainer
+from sinkhorn_rebasin import (
+    BarrierMonitor,
+    RandomPointLoss,
+    RebasinModule,
+    SinkhornRebasin,
+    TemperatureAnnealing,
+    WarmRestarts,
+    geometric,
+)
+
+
+def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
+    """Start from weight matching and keep what is best on held-out training images, of every cycle and of the end."""
+    _ = pair.spec  # discovered once for all methods, and not counted
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(pair.seed)
+        rebasin = SinkhornRebasin(
+            pair.reference,
+            pair.target,
+            pair.data.train_images[:2],
+            spec=pair.spec,
+            rescale=rescale,
+            generator=pair.generator(),
+        )
+        history = _fit(rebasin, pair, recipe)
+        if rebasin.log_scales:
+            history += _close(rebasin, pair, recipe)
+    seconds = time.perf_counter() - started
+    return Outcome(
+        rebasin.rebased_state(hard=True), seconds, rebasin.hard_permutations(), {"history": history}
+    )
+
+
+def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
+    """Anneal again and again from the best permutations so far."""
+    monitor = _monitor(pair, recipe)
+    callbacks: list[lightning.Callback] = [
+        TemperatureAnnealing(geometric(*recipe.temperatures), cycles=recipe.cycles),
+        monitor,
+        WarmRestarts(monitor, recipe.cycles),
+    ]
+    module = RebasinModule(
+        rebasin,
+        RandomPointLoss(F.cross_entropy),
+        lr=recipe.learning_rate,
+        scale_lr=recipe.scale_learning_rate,
+        scale_decay=recipe.scale_decay,
+    )
+    trainer = quiet_trainer(recipe.steps, recipe.evaluate_every, callbacks, "annealing")
+    trainer.fit(module, _data(pair, recipe).train_dataloader())
+    return _readable(monitor, 0)
+
+
+def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
+    """Train the scales alone, at the permutations that stay."""
+    monitor = _monitor(pair, recipe)
+    module = RebasinModule(
+        rebasin,
+        RandomPointLoss(F.cross_entropy),
+        hard=True,
+        scale_lr=recipe.closing_learning_rate,
+        scale_decay=recipe.scale_decay,
+    )
+    trainer = quiet_trainer(recipe.closing_steps, recipe.evaluate_every, [monitor], "closing")
+    trainer.fit(module, _data(pair, recipe).train_dataloader())
+    return _readable(monitor, recipe.steps)
+
+
+def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
+    size = min(recipe.batch_size, len(pair.data.train_labels) // 4)
+    return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed)
+
+
+def _monitor(pair: Pair, recipe: Recipe) -> BarrierMonitor:
+    held_out = _data(pair, recipe).validation_indices[: recipe.monitor_images]
+    batches: list[tuple[Tensor, Tensor]] = [
+        (pair.data.train_images[part], pair.data.train_labels[part]) for part in held_out.split(1000)
+    ]
+    return BarrierMonitor(batches, points=recipe.monitor_points, restore_best=True)
+
+
+def _readable(monitor: BarrierMonitor, before: int) -> list[dict[str, Any]]:
+    """(step, barrier, midpoint loss) on held-out images at each evaluation."""
+    return [
+        {"step": before + step, "barrier": path.barrier, "midpoint_loss": path.midpoint_loss}
+        for step, path in monitor.history
+    ]
