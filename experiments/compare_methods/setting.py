@@ -125,7 +125,7 @@ def load_setting(name: str) -> Setting:
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Setting, "setting")
-    loaded = parser.instantiate_classes(parser.parse_object({"setting": _read(path)}))
+    loaded = parser.instantiate(parser.parse_object({"setting": _read(path)}))
     setting: Setting = loaded.setting
     return setting
 
