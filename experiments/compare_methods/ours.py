@@ -15,37 +15,63 @@ from experiments.compare_methods.setting import Recipe
 from experiments.data import InMemoryDataModule
 from experiments.progress import quiet_trainer
 from sinkhorn_rebasin import (
+    Alignment,
     BarrierMonitor,
+    LinearPath,
     RandomPointLoss,
     RebasinModule,
     SinkhornRebasin,
     TemperatureAnnealing,
     WarmRestarts,
+    activation_matching,
+    evaluate_path,
     geometric,
+    weight_matching,
 )
 
 
 def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
-    """Start from weight matching and keep what is best on held-out training images, of every cycle and of the end."""
+    """Start from the better of weight and activation matching, and keep what is best of every cycle and of the end.
+
+    What is better is decided on held-out training images.
+    """
     _ = pair.spec  # discovered once for all methods, and not counted
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(pair.seed)
+        name, start = _start(pair, recipe)
         rebasin = SinkhornRebasin(
             pair.reference,
             pair.target,
             pair.data.train_images[:2],
             spec=pair.spec,
             rescale=rescale,
+            init=start,
             generator=pair.generator(),
         )
         history = _fit(rebasin, pair, recipe)
         if rebasin.log_scales:
             history += _close(rebasin, pair, recipe)
     seconds = time.perf_counter() - started
-    return Outcome(
-        rebasin.rebased_state(hard=True), seconds, rebasin.hard_permutations(), {"history": history}
-    )
+    notes = {"start": name, "history": history}
+    return Outcome(rebasin.rebased_state(hard=True), seconds, rebasin.hard_permutations(), notes)
+
+
+def _start(pair: Pair, recipe: Recipe) -> tuple[str, Alignment]:
+    """The alignment with the lowest loss along the path on held-out images, and its name."""
+    networks = (pair.reference, pair.target, pair.spec)
+    starts = {
+        "weight matching": weight_matching(*networks, generator=pair.generator()),
+        "activation matching": activation_matching(*networks, data=pair.batches(recipe.start_images, 500)),
+    }
+    end, held_out = pair.reference.state_dict(), _held_out(pair, recipe)
+
+    def height(name: str) -> float:
+        path = LinearPath(pair.reference, starts[name].apply(pair.target), end)
+        return float(evaluate_path(path, held_out, points=recipe.monitor_points).losses.mean())
+
+    best = min(starts, key=height)
+    return best, starts[best]
 
 
 def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
@@ -89,11 +115,12 @@ def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
 
 
 def _monitor(pair: Pair, recipe: Recipe) -> BarrierMonitor:
+    return BarrierMonitor(_held_out(pair, recipe), points=recipe.monitor_points, restore_best=True)
+
+
+def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
     held_out = _data(pair, recipe).validation_indices[: recipe.monitor_images]
-    batches: list[tuple[Tensor, Tensor]] = [
-        (pair.data.train_images[part], pair.data.train_labels[part]) for part in held_out.split(1000)
-    ]
-    return BarrierMonitor(batches, points=recipe.monitor_points, restore_best=True)
+    return [(pair.data.train_images[part], pair.data.train_labels[part]) for part in held_out.split(500)]
 
 
 def _readable(monitor: BarrierMonitor, before: int) -> list[dict[str, Any]]:

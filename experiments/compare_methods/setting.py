@@ -53,6 +53,7 @@ class Recipe:
     """How ours is trained: cycles of annealed soft permutations, then the scales alone at hard ones.
 
     Attributes:
+        start_images: training images on which activations are matched for the start.
         steps, cycles, batch_size: of the soft fit.
         learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
         temperatures: the first and the last of each cycle.
@@ -61,6 +62,7 @@ class Recipe:
         monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
     """
 
+    start_images: int = 2000
     steps: int = 2000
     cycles: int = 4
     batch_size: int = 250
