@@ -66,6 +66,7 @@ def diagonal_quadratic(diagonal: StateLike, difference: StateLike) -> Tensor:
     return torch.stack(terms).sum() if terms else torch.zeros((), device="cpu")
 
 
+@torch.inference_mode(False)
 def diagonal_fisher(
     network: nn.Module,
     data: Iterable[Any],
@@ -80,7 +81,7 @@ def diagonal_fisher(
 ) -> DiagonalFisher:
     r"""Mean squared gradient of each sample's loss in every parameter.
 
-    .. math:: F_i = \frac1N \sum_n \mathbb E_y \left(\frac{\partial}{\partial \theta_i}\, \ell(f_\theta(x_n), y)\right)^2
+    .. math:: F_i = \frac1N \sum_n \mathbb E_y \bigl(\partial_{\theta_i} \ell(f_\theta(x_n), y)\bigr)^2
 
     in nats when the criterion is a negative log-likelihood. The network runs in eval mode, one sample at a time
     under ``vmap``; what vmap cannot run is differentiated sample by sample, with a :class:`RebasinWarning`.
@@ -120,7 +121,7 @@ def diagonal_fisher(
     names = [name for name, parameter in network.named_parameters() if is_continuous(parameter)]
     sums = SquaredGradients(twin, state, names, likelihood, chunk_size)
     samples = 0
-    with torch.inference_mode(False), untouched_randomness():
+    with untouched_randomness():
         for inputs, observed in read(data, state, batches, labelled=labels == "observed"):
             with torch.no_grad():
                 outputs = run_at(twin, state, inputs)
@@ -140,7 +141,6 @@ def likelihood_of(
     return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
 
 
-@torch.inference_mode(False)
 def prepared(network: nn.Module) -> tuple[nn.Module, State]:
     """A copy of the network in eval mode, and its tensors, detached and with tied ones once."""
     check_supported(network)

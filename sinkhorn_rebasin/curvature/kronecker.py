@@ -103,6 +103,7 @@ class KroneckerFisher:
         return replace(self, layers=layers, diagonal=diagonal)
 
 
+@torch.inference_mode(False)
 def kronecker_fisher(
     network: nn.Module,
     data: Iterable[Any],
@@ -147,7 +148,7 @@ def kronecker_fisher(
     twin, state = prepared(network)
     factors: FactorSums | None = None
     samples = 0
-    with torch.inference_mode(False), untouched_randomness():
+    with untouched_randomness():
         for inputs, observed in read(data, state, batches, labelled=labels == "observed"):
             if factors is None:
                 factors = FactorSums(twin, state, layers_run(twin, state, inputs))
