@@ -30,7 +30,7 @@ class FisherDistance:
     Args:
         fisher: the curvature of the reference, from :func:`diagonal_fisher` or :func:`kronecker_fisher`.
         damping: µ, the share of a curvature that is the same for all weights, in units of the mean one; it holds
-            directions that the data do not see.
+            directions that the data do not see, without which the factors lose planted permutations.
 
     Raises:
         LossError: when the curvature is zero or not finite, or the damping negative.
@@ -51,7 +51,7 @@ class FisherDistance:
     (2022).
     """
 
-    def __init__(self, fisher: QuadraticForm, *, damping: float = 0.0) -> None:
+    def __init__(self, fisher: QuadraticForm, *, damping: float = 1.0) -> None:
         if not 0 <= damping < float("inf"):
             raise LossError(f"Expected a damping of at least 0 but got {damping}.")
         self.fisher, self.damping, self._trace = fisher, damping, fisher.trace()

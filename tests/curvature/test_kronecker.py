@@ -136,9 +136,7 @@ def test_a_linear_layer_over_a_sequence_takes_its_places_as_positions() -> None:
         out = net[0](x[n : n + 1]).detach().requires_grad_()
         logits = net[3](out.tanh().flatten(1))
         for label, p in enumerate(logits.detach().softmax(1)[0]):
-            (g,) = torch.autograd.grad(
-                F.cross_entropy(logits, torch.tensor([label])), out, retain_graph=True
-            )
+            (g,) = torch.autograd.grad(F.cross_entropy(logits, torch.tensor([label])), out, retain_graph=True)
             exact += p * g[0].T @ g[0] / 6
     torch.testing.assert_close(found.outputs[0], exact)
 
@@ -233,3 +231,26 @@ def test_errors() -> None:
         fisher.quadratic({"weight": torch.ones(2, 3)})
     with pytest.raises(ArchitectureError, match="shape"):
         fisher.quadratic({"weight": torch.ones(3, 3), "bias": torch.ones(2)})
+
+
+def test_against_curvlinops() -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    torch.manual_seed(8)
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.Tanh(), nn.Flatten()),
+        *(nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)),
+    ).double()
+    x, labels = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.randint(3, (6,))
+    data, parameters = [(x[:4], labels[:4]), (x[4:], labels[4:])], list(net.parameters())
+    for ours, theirs in (("expected", "type-2"), ("observed", "empirical")):
+        operator = curvlinops.KFACLinearOperator(
+            *(net, nn.CrossEntropyLoss(), parameters, data),
+            fisher_type=theirs,
+            separate_weight_and_bias=False,
+            check_deterministic=False,
+        )
+        difference = random_difference(net)
+        product = operator @ list(difference.values())
+        expected = sum((d * p).sum() for d, p in zip(difference.values(), product, strict=True))
+        found = kronecker_fisher(net, data, labels=ours).quadratic(difference)
+        torch.testing.assert_close(found, expected.detach())
