@@ -60,7 +60,7 @@ class StepProgress(lightning.Callback):
 
 
 def quiet_trainer(
-    steps: int, epoch: int, callbacks: Sequence[lightning.Callback], title: str
+    steps: int, epoch: int, callbacks: Sequence[lightning.Callback], title: str, *, bfloat16: bool = False
 ) -> lightning.Trainer:
     """A CPU Trainer with epochs of at most so many steps, a progress bar and nothing else on the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -70,6 +70,7 @@ def quiet_trainer(
         max_steps=steps,
         limit_train_batches=epoch,
         accelerator="cpu",
+        precision="bf16-mixed" if bfloat16 else "32-true",
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,

@@ -137,7 +137,10 @@ def sinkhorn(loss: Literal["l1", "l2", "midpoint", "random_point"]) -> Method:
 
 
 def published(python: Path) -> Method:
-    """The published implementation's midpoint loss with the settings of its own example, in its own environment."""
+    """The published implementation's midpoint loss with the settings of its own example, in its own environment.
+
+    Its example also evaluates on the training images after every epoch, which changes nothing and is left out.
+    """
 
     def method(pair: Pair, setting: Setting) -> Outcome:
         result = published_midpoint(
@@ -149,15 +152,11 @@ def published(python: Path) -> Method:
             pair.data.train_labels[:PUBLISHED_IMAGES],
             steps=len(range(0, PUBLISHED_IMAGES, PUBLISHED_BATCH)) * PUBLISHED_EPOCHS,
             batch_size=PUBLISHED_BATCH,
+            evaluate=False,
             seed=pair.seed,
             threads=torch.get_num_threads(),
         )
-        names = ("training_seconds", "evaluation_seconds")
-        return Outcome(
-            result["rebased_state"],
-            sum(result[name] for name in names),
-            notes={name: result[name] for name in names},
-        )
+        return Outcome(result["rebased_state"], result["training_seconds"])
 
     return method
 

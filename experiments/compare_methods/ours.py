@@ -89,7 +89,9 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str,
         scale_lr=recipe.scale_learning_rate,
         scale_decay=recipe.scale_decay,
     )
-    trainer = quiet_trainer(recipe.steps, recipe.evaluate_every, callbacks, "annealing")
+    trainer = quiet_trainer(
+        recipe.steps, recipe.evaluate_every, callbacks, "annealing", bfloat16=recipe.bfloat16
+    )
     trainer.fit(module, _data(pair, recipe).train_dataloader())
     return _readable(monitor, 0)
 
@@ -104,7 +106,9 @@ def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[st
         scale_lr=recipe.closing_learning_rate,
         scale_decay=recipe.scale_decay,
     )
-    trainer = quiet_trainer(recipe.closing_steps, recipe.evaluate_every, [monitor], "closing")
+    trainer = quiet_trainer(
+        recipe.closing_steps, recipe.evaluate_every, [monitor], "closing", bfloat16=recipe.bfloat16
+    )
     trainer.fit(module, _data(pair, recipe).train_dataloader())
     return _readable(monitor, recipe.steps)
 

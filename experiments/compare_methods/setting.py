@@ -59,6 +59,7 @@ class Recipe:
         temperatures: the first and the last of each cycle.
         closing_steps, closing_learning_rate: of the fit at hard permutations.
         scale_decay: weight decay of the log-scales in both.
+        bfloat16: run both fits in mixed precision.
         monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
     """
 
@@ -72,6 +73,7 @@ class Recipe:
     closing_steps: int = 1000
     closing_learning_rate: float = 0.03
     scale_decay: float = 0.0
+    bfloat16: bool = False
     monitor_images: int = 5000
     monitor_points: int = 9
     evaluate_every: int = 100
