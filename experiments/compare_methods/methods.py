@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -16,8 +16,11 @@ from experiments.compare_methods.setting import Setting
 from experiments.published import published_midpoint
 from sinkhorn_rebasin import (
     Alignment,
+    FisherDistance,
     activation_matching,
+    diagonal_fisher,
     greedy_cosine,
+    kronecker_fisher,
     ot_fusion,
     simulated_annealing,
     sinkhorn_matching,
@@ -26,7 +29,7 @@ from sinkhorn_rebasin import (
 )
 
 PUBLISHED_IMAGES, PUBLISHED_BATCH, PUBLISHED_EPOCHS = 9000, 1000, 20
-MATCHING_BATCH = 500
+MATCHING_BATCH, CURVATURE_BATCH = 500, 100
 
 Method: TypeAlias = Callable[[Pair, Setting], Outcome]
 
@@ -136,6 +139,27 @@ def sinkhorn(loss: Literal["l1", "l2", "midpoint", "random_point"]) -> Method:
     return method
 
 
+def sinkhorn_in_the_metric_of_the_loss(curvature: Callable[..., Any]) -> Method:
+    """The distance weighted by the reference's Fisher information, diagonal or Kronecker-factored."""
+
+    def method(pair: Pair, setting: Setting) -> Outcome:
+        def match() -> Alignment:
+            data = pair.batches(setting.budget.curvature_images, CURVATURE_BATCH)
+            fisher = curvature(pair.reference, data, generator=pair.generator())
+            return sinkhorn_matching(
+                pair.reference,
+                pair.target,
+                pair.spec,
+                loss=FisherDistance(fisher),
+                steps=setting.budget.matching_steps,
+                generator=pair.generator(),
+            )
+
+        return _timed(pair, match)
+
+    return method
+
+
 def published(python: Path) -> Method:
     """The published implementation's midpoint loss with the settings of its own example, in its own environment.
 
@@ -180,6 +204,8 @@ def methods(published_python: Path | None = None) -> Mapping[str, Method]:
         "greedy cosine": greedy,
         "Sinkhorn l1": sinkhorn("l1"),
         "Sinkhorn l2": sinkhorn("l2"),
+        "Sinkhorn Fisher": sinkhorn_in_the_metric_of_the_loss(diagonal_fisher),
+        "Sinkhorn K-FAC": sinkhorn_in_the_metric_of_the_loss(kronecker_fisher),
         "Sinkhorn midpoint": sinkhorn("midpoint"),
         "Sinkhorn random point": sinkhorn("random_point"),
     }

@@ -17,6 +17,7 @@ from experiments.progress import quiet_trainer
 from sinkhorn_rebasin import (
     Alignment,
     BarrierMonitor,
+    BatchNormReset,
     LinearPath,
     RandomPointLoss,
     RebasinModule,
@@ -28,6 +29,8 @@ from sinkhorn_rebasin import (
     geometric,
     weight_matching,
 )
+
+RESET_IMAGES = 500
 
 
 def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
@@ -68,15 +71,16 @@ def _start(pair: Pair, recipe: Recipe) -> tuple[str, Alignment]:
 
     def height(name: str) -> float:
         path = LinearPath(pair.reference, starts[name].apply(pair.target), end)
-        return float(evaluate_path(path, held_out, points=recipe.monitor_points).losses.mean())
+        found = evaluate_path(path, held_out, points=recipe.monitor_points, prepare=_reset(pair))
+        return float(found.losses.mean())
 
     best = min(starts, key=height)
     return best, starts[best]
 
 
 def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
-    """Anneal again and again from the best permutations so far."""
-    monitor = _monitor(pair, recipe)
+    """Anneal again and again from the best permutations so far, batch norm on the statistics of the mixture."""
+    monitor = _monitor(pair, recipe, prepare=_reset(pair))
     callbacks: list[lightning.Callback] = [
         TemperatureAnnealing(geometric(*recipe.temperatures), cycles=recipe.cycles),
         monitor,
@@ -97,7 +101,7 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str,
 
 
 def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
-    """Train the scales alone, at the permutations that stay."""
+    """Train the scales alone, at the permutations that stay, batch norm on the statistics between the networks'."""
     monitor = _monitor(pair, recipe)
     module = RebasinModule(
         rebasin,
@@ -118,8 +122,14 @@ def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
     return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed)
 
 
-def _monitor(pair: Pair, recipe: Recipe) -> BarrierMonitor:
-    return BarrierMonitor(_held_out(pair, recipe), points=recipe.monitor_points, restore_best=True)
+def _monitor(pair: Pair, recipe: Recipe, prepare: BatchNormReset | None = None) -> BarrierMonitor:
+    held_out = _held_out(pair, recipe)
+    return BarrierMonitor(held_out, points=recipe.monitor_points, prepare=prepare, restore_best=True)
+
+
+def _reset(pair: Pair) -> BatchNormReset:
+    """Does nothing to networks without batch norm."""
+    return BatchNormReset(pair.batches(RESET_IMAGES, RESET_IMAGES))
 
 
 def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:

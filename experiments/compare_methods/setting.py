@@ -37,6 +37,7 @@ class Budget:
         epochs: of the straight-through estimator over them.
         batch_size: of the methods that learn.
         annealing_images, proposals: of simulated annealing.
+        curvature_images: on which the Fisher information is measured.
         matching_steps: of the Sinkhorn losses without our recipe.
     """
 
@@ -45,6 +46,7 @@ class Budget:
     batch_size: int = 500
     annealing_images: int = 1000
     proposals: int = 2000
+    curvature_images: int = 1000
     matching_steps: int = 500
 
 
