@@ -57,19 +57,21 @@ def train_endpoint(
     left as it was. Every epoch visits the images in a new order and drops an incomplete last batch.
     `augmentation` shifts each image by up to 4 pixels and flips half of them left to right. The optimiser is Adam,
     or, with `one_cycle`, SGD with Nesterov momentum 0.9 and weight decay 5e-4 whose learning rate rises to
-    `learning_rate` and falls to zero. `bfloat16` runs the forward of matrix products and convolutions in that type.
+    `learning_rate` and falls to zero. `bfloat16` runs matrix products and convolutions in that type, with the
+    channels of images last in memory, which is fastest on processors.
 
     Source of the schedule: Leslie N. Smith and Nicholay Topin, "Super-Convergence" (2018).
     """
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = make_model().to(device).train()
+        layout = torch.channels_last if bfloat16 else torch.contiguous_format
+        model = make_model().to(device, memory_format=layout).train()
         batch_size = min(batch_size, len(data.train_labels))
         steps = epochs * (len(data.train_labels) // batch_size)
         optimizer, scheduler = _optimizer(model, learning_rate, steps if one_cycle else None)
         _train(model, data, epochs, optimizer, scheduler, batch_size, augmentation, bfloat16)
-    return model.cpu().eval()
+    return model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
 def load_or_train(
