@@ -86,7 +86,8 @@ class RebasinModule(lightning.LightningModule):
         """Adam on the scores and log-scales, or what the factory makes."""
         if self.optimizer_factory is not None:
             return self.optimizer_factory(self.rebasin.parameters())
-        groups = [{"params": list(self.rebasin.scores.parameters()), "lr": self.lr}]
+        scores = [*self.rebasin.scores.parameters(), *self.rebasin.sign_scores.parameters()]
+        groups = [{"params": scores, "lr": self.lr}]
         if self.rebasin.log_scales:
             groups.append({"params": list(self.rebasin.log_scales.parameters()), "lr": self.scale_lr})
         return torch.optim.Adam(groups)
