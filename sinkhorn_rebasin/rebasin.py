@@ -19,6 +19,7 @@ from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhor
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
+from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
@@ -56,7 +57,7 @@ class SinkhornRebasin(nn.Module):
         rescale: learn the scales of the target's units too, along the exact rescalings of the architecture (or those
             given): :math:`\theta_T` becomes :math:`\rho_s(\theta_T)` with :math:`s = \exp(\mathtt{log\_scales})`,
             before the permutations, and so stays the same function. They start at one. Where a sign is free (tanh),
-            it is learned as well: :math:`\tanh(\mathtt{sign\_scores} / \tau)`, from the signs of ``init``.
+            it is learned as well: :math:`P_g \circ \tanh(\mathtt{sign\_scores}_g / \tau)` moves the units.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
             that the two networks differ in their weights alone: four forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
@@ -130,6 +131,7 @@ class SinkhornRebasin(nn.Module):
             generator=generator,
         )
         _check_group_names(self.spec)
+        self._signed = SignedPermutations(self.spec, self.rescaling)
         self.scores = _learned(start.scores)
         self.sign_scores = _learned(start.sign_scores)
         shapes = self.rescaling.shapes(self.spec)
@@ -178,26 +180,24 @@ class SinkhornRebasin(nn.Module):
         return {name: hard_assignment(scores) for name, scores in self.scores.items()}
 
     def soft_signs(self) -> dict[str, Tensor]:
-        """Per group with sign generators, tanh(z/τ) for each of them and of the target's units, differentiable."""
+        """Per group with sign generators, tanh(Z/τ) of every pair, (generators, ..., n, n)."""
         return {name: (scores / self.temperature).tanh() for name, scores in self.sign_scores.items()}
 
-    @torch.no_grad()
     def hard_signs(self) -> dict[str, Tensor]:
-        """Per group with sign generators, the signs ±1 of the sign scores."""
-        return {
-            name: torch.where(scores < 0, -1.0, 1.0).to(scores) for name, scores in self.sign_scores.items()
-        }
+        """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
+        return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
 
     def rebased_state(self, hard: bool | None = None) -> State:
         """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told."""
         hard = not self.training if hard is None else hard
-        permutations = self.hard_permutations() if hard else self.soft_permutations()
         target = self.target_state()
-        scaled = target
-        if self.log_scales or self.sign_scores:
-            signs = self.hard_signs() if hard else self.soft_signs()
-            scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()), signs)
-        rebased = permute_state(scaled, self.spec, permutations)
+        permutations = self.hard_permutations() if hard else self.soft_permutations()
+        signs = signs_of_units(dict(self.sign_scores.items()), permutations) if hard else None
+        scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()), signs)
+        if hard:
+            rebased = permute_state(scaled, self.spec, permutations)
+        else:
+            rebased = self._signed.applied(scaled, permutations, self.soft_signs())
         # Scores are wider than half precision; the network takes its own type.
         return {
             name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor
@@ -251,18 +251,22 @@ class SinkhornRebasin(nn.Module):
         """The target with hard permutations as a plain network: the same function in a new place."""
         return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
-    def merge(self, position: float = 0.5, *, repair: Iterable[Any] | None = None) -> nn.Module:
+    def merge(
+        self, position: float = 0.5, *, repair: Iterable[Any] | None = None, rescale_only: bool = False
+    ) -> nn.Module:
         """The network at a position of the segment, with hard permutations, as a plain network.
 
         Args:
             position: λ.
             repair: batches of training data on which its activations are put right: see
                 :func:`~sinkhorn_rebasin.repair`.
+            rescale_only: put standard deviations right, and leave the means.
         """
         merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
         if repair is None:
             return merged
-        return repaired(merged, self.reference, self.to_model(), self.spec, repair, at=position)
+        networks = merged, self.reference, self.to_model()
+        return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])

@@ -30,6 +30,7 @@ LAYERS = [
         "matching.base",
         "matching.invariants",
         "matching.sign_patterns",
+        "matching.signed_permutations",
         "matching.similarity",
         "matching.nested_groups",
         "matching.coordinate_ascent",

@@ -26,7 +26,7 @@ Initialisation: TypeAlias = str | Alignment | Mapping[str, Tensor]
 
 
 class Start(NamedTuple):
-    """Where a re-basin begins: score matrices, one per group, and a score for the sign of each unit that has one."""
+    """Where a re-basin begins: score matrices, one per group, and of sign scores one per sign generator."""
 
     scores: dict[str, Tensor]
     sign_scores: dict[str, Tensor]
@@ -42,10 +42,11 @@ def initial_scores(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Start:
-    """The permutation matrices of a first guess and its signs, ±1, all plus normal noise.
+    """The permutation matrices of a first guess and the signs ±1 of the pairs it matches, all plus normal noise.
 
     Scores have the parameters' type and device (float32 when those are in half precision). There are signs for the
-    sign generators of ``rescaling`` alone; they are all one where the guess says nothing of them.
+    sign generators of ``rescaling`` alone, (generators, ..., n, n): those of pairs that are not matched are zero, and
+    all are one where the guess says nothing of them.
 
     Raises:
         SpecError: when ``init`` is no known name or does not fit the spec and the rescalings.
@@ -65,14 +66,15 @@ def initial_scores(
         drawn = torch.randn(value.shape, generator=generator, dtype=dtype, device=device)
         return value + noise * drawn.to(first.device)
 
-    scores = {
-        name: score(value if value.is_floating_point() else permutation_matrix(value, dtype))
+    matrices = {
+        name: value if value.is_floating_point() else permutation_matrix(value, dtype)
         for name, value in ((name, guess.permutations[name]) for name in spec.names)
     }
-    signs = {
-        name: score(guess.signs[name] if name in guess.signs else torch.ones(shape))
-        for name, shape in rescaling.shapes(spec, "sign").items()
-    }
+    scores = {name: score(matrix) for name, matrix in matrices.items()}
+    signs = {}
+    for name, shape in rescaling.shapes(spec, "sign").items():
+        own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
+        signs[name] = score(own[..., None, :] * matrices[name])
     return Start(scores, signs)
 
 

@@ -43,8 +43,12 @@ class SignPatterns:
 
     def on(self, part: Slot) -> Tensor:
         """By what each pattern multiplies a slot, or a part of one, (patterns,)."""
-        odd = [self._exponent(generator, part) % 2 == 1 for generator in self.generators]
-        return self.signs[:, odd].prod(1)
+        return self.signs[:, self.negating(part)].prod(1)
+
+    def negating(self, part: Slot) -> tuple[int, ...]:
+        """The numbers of the generators that negate a slot, or a part of one."""
+        exponents = (self._exponent(generator, part) for generator in self.generators)
+        return tuple(number for number, exponent in enumerate(exponents) if exponent % 2)
 
     def parts(self, slot: Slot) -> list[Slot]:
         """The slot, or the parts of it that change their sign unlike each other."""
@@ -54,7 +58,7 @@ class SignPatterns:
 
     def negates(self, slot: Slot) -> bool:
         """Whether some pattern negates the slot or a part of it."""
-        return any(bool((self.on(part) < 0).any()) for part in self.parts(slot))
+        return any(self.negating(part) for part in self.parts(slot))
 
     @staticmethod
     def _exponent(generator: Generator, part: Slot) -> int:
