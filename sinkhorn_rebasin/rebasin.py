@@ -121,14 +121,9 @@ class SinkhornRebasin(nn.Module):
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
         self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs)
+        states = self.reference_state(), self.target_state()
         start = initial_scores(
-            self.reference_state(),
-            self.target_state(),
-            self.spec,
-            init,
-            rescaling=self.rescaling,
-            noise=noise,
-            generator=generator,
+            *states, self.spec, init, rescaling=self.rescaling, noise=noise, generator=generator
         )
         _check_group_names(self.spec)
         self._signed = SignedPermutations(self.spec, self.rescaling)

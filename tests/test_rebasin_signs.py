@@ -215,3 +215,13 @@ def test_the_module_trains_sign_scores_with_the_scores() -> None:
     first, second = groups.configure_optimizers().param_groups
     assert {id(p) for p in groups.rebasin.sign_scores.parameters()} <= {id(p) for p in first["params"]}
     assert {id(p) for p in groups.rebasin.log_scales.parameters()} == {id(p) for p in second["params"]}
+
+
+def test_merging_can_put_deviations_right_and_leave_the_means() -> None:
+    rebasin = rebasin_of("tanh")
+    data = [torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)]
+    merged = rebasin.merge(0.5, repair=data, rescale_only=True)
+    plain, ends = rebasin.merge(0.5), (rebasin.to_model(), rebasin.reference)
+    found, before, one, two = (network[0](data[0]) for network in (merged, plain, *ends))
+    torch.testing.assert_close(found.mean(0), before.mean(0))
+    torch.testing.assert_close(found.std(0), (one.std(0) + two.std(0)) / 2)
