@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         sinkhorn,
     )
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
-    from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, WeightDistance
+    from sinkhorn_rebasin.curvature import DiagonalFisher, KroneckerFisher, diagonal_fisher, kronecker_fisher
+    from sinkhorn_rebasin.losses import FisherDistance, MidpointLoss, RandomPointLoss, WeightDistance
     from sinkhorn_rebasin.matching import (
         Alignment,
         activation_matching,
@@ -72,7 +73,8 @@ _HOME = {
         "sinkhorn",
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
-    "losses": ("MidpointLoss", "RandomPointLoss", "WeightDistance"),
+    "curvature": ("DiagonalFisher", "KroneckerFisher", "diagonal_fisher", "kronecker_fisher"),
+    "losses": ("FisherDistance", "MidpointLoss", "RandomPointLoss", "WeightDistance"),
     "matching": (
         "Alignment",
         "activation_matching",
@@ -110,7 +112,10 @@ __all__ = [
     "Alignment",
     "BarrierMonitor",
     "BatchNormReset",
+    "DiagonalFisher",
+    "FisherDistance",
     "Group",
+    "KroneckerFisher",
     "LinearPath",
     "MidpointLoss",
     "PathEvaluation",
@@ -129,6 +134,7 @@ __all__ = [
     "constant",
     "cosine",
     "data_free_steps",
+    "diagonal_fisher",
     "discover_rescaling",
     "discover_symmetry",
     "evaluate_path",
@@ -136,6 +142,7 @@ __all__ = [
     "greedy_cosine",
     "hard_assignment",
     "identity_permutations",
+    "kronecker_fisher",
     "linear",
     "normalize_scale",
     "normalize_state",

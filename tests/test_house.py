@@ -23,7 +23,7 @@ LAYERS = [
     ["assignment", "permutations"],
     ["symmetry"],
     ["connectivity"],
-    ["activations"],
+    ["activations", "curvature"],
     ["losses"],
     ["metrics"],
     [

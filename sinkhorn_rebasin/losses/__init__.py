@@ -2,6 +2,14 @@
 
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
+from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
-__all__ = ["MidpointLoss", "RandomPointLoss", "RebasinLoss", "WeightDistance", "checked_loss"]
+__all__ = [
+    "FisherDistance",
+    "MidpointLoss",
+    "RandomPointLoss",
+    "RebasinLoss",
+    "WeightDistance",
+    "checked_loss",
+]
