@@ -29,8 +29,11 @@ LAYERS = [
     [
         "matching.base",
         "matching.invariants",
+        "matching.sign_patterns",
+        "matching.signed_permutations",
         "matching.similarity",
         "matching.nested_groups",
+        "matching.coordinate_ascent",
         "matching.weight_matching",
         "matching.initialisation",
     ],

@@ -98,7 +98,8 @@ class RebasinModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the scores and log-scales, or what the factory makes."""
-        scores = [] if self.hard else list(self.rebasin.scores.parameters())
+        learned = (self.rebasin.scores, self.rebasin.sign_scores)
+        scores = [] if self.hard else [score for kind in learned for score in kind.parameters()]
         scales = list(self.rebasin.log_scales.parameters())
         if self.optimizer_factory is not None:
             return self.optimizer_factory([*scores, *scales])
