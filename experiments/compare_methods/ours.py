@@ -21,10 +21,12 @@ from sinkhorn_rebasin import (
     LinearPath,
     RandomPointLoss,
     RebasinModule,
+    RescalingSpec,
     SinkhornRebasin,
     TemperatureAnnealing,
     WarmRestarts,
     activation_matching,
+    discover_rescaling,
     evaluate_path,
     geometric,
     weight_matching,
@@ -42,13 +44,15 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(pair.seed)
-        name, start = _start(pair, recipe)
+        images = pair.data.train_images[:2]
+        rescaling = discover_rescaling(pair.reference, pair.spec, images) if rescale else None
+        name, start = _start(pair, recipe, rescaling)
         rebasin = SinkhornRebasin(
             pair.reference,
             pair.target,
-            pair.data.train_images[:2],
+            images,
             spec=pair.spec,
-            rescale=rescale,
+            rescale=rescaling or False,
             init=start,
             generator=pair.generator(),
         )
@@ -60,11 +64,11 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
     return Outcome(rebasin.rebased_state(hard=True), seconds, rebasin.hard_permutations(), notes)
 
 
-def _start(pair: Pair, recipe: Recipe) -> tuple[str, Alignment]:
+def _start(pair: Pair, recipe: Recipe, rescaling: RescalingSpec | None) -> tuple[str, Alignment]:
     """The alignment with the lowest loss along the path on held-out images, and its name."""
     networks = (pair.reference, pair.target, pair.spec)
     starts = {
-        "weight matching": weight_matching(*networks, generator=pair.generator()),
+        "weight matching": weight_matching(*networks, rescaling=rescaling, generator=pair.generator()),
         "activation matching": activation_matching(*networks, data=pair.batches(recipe.start_images, 500)),
     }
     end, held_out = pair.reference.state_dict(), _held_out(pair, recipe)
