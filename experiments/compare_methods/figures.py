@@ -8,20 +8,34 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from experiments.compare_methods.table import OURS
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
 
 def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> None:
-    """Loss and accuracy along the paths of all methods, side by side."""
+    """Loss (on a logarithmic axis) and accuracy along the paths of all methods, ours in bold, side by side."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
-    plot_paths(paths, "loss", axes[0])
-    plot_paths(paths, "accuracy", axes[1])
-    axes[0].get_legend().remove()
-    axes[1].get_legend().remove()
+    figure, axes = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
+    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+        plot_paths(paths, quantity, axis)  # type: ignore[arg-type]
+        axis.get_legend().remove()
+        for index, (line, method) in enumerate(zip(axis.lines, paths, strict=True)):
+            line.set_color("black" if method in OURS else mpl.colormaps["tab20"](index % 20))
+            line.set_linewidth(2.6 if method in OURS else 1.4)
+            if method in OURS:
+                line.set_linestyle("-" if method == OURS[-1] else "--")
+        # The axes as they were before room was made for a legend.
+        axis.set_yscale("log" if quantity == "loss" else "linear")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        values = [value for line in axis.lines for value in line.get_ydata()]
+        room = 0.04 * (max(values) - min(values))
+        axis.set_ylim(
+            (0.92 * min(values), 1.08 * max(values)) if quantity == "loss" else (min(values) - room, None)
+        )
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(title)
