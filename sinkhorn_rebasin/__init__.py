@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     )
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
     from sinkhorn_rebasin.curvature import DiagonalFisher, KroneckerFisher, diagonal_fisher, kronecker_fisher
-    from sinkhorn_rebasin.losses import FisherDistance, MidpointLoss, RandomPointLoss, WeightDistance
+    from sinkhorn_rebasin.losses import (
+        FisherDistance,
+        MidpointLoss,
+        RandomPointLoss,
+        RepairedPointLoss,
+        WeightDistance,
+    )
     from sinkhorn_rebasin.matching import (
         Alignment,
         activation_matching,
@@ -75,7 +81,7 @@ _HOME = {
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
     "curvature": ("DiagonalFisher", "KroneckerFisher", "diagonal_fisher", "kronecker_fisher"),
-    "losses": ("FisherDistance", "MidpointLoss", "RandomPointLoss", "WeightDistance"),
+    "losses": ("FisherDistance", "MidpointLoss", "RandomPointLoss", "RepairedPointLoss", "WeightDistance"),
     "matching": (
         "Alignment",
         "activation_matching",
@@ -125,6 +131,7 @@ __all__ = [
     "RandomPointLoss",
     "RebasinModule",
     "Repair",
+    "RepairedPointLoss",
     "RescalingSpec",
     "SinkhornRebasin",
     "SinkhornResult",

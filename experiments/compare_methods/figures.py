@@ -26,7 +26,7 @@ def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> N
             line.set_color("black" if method in OURS else mpl.colormaps["tab20"](index % 20))
             line.set_linewidth(2.6 if method in OURS else 1.4)
             if method in OURS:
-                line.set_linestyle("-" if method == OURS[-1] else "--")
+                line.set_linestyle((":", "--", "-")[OURS.index(method)])
         # The axes as they were before room was made for a legend.
         axis.set_yscale("log" if quantity == "loss" else "linear")
         axis.yaxis.set_major_formatter("{x:g}")

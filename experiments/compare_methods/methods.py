@@ -185,9 +185,9 @@ def published(python: Path) -> Method:
     return method
 
 
-def ours(*, rescale: bool) -> Method:
-    """Sinkhorn re-basin by the recipe of `experiments.compare_methods.ours`, without or with learned scales."""
-    return lambda pair, setting: align(pair, setting.recipe, rescale=rescale)
+def ours(**options: bool) -> Method:
+    """Sinkhorn re-basin by the recipe of `experiments.compare_methods.ours`."""
+    return lambda pair, setting: align(pair, setting.recipe, **options)
 
 
 def methods(published_python: Path | None = None) -> Mapping[str, Method]:
@@ -211,7 +211,9 @@ def methods(published_python: Path | None = None) -> Mapping[str, Method]:
     }
     if published_python is not None:
         found["published Sinkhorn"] = published(published_python)
-    return {**found, "ours, permutations alone": ours(rescale=False), "ours": ours(rescale=True)}
+    found["ours, for REPAIR"] = ours(repaired=True)
+    found["ours, permutations alone"] = ours()
+    return {**found, "ours": ours(rescale=True)}
 
 
 def _timed(pair: Pair, match: Callable[[], Alignment]) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.compare_methods.pair import Outcome, Pair
@@ -21,6 +21,8 @@ from sinkhorn_rebasin import (
     LinearPath,
     RandomPointLoss,
     RebasinModule,
+    Repair,
+    RepairedPointLoss,
     RescalingSpec,
     SinkhornRebasin,
     TemperatureAnnealing,
@@ -32,13 +34,17 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 
-RESET_IMAGES = 500
+STATISTICS_IMAGES = 500
 
 
-def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
+def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool = False) -> Outcome:
     """Start from the better of weight and activation matching, and keep what is best of every cycle and of the end.
 
     What is better is decided on held-out training images.
+
+    Args:
+        rescale: learn scales and signs too.
+        repaired: train, and decide what is better, for networks that REPAIR puts right.
     """
     _ = pair.spec  # discovered once for all methods, and not counted
     started = time.perf_counter()
@@ -46,7 +52,7 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
         torch.manual_seed(pair.seed)
         images = pair.data.train_images[:2]
         rescaling = discover_rescaling(pair.reference, pair.spec, images) if rescale else None
-        name, start = _start(pair, recipe, rescaling)
+        name, start = _start(pair, recipe, rescaling, repaired)
         rebasin = SinkhornRebasin(
             pair.reference,
             pair.target,
@@ -56,7 +62,7 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
             init=start,
             generator=pair.generator(),
         )
-        history = _fit(rebasin, pair, recipe)
+        history = _fit(rebasin, pair, recipe, repaired)
         if rebasin.log_scales:
             history += _close(rebasin, pair, recipe)
     seconds = time.perf_counter() - started
@@ -64,7 +70,9 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool) -> Outcome:
     return Outcome(rebasin.rebased_state(hard=True), seconds, rebasin.hard_permutations(), notes)
 
 
-def _start(pair: Pair, recipe: Recipe, rescaling: RescalingSpec | None) -> tuple[str, Alignment]:
+def _start(
+    pair: Pair, recipe: Recipe, rescaling: RescalingSpec | None, repaired: bool
+) -> tuple[str, Alignment]:
     """The alignment with the lowest loss along the path on held-out images, and its name."""
     networks = (pair.reference, pair.target, pair.spec)
     starts = {
@@ -75,16 +83,22 @@ def _start(pair: Pair, recipe: Recipe, rescaling: RescalingSpec | None) -> tuple
 
     def height(name: str) -> float:
         path = LinearPath(pair.reference, starts[name].apply(pair.target), end)
-        found = evaluate_path(path, held_out, points=recipe.monitor_points, prepare=_reset(pair))
+        prepare = _repair(pair, path.module_at(0.0)) if repaired else BatchNormReset(_statistics(pair))
+        found = evaluate_path(path, held_out, points=recipe.monitor_points, prepare=prepare)
         return float(found.losses.mean())
 
     best = min(starts, key=height)
     return best, starts[best]
 
 
-def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str, float]]:
+def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe, repaired: bool) -> list[dict[str, float]]:
     """Anneal again and again from the best permutations so far, batch norm on the statistics of the mixture."""
-    monitor = _monitor(pair, recipe, prepare=_reset(pair))
+    loss = RandomPointLoss(F.cross_entropy)
+    if repaired:
+        loss = RepairedPointLoss(F.cross_entropy, _repair(pair, pair.target))
+        monitor = _monitor(pair, recipe, repair=_statistics(pair))
+    else:
+        monitor = _monitor(pair, recipe, prepare=BatchNormReset(_statistics(pair)))
     callbacks: list[lightning.Callback] = [
         TemperatureAnnealing(geometric(*recipe.temperatures), cycles=recipe.cycles),
         monitor,
@@ -92,7 +106,7 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[str,
     ]
     module = RebasinModule(
         rebasin,
-        RandomPointLoss(F.cross_entropy),
+        loss,
         lr=recipe.learning_rate,
         scale_lr=recipe.scale_learning_rate,
         scale_decay=recipe.scale_decay,
@@ -126,14 +140,18 @@ def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
     return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed)
 
 
-def _monitor(pair: Pair, recipe: Recipe, prepare: BatchNormReset | None = None) -> BarrierMonitor:
+def _monitor(pair: Pair, recipe: Recipe, **preparation: Any) -> BarrierMonitor:
     held_out = _held_out(pair, recipe)
-    return BarrierMonitor(held_out, points=recipe.monitor_points, prepare=prepare, restore_best=True)
+    return BarrierMonitor(held_out, points=recipe.monitor_points, restore_best=True, **preparation)
 
 
-def _reset(pair: Pair) -> BatchNormReset:
-    """Does nothing to networks without batch norm."""
-    return BatchNormReset(pair.batches(RESET_IMAGES, RESET_IMAGES))
+def _repair(pair: Pair, target: nn.Module) -> Repair:
+    return Repair(pair.reference, target, pair.spec, _statistics(pair))
+
+
+def _statistics(pair: Pair) -> list[tuple[Tensor, Tensor]]:
+    """What batch norm is reset and REPAIR done on."""
+    return pair.batches(STATISTICS_IMAGES, STATISTICS_IMAGES)
 
 
 def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:

@@ -22,7 +22,7 @@ PEERS = (
     *("activation matching, uncentred", "straight-through", "OT fusion", "simulated annealing"),
     *("greedy cosine", "published Sinkhorn"),
 )
-OURS = ("ours, permutations alone", "ours")
+OURS = ("ours, for REPAIR", "ours, permutations alone", "ours")
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

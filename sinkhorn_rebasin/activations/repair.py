@@ -140,6 +140,7 @@ class Repair:
         self.rescale_only = rescale_only
         self.spec = spec
         self.start, self.end = tensors_of(target), tensors_of(reference)
+        self.network = evaluation_copy(reference)
         spec.check_state(self.end)
         # Kept, so that a shuffling or augmenting loader shows every network and layer the same samples.
         with untouched_randomness():

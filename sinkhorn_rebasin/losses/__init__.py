@@ -3,6 +3,7 @@
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
+from sinkhorn_rebasin.losses.repaired import RepairedPointLoss
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MidpointLoss",
     "RandomPointLoss",
     "RebasinLoss",
+    "RepairedPointLoss",
     "WeightDistance",
     "checked_loss",
 ]

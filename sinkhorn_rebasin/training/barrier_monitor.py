@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin.activations import Repair
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluation import Prepare
 from sinkhorn_rebasin.errors import RebasinError
@@ -31,7 +32,12 @@ class BarrierMonitor(lightning.Callback):
         points: positions on the path, odd.
         every: evaluate at the end of every so many epochs.
         prepare: applied to every state first, such as :class:`BatchNormReset`.
+        repair: batches of training data on which REPAIR puts every state right first, as
+            ``rebasin.merge(repair=...)`` does; instead of ``prepare``.
         restore_best: put the best parameters back at the end.
+
+    Raises:
+        RebasinError: on a module that is no :class:`RebasinModule`, or with both ``prepare`` and ``repair``.
 
     Attributes:
         history: one (step, evaluation) per evaluation of the current or last fit.
@@ -47,13 +53,17 @@ class BarrierMonitor(lightning.Callback):
         points: int = 11,
         every: int = 1,
         prepare: Prepare | None = None,
+        repair: Iterable[Any] | None = None,
         restore_best: bool = False,
     ) -> None:
+        if prepare is not None and repair is not None:
+            raise RebasinError("Expected prepare or repair for the states of the path but got both.")
         self.dataloader = dataloader
         self.criterion = criterion
         self.points = points
         self.every = every
         self.prepare = prepare
+        self.repair = repair
         self.restore_best = restore_best
         self.history: list[tuple[int, PathEvaluation]] = []
         self.best: float = float("inf")
@@ -96,8 +106,11 @@ class BarrierMonitor(lightning.Callback):
 
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
         rebasin = _rebasin_of(pl_module).rebasin
+        prepare = self.prepare
+        if self.repair is not None:
+            prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, self.repair)
         evaluation = evaluate_path(
-            rebasin, self.dataloader, self.criterion, points=self.points, prepare=self.prepare
+            rebasin, self.dataloader, self.criterion, points=self.points, prepare=prepare
         )
         self.history.append((trainer.global_step, evaluation))
         height = float(evaluation.losses.mean())

@@ -14,6 +14,7 @@ from sinkhorn_rebasin import (
     BatchNormReset,
     MidpointLoss,
     RebasinModule,
+    Repair,
     SinkhornRebasin,
     WeightDistance,
     data_free_steps,
@@ -21,7 +22,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.errors import RebasinError
 from tests.rebasin_problems import built, inputs
-from tests.training.fitting import Recorder, loader, scores_of, trainer
+from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 
 
 def worsening(rebasin: Any, batch: Any) -> torch.Tensor:
@@ -121,3 +122,18 @@ def test_another_module_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(RebasinError, match="Other"):
         trainer(tmp_path, callbacks=[BarrierMonitor(loader())]).fit(Other(), data_free_steps(2))
+
+
+def test_repair_is_that_of_the_permutations_of_the_moment(tmp_path: Path) -> None:
+    rebasin, statistics = built()[2], [dataset().tensors[0]]
+    monitor = BarrierMonitor(loader(), points=3, repair=statistics)
+    trainer(tmp_path, max_epochs=2, callbacks=[monitor]).fit(
+        RebasinModule(rebasin, worsening, lr=1.0), loader()
+    )
+    repair = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, statistics)
+    expected = evaluate_path(rebasin, loader(), points=3, prepare=repair)
+    assert torch.equal(monitor.history[-1][1].losses, expected.losses)
+    assert not torch.equal(monitor.history[0][1].losses, expected.losses)
+    assert not torch.equal(evaluate_path(rebasin, loader(), points=3).losses, expected.losses)
+    with pytest.raises(RebasinError, match="both"):
+        BarrierMonitor(loader(), repair=statistics, prepare=repair)

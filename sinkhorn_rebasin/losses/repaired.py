@@ -1,0 +1,154 @@
+"""The loss of a merged network as REPAIR leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Criterion, Permutations
+from sinkhorn_rebasin.activations import Repair
+from sinkhorn_rebasin.activations.affine_layers import AffineLayer
+from sinkhorn_rebasin.activations.stages import stages_of
+from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at, split_batch, untouched_randomness
+from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
+
+Correction: TypeAlias = Callable[[Tensor], Tensor]
+
+
+class RepairedPointLoss(RandomPointLoss):
+    r"""The task loss at a random position of the segment, with the units' statistics put right by REPAIR.
+
+    .. math:: \mathcal C\bigl(\mathrm{REPAIR}((1-\lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R)\bigr),
+        \qquad \lambda \sim \mathcal U(\mathrm{low}, \mathrm{high})
+
+    Units of a mixture vary too little, and permutations that are best for the mixture as it is are not best once that
+    is mended (:func:`~sinkhorn_rebasin.repair`): train them for the network that will be used. Statistics of the
+    mixture are those of the batch, and so are differentiated; those of the endpoints were measured once, the target's
+    are moved with its units. In networks with batch norm everywhere this is :class:`RandomPointLoss`.
+
+    Args:
+        criterion: (outputs, labels) to a scalar.
+        repair: ``Repair(reference, target, spec, data)`` of the two networks the re-basin was made of, the target in
+            its own order.
+        low, high: the range of λ within [0, 1].
+        generator: draws λ; without it torch's global random state does.
+
+    Raises:
+        LossError: when not 0 ≤ low ≤ high ≤ 1, or, when called, for a re-basin that learns scales or signs: they
+            make up for the same loss of variance.
+
+    Example:
+        >>> import torch.nn.functional as F
+        >>> from sinkhorn_rebasin import SinkhornRebasin
+        >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
+        >>> x, labels = torch.randn(64, 4), torch.randint(3, (64,))
+        >>> rebasin = SinkhornRebasin(a, b, x[:2])
+        >>> loss = RepairedPointLoss(F.cross_entropy, Repair(a, b, rebasin.spec, [x]), 0.5, 0.5)
+        >>> merged = rebasin.eval().merge(0.5, repair=[x])
+        >>> torch.allclose(loss(rebasin, (x, labels)), F.cross_entropy(merged(x), labels), atol=1e-4)
+        True
+
+    Source of REPAIR: Jordan, Sedghi, Saukh, Entezari, Neyshabur (2023); to train through it is this package's idea.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        repair: Repair,
+        low: float = 0.4,
+        high: float = 0.6,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(criterion, low, high, generator=generator)
+        self.repair = repair
+        stages = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
+        self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
+
+    def __call__(self, rebasin: Any, batch: Any) -> Tensor:
+        """The loss of a batch of (inputs, labels)."""
+        if rebasin.log_scales or rebasin.sign_scores:
+            raise LossError(
+                "Expected a re-basin of permutations alone but it learns scales or signs too: make it with "
+                "SinkhornRebasin(..., rescale=False), or train it by RandomPointLoss."
+            )
+        inputs, labels = split_batch(batch)
+        position = self.position()
+        hard = not rebasin.training
+        permutations = rebasin.hard_permutations() if hard else rebasin.soft_permutations()
+        state, network = rebasin.state_at(position), self.repair.network
+        corrected = _corrected(self._corrections(permutations, position))
+        with corrected, batch_statistics(network, on=rebasin.training), untouched_randomness():
+            outputs = run_at(network, state, inputs)
+        return self.criterion(outputs, labels)
+
+    def _corrections(self, permutations: Permutations, position: float) -> dict[nn.Module, Correction]:
+        """Per layer, what takes its outputs to those with the statistics of this position."""
+        found = {}
+        for layer, stage in self._layers.items():
+            slots = _output_slots(self.repair.spec, stage)
+            start, end = self.repair.start_moments[stage.name], self.repair.end_moments[stage.name]
+            weight = self.repair.end[stage.weight]
+            dtype = torch.promote_types(weight.dtype, torch.float32)
+            goal = [
+                torch.lerp(permute_tensor(first.to(dtype), slots, permutations), second.to(dtype), position)
+                for first, second in ((start.mean, end.mean), (start.deviation(), end.deviation()))
+            ]
+            axis = 1 - weight.ndim  # counted from the end, where there are as many axes of positions
+            mean = None if self.repair.rescale_only else goal[0]
+            found[layer] = partial(_correct, stage=stage, axis=axis, mean=mean, deviation=goal[1])
+        return found
+
+
+def _output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]:
+    """The slots of a vector with one entry for each of a layer's outputs."""
+    if layer.has_bias:
+        return spec.slots_on(layer.bias)
+    axes = (0,) if layer.convolution_groups is None else (1,)
+    return tuple(replace(slot, axes=(0,)) for slot in spec.slots_on(layer.weight) if slot.axes == axes)
+
+
+def _correct(
+    output: Tensor, *, stage: AffineLayer, axis: int, mean: Tensor | None, deviation: Tensor
+) -> Tensor:
+    """A layer's output with the given mean (None: its own) and deviation of its hidden units.
+
+    Without a bias there is nothing to shift by, and the mean is scaled with the deviation.
+    """
+    shape = [1] * output.ndim
+    shape[axis] = stage.outputs
+    others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
+    variance, now = torch.var_mean(output, others, correction=0, keepdim=True)
+    mean, deviation = (
+        (now if mean is None else mean.to(output).reshape(shape)),
+        deviation.to(output).reshape(shape),
+    )
+    # As in REPAIR itself: below this the variation is round-off, and nothing to divide by.
+    varies = variance > (1e-6 * now).square()
+    scale = torch.where(varies, deviation / torch.where(varies, variance, 1.0).sqrt(), 1.0)
+    corrected = output * scale + (mean - now * scale if stage.has_bias else 0)
+    hidden = torch.zeros(stage.outputs, dtype=torch.bool, device=output.device)
+    hidden[list(stage.units)] = True
+    return torch.where(hidden.reshape(shape), corrected, output)
+
+
+@contextmanager
+def _corrected(corrections: dict[nn.Module, Correction]) -> Iterator[None]:
+    """Inside, the layers put out what their corrections make of their outputs."""
+    handles = [
+        layer.register_forward_hook(lambda _, __, output, correct=correct: correct(output))
+        for layer, correct in corrections.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
