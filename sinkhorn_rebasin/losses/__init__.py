@@ -2,6 +2,16 @@
 
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
+from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state, residual_state
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
-__all__ = ["MidpointLoss", "RandomPointLoss", "RebasinLoss", "WeightDistance", "checked_loss"]
+__all__ = [
+    "ContinualLoss",
+    "MidpointLoss",
+    "RandomPointLoss",
+    "RebasinLoss",
+    "WeightDistance",
+    "checked_loss",
+    "consolidated_state",
+    "residual_state",
+]
