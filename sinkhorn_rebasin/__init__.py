@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         sinkhorn,
     )
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
-    from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, WeightDistance
+    from sinkhorn_rebasin.losses import ContinualLoss, MidpointLoss, RandomPointLoss, WeightDistance
     from sinkhorn_rebasin.matching import (
         Alignment,
         activation_matching,
@@ -57,6 +57,19 @@ if TYPE_CHECKING:
         WarmRestarts,
         data_free_steps,
     )
+    from sinkhorn_rebasin.training.continual import (
+        AveragedGEM,
+        ContinualLearner,
+        DarkExperienceReplay,
+        ElasticWeightConsolidation,
+        ExperienceReplay,
+        FineTuning,
+        JointTraining,
+        LearningWithoutForgetting,
+        RebasinLearner,
+        StableSGD,
+        learn_tasks,
+    )
 
 __version__ = "0.1.0"
 
@@ -72,7 +85,7 @@ _HOME = {
         "sinkhorn",
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
-    "losses": ("MidpointLoss", "RandomPointLoss", "WeightDistance"),
+    "losses": ("ContinualLoss", "MidpointLoss", "RandomPointLoss", "WeightDistance"),
     "matching": (
         "Alignment",
         "activation_matching",
@@ -103,25 +116,49 @@ _HOME = {
         "WarmRestarts",
         "data_free_steps",
     ),
+    "training.continual": (
+        "AveragedGEM",
+        "ContinualLearner",
+        "DarkExperienceReplay",
+        "ElasticWeightConsolidation",
+        "ExperienceReplay",
+        "FineTuning",
+        "JointTraining",
+        "LearningWithoutForgetting",
+        "RebasinLearner",
+        "StableSGD",
+        "learn_tasks",
+    ),
 }
 _FOLDER = {name: folder for folder, names in _HOME.items() for name in names}
 
 __all__ = [
     "Alignment",
+    "AveragedGEM",
     "BarrierMonitor",
     "BatchNormReset",
+    "ContinualLearner",
+    "ContinualLoss",
+    "DarkExperienceReplay",
+    "ElasticWeightConsolidation",
+    "ExperienceReplay",
+    "FineTuning",
     "Group",
+    "JointTraining",
+    "LearningWithoutForgetting",
     "LinearPath",
     "MidpointLoss",
     "PathEvaluation",
     "PermutationSpec",
     "RandomPointLoss",
+    "RebasinLearner",
     "RebasinModule",
     "Repair",
     "RescalingSpec",
     "SinkhornRebasin",
     "SinkhornResult",
     "Slot",
+    "StableSGD",
     "TemperatureAnnealing",
     "WarmRestarts",
     "WeightDistance",
@@ -136,6 +173,7 @@ __all__ = [
     "greedy_cosine",
     "hard_assignment",
     "identity_permutations",
+    "learn_tasks",
     "linear",
     "normalize_scale",
     "normalize_state",
