@@ -154,7 +154,8 @@ class AccuracyMatrix(Metric):
         tasks: how many tasks there are, T.
 
     Raises:
-        DataError: there is not at least one task, or an update names one that does not exist.
+        DataError: there is not at least one task, an update names one that does not exist or has labels that do not
+            fit, or no update before compute.
 
     Example:
         >>> metric = AccuracyMatrix(tasks=2)
@@ -200,11 +201,20 @@ class AccuracyMatrix(Metric):
                 f"Expected integer labels of shape {tuple(predicted.shape)} for outputs of shape "
                 f"{tuple(outputs.shape)} but got {labels.dtype} of shape {tuple(labels.shape)}."
             )
+        self.correct, self.samples = self.correct.clone(), self.samples.clone()
         self.correct[learned, task] += (predicted == labels).sum().to(self.correct.device)
         self.samples[learned, task] += labels.numel()
 
+    def forget(self, learned: int) -> None:
+        """Drop what was counted after so many tasks, to count it anew."""
+        self.correct, self.samples = self.correct.clone(), self.samples.clone()
+        self.correct[learned] = 0
+        self.samples[learned] = 0
+
     def accuracies(self) -> Tensor:
         """Return all accuracies, (T + 1, T), the first row those of the untrained network; NaN where unknown."""
+        if not bool(self.samples.any()):
+            raise DataError(f"Expected {type(self).__name__} to see a batch before it is computed.")
         return self.correct / self.samples
 
     def compute(self) -> Tensor:

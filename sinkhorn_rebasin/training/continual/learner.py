@@ -82,7 +82,7 @@ class ContinualLearner(KeepsRandomState):
             raise DataError(
                 f"Expected classes for each of {tasks} tasks but got {len(classes)} sets of them."
             )
-        self.network = standalone_copy(network)
+        self.network = standalone_copy(network).train()
         self.heads = Heads(classes)
         self.memory = ReplayMemory(per_class, seed) if self.replays else None
         self.accuracy = AccuracyMatrix(tasks)
@@ -186,7 +186,6 @@ class ContinualLearner(KeepsRandomState):
             return
         if self.task >= self.tasks:
             raise DataError(f"Expected at most {self.tasks} tasks but all of them have been learned.")
-        self.network.train()
         self.begin_task()
         self.begun.fill_(True)
 
@@ -231,8 +230,7 @@ class ContinualLearner(KeepsRandomState):
                 f"Expected one test dataloader for each of {self.tasks} tasks, in their order, but got "
                 f"{len(loaders)}."
             )
-        self.accuracy.correct[self.task] = 0
-        self.accuracy.samples[self.task] = 0
+        self.accuracy.forget(self.task)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count the hits of one batch."""

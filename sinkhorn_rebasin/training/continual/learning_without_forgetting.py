@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
@@ -43,7 +43,6 @@ class LearningWithoutForgetting(ContinualLearner):
     def begin_task(self) -> None:
         """The network as it is becomes the teacher."""
         self.teacher.load_state_dict(tensors_of(self.network))
-        self.teacher.eval()
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion on the batch and how far its answers are from the teacher's."""
@@ -51,7 +50,7 @@ class LearningWithoutForgetting(ContinualLearner):
         loss = self.task_loss(outputs, labels, self.task)
         if not self.task:
             return loss
-        with torch.no_grad():
+        with torch.no_grad(), batch_statistics(self.teacher, on=False):
             old = run_at(self.teacher, {}, inputs)
         earlier = [0] if self.heads.shared else range(self.task)
         terms = [self._distance(self.heads(outputs, t), self.heads(old, t)) for t in earlier]
