@@ -53,7 +53,9 @@ def test_its_gradient_is_the_slope() -> None:
         with torch.no_grad():
             kept = [rebasin.scores[group].clone() for group in groups]
         state = {f"scores.{g}": v for g, v in zip(groups, values[len(names) :], strict=True)}
-        result: Tensor = functional_call(_Run(rebasin, parts, batch), {f"rebasin.{k}": v for k, v in state.items()})
+        result: Tensor = functional_call(
+            _Run(rebasin, parts, batch), {f"rebasin.{k}": v for k, v in state.items()}
+        )
         assert all(torch.equal(a, rebasin.scores[g]) for a, g in zip(kept, groups, strict=True))
         return result
 

@@ -110,5 +110,7 @@ class TestAverageAccuracyOfOneTask(MetricTester):
         ]
 
     def witness(self, batches: list[tuple]) -> dict[str, float]:
-        hits = [int(row.argmax()) == int(label) for b in batches for row, label in zip(b[0], b[1], strict=True)]
+        hits = [
+            int(row.argmax()) == int(label) for b in batches for row, label in zip(b[0], b[1], strict=True)
+        ]
         return {"value": sum(hits) / len(hits)}

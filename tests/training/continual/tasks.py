@@ -91,7 +91,9 @@ class StopsAt(lightning.Callback):
             raise Interruption
 
 
-def trainers(folder: Path, *callbacks: lightning.Callback, epochs: int = 2) -> Callable[[], lightning.Trainer]:
+def trainers(
+    folder: Path, *callbacks: lightning.Callback, epochs: int = 2
+) -> Callable[[], lightning.Trainer]:
     """Makes quiet Trainers."""
     return lambda: trainer(folder, max_epochs=epochs, callbacks=list(callbacks))
 
