@@ -9,6 +9,7 @@ from sinkhorn_rebasin import (
     AveragedGEM,
     ContinualLearner,
     DarkExperienceReplay,
+    DistillingRebasinLearner,
     ElasticWeightConsolidation,
     ExperienceReplay,
     FineTuning,
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[..., ContinualLearner]] = {
     "experience replay": ExperienceReplay,
     "DER++": DarkExperienceReplay,
     "re-basin, published": RebasinLearner,
+    "re-basin, ours": DistillingRebasinLearner,
     "joint training": JointTraining,
 }
 NEEDS_EXAMPLE = (RebasinLearner,)

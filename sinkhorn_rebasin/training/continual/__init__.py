@@ -3,6 +3,7 @@
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.averaged_gradient import AveragedGEM
 from sinkhorn_rebasin.training.continual.dark_experience_replay import DarkExperienceReplay
+from sinkhorn_rebasin.training.continual.distilling_rebasin_learner import DistillingRebasinLearner
 from sinkhorn_rebasin.training.continual.elastic_weight_consolidation import ElasticWeightConsolidation
 from sinkhorn_rebasin.training.continual.experience_replay import ExperienceReplay
 from sinkhorn_rebasin.training.continual.fine_tuning import FineTuning
@@ -19,6 +20,7 @@ __all__ = [
     "AveragedGEM",
     "ContinualLearner",
     "DarkExperienceReplay",
+    "DistillingRebasinLearner",
     "ElasticWeightConsolidation",
     "ExperienceReplay",
     "FineTuning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,10 +94,14 @@ class ElasticWeightConsolidation(ContinualLearner):
             moved = self.trainer.strategy.batch_to_device(batch)
             inputs, labels = split_batch(moved)
             for place in range(min(len(labels), left)):
-                yield inputs_like(inputs, lambda tensor, place=place: tensor[place : place + 1].clone())
+                yield inputs_like(inputs, partial(_row, place))
             left -= len(labels)
             if left <= 0:
                 return
 
     def _springs(self) -> dict[str, torch.nn.Parameter]:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+
+def _row(place: int, batch: Tensor) -> Tensor:
+    return batch[place : place + 1].clone()

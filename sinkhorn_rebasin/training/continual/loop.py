@@ -43,13 +43,15 @@ def learn_tasks(
 
     Example:
         >>> from torch import nn
-        >>> from torch.utils.data import TensorDataset
+        >>> from torch.utils.data import DataLoader, TensorDataset
         >>> from sinkhorn_rebasin import FineTuning
-        >>> sets = [TensorDataset(torch.randn(8, 4), torch.randint(3, (8,))) for _ in range(2)]
-        >>> tasks = [lightning.LightningDataModule.from_datasets(s, test_dataset=s, num_workers=0) for s in sets]
+        >>> class Task(lightning.LightningDataModule):
+        ...     def train_dataloader(self):
+        ...         return DataLoader(TensorDataset(torch.randn(8, 4), torch.randint(3, (8,))), 4)
+        ...     test_dataloader = train_dataloader
         >>> quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         >>> make = lambda: lightning.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
-        >>> learn_tasks(FineTuning(nn.Linear(4, 3), tasks=2), tasks, make).shape == (2, 2)
+        >>> learn_tasks(FineTuning(nn.Linear(4, 3), tasks=2), [Task(), Task()], make).shape == (2, 2)
         True
     """
     if len(datamodules) != learner.tasks:

@@ -120,7 +120,7 @@ class RebasinLearner(ContinualLearner):
 
     def after_backward(self) -> None:
         """Clip the residual's gradient, entry by entry."""
-        optimizers = self.optimizers()
+        optimizers = self.optimizers(use_pl_optimizer=False)
         if isinstance(optimizers, list):
             self.clip_gradients(optimizers[1], self.residual_clip, "value")
 

@@ -15,6 +15,7 @@ from sinkhorn_rebasin import (
     AveragedGEM,
     ContinualLearner,
     DarkExperienceReplay,
+    DistillingRebasinLearner,
     ElasticWeightConsolidation,
     ExperienceReplay,
     FineTuning,
@@ -30,6 +31,7 @@ EXAMPLE = torch.zeros(2, 4)
 LEARNERS: dict[str, Callable[..., ContinualLearner]] = {
     "a-gem": AveragedGEM,
     "der++": DarkExperienceReplay,
+    "distilling": lambda *a, **o: DistillingRebasinLearner(*a, example_inputs=EXAMPLE, **o),
     "ewc": lambda *a, **o: ElasticWeightConsolidation(*a, fisher_samples=20, **o),
     "fine-tuning": FineTuning,
     "joint": JointTraining,
