@@ -15,6 +15,7 @@ from sinkhorn_rebasin._typing import Criterion, ExampleInputs
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
+from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import move_to, split_batch
 from sinkhorn_rebasin.training.continual.heads import Heads
@@ -54,6 +55,7 @@ class ContinualLearner(KeepsRandomState):
         DataError: a number of tasks that does not fit the classes, more fits than tasks, or other test dataloaders
             than one per task.
         LossError: a loss that is no finite scalar.
+        CheckpointError: a checkpoint of another learner, network or number of tasks is loaded.
     """
 
     replays = True
@@ -93,6 +95,7 @@ class ContinualLearner(KeepsRandomState):
         self.replay_batch = replay_batch
         self.register_buffer("learned", torch.zeros((), dtype=torch.long))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+        self.register_load_state_dict_pre_hook(check_checkpoint)
 
     @property
     def tasks(self) -> int:

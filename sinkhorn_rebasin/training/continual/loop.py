@@ -38,7 +38,7 @@ def learn_tasks(
         The accuracy matrix, (T, T); row i holds the accuracies after learning task i.
 
     Raises:
-        DataError: not one datamodule for each of the learner's tasks.
+        DataError: not one datamodule for each of the learner's tasks, or a task without a training batch.
         CheckpointError: the checkpoint is of another learner.
 
     Example:
@@ -70,6 +70,12 @@ def learn_tasks(
         if file is not None:
             run.callbacks.append(_every_epoch(file))  # type: ignore[attr-defined]
         run.fit(learner, datamodule=datamodule, ckpt_path=resume)
+        if learner.task <= task:
+            if run.interrupted:
+                break
+            raise DataError(
+                f"Expected a training dataloader with at least one batch for task {task} but it is empty."
+            )
         run.test(learner, datamodule=tests, verbose=False)
         if file is not None:
             run.save_checkpoint(file)

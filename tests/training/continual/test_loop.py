@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import ContinualLearner, FineTuning, learn_tasks
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import CheckpointError, DataError
 from tests.training.continual.tasks import (
     LEARNERS,
     Interruption,
@@ -121,6 +122,24 @@ def test_any_trainer_without_the_loop(tmp_path: Path) -> None:
     assert not learner.accuracy_matrix().isnan().any()
     with pytest.raises(DataError, match="at most 2 tasks"):
         trainers(tmp_path)().fit(learner, data[0])
+
+
+def test_a_checkpoint_of_another_learner_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "run.ckpt"
+    run("fine-tuning", tmp_path, 2, file)
+    for other in (LEARNERS["replay"](net(), 2), FineTuning(net(5), 2), FineTuning(net(), 3)):
+        with pytest.raises(CheckpointError, match="written for another network"):
+            learn_tasks(other, tasks(other.tasks), trainers(tmp_path), checkpoint=file)
+
+
+def test_a_task_without_batches_is_an_error(tmp_path: Path) -> None:
+    data = tasks(2)
+    empty = TensorDataset(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    data[1].train_dataloader = lambda: DataLoader(empty, 8)  # type: ignore[method-assign]
+    learner = FineTuning(net(), 2)
+    with pytest.raises(DataError, match="at least one batch for task 1"):
+        learn_tasks(learner, data, trainers(tmp_path))
+    assert learner.task == 1
 
 
 def test_errors(tmp_path: Path) -> None:
