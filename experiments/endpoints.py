@@ -34,6 +34,8 @@ class EndpointConfig:
     learning_rate: float = 1e-3
     batch_size: int = 128
     augmentation: bool = False
+    one_cycle: bool = False
+    bfloat16: bool = False
 
 
 def train_endpoint(
@@ -45,20 +47,31 @@ def train_endpoint(
     learning_rate: float = 1e-3,
     batch_size: int = 128,
     augmentation: bool = False,
+    one_cycle: bool = False,
+    bfloat16: bool = False,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Train a network by Adam on cross-entropy and return it in evaluation mode on the CPU.
+    """Train a network on cross-entropy and return it in evaluation mode on the CPU.
 
     `seed` decides the initial weights, the order of the images and the augmentation; the global random state is
     left as it was. Every epoch visits the images in a new order and drops an incomplete last batch.
-    `augmentation` shifts each image by up to 4 pixels and flips half of them left to right.
+    `augmentation` shifts each image by up to 4 pixels and flips half of them left to right. The optimiser is Adam,
+    or, with `one_cycle`, SGD with Nesterov momentum 0.9 and weight decay 5e-4 whose learning rate rises to
+    `learning_rate` and falls to zero. `bfloat16` runs matrix products and convolutions in that type, with the
+    channels of images last in memory, which is fastest on processors.
+
+    Source of the schedule: Leslie N. Smith and Nicholay Topin, "Super-Convergence" (2018).
     """
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = make_model().to(device).train()
-        _train(model, data, epochs, learning_rate, min(batch_size, len(data.train_labels)), augmentation)
-    return model.cpu().eval()
+        layout = torch.channels_last if bfloat16 else torch.contiguous_format
+        model = make_model().to(device, memory_format=layout).train()
+        batch_size = min(batch_size, len(data.train_labels))
+        steps = epochs * (len(data.train_labels) // batch_size)
+        optimizer, scheduler = _optimizer(model, learning_rate, steps if one_cycle else None)
+        _train(model, data, epochs, optimizer, scheduler, batch_size, augmentation, bfloat16)
+    return model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
 def load_or_train(
@@ -82,6 +95,8 @@ def load_or_train(
         learning_rate=config.learning_rate,
         batch_size=config.batch_size,
         augmentation=config.augmentation,
+        one_cycle=config.one_cycle,
+        bfloat16=config.bfloat16,
         device=device,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,29 +118,47 @@ def _load(path: Path, key: str, config: EndpointConfig) -> nn.Module:
     return model.eval()
 
 
+def _optimizer(
+    model: nn.Module, learning_rate: float, cycle: int | None
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.OneCycleLR | None]:
+    if not cycle:
+        return torch.optim.Adam(model.parameters(), lr=learning_rate), None
+    sgd = torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    return sgd, torch.optim.lr_scheduler.OneCycleLR(sgd, learning_rate, cycle, cycle_momentum=False)
+
+
 def _train(
-    model: nn.Module, data: ImageData, epochs: int, learning_rate: float, batch_size: int, augmentation: bool
+    model: nn.Module,
+    data: ImageData,
+    epochs: int,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.OneCycleLR | None,
+    batch_size: int,
+    augmentation: bool,
+    bfloat16: bool,
 ) -> None:
     device = next(model.parameters()).device
     images, labels = data.train_images.to(device), data.train_labels.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     console = Console(stderr=True)
-    steps = track(
+    passes = track(
         range(epochs),
         f"{type(model).__name__} on {data.name}",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    for _ in steps:
+    for _ in passes:
         for batch in torch.randperm(len(labels), device=device).split(batch_size):
             if len(batch) < batch_size:
                 break
             inputs = _augmented(images[batch]) if augmentation else images[batch]
-            loss = F.cross_entropy(model(inputs), labels[batch])
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                loss = F.cross_entropy(model(inputs), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
 
 
 def _augmented(images: Tensor, reach: int = 4) -> Tensor:

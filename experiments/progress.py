@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -96,3 +99,23 @@ class EpochProgress(lightning.Callback):
             "" if loss is None else f"task {getattr(pl_module, 'task', 0) + 1}  train_loss {float(loss):.3f}"
         )
         self._progress.update(self._task, advance=1, figures=figures)
+
+
+def quiet_trainer(
+    steps: int, epoch: int, callbacks: Sequence[lightning.Callback], title: str, *, bfloat16: bool = False
+) -> lightning.Trainer:
+    """A CPU Trainer with epochs of at most so many steps, a progress bar and nothing else on the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    return lightning.Trainer(
+        max_steps=steps,
+        limit_train_batches=epoch,
+        accelerator="cpu",
+        precision="bf16-mixed" if bfloat16 else "32-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[*callbacks, StepProgress(title)],
+    )

@@ -7,8 +7,7 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.activations import repair as repaired
-from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn
+from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
+from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
@@ -30,8 +30,6 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permut
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.symmetry.rescaling import requested_rescaling
 
-LARGEST_BATCHED_GROUP = 128
-
 
 class SinkhornRebasin(nn.Module):
     r"""Two networks of one architecture and the learned permutations that carry one into the other's basin.
@@ -39,12 +37,12 @@ class SinkhornRebasin(nn.Module):
     .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
         (1 - \lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R
 
-    The scores :math:`X_g` are the only parameters, unless scales are learned as well (``rescale``). In training mode
-    the permutations are soft and differentiable, in eval mode hard, so that the rebased target computes exactly the
-    target's function. The reference and the target are frozen copies: the networks passed in are never changed. In
-    training mode batch norm runs on batch statistics, which a mixture of two networks needs; everything else runs
-    as in evaluation. Merged batch-norm networks want their statistics re-estimated (:func:`reset_batch_norm`)
-    before they are used.
+    The scores :math:`X_g` are the only parameters, unless scales and signs are learned as well (``rescale``). In
+    training mode permutations and signs are soft and differentiable, in eval mode hard, so that the rebased target
+    computes exactly the target's function. The reference and the target are frozen copies: the networks passed in
+    are never changed. In training mode batch norm runs on batch statistics, which a mixture of two networks needs;
+    everything else runs as in evaluation. Merged batch-norm networks want their statistics re-estimated
+    (:func:`reset_batch_norm`) before they are used.
 
     Args:
         reference: the network that stays as it is, :math:`\theta_R`.
@@ -58,7 +56,8 @@ class SinkhornRebasin(nn.Module):
         tolerance, max_iterations: of the Sinkhorn iteration in training mode.
         rescale: learn the scales of the target's units too, along the exact rescalings of the architecture (or those
             given): :math:`\theta_T` becomes :math:`\rho_s(\theta_T)` with :math:`s = \exp(\mathtt{log\_scales})`,
-            before the permutations, and so stays the same function. They start at one.
+            before the permutations, and so stays the same function. They start at one. Where a sign is free (tanh),
+            it is learned as well: :math:`P_g \circ \tanh(\mathtt{sign\_scores}_g / \tau)` moves the units.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
             that the two networks differ in their weights alone: four forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
@@ -121,26 +120,26 @@ class SinkhornRebasin(nn.Module):
         self._traits = traits_of(target)
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
-        scores = initial_scores(
-            self.reference_state(), self.target_state(), self.spec, init, noise=noise, generator=generator
+        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs)
+        states = self.reference_state(), self.target_state()
+        start = initial_scores(
+            *states, self.spec, init, rescaling=self.rescaling, noise=noise, generator=generator
         )
         _check_group_names(self.spec)
-        self.scores = nn.ParameterDict({name: nn.Parameter(value) for name, value in scores.items()})
-        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs)
-        self.log_scales = nn.ParameterDict(
-            {
-                name: nn.Parameter(scores[name].new_zeros(shape))
-                for name, shape in self.rescaling.shapes(self.spec).items()
-            }
+        self._signed = SignedPermutations(self.spec, self.rescaling)
+        self.scores = _learned(start.scores)
+        self.sign_scores = _learned(start.sign_scores)
+        shapes = self.rescaling.shapes(self.spec)
+        self.log_scales = _learned(
+            {name: start.scores[name].new_zeros(shape) for name, shape in shapes.items()}
         )
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
         # Where the last Sinkhorn iteration ended, from which the next one starts.
         self.scalings = nn.Module()
-        for name, value in scores.items():
+        for name, value in start.scores.items():
             self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
-        self._batches = _batches(self.spec)
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
 
@@ -154,27 +153,16 @@ class SinkhornRebasin(nn.Module):
 
     def soft_assignments(self) -> dict[str, SinkhornResult]:
         """Per group, the Sinkhorn result at the current temperature, with its diagnosis."""
-        results = {}
-        for names in self._batches:
-            result = sinkhorn(
-                _stacked([self.scores[name] for name in names], axes=2),
-                float(self.temperature),
-                tolerance=self.tolerance,
-                max_iterations=self.max_iterations,
-                initial_scaling=_stacked([getattr(self.scalings, name) for name in names], axes=1),
-            )
-            start = 0
-            for name in names:
-                shape = self.scores[name].shape
-                part = slice(start, start := start + self.spec[name].blocks)
-                results[name] = replace(
-                    result,
-                    matrix=result.matrix[part].reshape(shape),
-                    marginal_error=result.marginal_error[part].reshape(shape[:-2]),
-                    column_scaling=result.column_scaling[part].reshape(shape[:-1]),
-                )
-                if self.training:
-                    getattr(self.scalings, name).copy_(results[name].column_scaling)
+        results = sinkhorn_by_size(
+            dict(self.scores.items()),
+            float(self.temperature),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            initial_scalings={name: getattr(self.scalings, name) for name in self.scores},
+        )
+        if self.training:
+            for name, result in results.items():
+                getattr(self.scalings, name).copy_(result.column_scaling)
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
@@ -186,15 +174,25 @@ class SinkhornRebasin(nn.Module):
         """Per group, the index vectors, (n,) or (blocks, n), of the permutation that maximises ⟨P, X⟩."""
         return {name: hard_assignment(scores) for name, scores in self.scores.items()}
 
+    def soft_signs(self) -> dict[str, Tensor]:
+        """Per group with sign generators, tanh(Z/τ) of every pair, (generators, ..., n, n)."""
+        return {name: (scores / self.temperature).tanh() for name, scores in self.sign_scores.items()}
+
+    def hard_signs(self) -> dict[str, Tensor]:
+        """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
+        return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
+
     def rebased_state(self, hard: bool | None = None) -> State:
         """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told."""
         hard = not self.training if hard is None else hard
-        permutations = self.hard_permutations() if hard else self.soft_permutations()
         target = self.target_state()
-        scaled = target
-        if self.log_scales:
-            scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()))
-        rebased = permute_state(scaled, self.spec, permutations)
+        permutations = self.hard_permutations() if hard else self.soft_permutations()
+        signs = signs_of_units(dict(self.sign_scores.items()), permutations) if hard else None
+        scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()), signs)
+        if hard:
+            rebased = permute_state(scaled, self.spec, permutations)
+        else:
+            rebased = self._signed.applied(scaled, permutations, self.soft_signs())
         # Scores are wider than half precision; the network takes its own type.
         return {
             name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor
@@ -248,18 +246,22 @@ class SinkhornRebasin(nn.Module):
         """The target with hard permutations as a plain network: the same function in a new place."""
         return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
-    def merge(self, position: float = 0.5, *, repair: Iterable[Any] | None = None) -> nn.Module:
+    def merge(
+        self, position: float = 0.5, *, repair: Iterable[Any] | None = None, rescale_only: bool = False
+    ) -> nn.Module:
         """The network at a position of the segment, with hard permutations, as a plain network.
 
         Args:
             position: λ.
             repair: batches of training data on which its activations are put right: see
                 :func:`~sinkhorn_rebasin.repair`.
+            rescale_only: put standard deviations right, and leave the means.
         """
         merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
         if repair is None:
             return merged
-        return repaired(merged, self.reference, self.to_model(), self.spec, repair, at=position)
+        networks = merged, self.reference, self.to_model()
+        return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only)
 
     def extra_repr(self) -> str:
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
@@ -267,18 +269,8 @@ class SinkhornRebasin(nn.Module):
         return f"{groups}{more}; temperature={float(self.temperature):g}"
 
 
-def _batches(spec: PermutationSpec) -> list[list[str]]:
-    """Groups whose Sinkhorn iterations run as one: small ones of equal size, of which the calls would cost most."""
-    batches: dict[int | str, list[str]] = {}
-    for group in spec.groups:
-        key = group.size if group.size <= LARGEST_BATCHED_GROUP else group.name
-        batches.setdefault(key, []).append(group.name)
-    return list(batches.values())
-
-
-def _stacked(tensors: list[Tensor], axes: int) -> Tensor:
-    """Tensors with the same last axes as one batch of them."""
-    return torch.cat([tensor.reshape(-1, *tensor.shape[tensor.dim() - axes :]) for tensor in tensors])
+def _learned(values: Mapping[str, Tensor]) -> nn.ParameterDict:
+    return nn.ParameterDict({name: nn.Parameter(value) for name, value in values.items()})
 
 
 def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:

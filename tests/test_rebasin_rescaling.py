@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,13 +55,15 @@ def test_the_returned_network_is_the_targets_function(
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_rebased_state_is_the_target_rescaled_and_then_permuted(hard: bool) -> None:
-    rebasin = rebasin_of("attention")
+    found = built("attention")[3]
+    positive = tuple(one for one in found.generators if one.kind == "positive")
+    rebasin = rebasin_of("attention", rescale=replace(found, generators=positive))
     scaled = rescale_state(rebasin.target_state(), rebasin.spec, rebasin.rescaling, dict(rebasin.log_scales))
     permutations = rebasin.hard_permutations() if hard else rebasin.soft_permutations()
     expected = permute_state(scaled, rebasin.spec, permutations)
-    found = rebasin.rebased_state(hard)
+    rebased = rebasin.rebased_state(hard)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(rebased[name], tensor, rtol=1e-4, atol=1e-4)
     half = rebasin.merge(0.5).state_dict()
     hardened = rebasin.rebased_state(hard=True)
     for name, tensor in rebasin.reference_state().items():

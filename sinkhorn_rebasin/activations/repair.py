@@ -31,6 +31,7 @@ def repair(
     *,
     at: float = 0.5,
     batches: int | None = None,
+    rescale_only: bool = False,
 ) -> nn.Module:
     r"""Return the merged network with the activation statistics of its endpoints, as a plain network.
 
@@ -53,6 +54,9 @@ def repair(
     have in common, which does not make each exact. A layer that fewer than two values reach, such as an expert
     that gets no tokens, stays as it is.
 
+    With ``rescale_only`` means stay what they are in the merged network, :math:`\mu^* = \mu`, and standard
+    deviations alone are corrected.
+
     It mends networks whose units match. Of one that guesses because they do not, it makes one that is sure of
     its guesses: the loss may rise.
 
@@ -65,6 +69,7 @@ def repair(
             hundred samples are enough.
         at: λ, the position of the merged network.
         batches: read at most this many batches; None reads all.
+        rescale_only: correct standard deviations alone.
 
     Returns:
         A new network of the merged one's class and mode. Nothing passed in changes.
@@ -85,15 +90,15 @@ def repair(
         True
 
     Reference: Jordan, Sedghi, Saukh, Entezari, Neyshabur, "REPAIR: REnormalizing Permuted Activations for
-    Interpolation Repair", 2023. There the statistics are those of single batches; here of all data.
+    Interpolation Repair", 2023. There the statistics are those of single batches; here of all data. Without the
+    means: Qu, Horváth, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024.
     """
     if not 0 <= at <= 1:
         raise DataError(f"Expected a position from 0 (target) to 1 (reference) but got {at}.")
     check_comparable(merged, reference)
     repaired = standalone_copy(merged)
-    corrected = Repair(reference, target, spec, data, batches=batches).state_at(
-        merged, tensors_of(merged), at
-    )
+    correction = Repair(reference, target, spec, data, batches=batches, rescale_only=rescale_only)
+    corrected = correction.state_at(merged, tensors_of(merged), at)
     repaired.load_state_dict(corrected, strict=False)
     return repaired
 
@@ -105,7 +110,7 @@ class Repair:
     the segment, :math:`\lambda = \langle\theta - \theta_T, \theta_R - \theta_T\rangle / \|\theta_R - \theta_T\|^2`.
 
     Args:
-        reference, target, spec, data, batches: see :func:`repair`; the target is the path's start.
+        reference, target, spec, data, batches, rescale_only: see :func:`repair`; the target is the path's start.
 
     Raises:
         DataError, ArchitectureError, SpecError: as :func:`repair`.
@@ -129,8 +134,10 @@ class Repair:
         data: Iterable[Any],
         *,
         batches: int | None = None,
+        rescale_only: bool = False,
     ) -> None:
         check_comparable(reference, target)
+        self.rescale_only = rescale_only
         self.spec = spec
         self.start, self.end = tensors_of(target), tensors_of(reference)
         spec.check_state(self.end)
@@ -181,7 +188,8 @@ class Repair:
                     self.end_moments[stage.name],
                 )
                 if min(found.count for found in three) > 1:
-                    repaired.update(stage.transformed(repaired, *_correction(stage, *three, position)))
+                    correction = _correction(stage, *three, position, self.rescale_only)
+                    repaired.update(stage.transformed(repaired, *correction))
             elif moments[stage].count > 1:
                 repaired.update(measured_buffers(repaired, moments))
         for first, *others in tied_names(module):
@@ -199,10 +207,10 @@ def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequenc
 
 
 def _correction(
-    layer: AffineLayer, now: Moments, start: Moments, end: Moments, position: float
+    layer: AffineLayer, now: Moments, start: Moments, end: Moments, position: float, rescale_only: bool
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift, each (outputs,), that give a layer's hidden units the interpolated statistics."""
-    mean = torch.lerp(start.mean, end.mean, position)
+    mean = now.mean if rescale_only else torch.lerp(start.mean, end.mean, position)
     deviation = torch.lerp(start.deviation(), end.deviation(), position)
     found = now.deviation()
     # Below this the variation is round-off, and nothing to divide by.

@@ -3,10 +3,12 @@
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
 from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state, residual_state
+from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
 __all__ = [
     "ContinualLoss",
+    "FisherDistance",
     "MidpointLoss",
     "RandomPointLoss",
     "RebasinLoss",

@@ -7,6 +7,7 @@ from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
 from sinkhorn_rebasin.matching.simulated_annealing import simulated_annealing
 from sinkhorn_rebasin.matching.sinkhorn_matching import sinkhorn_matching
 from sinkhorn_rebasin.matching.straight_through import straight_through
+from sinkhorn_rebasin.matching.transport_across_widths import ot_transport
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "activation_matching",
     "greedy_cosine",
     "ot_fusion",
+    "ot_transport",
     "simulated_annealing",
     "sinkhorn_matching",
     "straight_through",

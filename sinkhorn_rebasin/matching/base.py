@@ -12,7 +12,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
 from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
-from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class Alignment:
         objective: the method's own objective after each pass.
         converged: whether the method stopped because nothing improved any more.
         weight_matched: groups the method itself cannot see, which were matched by their weights instead.
+        signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
+            had before the permutations; empty when signs were not matched.
+        rescaling: the rescalings the signs belong to.
     """
 
     permutations: Mapping[str, Tensor]
@@ -32,10 +35,16 @@ class Alignment:
     objective: tuple[float, ...] = field(default=())
     converged: bool = True
     weight_matched: tuple[str, ...] = field(default=())
+    signs: Mapping[str, Tensor] = field(default_factory=dict)
+    rescaling: RescalingSpec | None = None
 
     def apply(self, target: nn.Module | StateLike) -> State:
         """The rebased target's state: same function, new place."""
-        return permute_state(as_state(target), self.spec, self.permutations)
+        state = signed = as_state(target)
+        if self.signs and self.rescaling is not None:
+            signed = rescale_state(state, self.spec, self.rescaling, signs=self.signs)
+        moved = permute_state(signed, self.spec, self.permutations)
+        return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
 
 
 def as_state(network: nn.Module | StateLike) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
+    RescalingSpec,
     check_permutations,
     identity_permutations,
     permutation_matrix,
@@ -23,39 +25,57 @@ Initialisation: TypeAlias = str | Alignment | Mapping[str, Tensor]
 """``"weight_matching"``, ``"identity"``, an alignment, or group name to indices or scores."""
 
 
+class Start(NamedTuple):
+    """Where a re-basin begins: score matrices, one per group, and of sign scores one per sign generator."""
+
+    scores: dict[str, Tensor]
+    sign_scores: dict[str, Tensor]
+
+
 def initial_scores(
     reference: State,
     target: State,
     spec: PermutationSpec,
     init: Initialisation,
     *,
+    rescaling: RescalingSpec = NO_RESCALING,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Score matrices, one per group: the permutation matrices of a first guess, plus normal noise.
+) -> Start:
+    """The permutation matrices of a first guess and the signs ±1 of the pairs it matches, all plus normal noise.
 
-    Scores have the parameters' type and device (float32 when those are in half precision).
+    Scores have the parameters' type and device (float32 when those are in half precision). There are signs for the
+    sign generators of ``rescaling`` alone, (generators, ..., n, n): those of pairs that are not matched are zero, and
+    all are one where the guess says nothing of them.
 
     Raises:
-        SpecError: when ``init`` is no known name or does not fit the spec.
+        SpecError: when ``init`` is no known name or does not fit the spec and the rescalings.
     """
     tensors = [target[name] for name in spec.shapes]
     # Complex weights are as precise as their parts; networks of integers alone have scores all the same.
     first = next((t for t in tensors if t.is_floating_point() or t.is_complex()), tensors[0])
     dtype = torch.float64 if first.dtype in (torch.float64, torch.complex128) else torch.float32
-    guess = _first_guess(reference, target, spec, init, generator)
-    check_permutations(spec, guess)
-    scores = {}
-    for group in spec.groups:
-        value = guess[group.name]
-        matrix = value if value.is_floating_point() else permutation_matrix(value, dtype)
-        matrix = matrix.detach().to(device=first.device, dtype=dtype, copy=True)
-        if noise:
-            device = "cpu" if generator is None else generator.device
-            drawn = torch.randn(matrix.shape, generator=generator, dtype=dtype, device=device)
-            matrix = matrix + noise * drawn.to(first.device)
-        scores[group.name] = matrix
-    return scores
+    guess = _first_guess(reference, target, spec, init, rescaling, generator)
+    check_permutations(spec, guess.permutations)
+
+    def score(value: Tensor) -> Tensor:
+        value = value.detach().to(device=first.device, dtype=dtype, copy=True)
+        if not noise:
+            return value
+        device = "cpu" if generator is None else generator.device
+        drawn = torch.randn(value.shape, generator=generator, dtype=dtype, device=device)
+        return value + noise * drawn.to(first.device)
+
+    matrices = {
+        name: value if value.is_floating_point() else permutation_matrix(value, dtype)
+        for name, value in ((name, guess.permutations[name]) for name in spec.names)
+    }
+    scores = {name: score(matrix) for name, matrix in matrices.items()}
+    signs = {}
+    for name, shape in rescaling.shapes(spec, "sign").items():
+        own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
+        signs[name] = score(own[..., None, :] * matrices[name])
+    return Start(scores, signs)
 
 
 def _first_guess(
@@ -63,16 +83,29 @@ def _first_guess(
     target: State,
     spec: PermutationSpec,
     init: Initialisation,
+    rescaling: RescalingSpec,
     generator: torch.Generator | None,
-) -> Mapping[str, Tensor]:
+) -> Alignment:
     if isinstance(init, Alignment):
-        return init.permutations
-    if isinstance(init, Mapping):
+        _check_signs(init, spec, rescaling)
         return init
+    if isinstance(init, Mapping):
+        return Alignment(init, spec)
     if init == "weight_matching":
-        return weight_matching(reference, target, spec, generator=generator).permutations
+        return weight_matching(reference, target, spec, rescaling=rescaling, generator=generator)
     if init == "identity":
-        return identity_permutations(spec)
+        return Alignment(identity_permutations(spec), spec)
     raise SpecError(
         f"Expected init to be 'weight_matching', 'identity', an Alignment or a mapping but got {init!r}."
     )
+
+
+def _check_signs(alignment: Alignment, spec: PermutationSpec, rescaling: RescalingSpec) -> None:
+    shapes = rescaling.shapes(spec, "sign")
+    for name, signs in alignment.signs.items():
+        own = alignment.rescaling
+        if own is None or name not in shapes or own.of(name, "sign") != rescaling.of(name, "sign"):
+            raise SpecError(
+                f"Expected an alignment whose signs belong to the rescalings that are learned but those of group "
+                f"{name!r}, {tuple(signs.shape)}, do not: pass rescale=alignment.rescaling."
+            )

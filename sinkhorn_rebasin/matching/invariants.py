@@ -18,6 +18,7 @@ def seen_through(
     target: Tensor,
     permutations: Permutations,
     unknown: Collection[str] = (),
+    negatable: Collection[Slot] = (),
 ) -> tuple[Tensor, Tensor]:
     r"""One tensor of both networks as units on another axis of it can be compared, given what is known of ``others``.
 
@@ -26,11 +27,15 @@ def seen_through(
 
     .. math:: \max_\pi \sum_i a_i b_{\pi(i)} = \sum_i a_{(i)} b_{(i)},
 
-    is what two units have in common under the order of the others that suits this pair best.
+    is what two units have in common under the order of the others that suits this pair best. Slots that are
+    ``negatable``, and of an unknown group, are sorted by their absolute values, which is the same for an order
+    with signs.
     """
     target = permute_tensor(target, tuple(slot for slot in others if slot.group not in unknown), permutations)
     for slot in others:
         if slot.group in unknown:
+            if slot in negatable:
+                reference, target = reference.abs(), target.abs()
             reference, target = sorted_along(reference, slot), sorted_along(target, slot)
     return reference, target
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +39,8 @@ def match_layer_by_layer(
         SpecError: when the spec is of another network, or has nested groups, which are named.
     """
     first, second = as_states(reference, target, spec)
-    for group in spec.groups:
-        if group.parent is not None:
-            raise SpecError(
-                f"Expected groups without nesting for {method} but got {group.name!r} inside {group.parent!r}: "
-                f"drop it with spec.without({group.name!r}), or use weight_matching or activation_matching."
-            )
-    permutations, known, objective = identity_permutations(spec), set[str](), 0.0
-    while len(known) < len(spec.groups):
-        waiting = [group for group in spec.groups if group.name not in known]
-        group = max(waiting, key=lambda group: _share_understood(spec, group, known))
-        slots = _understood(spec, group, known)
+    permutations, objective = identity_permutations(spec), 0.0
+    for group, slots in groups_in_order(spec, method):
         ours, theirs = [], []
         for slot in slots:
             others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
@@ -58,9 +49,29 @@ def match_layer_by_layer(
             theirs.append(units_of(moved, slot)[0].double().cpu())
         indices, value = choose(torch.cat(ours, 1), torch.cat(theirs, 1))
         permutations[group.name] = indices
-        known.add(group.name)
         objective += value
     return Alignment(permutations, spec, (objective,))
+
+
+def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group, list[Slot]]]:
+    """Every group once, the best understood next, with the slots whose other groups came before it.
+
+    Raises:
+        SpecError: when a group is nested or has several blocks, or no such slot; it is named.
+    """
+    for group in spec.groups:
+        if group.parent is not None or group.blocks > 1:
+            where = f"inside {group.parent!r}" if group.parent is not None else f"of {group.blocks} blocks"
+            raise SpecError(
+                f"Expected groups without nesting for {method} but got {group.name!r} {where}: "
+                f"drop it with spec.without({group.name!r}), or use weight_matching or activation_matching."
+            )
+    known: set[str] = set()
+    while len(known) < len(spec.groups):
+        waiting = [group for group in spec.groups if group.name not in known]
+        group = max(waiting, key=lambda group: _share_understood(spec, group, known))
+        yield group, _understood(spec, group, known)
+        known.add(group.name)
 
 
 def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> float:

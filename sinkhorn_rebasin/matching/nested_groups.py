@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.matching.invariants import seen_through
-from sinkhorn_rebasin.matching.similarity import units_of
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
+from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
+from sinkhorn_rebasin.matching.similarity import compared
+from sinkhorn_rebasin.permutations import (
+    Group,
+    PermutationSpec,
+    RescalingSpec,
+    Slot,
+    identity_permutations,
+)
 
 
 def children_of(spec: PermutationSpec, group: Group) -> list[Group]:
@@ -19,40 +26,68 @@ def children_of(spec: PermutationSpec, group: Group) -> list[Group]:
     return [other for other in spec.groups if other.parent == group.name]
 
 
+class Proposal(NamedTuple):
+    """New permutations of all groups, and the sign changes of units, in the target's order, that go with them."""
+
+    permutations: dict[str, Tensor]
+    flips: dict[str, Tensor]
+
+
 def propose_blocks(
     reference: State,
     target: State,
     spec: PermutationSpec,
     group: Group,
-    permutations: dict[str, Tensor],
+    permutations: Permutations,
     unknown: Collection[str] = (),
-) -> dict[str, Tensor]:
+    rescaling: RescalingSpec = NO_RESCALING,
+) -> Proposal:
     r"""A permutation of whole blocks, and one inside each, chosen together.
 
     .. math:: \max_\pi \sum_a \Bigl( s_{a \pi(a)} + \sum_k \max_{\kappa_k}
         \sum_i S^k_{(a, i), (\pi(a), \kappa_k(i))} \Bigr)
 
     A pair of blocks is worth what its own elements have in common (s) and what the best permutation inside it gains
-    (one assignment per nested group k). The rest of the network is held as it is; of ``unknown`` groups only what
-    their order cannot change counts.
+    (one assignment per nested group k), each pair of units under its best signs. The rest of the network is held as
+    it is, and so are signs of whole blocks; of ``unknown`` groups only what their order cannot change counts.
     """
     children = children_of(spec, group)
     names = {group.name, *(child.name for child in children)}
     held = {**permutations, **{n: p for n, p in identity_permutations(spec).items() if n in names}}
-    worth = _own_similarity(reference, target, spec, group, children, held, unknown)
-    inside = {}
+    worth = _own_similarity(reference, target, spec, group, children, held, unknown, rescaling)
+    inside, choices = {}, {}
     for child in children:
-        pairs = _pair_similarity(reference, target, spec, child, held, unknown)
+        similarity = _pair_similarity(reference, target, spec, child, held, unknown, rescaling)
+        pairs, choices[child.name] = similarity.max(0)
         best = hard_assignment(pairs)
         inside[child.name] = best
         worth = worth + pairs.gather(-1, best[..., None]).squeeze(-1).sum(-1)
     blocks = hard_assignment(worth)
-    proposal = {group.name: blocks.reshape(group.shape)}
+    proposal, flips = {group.name: blocks.reshape(group.shape)}, {}
     for child in children:
+        here = torch.arange(len(blocks))
         found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
-        found[blocks] = inside[child.name][torch.arange(len(blocks)), blocks]
+        chosen = inside[child.name][here, blocks]
+        found[blocks] = chosen
         proposal[child.name] = found.reshape(child.shape)
-    return {**permutations, **proposal}
+        patterns = SignPatterns.of(rescaling, child.name)
+        if patterns.generators:
+            pattern = choices[child.name][here, blocks].gather(-1, chosen[..., None]).squeeze(-1)
+            flips[child.name] = flips_of(patterns, pattern, blocks, chosen).reshape(-1, *child.shape)
+    return Proposal({**permutations, **proposal}, flips)
+
+
+def flips_of(patterns: SignPatterns, pattern: Tensor, blocks: Tensor, units: Tensor) -> Tensor:
+    """Signs of the target's units, (generators, blocks, size), from the patterns chosen in the reference's order.
+
+    Args:
+        patterns: of the group.
+        pattern: the number of each unit's pattern, (blocks, size).
+        blocks, units: which block (blocks,) and unit (blocks, size) of the target stand there.
+    """
+    flips = torch.empty(len(patterns.generators), *units.shape, dtype=torch.float64, device="cpu")
+    flips[:, blocks[:, None], units] = patterns.signs[pattern].movedim(-1, 0)
+    return flips
 
 
 def _own_similarity(
@@ -61,18 +96,18 @@ def _own_similarity(
     spec: PermutationSpec,
     group: Group,
     children: list[Group],
-    held: dict[str, Tensor],
+    held: Permutations,
     unknown: Collection[str],
+    rescaling: RescalingSpec,
 ) -> Tensor:
     """Inner products of blocks over tensors that no nested group stands on, (blocks, blocks)."""
     nested = {slot.tensor for child in children for slot in spec.slots_of(child.name)}
     total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
-        if slot.tensor not in nested and slot.tensor in spec.parameters:
+        if slot.tensor not in nested:
             others = _beside(slot, spec, group)
-            pair = seen_through(others, reference[slot.tensor], target[slot.tensor], held, unknown)
-            ours, theirs = (units_of(tensor, slot)[0] for tensor in pair)
-            total += (ours @ theirs.mT).double().cpu()
+            for _, ours, theirs in compared(reference, target, spec, slot, others, held, unknown, rescaling):
+                total += (ours[0] @ theirs[0].mT).double().cpu()
     return total
 
 
@@ -81,19 +116,20 @@ def _pair_similarity(
     target: State,
     spec: PermutationSpec,
     child: Group,
-    held: dict[str, Tensor],
+    held: Permutations,
     unknown: Collection[str],
+    rescaling: RescalingSpec,
 ) -> Tensor:
-    """Inner products of a nested group's units for every pair of blocks, (blocks, blocks, size, size)."""
+    """Inner products of a nested group's units under every sign pattern, (patterns, blocks, blocks, size, size)."""
     count = child.blocks * child.size
-    total = torch.zeros(count, count, dtype=torch.float64, device="cpu")
+    patterns = len(SignPatterns.of(rescaling, child.name).signs)
+    total = torch.zeros(patterns, count, count, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(child.name):
-        if slot.tensor in spec.parameters:
-            others = _beside(slot, spec, child)
-            pair = seen_through(others, reference[slot.tensor], target[slot.tensor], held, unknown)
-            ours, theirs = (units_of(tensor, slot).reshape(count, -1) for tensor in pair)
-            total += (ours @ theirs.mT).double().cpu()
-    return total.reshape(child.blocks, child.size, child.blocks, child.size).permute(0, 2, 1, 3)
+        others = _beside(slot, spec, child)
+        for signs, *pair in compared(reference, target, spec, slot, others, held, unknown, rescaling):
+            ours, theirs = (units.reshape(count, -1) for units in pair)
+            total += signs[:, None, None] * (ours @ theirs.mT).double().cpu()
+    return total.reshape(patterns, child.blocks, child.size, child.blocks, child.size).transpose(2, 3)
 
 
 def _beside(slot: Slot, spec: PermutationSpec, group: Group) -> tuple[Slot, ...]:

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.layer_by_layer import match_layer_by_layer
+from sinkhorn_rebasin.matching.transport_plan import transport_plan, unit_distances
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -39,9 +40,11 @@ def ot_fusion(
         data, generator: not needed; part of the protocol.
 
     Complexity: O(n³ log n) for a group of n units (network simplex of POT); a single pass. Use it as a baseline
-    beside :func:`weight_matching`, which also sees outgoing weights.
+    beside :func:`weight_matching`, which also sees outgoing weights. For networks of different widths there is
+    :func:`ot_transport`.
 
     Raises:
+        AssignmentError: when weights are not finite.
         ImportError: when POT is not installed.
         ArchitectureError: when the networks differ.
         SpecError: when the spec is of another network, or has nested groups, which are named.
@@ -64,15 +67,6 @@ def ot_fusion(
 
 def _transport(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
     """The optimal plan between units of equal mass as indices, and its cost."""
-    try:
-        import ot
-    except ImportError as error:
-        raise ImportError(
-            "Expected the package POT for ot_fusion but it is not installed: pip install POT."
-        ) from error
-    # Differences, not products: between equal units the distance is then exactly zero.
-    cost = torch.cdist(ours, theirs, compute_mode="donot_use_mm_for_euclid_dist")
-    # Empty masses are equal ones; more iterations than POT's default for wide layers.
-    plan = torch.from_numpy(ot.emd([], [], cost.numpy(), numItermax=10_000_000))
-    indices = hard_assignment(plan)
+    cost = unit_distances(ours, theirs)
+    indices = hard_assignment(transport_plan(cost))
     return indices, float(cost.gather(1, indices[:, None]).mean())

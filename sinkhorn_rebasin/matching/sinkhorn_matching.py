@@ -49,7 +49,8 @@ def sinkhorn_matching(
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels); not needed for ``"l1"`` and ``"l2"``.
         generator: draws the order of weight matching and the positions of ``"random_point"``.
-        loss: ``"l1"``, ``"l2"``, ``"midpoint"``, ``"random_point"``, or any callable (rebasin, batch) to a scalar.
+        loss: ``"l1"``, ``"l2"``, ``"midpoint"``, ``"random_point"``, or any callable (rebasin, batch) to a scalar,
+            such as a :class:`FisherDistance`, which needs no data here.
         criterion: (outputs, labels) to a scalar, for ``"midpoint"`` and ``"random_point"``.
         steps: how many steps of Adam.
         lr: its learning rate.

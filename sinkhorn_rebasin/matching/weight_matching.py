@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
-from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states
-from sinkhorn_rebasin.matching.nested_groups import children_of, propose_blocks
-from sinkhorn_rebasin.matching.similarity import unit_similarity
-from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.matching.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
-    Group,
     PermutationSpec,
+    RescalingSpec,
     check_permutations,
     identity_permutations,
 )
-from sinkhorn_rebasin.permutations.action import permute_tensor
-from sinkhorn_rebasin.permutations.algebra import block_movement
 
 
 def weight_matching(
@@ -30,6 +26,7 @@ def weight_matching(
     target: nn.Module | StateLike,
     spec: PermutationSpec,
     *,
+    rescaling: RescalingSpec | None = None,
     generator: torch.Generator | None = None,
     max_passes: int = 100,
     restarts: int = 1,
@@ -48,9 +45,18 @@ def weight_matching(
     ``"identity"``, as published, the first groups are matched through neighbours whose order has nothing to do
     with the reference's.
 
+    Units whose sign is free (tanh: all that comes in and all that goes out may be negated) are matched up to their
+    sign when ``rescaling`` says which they are: a pair of units is then worth the most over the signs s,
+
+    .. math:: \max_{s = \pm 1} \; \sum_k s^{e_k} \langle r_k[i], t_k[j] \rangle
+
+    with k over their slots, and the alignment holds the signs too.
+
     Args:
         reference, target: networks of one architecture, or their states; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
+        rescaling: from :func:`discover_rescaling`: its sign generators are used; of the positive ones, which
+            weight matching does not choose, :func:`normalize_scale` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
         restarts: how many orders to try; the alignment with the largest inner product is returned.
@@ -83,10 +89,10 @@ def weight_matching(
     check_permutations(spec, begin)
     runs = []
     for _ in range(max(1, restarts)):
-        permutations = dict(begin)
+        search = CoordinateAscent(first, second, spec, begin, generator, rescaling or NO_RESCALING)
         if start == "invariants":
-            permutations = _first_guess(first, second, spec, permutations, generator, spec.groups)
-        runs.append(_descend(first, second, spec, permutations, generator, max_passes, spec.groups))
+            search.guess(spec.groups)
+        runs.append(search.climb(spec.groups, max_passes))
     return max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
 
 
@@ -104,118 +110,6 @@ def match_remaining(
     A named group that has groups nested in it must be named together with all of them.
     """
     groups = [group for group in spec.groups if group.name in names]
-    guess = _first_guess(reference, target, spec, dict(permutations), generator, groups)
-    return dict(_descend(reference, target, spec, guess, generator, max_passes, groups).permutations)
-
-
-def _descend(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    permutations: dict[str, Tensor],
-    generator: torch.Generator,
-    max_passes: int,
-    groups: Sequence[Group],
-) -> Alignment:
-    objective: list[float] = []
-    converged = not groups
-    while not converged and len(objective) < max_passes:
-        improved = False
-        for index in torch.randperm(len(groups), generator=generator, device=generator.device).tolist():
-            improved |= _assign(reference, target, spec, groups[index], permutations)
-        objective.append(_objective(reference, target, spec, permutations, spec.shapes))
-        converged = not improved
-    return Alignment(permutations, spec, tuple(objective), converged)
-
-
-def _first_guess(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    identity: dict[str, Tensor],
-    generator: torch.Generator,
-    groups: Sequence[Group],
-) -> dict[str, Tensor]:
-    """These groups assigned once, in random order, those still to come seen through their invariants alone.
-
-    Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
-    """
-    permutations, unknown = dict(identity), {group.name for group in groups}
-    drawn = torch.randperm(len(groups), generator=generator, device=generator.device).tolist()
-    order = [groups[index] for index in drawn]
-    while order:
-        group = next(one for one in order if one.parent not in unknown)
-        children = children_of(spec, group)
-        if group.parent is None and children:
-            permutations = propose_blocks(reference, target, spec, group, permutations, unknown)
-        else:
-            similarity = unit_similarity(reference, target, spec, group, permutations, unknown)
-            found = torch.empty(group.blocks, group.size, dtype=torch.long, device="cpu")
-            found[block_movement(spec, permutations, group)] = hard_assignment(similarity).cpu()
-            permutations[group.name], children = found.reshape(group.shape), []
-        done = {group.name, *(child.name for child in children)}
-        unknown -= done
-        order = [one for one in order if one.name not in done]
-    return max(
-        (identity, permutations), key=lambda found: _objective(reference, target, spec, found, spec.shapes)
-    )
-
-
-def _assign(
-    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
-) -> bool:
-    """Replace a group's permutation by the best one while the others are held; False when nothing is gained."""
-    if group.parent is None and children_of(spec, group):
-        return _assign_blocks(reference, target, spec, group, permutations)
-    similarity = unit_similarity(reference, target, spec, group, permutations)
-    origin = block_movement(spec, permutations, group)
-    current = permutations[group.name].reshape(group.blocks, group.size)[origin]
-    best = hard_assignment(similarity)
-    gain = _value(similarity, best) - _value(similarity, current)
-    if not gain > 1e-9 * similarity.abs().sum():
-        return False
-    found = torch.empty_like(best)
-    found[origin] = best
-    proposal = {**permutations, group.name: found.reshape(group.shape)}
-    tensors = [slot.tensor for slot in spec.slots_of(group.name)]
-    if len(set(tensors)) < len(tensors):
-        # The group stands on two axes of one tensor: the product is quadratic and the gain only its slope.
-        before = _objective(reference, target, spec, permutations, tensors)
-        after = _objective(reference, target, spec, proposal, tensors)
-        if not after - before > 1e-9 * float(similarity.abs().sum()):
-            return False
-    permutations[group.name] = proposal[group.name]
-    return True
-
-
-def _assign_blocks(
-    reference: State, target: State, spec: PermutationSpec, group: Group, permutations: dict[str, Tensor]
-) -> bool:
-    """Replace the permutation of whole blocks and those inside them when all in all they gain."""
-    proposal = propose_blocks(reference, target, spec, group, permutations)
-    groups = [group, *children_of(spec, group)]
-    tensors = {slot.tensor for one in groups for slot in spec.slots_of(one.name)}
-    before = _objective(reference, target, spec, permutations, tensors)
-    after = _objective(reference, target, spec, proposal, tensors)
-    if not after - before > 1e-9 * abs(after):
-        return False
-    permutations.update({one.name: proposal[one.name] for one in groups})
-    return True
-
-
-def _value(similarity: Tensor, indices: Tensor) -> Tensor:
-    return similarity.gather(-1, indices[..., None]).sum()
-
-
-def _objective(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    permutations: dict[str, Tensor],
-    names: Iterable[str],
-) -> float:
-    total = 0.0
-    for name in sorted(set(names) & spec.parameters.keys()):
-        moved = permute_tensor(target[name], spec.slots_on(name), permutations)
-        total += float((real_view(reference[name]).double() * real_view(moved).double()).sum())
-    return total
+    search = CoordinateAscent(reference, target, spec, permutations, generator)
+    search.guess(groups)
+    return dict(search.climb(groups, max_passes).permutations)

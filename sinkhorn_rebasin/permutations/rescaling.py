@@ -123,7 +123,7 @@ def rescale_state(
         spec: the spec the rescalings were found for.
         log_scales: per group, x of each positive generator and unit, (generators, n) or (generators, blocks, n);
             groups that are missing stay.
-        signs: likewise, ±1 for each sign generator.
+        signs: likewise, ±1 for each sign generator; the numbers between, for soft signs, change the function.
 
     Returns:
         A new dict. Nothing in ``state`` is changed; tensors that are not scaled are shared with it.
@@ -176,10 +176,11 @@ def _multiplied(tensor: Tensor, positive: _Place, flips: _Place) -> Tensor:
     for axes, parts in positive.items():
         tensor = tensor * along(axes, tensor.shape, summed(parts, axes, tensor).exp())
     for axes, parts in flips.items():
-        odd = (
-            summed([(layout, e, (value < 0).to(value.dtype)) for layout, e, value in parts], axes, tensor) % 2
-        )
-        tensor = tensor * along(axes, tensor.shape, 1 - 2 * odd)
+        for layout, exponent, value in parts:
+            if exponent % 2:  # an even power of a sign is one
+                # One less than the sign, so that what is left out is multiplied by one.
+                less = summed([(layout, 1, value - 1)], axes, tensor)
+                tensor = tensor * along(axes, tensor.shape, 1 + less)
     return tensor
 
 
@@ -219,7 +220,7 @@ def _check_factors(spec: PermutationSpec, rescaling: RescalingSpec, factors: Fac
                 f"Expected the factors of group {group!r} in shape {expected[group]}, one per {kind} generator and "
                 f"unit, but got {tuple(value.shape)}."
             )
-        if kind == "sign" and not bool((value.abs() == 1).all()):
+        if kind == "sign" and not bool((value.abs() <= 1).all()):
             raise SpecError(
-                f"Expected signs ±1 for group {group!r} but got {value.flatten()[:8].tolist()}..."
+                f"Expected signs from -1 to 1 for group {group!r} but got {value.flatten()[:8].tolist()}..."
             )

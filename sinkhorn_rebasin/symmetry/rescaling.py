@@ -102,7 +102,7 @@ def requested_rescaling(
         return RescalingSpec(groups=())
     if example_inputs is None:
         raise ArchitectureError("Expected example inputs, to discover the rescalings with, but got none.")
-    return discover_rescaling(model, spec, example_inputs, signs=False)
+    return discover_rescaling(model, spec, example_inputs)
 
 
 class _Search:

@@ -1,4 +1,4 @@
-"""The callback that watches the barrier and keeps the best permutations."""
+"""The callback that watches the barrier and keeps the best permutations and scales."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class BarrierMonitor(lightning.Callback):
     """Evaluates the path with hard permutations before training, at the end of epochs and of
     training, and logs ``barrier``.
 
-    With ``restore_best`` the scores with the lowest mean loss excess on the monitored data are put back when
-    training ends, so the result is never worse there than the start. The data should be held out: neither the
+    With ``restore_best`` the parameters with the lowest mean loss along the path on the monitored data are put back
+    when training ends, so the result is never worse there than the start. The data should be held out: neither the
     training batches nor the test set.
 
     Args:
@@ -31,11 +31,12 @@ class BarrierMonitor(lightning.Callback):
         points: positions on the path, odd.
         every: evaluate at the end of every so many epochs.
         prepare: applied to every state first, such as :class:`BatchNormReset`.
-        restore_best: put the best scores back at the end.
+        restore_best: put the best parameters back at the end.
 
     Attributes:
         history: one (step, evaluation) per evaluation of the current or last fit.
-        best_scores: per group, the scores at the evaluation with the lowest mean loss along the path.
+        best_parameters: the re-basin's parameters, scores and log-scales, by name, at the evaluation with the lowest
+            mean loss along the path.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class BarrierMonitor(lightning.Callback):
         self.restore_best = restore_best
         self.history: list[tuple[int, PathEvaluation]] = []
         self.best: float = float("inf")
-        self.best_scores: dict[str, Tensor] = {}
+        self.best_parameters: dict[str, Tensor] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Forget earlier fits; what a checkpoint kept is loaded after this."""
         if stage == "fit":
-            self.history, self.best, self.best_scores = [], float("inf"), {}
+            self.history, self.best, self.best_parameters = [], float("inf"), {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate where training starts."""
@@ -75,22 +76,22 @@ class BarrierMonitor(lightning.Callback):
             pl_module.log("barrier", float(evaluation.barrier), prog_bar=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Evaluate the last scores, unless that is done, and put the best ones back."""
+        """Evaluate where training ends, unless that is done, and put the best parameters back."""
         if not self.history or self.history[-1][0] != trainer.global_step:
             self._evaluate(trainer, pl_module)
-        if self.restore_best and self.best_scores:
+        if self.restore_best and self.best_parameters:
             with torch.no_grad():
-                for name, scores in _rebasin_of(pl_module).rebasin.scores.items():
-                    scores.copy_(self.best_scores[name])
+                for name, parameter in _rebasin_of(pl_module).rebasin.named_parameters():
+                    parameter.copy_(self.best_parameters[name])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         history = [(step, evaluation.to_dict()) for step, evaluation in self.history]
-        return {"best": self.best, "best_scores": self.best_scores, "history": history}
+        return {"best": self.best, "best_parameters": self.best_parameters, "history": history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What a checkpoint kept."""
-        self.best, self.best_scores = state_dict["best"], state_dict["best_scores"]
+        self.best, self.best_parameters = state_dict["best"], state_dict["best_parameters"]
         self.history = [(step, PathEvaluation.from_dict(data)) for step, data in state_dict["history"]]
 
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
@@ -102,7 +103,7 @@ class BarrierMonitor(lightning.Callback):
         height = float(evaluation.losses.mean())
         if height < self.best:
             self.best = height
-            self.best_scores = {name: s.detach().clone() for name, s in rebasin.scores.items()}
+            self.best_parameters = {name: p.detach().clone() for name, p in rebasin.named_parameters()}
         return evaluation
 
 

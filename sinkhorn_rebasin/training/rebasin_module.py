@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
 from sinkhorn_rebasin.networks.execution import split_batch
@@ -23,7 +23,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class RebasinModule(KeepsRandomState):
-    """Trains the scores of a re-basin with any loss, under any Lightning Trainer.
+    """Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
@@ -36,7 +36,11 @@ class RebasinModule(KeepsRandomState):
         loss: any callable ``(rebasin, batch) -> scalar``.
         lr: learning rate of Adam on the scores.
         scale_lr: learning rate of Adam on the log-scales of a re-basin that rescales; None: the same.
-        optimizer: a function from the parameters to an optimiser, instead of Adam.
+        scale_decay: decoupled weight decay of the log-scales, towards the target's own scales.
+        hard: train at hard permutations, with the re-basin in eval mode: only the log-scales move. A second, short
+            fit of this kind closes the gap between the soft permutations the scales were learned with and the hard
+            ones.
+        optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
         criterion: what validation measures on the path.
         points: positions on the path that validation evaluates, odd.
 
@@ -44,6 +48,7 @@ class RebasinModule(KeepsRandomState):
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
         DataError: when the training dataloader is empty, or the number of points is even.
         CheckpointError: when a checkpoint of another architecture is loaded.
+        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales.
 
     Example:
         >>> from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
@@ -60,6 +65,8 @@ class RebasinModule(KeepsRandomState):
         *,
         lr: float = 0.1,
         scale_lr: float | None = None,
+        scale_decay: float = 0.0,
+        hard: bool = False,
         optimizer: OptimizerFactory | None = None,
         criterion: Criterion = F.cross_entropy,
         points: int = 11,
@@ -69,6 +76,13 @@ class RebasinModule(KeepsRandomState):
         self.loss = loss
         self.lr = lr
         self.scale_lr = lr if scale_lr is None else scale_lr
+        self.scale_decay = scale_decay
+        if hard and not rebasin.log_scales:
+            raise RebasinError(
+                "Expected a re-basin that learns scales, because hard=True trains nothing else, but it has none: "
+                "make it with SinkhornRebasin(..., rescale=True)."
+            )
+        self.hard = hard
         self.optimizer_factory = optimizer
         self.criterion = criterion
         if points < 3 or points % 2 == 0:
@@ -83,12 +97,16 @@ class RebasinModule(KeepsRandomState):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the scores and log-scales, or what the factory makes."""
+        learned = (self.rebasin.scores, self.rebasin.sign_scores)
+        scores = [] if self.hard else [score for kind in learned for score in kind.parameters()]
+        scales = list(self.rebasin.log_scales.parameters())
         if self.optimizer_factory is not None:
-            return self.optimizer_factory(self.rebasin.parameters())
-        groups = [{"params": list(self.rebasin.scores.parameters()), "lr": self.lr}]
-        if self.rebasin.log_scales:
-            groups.append({"params": list(self.rebasin.log_scales.parameters()), "lr": self.scale_lr})
-        return torch.optim.Adam(groups)
+            return self.optimizer_factory([*scores, *scales])
+        groups = [
+            {"params": scores, "lr": self.lr, "weight_decay": 0.0},
+            {"params": scales, "lr": self.scale_lr, "weight_decay": self.scale_decay},
+        ]
+        return torch.optim.AdamW([group for group in groups if group["params"]])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -128,6 +146,11 @@ class RebasinModule(KeepsRandomState):
     def on_fit_start(self) -> None:
         """Train on soft permutations, whatever mode the re-basin was left in."""
         self.rebasin.train()
+
+    def on_train_start(self) -> None:
+        """Train on hard ones instead; any earlier, Lightning would warn of a module in eval mode."""
+        if self.hard:
+            self.rebasin.eval()
 
     def on_fit_end(self) -> None:
         """A fit that could not take a single step is an error, not a silent success."""

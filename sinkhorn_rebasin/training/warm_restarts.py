@@ -18,12 +18,12 @@ class WarmRestarts(lightning.Callback):
     r"""Starts over from the best permutations found so far, a given number of times in one run.
 
     At the beginning of every cycle but the first the scores become the permutation matrices of the monitor's
-    best scores plus normal noise, and the optimiser forgets its moments; with
+    best scores plus normal noise, log-scales the best ones, and the optimiser forgets its moments; with
     ``TemperatureAnnealing(schedule, cycles=...)`` the temperature begins again too. Annealing ends in a local
     optimum; what each cycle explores is the neighbourhood of the best one.
 
     Args:
-        monitor: remembers the best scores; list it before this callback.
+        monitor: remembers the best parameters; list it before this callback.
         cycles: how many cycles a run has.
         noise: standard deviation of the noise.
 
@@ -51,10 +51,12 @@ class WarmRestarts(lightning.Callback):
         if not begins or step in (0, self._restarted_at) or not isinstance(pl_module, RebasinModule):
             return
         self._restarted_at = step
+        rebasin, best = pl_module.rebasin, self.monitor.best_parameters
         with torch.no_grad():
-            for name, scores in pl_module.rebasin.scores.items():
-                best = hard_assignment(self.monitor.best_scores[name])
-                matrix = permutation_matrix(best, scores.dtype).to(scores.device)
+            for name, parameter in rebasin.named_parameters():
+                parameter.copy_(best[name])
+            for scores in rebasin.scores.values():
+                matrix = permutation_matrix(hard_assignment(scores), scores.dtype).to(scores.device)
                 scores.copy_(matrix + self.noise * torch.randn_like(matrix))
         for optimizer in trainer.optimizers:
             optimizer.state.clear()

@@ -142,6 +142,27 @@ def test_every_layer_has_the_interpolated_statistics(make, at: float) -> None:
 
 
 @pytest.mark.parametrize("make", NETWORKS)
+def test_rescaling_alone_corrects_deviations_and_keeps_means(make) -> None:
+    reference, target = pair(make)
+    data, at = batches(40, 7, 25), 0.3
+    spec = discover_symmetry(reference, data[0])
+    merged = merge(reference, target, at)
+    repaired = repair(merged, reference, target, spec, data, at=at, rescale_only=True)
+    for name in CORRECTED[make]:
+        found, first, second = (recorded(net, name, data) for net in (repaired, target, reference))
+        deviation = (1 - at) * first.std(1, correction=0) + at * second.std(1, correction=0)
+        torch.testing.assert_close(found.std(1, correction=0), deviation, rtol=0, atol=1e-10)
+        # What the layer would give without a correction of its own, all before it corrected.
+        without = copy.deepcopy(repaired)
+        without.get_submodule(name).load_state_dict(merged.get_submodule(name).state_dict())
+        torch.testing.assert_close(found.mean(1), recorded(without, name, data).mean(1), rtol=0, atol=1e-10)
+    prepare = Repair(reference, target, spec, data, rescale_only=True)
+    state = prepare(merged, merged.state_dict())
+    for key, tensor in repaired.state_dict().items():
+        torch.testing.assert_close(state[key], tensor, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
 def test_a_network_merged_with_itself_stays_to_the_bit(make) -> None:
     reference, _ = pair(make)
     data = batches(30)

@@ -34,6 +34,15 @@ def test_training_learns_the_digits() -> None:
     assert not model.training
 
 
+def test_one_cycle_learns_the_digits_and_ends_at_rest() -> None:
+    settings = {"seed": 0, "learning_rate": 0.1, "batch_size": 64, "one_cycle": True}
+    model = train_endpoint(_mlp, DATA, epochs=12, **settings)
+    assert (model(DATA.test_images).argmax(1) == DATA.test_labels).float().mean() > 0.93
+    rounded = train_endpoint(_mlp, DATA, epochs=12, bfloat16=True, **settings)
+    assert (rounded(DATA.test_images).argmax(1) == DATA.test_labels).float().mean() > 0.93
+    assert rounded.layers[0].weight.dtype == torch.float32
+
+
 def test_seed_decides_everything_and_nothing_leaks() -> None:
     before = torch.get_rng_state()
     first = train_endpoint(_mlp, DATA, seed=5, epochs=1, augmentation=True)
@@ -68,7 +77,15 @@ def test_second_call_reads_the_first_ones_file(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 2}, {"epochs": 2}, {"learning_rate": 1e-2}, {"batch_size": 64}, {"augmentation": True}],
+    [
+        {"seed": 2},
+        {"epochs": 2},
+        {"learning_rate": 1e-2},
+        {"batch_size": 64},
+        {"augmentation": True},
+        {"one_cycle": True},
+        {"bfloat16": True},
+    ],
 )
 def test_every_setting_has_its_own_file(tmp_path: Path, change: dict) -> None:
     load_or_train(tmp_path, CONFIG, DATA)

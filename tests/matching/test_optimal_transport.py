@@ -36,6 +36,13 @@ def test_nested_groups_are_refused_by_name() -> None:
         ot_fusion(problem.reference, problem.target, problem.spec)
 
 
+def test_blocks_whose_parent_was_dropped_are_refused_by_name() -> None:
+    problem = planted_case("grouped")
+    parent = next(group.parent for group in problem.spec.groups if group.parent is not None)
+    with pytest.raises(SpecError, match=r"but got '.*' of 2 blocks"):
+        ot_fusion(problem.reference, problem.target, problem.spec.without(parent))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_no_order_of_one_hidden_layer_costs_less(seed: int) -> None:
     with torch.random.fork_rng():

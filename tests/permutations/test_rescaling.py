@@ -121,8 +121,8 @@ def test_what_does_not_fit_is_told() -> None:
         rescale_state(state, NESTED, rescaling, {"inner": torch.zeros(2, 6)})
     with pytest.raises(SpecError, match=r"positive generators.*'other'"):
         rescale_state(state, NESTED, rescaling, {"other": torch.zeros(2, 6)})
-    with pytest.raises(SpecError, match="signs ±1 for group 'heads'"):
-        rescale_state(state, NESTED, rescaling, None, {"heads": torch.tensor([[1.0, 0.5]])})
+    with pytest.raises(SpecError, match="signs from -1 to 1 for group 'heads'"):
+        rescale_state(state, NESTED, rescaling, None, {"heads": torch.tensor([[1.0, 1.5]])})
     with pytest.raises(SpecError, match="one of the groups"):
         rescaling.of("nowhere")
     with pytest.raises(SpecError, match="another network"):

@@ -7,12 +7,14 @@ import lightning
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from sinkhorn_rebasin import (
     BarrierMonitor,
     BatchNormReset,
     MidpointLoss,
     RebasinModule,
+    SinkhornRebasin,
     WeightDistance,
     data_free_steps,
     evaluate_path,
@@ -61,6 +63,17 @@ def test_the_best_scores_are_put_back(tmp_path: Path, loss: Any, restore: bool) 
     after = float(evaluate_path(rebasin, loader(), points=5).losses.mean())
     assert after == pytest.approx(min(heights) if restore else heights[-1], rel=1e-9)
     assert monitor.best == min(heights)
+
+
+def test_scales_are_put_back_with_the_scores(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
+        rebasin = SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True)
+    monitor = BarrierMonitor(loader(), points=5, restore_best=True)
+    trainer(tmp_path, max_epochs=3, callbacks=[monitor]).fit(RebasinModule(rebasin, worsening), loader())
+    assert monitor.best == float(monitor.history[0][1].losses.mean())
+    assert torch.equal(rebasin.log_scales["0"], torch.zeros(1, 6))
 
 
 def test_a_second_fit_starts_anew(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import (
@@ -22,7 +22,7 @@ from sinkhorn_rebasin import (
     evaluate_path,
     geometric,
 )
-from sinkhorn_rebasin.errors import DataError, LossError
+from sinkhorn_rebasin.errors import DataError, LossError, RebasinError
 from tests.rebasin_problems import built, inputs
 from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 
@@ -58,6 +58,47 @@ def test_a_fit_is_the_plain_loop(tmp_path: Path) -> None:
             F.cross_entropy(rebasin(batch_inputs, at=0.5), labels).backward()
             optimizer.step()
     assert all(torch.equal(module.rebasin.scores[name], rebasin.scores[name]) for name in rebasin.scores)
+
+
+def rescaling(seed: int = 0) -> SinkhornRebasin:
+    """A small re-basin that learns scales."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pair = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
+        return SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True)
+
+
+def test_a_hard_fit_is_the_plain_loop_over_the_scales_alone(tmp_path: Path) -> None:
+    loss, rebasin, witness = MidpointLoss(F.cross_entropy), rescaling(), rescaling().eval()
+    module = RebasinModule(rebasin, loss, hard=True, scale_lr=0.05, scale_decay=0.1)
+    before = scores_of(module)
+    trainer(tmp_path, max_epochs=2).fit(module, loader())
+    optimizer = torch.optim.AdamW(witness.log_scales.parameters(), lr=0.05, weight_decay=0.1)
+    for _ in range(2):
+        for batch_inputs, labels in loader():
+            optimizer.zero_grad()
+            F.cross_entropy(witness(batch_inputs, at=0.5), labels).backward()
+            optimizer.step()
+    assert not rebasin.training
+    assert rebasin.log_scales["0"].abs().max() > 0.01
+    assert torch.equal(rebasin.log_scales["0"], witness.log_scales["0"])
+    assert all(torch.equal(scores, before[name]) for name, scores in scores_of(module).items())
+
+
+def test_scores_do_not_decay_and_scales_do(tmp_path: Path) -> None:
+    states = []
+    for decay in (0.0, 0.5):
+        module = RebasinModule(rescaling(), MidpointLoss(F.cross_entropy), scale_lr=0.1, scale_decay=decay)
+        trainer(tmp_path, max_steps=1, max_epochs=1).fit(module, loader())
+        states.append(module)
+    assert torch.equal(scores_of(states[0])["0"], scores_of(states[1])["0"])
+    groups = states[1].configure_optimizers().param_groups
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.5]
+
+
+def test_a_hard_fit_without_scales_has_nothing_to_train() -> None:
+    with pytest.raises(RebasinError, match="rescale=True"):
+        RebasinModule(built()[2], MidpointLoss(F.cross_entropy), hard=True)
 
 
 def test_only_scores_are_trained_and_the_networks_stay(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def module(seed: int = 0) -> RebasinModule:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         reference, target = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
-        rebasin = SinkhornRebasin(reference, target, torch.randn(2, 5))
+        rebasin = SinkhornRebasin(reference, target, torch.randn(2, 5), rescale=True)
     return RebasinModule(rebasin, RandomPointLoss(F.cross_entropy), lr=0.1)
 
 
@@ -46,8 +46,11 @@ def test_a_cycle_begins_at_the_best_permutations_with_a_forgetful_optimiser(tmp_
             super().on_train_batch_start(*arguments)  # type: ignore[arg-type]
             after = {name: s.detach().clone() for name, s in learner.rebasin.scores.items()}
             if any(not torch.equal(before[name], after[name]) for name in before):
-                best = {name: hard_assignment(s) for name, s in monitor.best_scores.items()}
+                kept = monitor.best_parameters
+                best = {name: hard_assignment(kept[f"scores.{name}"]) for name in learner.rebasin.scores}
                 empty = not learner.trainer.optimizers[0].state
+                scales = learner.rebasin.log_scales
+                assert all(torch.equal(scales[name], kept[f"log_scales.{name}"]) for name in scales)
                 seen.append((learner.trainer.global_step, after, best, empty))
 
     callbacks = [monitor, Restarts(monitor, cycles=2, noise=0.01)]

@@ -1,0 +1,175 @@
+"""Every method on the same pairs of networks, in one table.
+
+    python -m experiments.compare_methods
+    python -m experiments.compare_methods mnist_mlp_32 cifar10_cnn --root ../shared/data \\
+        --published-python .venv-published/bin/python
+    python -m experiments.compare_methods my_setting.yaml --cache my_networks --methods 'weight matching' ours
+
+Settings are the files in `experiments/configs/compare_methods`, or one's own. The networks are trained once and kept
+in CACHE; every finished row is kept in OUT/SETTING/finished, so that a run that was stopped goes on where it was
+(`--again METHOD` measures a method anew). Leaves in OUT/SETTING the figures and a receipt, and in OUT the tables
+over all settings measured there so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from experiments.compare_methods.evaluation import agreement, evaluate
+from experiments.compare_methods.figures import draw_agreement, draw_paths
+from experiments.compare_methods.methods import Method, methods
+from experiments.compare_methods.pair import Pair
+from experiments.compare_methods.setting import Setting, known_settings, load_data, load_setting
+from experiments.compare_methods.store import Store
+from experiments.compare_methods.table import across_settings, lead, printable, readable, summarise
+from experiments.endpoints import load_or_train
+from experiments.receipts import read_receipt, write_receipt
+from sinkhorn_rebasin import PathEvaluation
+
+LARGEST_CHANGE = 1e-3
+console = Console(width=max(Console().width, 160))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Every setting that is asked for, then the tables over all that are there."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    for name in options.settings:
+        compare(name, load_setting(name), options)
+    overview(options)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; by default the digits, which takes about two minutes on two cores."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ", ".join(known_settings())
+    parser.add_argument("settings", nargs="*", default=["digits_mlp_32"], help=f"{known}, or files")
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/endpoints"), help="folder of trained networks"
+    )
+    parser.add_argument("--methods", nargs="+", default=None, help="names in the table; all by default")
+    parser.add_argument("--again", nargs="+", default=[], help="methods to measure anew")
+    parser.add_argument("--pairs", type=int, default=None, help="at most so many of a setting's pairs")
+    parser.add_argument("--published-python", type=Path, default=None, help="see experiments/published")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/compare_methods"))
+    options = parser.parse_args(arguments)
+    options.table = methods(options.published_python)
+    for method in [*(options.methods or ()), *options.again]:
+        if method not in options.table:
+            parser.error(f"expected a method out of {', '.join(options.table)} but got {method!r}")
+    return options
+
+
+def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
+    """One setting: its rows, table, figures and receipt."""
+    folder = options.out / Path(name).stem
+    store, data = Store(folder, setting), load_data(setting, options.root)
+    for method in options.again:
+        store.forget(method)
+    rows: list[dict[str, Any]] = []
+    left_out = dict(setting.without)
+    for seeds in setting.seeds[: options.pairs]:
+        reference, target = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
+        pair = Pair(setting.architecture(data), reference, target, data, seeds[0])
+        for method, run in options.table.items():
+            if method in left_out or (options.methods and method not in options.methods):
+                continue
+            row = store.row(seeds, method)
+            if row is None:
+                console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
+                row = measured(pair, seeds, method, run, setting, store)
+            if "failed" in row:
+                left_out[method] = row["failed"]
+            else:
+                rows.append(row)
+    rows = [row for row in rows if row["method"] not in left_out]
+    table = summarise(rows)
+    console.print(printable(readable(table), f"{setting.title}, {len(setting.seeds[: options.pairs])} pairs"))
+    draw(rows, store, folder, setting)
+    write_receipt(
+        folder,
+        experiment="compare_methods",
+        config={**asdict(setting), "threads": options.threads},
+        metrics={
+            "title": setting.title,
+            "rows": rows,
+            "table": table,
+            "readme": readable(table),
+            "without": left_out,
+        },
+        seeds=sorted({seed for pair_seeds in setting.seeds[: options.pairs] for seed in pair_seeds}),
+    )
+
+
+def measured(
+    pair: Pair, seeds: tuple[int, int], method: str, run: Method, setting: Setting, store: Store
+) -> dict[str, Any]:
+    """A method's row on one pair, kept on disk; a method that cannot align these networks says why instead."""
+    try:
+        outcome = run(pair, setting)
+    except (RuntimeError, NotImplementedError) as error:
+        console.print(f"  left out: {error}")
+        return {"failed": traceback.format_exception_only(error)[-1].strip()}
+    row = {
+        "method": method,
+        "seeds": list(seeds),
+        "seconds": outcome.seconds,
+        **evaluate(pair, outcome, setting.evaluation),
+        **outcome.notes,
+    }
+    if row["relative_change"] > LARGEST_CHANGE:
+        return {"failed": f"changes the function, by {row['relative_change']:.0e} of its output"}
+    store.keep(seeds, method, outcome, row)
+    return row
+
+
+def draw(rows: Sequence[Mapping[str, Any]], store: Store, folder: Path, setting: Setting) -> None:
+    """Paths and agreement with weight matching, of the first pair."""
+    seeds = setting.seeds[0]
+    first = [row for row in rows if tuple(row["seeds"]) == tuple(seeds)]
+    title = f"{setting.title}, seeds {seeds[0]} and {seeds[1]}"
+    for kind, name in (("test", "paths"), ("repaired", "paths_repair")):
+        paths = {row["method"]: PathEvaluation.from_dict(row[f"{kind}_path"]) for row in first}
+        draw_paths(paths, folder / f"{name}.png", title + (", with REPAIR" if kind == "repaired" else ""))
+    matched = store.permutations(seeds, "weight matching")
+    found = {row["method"]: store.permutations(seeds, row["method"]) for row in first}
+    shares = {
+        method: agreement(permutations, matched)
+        for method, permutations in found.items()
+        if permutations and matched and method != "weight matching"
+    }
+    if shares:
+        draw_agreement(shares, folder / "agreement.png", title)
+
+
+def overview(options: argparse.Namespace) -> None:
+    """One column a setting: the tables over everything that was measured in OUT."""
+    receipts = [read_receipt(path) for path in sorted(options.out.glob("*/receipt.json"))]
+    receipts.sort(key=lambda receipt: receipt["metrics"]["title"])
+    tables = {receipt["metrics"]["title"]: receipt["metrics"]["table"] for receipt in receipts}
+    keys = {"barrier": "test_barrier", "repaired": "repaired_barrier", "seconds": "seconds"}
+    lines = lead(tables)
+    console.print(printable(lines, "our best row and the best peer's"))
+    write_receipt(
+        options.out,
+        experiment="compare_methods",
+        config={"settings": [receipt["config"]["title"] for receipt in receipts]},
+        metrics={"lead": lines, **{name: across_settings(tables, key) for name, key in keys.items()}},
+        seeds=sorted({seed for receipt in receipts for seed in receipt["seeds"]}),
+    )
+
+
+if __name__ == "__main__":
+    main()

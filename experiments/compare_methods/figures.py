@@ -1,0 +1,69 @@
+"""The pictures of a setting: the paths of all methods, and where they agree with weight matching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from experiments.compare_methods.table import OURS
+from sinkhorn_rebasin import PathEvaluation
+from sinkhorn_rebasin.plots import plot_paths
+
+
+def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> None:
+    """Loss (on a logarithmic axis) and accuracy along the paths of all methods, ours in bold, side by side."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
+    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+        plot_paths(paths, quantity, axis)  # type: ignore[arg-type]
+        axis.get_legend().remove()
+        for index, (line, method) in enumerate(zip(axis.lines, paths, strict=True)):
+            line.set_color("black" if method in OURS else mpl.colormaps["tab20"](index % 20))
+            line.set_linewidth(2.6 if method in OURS else 1.4)
+            if method in OURS:
+                line.set_linestyle("-" if method == OURS[-1] else "--")
+        # The axes as they were before room was made for a legend.
+        axis.set_yscale("log" if quantity == "loss" else "linear")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        values = [value for line in axis.lines for value in line.get_ydata()]
+        room = 0.04 * (max(values) - min(values))
+        axis.set_ylim(
+            (0.92 * min(values), 1.08 * max(values)) if quantity == "loss" else (min(values) - room, None)
+        )
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_agreement(shares: Mapping[str, Mapping[str, float]], path: Path, title: str) -> None:
+    """A heat map: the share of each group's units (columns) that a method (rows) puts where weight matching does."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    methods, groups = list(shares), list(next(iter(shares.values())))
+    values = np.array([[shares[method][group] for group in groups] for method in methods])
+    size = (max(6.0, 2.6 + 0.62 * len(groups)), 1.9 + 0.36 * len(methods))
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(groups)), groups, rotation=35, ha="right")
+    axes.set_yticks(range(len(methods)), methods)
+    for row, column in np.ndindex(*values.shape):
+        shade = "white" if values[row, column] < 0.6 else "black"
+        axes.text(
+            column, row, f"{values[row, column]:.2f}", ha="center", va="center", color=shade, fontsize=8
+        )
+    axes.set_xlabel("group")
+    figure.colorbar(image, label="share of units placed as by weight matching")
+    figure.suptitle(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,58 @@
+"""What methods are given and what they give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.data import ImageData
+from experiments.models import Architecture
+from sinkhorn_rebasin import PermutationSpec, discover_symmetry
+from sinkhorn_rebasin._typing import State
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two trained networks of one architecture and the data they learned from."""
+
+    architecture: Architecture
+    reference: nn.Module
+    target: nn.Module
+    data: ImageData
+    seed: int
+
+    @cached_property
+    def spec(self) -> PermutationSpec:
+        """The symmetries, discovered on two training images."""
+        return discover_symmetry(self.reference, self.data.train_images[:2])
+
+    def generator(self) -> torch.Generator:
+        """A fresh generator that starts at the pair's seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def batches(self, images: int, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+        """The first training images and their labels, as batches."""
+        inputs, labels = self.data.train_images[:images], self.data.train_labels[:images]
+        return list(zip(inputs.split(batch_size), labels.split(batch_size), strict=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a method puts the target, and what it took.
+
+    Attributes:
+        rebased: the target's tensors in their new place.
+        seconds: without the discovery of the symmetries, which all methods share.
+        permutations: per group, the index vectors; None where a method does not tell.
+        notes: anything else worth a place in the receipt.
+    """
+
+    rebased: State
+    seconds: float
+    permutations: Mapping[str, Tensor] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,156 @@
+"""Settings: which networks on which data, how they are trained, and what each method may spend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from experiments.data import ImageData, load_cifar10, load_digits, load_mnist, load_source_text
+from experiments.endpoints import EndpointConfig
+from experiments.models import Architecture
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "compare_methods"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the endpoints are trained: see :class:`EndpointConfig`."""
+
+    epochs: int
+    learning_rate: float = 1e-3
+    batch_size: int = 128
+    augmentation: bool = False
+    one_cycle: bool = False
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the other methods that look at data may look at, and for how long.
+
+    Attributes:
+        images: training images that matching by activations and the straight-through estimator see.
+        epochs: of the straight-through estimator over them.
+        batch_size: of the methods that learn.
+        annealing_images, proposals: of simulated annealing.
+        curvature_images: on which the Fisher information is measured.
+        matching_steps: of the Sinkhorn losses without our recipe.
+    """
+
+    images: int = 5000
+    epochs: int = 5
+    batch_size: int = 500
+    annealing_images: int = 1000
+    proposals: int = 2000
+    curvature_images: int = 1000
+    matching_steps: int = 500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How ours is trained: cycles of annealed soft permutations, then the scales alone at hard ones.
+
+    Attributes:
+        start_images: training images on which activations are matched for the start.
+        steps, cycles, batch_size: of the soft fit.
+        learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
+        temperatures: the first and the last of each cycle.
+        closing_steps, closing_learning_rate: of the fit at hard permutations.
+        scale_decay: weight decay of the log-scales in both.
+        bfloat16: run both fits in mixed precision.
+        monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
+    """
+
+    start_images: int = 2000
+    steps: int = 2000
+    cycles: int = 4
+    batch_size: int = 250
+    learning_rate: float = 0.1
+    scale_learning_rate: float = 0.01
+    temperatures: tuple[float, float] = (0.5, 0.2)
+    closing_steps: int = 1000
+    closing_learning_rate: float = 0.03
+    scale_decay: float = 0.0
+    bfloat16: bool = False
+    monitor_images: int = 5000
+    monitor_points: int = 9
+    evaluate_every: int = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a path is measured: positions, test images (None: all), and training images, those of REPAIR too."""
+
+    points: int = 25
+    test_images: int | None = None
+    train_images: int = 10_000
+    repair_images: int = 2000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of work: a network, its data, its pairs of seeds (reference, target), and the budgets."""
+
+    title: str
+    data: Literal["digits", "mnist", "cifar10", "source_text"]
+    model: str
+    training: Training
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
+    budget: Budget = field(default_factory=Budget)
+    recipe: Recipe = field(default_factory=Recipe)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    without: Mapping[str, str] = field(default_factory=dict)
+    """Methods that are left out here, each with the reason."""
+
+    def endpoint(self, seed: int) -> EndpointConfig:
+        """How the network of a seed is trained."""
+        training = {name: getattr(self.training, name) for name in Training.__dataclass_fields__}
+        return EndpointConfig(model=self.model, seed=seed, arguments=dict(self.arguments), **training)
+
+    def architecture(self, data: ImageData) -> Architecture:
+        """The network, as an environment without this package builds it."""
+        return Architecture(self.model, (1, *data.image_shape), dict(self.arguments))
+
+
+def load_setting(name: str) -> Setting:
+    """Read a setting: the name of a file in `experiments/configs/compare_methods`, or the path of one's own.
+
+    Example:
+        >>> load_setting("digits_mlp_32").model
+        'mlp'
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a setting out of {', '.join(known_settings())}, or the path of a .yaml file, but got {name!r}."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Setting, "setting")
+    loaded = parser.instantiate(parser.parse_object({"setting": _read(path)}))
+    setting: Setting = loaded.setting
+    return setting
+
+
+def known_settings() -> list[str]:
+    """Names of the settings that come with the repository."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load_data(setting: Setting, root: Path) -> ImageData:
+    """The setting's data; those on disk are looked for in `root`."""
+    if setting.data == "digits":
+        return load_digits()
+    if setting.data == "source_text":
+        return load_source_text()
+    return {"mnist": load_mnist, "cifar10": load_cifar10}[setting.data](root)
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))

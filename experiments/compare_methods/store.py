@@ -1,0 +1,69 @@
+"""Finished work on disk, so that a stopped comparison goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from experiments.compare_methods.pair import Outcome
+from experiments.compare_methods.setting import Setting
+
+
+class Store:
+    """Rows, permutations and networks of one setting in a folder of its own.
+
+    A row belongs to the setting it was measured under: when that has changed, it is measured again.
+    """
+
+    def __init__(self, folder: Path, setting: Setting) -> None:
+        self.folder = folder / "finished"
+        self.setting = json.loads(json.dumps(asdict(setting)))
+        for name in ("without", "title", "seeds"):
+            del self.setting[name]
+
+    def row(self, seeds: tuple[int, int], method: str) -> dict[str, Any] | None:
+        """The finished row of a method on a pair, or None."""
+        path = self._path(seeds, method, ".json")
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found["row"] if found["setting"] == self.setting else None
+
+    def permutations(self, seeds: tuple[int, int], method: str) -> Mapping[str, Tensor]:
+        """The permutations a finished method found; empty when it does not tell."""
+        path = self._path(seeds, method, "-permutations.safetensors")
+        return load_file(path) if path.is_file() else {}
+
+    def keep(self, seeds: tuple[int, int], method: str, outcome: Outcome, row: Mapping[str, Any]) -> None:
+        """Keep the rebased network, its permutations and, last of all, the row that tells they are complete."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._save(outcome.rebased, self._path(seeds, method, "-rebased.safetensors"))
+        if outcome.permutations:
+            self._save(outcome.permutations, self._path(seeds, method, "-permutations.safetensors"))
+        path = self._path(seeds, method, ".json")
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"setting": self.setting, "row": row}), encoding="utf-8")
+        part.replace(path)
+
+    def forget(self, method: str) -> None:
+        """Have a method measured again on every pair."""
+        for path in self.folder.glob(f"seeds*-{_stem(method)}.json"):
+            path.unlink()
+
+    def _path(self, seeds: tuple[int, int], method: str, suffix: str) -> Path:
+        return self.folder / f"seeds{seeds[0]}-{seeds[1]}-{_stem(method)}{suffix}"
+
+    def _save(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        save_file(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path
+        )
+
+
+def _stem(method: str) -> str:
+    return method.replace(",", "").replace(" ", "-")

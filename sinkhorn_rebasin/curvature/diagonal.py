@@ -1,0 +1,167 @@
+"""The diagonal of the Fisher information: how much the loss bends along every single parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Criterion, State, StateLike
+from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
+from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
+from sinkhorn_rebasin.curvature.quadratic import entry, matched
+from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.execution import (
+    device_of,
+    evaluation_copy,
+    move_to,
+    run_at,
+    split_batch,
+    untouched_randomness,
+)
+from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.support import check_supported
+
+
+@dataclass(frozen=True)
+class DiagonalFisher:
+    r"""Diagonal of the Fisher information of a network, :math:`F_i = \mathbb E[(\partial_i \log p(y \mid x))^2]`.
+
+    Attributes:
+        diagonal: per parameter, tied ones under their first name, a tensor of its shape; of complex numbers the
+            real and imaginary parts belong to those of the parameter.
+        samples: how many samples it is the mean over.
+    """
+
+    diagonal: Mapping[str, Tensor]
+    samples: int
+
+    def quadratic(self, difference: StateLike) -> Tensor:
+        r""":math:`\delta^\top F \delta = \sum_i F_i\, \delta_i^2`, differentiable in the difference δ."""
+        return diagonal_quadratic(self.diagonal, difference)
+
+    def trace(self) -> float:
+        r""":math:`\sum_i F_i`."""
+        return sum(float(real_view(values).sum()) for values in self.diagonal.values())
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> DiagonalFisher:
+        """The same on another device or of another type."""
+        return replace(self, diagonal={n: value.to(device, dtype) for n, value in self.diagonal.items()})
+
+
+def diagonal_quadratic(diagonal: StateLike, difference: StateLike) -> Tensor:
+    """Σ F_i δ_i² over the parameters of a diagonal, zero when there is none."""
+    terms = []
+    for name, values in diagonal.items():
+        change = real_view(entry(difference, name, values.shape))
+        terms.append((matched(real_view(values), change) * change.square()).sum())
+    return torch.stack(terms).sum() if terms else torch.zeros((), device="cpu")
+
+
+@torch.inference_mode(False)
+def diagonal_fisher(
+    network: nn.Module,
+    data: Iterable[Any],
+    criterion: Criterion = F.cross_entropy,
+    *,
+    labels: LabelKind = "sampled",
+    draws: int = 1,
+    class_axis: int = 1,
+    chunk_size: int | None = 64,
+    batches: int | None = None,
+    generator: torch.Generator | None = None,
+) -> DiagonalFisher:
+    r"""Mean squared gradient of each sample's loss in every parameter.
+
+    .. math:: F_i = \frac1N \sum_n \mathbb E_y \bigl(\partial_{\theta_i} \ell(f_\theta(x_n), y)\bigr)^2
+
+    in nats when the criterion is a negative log-likelihood. The network runs in eval mode, one sample at a time
+    under ``vmap``; what vmap cannot run is differentiated sample by sample, with a :class:`RebasinWarning`.
+
+    Args:
+        network: the network; neither it nor its mode is changed.
+        data: batches of (inputs, labels), or of inputs alone unless ``labels="observed"``; every tensor has the
+            samples along axis 0.
+        criterion: (outputs, labels) to a scalar, called on one sample at a time.
+        labels: the y: ``"sampled"`` draws them from the network's softmax, which gives the Fisher information;
+            ``"expected"`` is its exact value, at one backward pass per class; ``"observed"`` takes the labels of the
+            data, the empirical Fisher, which vanishes where the data are fitted.
+        draws: labels drawn per sample.
+        class_axis: axis of the outputs with the classes, for ``"sampled"``.
+        chunk_size: samples differentiated at once, each with gradients of its own; None is a whole batch.
+        batches: read at most this many batches; None reads all.
+        generator: draws the labels; without it one of its own, so that two calls agree.
+
+    Complexity: draws (or classes) times a forward and backward pass per sample; memory chunk_size times the network.
+
+    Raises:
+        ArchitectureError: when the network does not return one tensor.
+        DataError: when there is no sample, or a tensor lacks the axis of samples.
+        LossError: when labels cannot be drawn from these outputs.
+
+    Example:
+        >>> layer, x = nn.Linear(2, 2, bias=False), torch.tensor([[1.0, 3.0]])
+        >>> fisher = diagonal_fisher(layer, [x], labels="expected")
+        >>> p = layer(x).softmax(1)[0]
+        >>> torch.allclose(fisher.diagonal["weight"], torch.outer(p * (1 - p), x[0].square()), atol=1e-5)
+        True
+
+    Source: the labels: Kunstner, Balles, Hennig, "Limitations of the empirical Fisher approximation" (2019).
+    """
+    likelihood = likelihood_of(criterion, labels, draws, class_axis, generator)
+    twin, state = prepared(network)
+    names = [name for name, parameter in network.named_parameters() if is_continuous(parameter)]
+    sums = SquaredGradients(twin, state, names, likelihood, chunk_size)
+    samples = 0
+    with untouched_randomness():
+        for inputs, observed in read(data, state, batches, labelled=labels == "observed"):
+            with torch.no_grad():
+                outputs = run_at(twin, state, inputs)
+            for chosen, weights in likelihood.weighted_labels(outputs, observed):
+                with torch.enable_grad():
+                    sums.update(inputs, chosen, weights)
+            samples += len(outputs)
+    if not samples:
+        raise no_samples()
+    return DiagonalFisher({name: value / samples for name, value in sums.sums.items()}, samples)
+
+
+def likelihood_of(
+    criterion: Criterion, labels: LabelKind, draws: int, class_axis: int, generator: torch.Generator | None
+) -> Likelihood:
+    """The likelihood with a generator of its own when none is given."""
+    return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
+
+
+def prepared(network: nn.Module) -> tuple[nn.Module, State]:
+    """A copy of the network in eval mode, and its tensors, detached and with tied ones once."""
+    check_supported(network)
+    twin = evaluation_copy(network)
+    tied = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
+    return twin, {name: value.detach().clone() for name, value in named_tensors(twin).items() if name in tied}
+
+
+def is_continuous(tensor: Tensor) -> bool:
+    """Whether one can differentiate in it."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def read(
+    data: Iterable[Any], state: State, batches: int | None, *, labelled: bool
+) -> Iterator[tuple[Any, Any]]:
+    """Inputs and labels on the network's device."""
+    for batch in islice(iter(data), batches):
+        yield move_to(split_batch(batch, labelled=labelled), device_of(state))
+
+
+def no_samples() -> DataError:
+    """The error that no sample was seen."""
+    return DataError("Expected at least one sample to measure the curvature on but got none.")

@@ -1,0 +1,107 @@
+"""Which labels the score of a sample, the gradient of log p(y|x), is taken at, and how much each of them counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+
+LabelKind: TypeAlias = Literal["sampled", "expected", "observed"]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    r"""The criterion read as :math:`-\log p(y \mid x)` of a sample, and the labels y its gradient is taken at.
+
+    Attributes:
+        criterion: (outputs, labels) to a scalar.
+        labels: ``"sampled"`` draws y from the network's own softmax, ``"expected"`` sums over all classes with
+            their probabilities, ``"observed"`` takes the labels of the data.
+        draws: how many labels are drawn per sample.
+        class_axis: axis of the outputs that holds the classes.
+        generator: draws the labels.
+
+    Raises:
+        LossError: for another kind of labels, or less than one draw.
+    """
+
+    criterion: Criterion
+    labels: LabelKind
+    draws: int
+    class_axis: int
+    generator: torch.Generator
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("sampled", "expected", "observed"):
+            raise LossError(
+                f"Expected labels to be 'sampled', 'expected' or 'observed' but got {self.labels!r}."
+            )
+        if self.draws < 1:
+            raise LossError(f"Expected at least one draw per sample but got draws={self.draws}.")
+
+    def weighted_labels(self, outputs: Any, observed: Any) -> Iterator[tuple[Any, Tensor]]:
+        """Labels of a batch with the weight of each sample, (samples,); over all of them a sample weighs 1."""
+        outputs = _checked(outputs)
+        if self.labels == "observed":
+            if observed is None:
+                raise DataError(
+                    "Expected batches of (inputs, labels) for labels='observed' but got no labels."
+                )
+            yield observed, outputs.new_ones(len(outputs))
+            return
+        probabilities = self._probabilities(outputs)
+        if self.labels == "sampled":
+            flat = probabilities.reshape(-1, probabilities.shape[-1]).to(self.generator.device)
+            for _ in range(self.draws):
+                drawn = torch.multinomial(flat, 1, generator=self.generator).to(outputs.device)
+                yield (
+                    drawn.reshape(probabilities.shape[:-1]),
+                    outputs.new_full((len(outputs),), 1 / self.draws),
+                )
+            return
+        if outputs.ndim != 2:
+            raise LossError(
+                f"Expected outputs (samples, classes) for labels='expected', one label a sample, but got shape "
+                f"{tuple(outputs.shape)}: use labels='sampled'."
+            )
+        for label, weights in enumerate(probabilities.unbind(1)):
+            yield torch.full((len(outputs),), label, device=outputs.device), weights
+
+    def _probabilities(self, outputs: Tensor) -> Tensor:
+        """Softmax of the outputs with the classes last."""
+        if not -outputs.ndim <= self.class_axis < outputs.ndim or self.class_axis % outputs.ndim == 0:
+            raise LossError(
+                f"Expected outputs (samples, ...) with the classes on axis {self.class_axis} but got shape "
+                f"{tuple(outputs.shape)}: give class_axis, or use labels='observed'."
+            )
+        probabilities = outputs.detach().movedim(self.class_axis, -1).softmax(-1)
+        if not bool(probabilities.isfinite().all()):
+            raise DataError("Expected finite outputs to draw labels from but some are infinite or NaN.")
+        return probabilities
+
+    def losses(self, outputs: Tensor, labels: Any) -> Tensor:
+        """The criterion on each sample alone, (samples,)."""
+
+        def alone(output: Tensor, label: Tensor) -> Tensor:
+            return self.criterion(output[None], label[None]).reshape(())
+
+        try:
+            return vmap(alone, randomness="different")(outputs, labels)
+        except RuntimeError:  # a criterion that branches on values: the same, one by one
+            return torch.stack([alone(*pair) for pair in zip(outputs, labels, strict=True)])
+
+
+def _checked(outputs: Any) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.ndim == 0:
+        raise ArchitectureError(
+            f"Expected a network that returns one tensor with the samples along axis 0 but got "
+            f"{type(outputs).__name__}: wrap it so that it returns its logits."
+        )
+    return outputs

@@ -1,0 +1,111 @@
+"""Squared gradients of single samples, summed over the samples of a batch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.curvature.likelihood import Likelihood
+from sinkhorn_rebasin.errors import DataError, RebasinWarning
+from sinkhorn_rebasin.networks.execution import run_at
+
+
+class SquaredGradients:
+    r"""Running sum over samples of :math:`w_n (\partial \ell_n / \partial \theta_i)^2` for some parameters.
+
+    Gradients of single samples come from ``vmap(grad)``, ``chunk_size`` at a time. What vmap cannot run, such as
+    branches on the data, is differentiated sample by sample, with a warning; ``chunk_size=1`` asks for that.
+    The parts of complex numbers are squared one by one.
+
+    Args:
+        network: the architecture in eval mode, a copy.
+        state: all of its tensors.
+        names: the parameters.
+        likelihood: what the loss of a sample is.
+        chunk_size: how many samples at a time; None is all of a batch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        state: State,
+        names: list[str],
+        likelihood: Likelihood,
+        chunk_size: int | None,
+    ) -> None:
+        self.network, self.state, self.likelihood = network, state, likelihood
+        self.chunk_size, self.vectorized = chunk_size, chunk_size != 1
+        self.moving = {name: state[name] for name in names}
+        self.sums = {name: torch.zeros_like(_wide(value)) for name, value in self.moving.items()}
+
+    def update(self, inputs: Any, labels: Any, weights: Tensor) -> None:
+        """Take in a batch; inputs, labels and weights have the samples along axis 0."""
+        if not self.moving:
+            return
+        count = len(weights)
+        for tensor in tree_leaves((inputs, labels)):
+            if isinstance(tensor, Tensor) and (tensor.ndim == 0 or len(tensor) != count):
+                raise DataError(
+                    f"Expected inputs and labels with the {count} samples of the outputs along axis 0 but got a "
+                    f"tensor of shape {tuple(tensor.shape)}."
+                )
+        if self.vectorized:
+            try:
+                self._update_vectorized(inputs, labels, weights)
+                return
+            except (RuntimeError, NotImplementedError, ValueError) as error:
+                self.vectorized = False
+                warnings.warn(
+                    f"torch.func.vmap cannot run {type(self.network).__name__}, so that the gradients of its "
+                    f"samples are computed one after the other, which is slower; chunk_size=1 does so unasked. "
+                    f"Reason: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                    RebasinWarning,
+                    stacklevel=4,
+                )
+        for number in range(count):
+            one = tree_map(lambda t, n=number: t[n] if isinstance(t, Tensor) else t, (inputs, labels))
+            moving = {name: value.requires_grad_() for name, value in _detached(self.moving).items()}
+            found = torch.autograd.grad(self._loss(moving, *one), list(moving.values()), allow_unused=True)
+            for name, gradient in zip(moving, found, strict=True):
+                if gradient is not None:
+                    self.sums[name] += _squared(gradient) * weights[number]
+
+    def _update_vectorized(self, inputs: Any, labels: Any, weights: Tensor) -> None:
+        axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, (inputs, labels))
+        size = self.chunk_size or len(weights)
+        gradients = vmap(grad(self._loss), in_dims=(None, *axes), randomness="different")
+        parts = []
+        for start in range(0, len(weights), size):
+            part = slice(start, start + size)
+            chunk = tree_map(lambda t, p=part: t[p] if isinstance(t, Tensor) else t, (inputs, labels))
+            for name, found in gradients(self.moving, *chunk).items():
+                parts.append((name, torch.einsum("n,n...->...", weights[part].to(found), _squared(found))))
+        for name, value in parts:  # only now: a chunk that failed must leave no half of a batch behind
+            self.sums[name] += value
+
+    def _loss(self, moving: State, inputs: Any, labels: Any) -> Tensor:
+        """The loss of one sample, which comes without the axis of samples."""
+        alone = tree_map(lambda t: t[None] if isinstance(t, Tensor) else t, (inputs, labels))
+        outputs = run_at(self.network, {**self.state, **moving}, alone[0])
+        return self.likelihood.criterion(outputs, alone[1]).reshape(())
+
+
+def _detached(state: State) -> State:
+    return {name: value.detach() for name, value in state.items()}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _squared(gradient: Tensor) -> Tensor:
+    gradient = _wide(gradient)
+    if not gradient.is_complex():
+        return gradient.square()
+    return torch.complex(gradient.real.square(), gradient.imag.square())

@@ -1,0 +1,87 @@
+"""Permutations with signs: a matrix that moves the units of one slot and negates some, and of another slot not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Permutations, State, StateLike
+from sinkhorn_rebasin.matching.sign_patterns import SignPatterns
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, permute_state
+
+
+@dataclass(frozen=True)
+class SignedPermutations:
+    r"""How permutations and a sign for every pair of units act together on the tensors of a network.
+
+    .. math:: M_k = P \circ \prod_g S_g^{e_{gk}}
+
+    moves slot k, with g over the sign generators of its group. Signs of pairs, and not of units, let a soft
+    permutation say that a unit is like one of the reference and like the negative of another.
+
+    Example:
+        >>> from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
+        >>> x = torch.randn(4, 3)
+        >>> spec = discover_symmetry(net, x)
+        >>> swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> signs = torch.tensor([[[1.0, -1.0], [1.0, 1.0]]])      # the new first unit is the old second, negated
+        >>> action = SignedPermutations(spec, discover_rescaling(net, spec, x))
+        >>> state = action.applied(net.state_dict(), {"0": swap}, {"0": signs})
+        >>> torch.equal(state["0.bias"], net[0].bias.detach()[[1, 0]] * torch.tensor([-1.0, 1.0]))
+        True
+        >>> torch.allclose(torch.func.functional_call(net, state, x), net(x), atol=1e-6)
+        True
+    """
+
+    spec: PermutationSpec
+    rescaling: RescalingSpec
+
+    def applied(self, state: StateLike, permutations: Permutations, signs: Mapping[str, Tensor]) -> State:
+        """The state moved by matrices (..., n, n) and signs (generators, ..., n, n); differentiable in all three."""
+        spec, odd = self._split
+        matrices = dict(permutations)
+        for name, (group, generators) in odd.items():
+            matrices[name] = permutations[group] * signs[group][list(generators)].prod(0)
+        return permute_state(state, spec, matrices)
+
+    @cached_property
+    def _split(self) -> tuple[PermutationSpec, dict[str, tuple[str, tuple[int, ...]]]]:
+        """The spec with slots that are negated in a group of their own, and the generators that negate them."""
+        groups: list[Group] = []
+        slots: list[Slot] = []
+        odd: dict[str, tuple[str, tuple[int, ...]]] = {}
+        first = {name: names[0] for names in self.spec.tied for name in names}
+        for group in self.spec.groups:
+            patterns = SignPatterns.of(self.rescaling, group.name)
+            groups.append(group)
+            for slot in self.spec.slots_of(group.name):
+                for part in patterns.parts(replace(slot, tensor=first.get(slot.tensor, slot.tensor))):
+                    name, generators = group.name, patterns.negating(part)
+                    if generators:
+                        # No name of the user's has a space at its end.
+                        name = f"{group.name} {generators} "
+                        odd[name] = (group.name, generators)
+                    slots.append(replace(part, group=name, tensor=slot.tensor))
+            groups.extend(replace(group, name=name) for name, (of, _) in odd.items() if of == group.name)
+        return replace(self.spec, groups=tuple(groups), slots=tuple(slots)), odd
+
+
+def signs_of_units(scores: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
+    """The signs ±1 of the target's units, (generators, ..., n), from scores of pairs and the pairs chosen.
+
+    >>> scores = torch.tensor([[[0.0, -2.0], [3.0, 0.0]]])
+    >>> signs_of_units({"a": scores}, {"a": torch.tensor([1, 0])})["a"].tolist()
+    [[1.0, -1.0]]
+    """
+    signs = {}
+    for name, value in scores.items():
+        units = permutations[name].to(value.device).expand(value.shape[:-1])
+        chosen = value.detach().gather(-1, units[..., None]).squeeze(-1)
+        ones = torch.ones_like(chosen)
+        signs[name] = ones.scatter(-1, units, torch.where(chosen < 0, -ones, ones))
+    return signs

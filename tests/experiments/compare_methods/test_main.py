@@ -1,0 +1,145 @@
+"""The comparison runs, leaves what it says it leaves, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.compare_methods import __main__ as command
+from experiments.compare_methods.methods import methods
+from experiments.compare_methods.pair import Outcome, Pair
+from experiments.compare_methods.setting import Setting
+from experiments.data import load_mnist
+from experiments.models import build_model
+from experiments.receipts import read_receipt
+from sinkhorn_rebasin.errors import DataError
+
+DATA = Path("../shared/data")
+TINY = """
+title: digits, MLP 1x16
+data: digits
+model: mlp
+arguments: {inputs: 64, widths: [16]}
+training: {epochs: 8}
+seeds: [[0, 1]]
+budget: {images: 500, epochs: 1, annealing_images: 100, proposals: 20, matching_steps: 10}
+recipe: {steps: 40, cycles: 2, closing_steps: 20, evaluate_every: 10, monitor_images: 150}
+evaluation: {points: 5, test_images: 200, train_images: 200, repair_images: 200}
+"""
+
+
+@pytest.fixture(autouse=True)
+def threads():  # type: ignore[no-untyped-def]
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(tmp_path: Path, *options: str, setting: str = TINY) -> dict:
+    """The command on a tiny setting; its receipt."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(setting, encoding="utf-8")
+    places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    command.main([str(file), *places, *options])
+    return read_receipt(tmp_path / "out" / "tiny")
+
+
+def test_every_method_has_a_row_and_none_changes_the_function(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receipt = run(tmp_path)
+    rows = {row["method"]: row for row in receipt["metrics"]["rows"]}
+    assert list(rows) == list(methods())
+    assert all(row["relative_change"] < 1e-5 for row in rows.values())
+    assert rows["ours"]["test_barrier"] < rows["naive"]["test_barrier"]
+    assert rows["naive"]["repaired_barrier"] != rows["naive"]["test_barrier"]
+    assert "straight-through" in capsys.readouterr().out
+    for name in ("paths.png", "paths_repair.png", "agreement.png"):
+        assert (tmp_path / "out" / "tiny" / name).stat().st_size > 5000
+    network = build_model("mlp", inputs=64, widths=[16])
+    rebased = list((tmp_path / "out" / "tiny" / "finished").glob("*-rebased.safetensors"))
+    assert len(rebased) == len(rows)
+    for file in rebased:
+        network.load_state_dict(load_file(file))
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    three = ("--methods", "naive", "weight matching", "greedy cosine")
+    table, ran = methods(), []
+
+    def stopping(pair: Pair, setting: Setting) -> Outcome:
+        raise KeyboardInterrupt
+
+    def counted(name: str):  # type: ignore[no-untyped-def]
+        def method(pair: Pair, setting: Setting) -> Outcome:
+            ran.append(name)
+            return table[name](pair, setting)
+
+        return method
+
+    first = {name: counted(name) for name in table}
+    monkeypatch.setattr(command, "methods", lambda _: {**first, "greedy cosine": stopping})
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *three)
+    assert ran == ["naive", "weight matching"]
+    monkeypatch.setattr(command, "methods", lambda _: first)
+    receipt = run(tmp_path, *three)
+    assert ran == ["naive", "weight matching", "greedy cosine"]
+    assert [row["method"] for row in receipt["metrics"]["rows"]] == ran
+    run(tmp_path, *three, "--again", "naive")
+    assert ran[3:] == ["naive"]
+    run(tmp_path, *three, setting=TINY.replace("points: 5", "points: 3"))
+    assert ran[4:] == ["naive", "weight matching", "greedy cosine"]
+
+
+def test_a_method_that_fails_or_changes_the_function_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = methods()
+
+    def raising(pair: Pair, setting: Setting) -> Outcome:
+        raise RuntimeError("cannot do this network")
+
+    def wrong(pair: Pair, setting: Setting) -> Outcome:
+        return Outcome({name: tensor.flip(0) for name, tensor in pair.target.state_dict().items()}, 0.0)
+
+    chosen = {"naive": table["naive"], "straight-through": raising, "OT fusion": wrong}
+    monkeypatch.setattr(command, "methods", lambda _: chosen)
+    metrics = run(tmp_path)["metrics"]
+    assert [row["method"] for row in metrics["rows"]] == ["naive"]
+    assert metrics["without"]["straight-through"] == "RuntimeError: cannot do this network"
+    assert "changes the function" in metrics["without"]["OT fusion"]
+
+
+def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:
+    run(tmp_path, "--methods", "naive", "weight matching")
+    other = tmp_path / "other.yaml"
+    other.write_text(TINY.replace("1x16", "again"), encoding="utf-8")
+    places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    command.main([str(other), *places, "--methods", "naive"])
+    metrics = read_receipt(tmp_path / "out")["metrics"]
+    naive, matched = metrics["barrier"]
+    assert set(naive) == {"method", "digits, MLP 1x16", "digits, MLP again"}
+    assert matched["digits, MLP again"] == "–"
+    receipt = json.loads((tmp_path / "out" / "tiny" / "receipt.json").read_text(encoding="utf-8"))
+    assert naive["digits, MLP 1x16"].startswith(f"{receipt['metrics']['table'][0]['test_barrier']:.3f} ±")
+
+
+@pytest.mark.slow
+def test_the_barrier_on_mnist_is_at_most_half_of_the_best_peers(tmp_path: Path) -> None:
+    try:
+        load_mnist(DATA)
+    except DataError as error:
+        pytest.skip(f"no MNIST: {error}")
+    places = ["--root", str(DATA), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    command.main(["mnist_mlp_32", "--pairs", "1", *places])
+    rows = {row["method"]: row for row in read_receipt(tmp_path / "out" / "mnist_mlp_32")["metrics"]["rows"]}
+    ours = rows.pop("ours")["test_barrier"]
+    peers = [
+        row["test_barrier"] for name, row in rows.items() if "Sinkhorn" not in name and "ours" not in name
+    ]
+    assert ours <= 0.5 * min(peers)
