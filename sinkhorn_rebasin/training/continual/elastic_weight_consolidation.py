@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.curvature import diagonal_fisher
 from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.execution import split_batch
+from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -39,7 +40,7 @@ class ElasticWeightConsolidation(ContinualLearner):
     ) -> None:
         super().__init__(*arguments, **options)
         self.penalty, self.fisher_samples = penalty, fisher_samples
-        self.stiffness, self.rest = torch.nn.Module(), torch.nn.Module()
+        self.stiffness, self.rest = nn.Module(), nn.Module()
         for place, (_, parameter) in enumerate(self._springs().items()):
             self.stiffness.register_buffer(str(place), torch.zeros_like(parameter))
             self.rest.register_buffer(str(place), parameter.detach().clone())
@@ -68,40 +69,32 @@ class ElasticWeightConsolidation(ContinualLearner):
 
     def fisher(self) -> State:
         """The diagonal of the Fisher information at the network's weights, on the task's training samples."""
-        springs = self._springs()
-        sums = {name: torch.zeros_like(parameter) for name, parameter in springs.items()}
-        seen = 0
-        modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()
-        with torch.enable_grad():
-            for sample in self._single_samples():
-                scores = F.log_softmax(self.heads(self(sample), self.task), dim=1)
-                drawn = torch.multinomial(scores.detach().exp(), 1)
-                gradients = torch.autograd.grad(
-                    scores.gather(1, drawn).sum(), list(springs.values()), allow_unused=True
-                )
-                for total, gradient in zip(sums.values(), gradients, strict=True):
-                    total += 0 if gradient is None else gradient.square()
-                seen += 1
-        for module, training in modes:
-            module.training = training
-        return {name: total / max(seen, 1) for name, total in sums.items()}
+        shown = _OwnOutputs(self.network, self.heads, self.task)
+        found = diagonal_fisher(
+            shown, self._batches(), generator=torch.Generator(self.device).manual_seed(self.task)
+        )
+        return {name: found.diagonal[f"network.{name}"] for name in self._springs()}
 
-    def _single_samples(self) -> Any:
+    def _batches(self) -> Iterator[Any]:
         left = self.fisher_samples
-        loader = self.trainer.train_dataloader
-        for batch in loader or []:
-            moved = self.trainer.strategy.batch_to_device(batch)
-            inputs, labels = split_batch(moved)
-            for place in range(min(len(labels), left)):
-                yield inputs_like(inputs, partial(_row, place))
+        for batch in self.trainer.train_dataloader or []:
+            inputs, labels = split_batch(self.trainer.strategy.batch_to_device(batch))
+            yield inputs_like(inputs, lambda tensor, count=left: tensor[:count].clone()), labels[:left]  # type: ignore[misc]
             left -= len(labels)
             if left <= 0:
                 return
 
-    def _springs(self) -> dict[str, torch.nn.Parameter]:
+    def _springs(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
 
-def _row(place: int, batch: Tensor) -> Tensor:
-    return batch[place : place + 1].clone()
+class _OwnOutputs(nn.Module):
+    """A network that shows the outputs of one task."""
+
+    def __init__(self, network: nn.Module, heads: Heads, task: int) -> None:
+        super().__init__()
+        self.network, self.heads, self.task = network, heads, task
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        shown: Tensor = self.heads(self.network(*inputs, **named), self.task)
+        return shown
