@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
     from sinkhorn_rebasin.curvature import DiagonalFisher, KroneckerFisher, diagonal_fisher, kronecker_fisher
     from sinkhorn_rebasin.losses import (
+        ContinualLoss,
         FisherDistance,
         MidpointLoss,
         RandomPointLoss,
@@ -65,6 +66,20 @@ if TYPE_CHECKING:
         WarmRestarts,
         data_free_steps,
     )
+    from sinkhorn_rebasin.training.continual import (
+        AveragedGEM,
+        ContinualLearner,
+        DarkExperienceReplay,
+        DistillingRebasinLearner,
+        ElasticWeightConsolidation,
+        ExperienceReplay,
+        FineTuning,
+        JointTraining,
+        LearningWithoutForgetting,
+        RebasinLearner,
+        StableSGD,
+        learn_tasks,
+    )
 
 __version__ = "0.1.0"
 
@@ -81,7 +96,14 @@ _HOME = {
     ),
     "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
     "curvature": ("DiagonalFisher", "KroneckerFisher", "diagonal_fisher", "kronecker_fisher"),
-    "losses": ("FisherDistance", "MidpointLoss", "RandomPointLoss", "RepairedPointLoss", "WeightDistance"),
+    "losses": (
+        "ContinualLoss",
+        "FisherDistance",
+        "MidpointLoss",
+        "RandomPointLoss",
+        "RepairedPointLoss",
+        "WeightDistance",
+    ),
     "matching": (
         "Alignment",
         "activation_matching",
@@ -113,22 +135,47 @@ _HOME = {
         "WarmRestarts",
         "data_free_steps",
     ),
+    "training.continual": (
+        "AveragedGEM",
+        "ContinualLearner",
+        "DarkExperienceReplay",
+        "DistillingRebasinLearner",
+        "ElasticWeightConsolidation",
+        "ExperienceReplay",
+        "FineTuning",
+        "JointTraining",
+        "LearningWithoutForgetting",
+        "RebasinLearner",
+        "StableSGD",
+        "learn_tasks",
+    ),
 }
 _FOLDER = {name: folder for folder, names in _HOME.items() for name in names}
 
 __all__ = [
     "Alignment",
+    "AveragedGEM",
     "BarrierMonitor",
     "BatchNormReset",
+    "ContinualLearner",
+    "ContinualLoss",
+    "DarkExperienceReplay",
     "DiagonalFisher",
+    "DistillingRebasinLearner",
+    "ElasticWeightConsolidation",
+    "ExperienceReplay",
+    "FineTuning",
     "FisherDistance",
     "Group",
+    "JointTraining",
     "KroneckerFisher",
+    "LearningWithoutForgetting",
     "LinearPath",
     "MidpointLoss",
     "PathEvaluation",
     "PermutationSpec",
     "RandomPointLoss",
+    "RebasinLearner",
     "RebasinModule",
     "Repair",
     "RepairedPointLoss",
@@ -136,6 +183,7 @@ __all__ = [
     "SinkhornRebasin",
     "SinkhornResult",
     "Slot",
+    "StableSGD",
     "TemperatureAnnealing",
     "WarmRestarts",
     "WeightDistance",
@@ -152,6 +200,7 @@ __all__ = [
     "hard_assignment",
     "identity_permutations",
     "kronecker_fisher",
+    "learn_tasks",
     "linear",
     "normalize_scale",
     "normalize_state",

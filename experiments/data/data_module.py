@@ -48,20 +48,21 @@ class InMemoryDataModule(lightning.LightningDataModule):
 
     def _loader(self, images: Tensor, labels: Tensor, *, shuffle: bool = False) -> DataLoader[Any]:
         return DataLoader(
-            _BatchIndexed(images, labels),
+            BatchIndexed(images, labels),
             batch_size=self.batch_size,
             shuffle=shuffle,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             generator=torch.Generator().manual_seed(self.seed),
         )
 
 
-class _BatchIndexed(TensorDataset):
+class BatchIndexed(TensorDataset):
     """Fetches a batch by one indexing of each tensor, where the default stacks image after image."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         return [tensor[indices] for tensor in self.tensors]
 
 
-def _as_it_is(batch: list[Tensor]) -> list[Tensor]:
+def as_it_is(batch: list[Tensor]) -> list[Tensor]:
+    """The batch: it is collated already."""
     return batch

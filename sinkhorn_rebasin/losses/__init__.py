@@ -2,11 +2,13 @@
 
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
+from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state, residual_state
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.repaired import RepairedPointLoss
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
 __all__ = [
+    "ContinualLoss",
     "FisherDistance",
     "MidpointLoss",
     "RandomPointLoss",
@@ -14,4 +16,6 @@ __all__ = [
     "RepairedPointLoss",
     "WeightDistance",
     "checked_loss",
+    "consolidated_state",
+    "residual_state",
 ]

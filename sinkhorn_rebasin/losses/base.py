@@ -27,6 +27,16 @@ class Rebasin(Protocol):
         """The output at a position of the segment."""
 
 
+class Segment(Protocol):
+    """What continual learning uses of a :class:`SinkhornRebasin`."""
+
+    def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
+        """The tensors at a position of the segment."""
+
+    def run(self, state: State, inputs: ExampleInputs) -> Any:
+        """The network's output at any state of its architecture."""
+
+
 class RebasinLoss(Protocol):
     """Any callable that takes a re-basin and a batch to a scalar."""
 

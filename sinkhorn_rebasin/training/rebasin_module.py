@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -19,11 +17,12 @@ from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
 from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.training.random_state import KeepsRandomState
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class RebasinModule(lightning.LightningModule):
+class RebasinModule(KeepsRandomState):
     """Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
@@ -160,13 +159,3 @@ class RebasinModule(lightning.LightningModule):
                 "Expected a training dataloader with at least one batch but it is empty; for losses without "
                 "data pass data_free_steps(n)."
             )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep torch's random state beside the weights."""
-        checkpoint["random_state"] = torch.get_rng_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the random state of the checkpoint when a Trainer resumes from it."""
-        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        if fitting and "random_state" in checkpoint:
-            torch.set_rng_state(checkpoint["random_state"].cpu())

@@ -1,0 +1,1 @@
+"""Parts of the continual learning experiment: its benchmarks, methods and runs."""

@@ -1,0 +1,122 @@
+"""One run of one method with one seed, kept in a file of its own so that it is made only once."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from experiments.continual.benchmarks import Benchmark
+from experiments.continual.methods import build_learner
+from experiments.progress import EpochProgress
+from sinkhorn_rebasin import learn_tasks
+from sinkhorn_rebasin.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run leaves.
+
+    `matrix` holds accuracies on all tasks (columns) after each (rows), `initial` those of the untrained network, as
+    fractions, None where nothing was tested. `seconds` of a run that was stopped and gone on with are those of its
+    last part, and `resumed` says so.
+    """
+
+    method: str
+    seed: int
+    matrix: list[list[float | None]]
+    initial: list[float | None]
+    seconds: float
+    resumed: bool
+
+    def tensor(self) -> Tensor:
+        """The accuracy matrix, with NaN where nothing was tested."""
+        return _tensor(self.matrix)
+
+    def figures(self) -> dict[str, float | None]:
+        """Average accuracy and, where the whole matrix is known, forgetting and transfer, in percent."""
+        matrix, initial = self.tensor(), _tensor([self.initial])[0]
+        known = not bool(matrix.isnan().any())
+        return {
+            "average accuracy": 100 * float(average_accuracy(matrix)),
+            "forgetting": 100 * float(forgetting(matrix)) if known else None,
+            "backward transfer": 100 * float(backward_transfer(matrix)) if known else None,
+            "forward transfer": 100 * float(forward_transfer(matrix, initial)) if known else None,
+            "learning accuracy": 100 * float(matrix.diagonal().mean()) if known else None,
+            "seconds": self.seconds,
+        }
+
+
+def finished_run(
+    benchmark: Benchmark, method: str, seed: int, config: dict[str, Any], folder: Path, *, per_class: int
+) -> Run:
+    """Return the run of this configuration, made now, gone on with, or read back from the folder."""
+    stem = f"{method}-seed{seed}".replace(" ", "_").replace(",", "").replace("+", "p")
+    file, checkpoint = folder / f"{stem}.json", folder / f"{stem}.ckpt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["config"] == config:
+            return Run(**kept["run"])
+    note = folder / f"{stem}.config.json"
+    if not (note.is_file() and json.loads(note.read_text(encoding="utf-8")) == config):
+        checkpoint.unlink(missing_ok=True)
+    note.write_text(json.dumps(config), encoding="utf-8")
+    run = _made(benchmark, method, seed, checkpoint, per_class)
+    file.write_text(json.dumps({"config": config, "run": asdict(run)}, indent=1) + "\n", encoding="utf-8")
+    checkpoint.unlink(missing_ok=True)
+    note.unlink()
+    return run
+
+
+def _made(benchmark: Benchmark, method: str, seed: int, checkpoint: Path, per_class: int) -> Run:
+    tasks = len(benchmark.datamodules)
+    lightning.seed_everything(seed, verbose=False)
+    learner = build_learner(
+        method,
+        benchmark.network(seed),
+        tasks,
+        benchmark.example_inputs(),
+        classes=benchmark.classes,
+        per_class=per_class,
+        seed=seed,
+    )
+    progress = EpochProgress(f"{method}, seed {seed}", tasks * benchmark.epochs)
+    resumed, start = checkpoint.is_file(), time.perf_counter()
+    with progress:
+        matrix = learn_tasks(
+            learner,
+            benchmark.datamodules,
+            lambda: _trainer(benchmark.epochs, progress, checkpoint.parent),
+            checkpoint=checkpoint,
+        )
+    seconds = time.perf_counter() - start
+    numbers = [_numbers(row) for row in matrix]
+    return Run(method, seed, numbers, _numbers(learner.initial_accuracies()), seconds, resumed)
+
+
+def _trainer(epochs: int, progress: lightning.Callback, folder: Path) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[progress],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _numbers(row: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in row.double().tolist()]
+
+
+def _tensor(rows: list[Any]) -> Tensor:
+    return torch.tensor([[float("nan") if value is None else value for value in row] for row in rows])

@@ -1,0 +1,63 @@
+"""Which outputs of a network belong to which task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.errors import DataError
+
+
+class Heads(nn.Module):
+    """Shows a sample only the outputs of its own task, or all of them when tasks share their classes.
+
+    A head is a set of output columns: a network with one output layer per task returns them side by side.
+
+    Args:
+        classes: per task, its output columns; None: every task has all of them.
+
+    Raises:
+        DataError: a task without classes, or outputs that have fewer columns than the classes need.
+
+    Example:
+        >>> heads = Heads([[0, 1], [2, 3]])
+        >>> heads(torch.tensor([[1.0, 2.0, 9.0, 3.0]]), torch.tensor([0]))
+        tensor([[1., 2., -inf, -inf]])
+    """
+
+    visible: Tensor
+
+    def __init__(self, classes: Sequence[Sequence[int]] | None = None) -> None:
+        super().__init__()
+        self.shared = classes is None
+        if classes is None:
+            classes = []
+        for task, own in enumerate(classes):
+            if not own or min(own) < 0:
+                raise DataError(f"Expected output columns for task {task} but got {list(own)}.")
+        columns = max((max(own) + 1 for own in classes), default=0)
+        visible = torch.zeros((len(classes), columns), dtype=torch.bool)
+        for task, own in enumerate(classes):
+            visible[task, list(own)] = True
+        self.register_buffer("visible", visible)
+
+    def forward(self, outputs: Tensor, tasks: Tensor | int, fill: float = -torch.inf) -> Tensor:
+        """The outputs with those of other tasks replaced.
+
+        Args:
+            outputs: (samples, columns).
+            tasks: (samples,), the task of each sample, or one number for all.
+            fill: what other tasks' outputs become.
+        """
+        if self.shared:
+            return outputs
+        if outputs.ndim != 2 or outputs.shape[1] < self.visible.shape[1]:
+            raise DataError(
+                f"Expected outputs of shape (samples, columns) with at least {self.visible.shape[1]} columns, which "
+                f"the classes of the tasks name, but got {tuple(outputs.shape)}."
+            )
+        own = self.visible[tasks].expand(len(outputs), -1)
+        hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
+        return outputs.masked_fill(hidden, fill)

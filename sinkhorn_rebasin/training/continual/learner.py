@@ -1,0 +1,242 @@
+"""What every continual learner shares: tasks one after another, under any Lightning Trainer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Criterion, ExampleInputs
+from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.losses import checked_loss
+from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
+from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.execution import move_to, split_batch
+from sinkhorn_rebasin.training.continual.heads import Heads
+from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
+from sinkhorn_rebasin.training.random_state import KeepsRandomState
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class ContinualLearner(KeepsRandomState):
+    """A network that learns one task with every fit; subclasses say how.
+
+    Each ``trainer.fit(learner, datamodule)`` that runs to its end teaches the next task; each
+    ``trainer.test(learner, dataloaders)`` with one test dataloader per task fills the row of the accuracy matrix that
+    belongs to the tasks learned so far. :func:`learn_tasks` does both for a list of datamodules. Weights, memory,
+    accuracy matrix, the number of tasks learned and random states are in every checkpoint.
+
+    Args:
+        network: what learns; a copy of it, the caller's stays as it is.
+        tasks: how many tasks there will be.
+        classes: per task, its output columns; labels are columns too. Training and testing then show a sample only
+            the outputs of its own task (task-incremental). None: all outputs, whatever the task (class- and
+            domain-incremental).
+        lr, momentum: of stochastic gradient descent on the network.
+        optimizer: a function from the parameters to an optimiser, instead.
+        criterion: (outputs, labels) to the mean loss.
+        per_class: how many samples of each class and task are remembered, where the method remembers samples.
+        replay_batch: how many of them a step replays; None: as many as the batch has.
+        seed: of the memory.
+
+    Attributes:
+        network: the network as it is now, a plain nn.Module.
+        memory: the replay memory, None where the method has none.
+        learned: how many tasks have been learned.
+
+    Raises:
+        DataError: a number of tasks that does not fit the classes, more fits than tasks, or other test dataloaders
+            than one per task.
+        LossError: a loss that is no finite scalar.
+        CheckpointError: a checkpoint of another learner, network or number of tasks is loaded.
+    """
+
+    replays = True
+    """Whether the method remembers samples."""
+
+    learned: Tensor
+    begun: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tasks: int,
+        *,
+        classes: Sequence[Sequence[int]] | None = None,
+        lr: float = 0.05,
+        momentum: float = 0.9,
+        optimizer: OptimizerFactory | None = None,
+        criterion: Criterion = F.cross_entropy,
+        per_class: int = 5,
+        replay_batch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if classes is not None and len(classes) != tasks:
+            raise DataError(
+                f"Expected classes for each of {tasks} tasks but got {len(classes)} sets of them."
+            )
+        self.network = standalone_copy(network).train()
+        self.heads = Heads(classes)
+        self.memory = ReplayMemory(per_class, seed) if self.replays else None
+        self.accuracy = AccuracyMatrix(tasks)
+        self.accuracy.persistent(True)
+        self.lr, self.momentum = lr, momentum
+        self.optimizer_factory = optimizer
+        self.criterion = criterion
+        self.replay_batch = replay_batch
+        self.register_buffer("learned", torch.zeros((), dtype=torch.long))
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+        self.register_load_state_dict_pre_hook(check_checkpoint)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return self.accuracy.tasks
+
+    @property
+    def task(self) -> int:
+        """The task that is being learned or comes next, counted from 0."""
+        return int(self.learned)
+
+    def accuracy_matrix(self) -> Tensor:
+        """The accuracies on all tasks (columns) after each task (rows), (T, T); NaN where not tested."""
+        return self.accuracy.accuracies()[1:].cpu()
+
+    def initial_accuracies(self) -> Tensor:
+        """The accuracies of the untrained network, (T,); NaN where not tested."""
+        return self.accuracy.accuracies()[0].cpu()
+
+    # What a method is.
+
+    @abstractmethod
+    def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """The loss of one batch of the current task, replay and penalties included."""
+
+    def begin_task(self) -> None:
+        """Prepare for the task :attr:`task`; called once, before its first batch."""
+
+    def end_task(self) -> None:
+        """Settle the task :attr:`task`; called once, when its fit has ended."""
+
+    def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """One step on one batch; returns its loss."""
+        return self.descend(checked_loss(self.loss(inputs, labels)))
+
+    def configure_optimizers(self) -> Any:
+        """Stochastic gradient descent on the network, or what the factory makes."""
+        return self.network_optimizer()
+
+    def curriculum(
+        self, datamodules: Sequence[lightning.LightningDataModule]
+    ) -> list[tuple[int, lightning.LightningDataModule]]:
+        """The fits :func:`learn_tasks` makes: (task, data), one for each datamodule."""
+        return list(enumerate(datamodules))
+
+    # What methods are made of.
+
+    def network_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of the network's own parameters."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if self.optimizer_factory is not None:
+            return self.optimizer_factory(parameters)
+        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum)
+
+    def descend(self, loss: Tensor) -> Tensor:
+        """Step all optimisers down the loss."""
+        optimizers = self.optimizers()
+        chosen = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in chosen:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.after_backward()
+        for optimizer in chosen:
+            optimizer.step()
+        return loss.detach()
+
+    def after_backward(self) -> None:
+        """Change gradients before the step."""
+
+    def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
+        """The criterion, each sample seeing the outputs of its own task."""
+        return self.criterion(self.heads(outputs, tasks), labels)
+
+    def replay(self, labels: Tensor) -> Replay | None:
+        """Samples of earlier tasks to go with a batch, None in the first task."""
+        if self.memory is None or not len(self.memory):
+            return None
+        return self.memory.draw(self.replay_batch or len(labels), self.device)
+
+    def forward(self, inputs: ExampleInputs) -> Any:
+        """The network's output."""
+        if isinstance(inputs, dict):
+            return self.network(**inputs)
+        return self.network(*inputs) if isinstance(inputs, (tuple, list)) else self.network(inputs)
+
+    # What Lightning calls.
+
+    def setup(self, stage: str) -> None:
+        """Begin the next task with a fit, unless it was begun before the fit was stopped."""
+        if stage != "fit" or bool(self.begun):
+            return
+        if self.task >= self.tasks:
+            raise DataError(f"Expected at most {self.tasks} tasks but all of them have been learned.")
+        self.begin_task()
+        self.begun.fill_(True)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Learn from one batch, and show it to the memory the first time."""
+        inputs, labels = split_batch(batch)
+        if self.memory is not None and self.current_epoch == 0:
+            self.memory.offer(inputs, labels)
+        self.log("train_loss", self.learn(inputs, labels), prog_bar=True, batch_size=len(labels))
+
+    def on_train_end(self) -> None:
+        """The task is learned."""
+        if self.trainer.interrupted or self.trainer.num_training_batches == 0:
+            return
+        self.end_task()
+        if self.memory is not None:
+            self.memory.close(self.task, self.evaluated)
+        self.learned += 1
+        self.begun.fill_(False)
+
+    @torch.no_grad()
+    def evaluated(self, inputs: ExampleInputs) -> Tensor:
+        """The network's outputs in eval mode, its mode left as it is."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        self.network.eval()
+        outputs: Tensor = self(move_to(inputs, self.device))
+        for module, training in modes:
+            module.training = training
+        return outputs
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log ``val_accuracy`` on the current task."""
+        inputs, labels = split_batch(batch)
+        hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels
+        self.log("val_accuracy", hits.float().mean(), prog_bar=True, batch_size=len(labels))
+
+    def on_test_epoch_start(self) -> None:
+        """Start the matrix's row of the tasks learned so far anew."""
+        loaders = self.trainer.num_test_batches
+        if len(loaders) != self.tasks:
+            raise DataError(
+                f"Expected one test dataloader for each of {self.tasks} tasks, in their order, but got "
+                f"{len(loaders)}."
+            )
+        self.accuracy.forget(self.task)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count the hits of one batch."""
+        inputs, labels = split_batch(batch)
+        outputs = self.heads(self(inputs), dataloader_idx)
+        self.accuracy.update(outputs, labels, self.task, dataloader_idx)

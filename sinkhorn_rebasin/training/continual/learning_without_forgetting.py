@@ -1,0 +1,62 @@
+"""The old network's answers to the new task's inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
+from sinkhorn_rebasin.networks.frozen import frozen_copy
+from sinkhorn_rebasin.training.continual.learner import ContinualLearner
+
+
+class LearningWithoutForgetting(ContinualLearner):
+    r"""LwF: on the new inputs the old network's softened answers are kept, for the outputs of every earlier task.
+
+    .. math:: \mathcal C(\text{batch}) + \frac{w}{T-1} \textstyle\sum_{t<T}
+        H\bigl(\mathrm{softmax}(f_\mathrm{old}(x)_t / \tau),\, \mathrm{softmax}(f(x)_t / \tau)\bigr)
+
+    Where tasks share their outputs there is one such term. No sample is remembered.
+
+    Args:
+        distillation_weight: w.
+        softness: τ, 2 as published.
+        options: those of :class:`ContinualLearner`, which come first.
+
+    Source: Li, Hoiem, "Learning without Forgetting" (2016).
+    """
+
+    replays = False
+
+    def __init__(
+        self, *arguments: Any, distillation_weight: float = 1.0, softness: float = 2.0, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.distillation_weight, self.softness = distillation_weight, softness
+        self.teacher = frozen_copy(self.network)
+
+    def begin_task(self) -> None:
+        """The network as it is becomes the teacher."""
+        self.teacher.load_state_dict(tensors_of(self.network))
+
+    def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """The criterion on the batch and how far its answers are from the teacher's."""
+        outputs = self(inputs)
+        loss = self.task_loss(outputs, labels, self.task)
+        if not self.task:
+            return loss
+        with torch.no_grad(), batch_statistics(self.teacher, on=False):
+            old = run_at(self.teacher, {}, inputs)
+        earlier = [0] if self.heads.shared else range(self.task)
+        terms = [self._distance(self.heads(outputs, t), self.heads(old, t)) for t in earlier]
+        return loss + self.distillation_weight * torch.stack(terms).mean()
+
+    def _distance(self, outputs: Tensor, old: Tensor) -> Tensor:
+        shown = old[0].isfinite()
+        new, old = outputs[:, shown] / self.softness, old[:, shown] / self.softness
+        return F.cross_entropy(new, old.softmax(dim=1))

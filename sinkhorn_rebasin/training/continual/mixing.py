@@ -1,0 +1,32 @@
+"""Inputs between inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from sinkhorn_rebasin._typing import ExampleInputs
+
+
+def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> ExampleInputs:
+    r"""Sample by sample, :math:`s\,x + (1-s)\,x'`; what is no floating point number is that of the first.
+
+    Args:
+        first, second: inputs of one structure, batched along the first axis.
+        share: (samples,), s.
+
+    Example:
+        >>> mixed(torch.tensor([[4.0], [4.0]]), torch.tensor([[0.0], [0.0]]), torch.tensor([0.5, 1.0])).tolist()
+        [[2.0], [4.0]]
+
+    Source: Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
+    """
+
+    def between(one: object, other: object) -> object:
+        if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
+            return one
+        weights = share.to(one).reshape(-1, *[1] * (one.dim() - 1))
+        return torch.lerp(other, one, weights.expand_as(one))
+
+    return tree_map(between, first, second)

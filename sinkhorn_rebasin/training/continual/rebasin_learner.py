@@ -1,0 +1,150 @@
+"""Continual learning through re-basin: each task on the segment between the network and its re-based self."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.activations import reset_batch_norm
+from sinkhorn_rebasin.losses import ContinualLoss, consolidated_state
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permutation_matrix
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.training.continual.learner import ContinualLearner
+
+
+class RebasinLearner(ContinualLearner):
+    r"""The published method: a task is learned by permutations and a residual, halfway to the re-based network.
+
+    The first task trains the network plainly. For every further task θ stays fixed while permutations P of its units
+    and a residual δ minimise
+
+    .. math:: \mathcal C\bigl(\tfrac12 (\pi_P(\theta) + \theta) + \delta\bigr)
+
+    on the task and on replayed samples, P by AdamW, δ by gradient descent whose gradient is clipped entry by entry.
+    When the task ends :math:`\theta \leftarrow \alpha\,\theta + (1-\alpha)\,\pi_P(\theta) + \delta` with hard
+    permutations; batch-norm statistics are measured anew on the memory.
+
+    Args:
+        network, tasks: as for :class:`ContinualLearner`; any network whose symmetries discovery understands.
+        example_inputs: a tensor, tuple or dict the network takes; needed unless ``spec`` is given.
+        spec: the symmetries to use, instead of discovering them.
+        alpha: the share of the network as it was.
+        temperature: of the soft permutations.
+        scores_lr: learning rate of AdamW on the scores.
+        residual_lr, residual_decay, residual_clip, residual_scale: learning rate, weight decay and largest gradient
+            entry of the residual, and the deviation of the normal numbers it starts from.
+        replay_weight: factor of the replayed samples' loss.
+        options: those of :class:`ContinualLearner`.
+
+    Raises:
+        ArchitectureError, SymmetryError, SpecError: as :class:`SinkhornRebasin`.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> learner = RebasinLearner(net, tasks=5, example_inputs=torch.randn(2, 4))
+        >>> sorted(learner.residual_tensors()) == sorted(net.state_dict())
+        True
+
+    Source: Guerrero-Peña, Medeiros, Dubail, Aminbeidokhti, Granger, Pedersoli, "Re-basin via implicit Sinkhorn
+    differentiation" (2023).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        tasks: int,
+        example_inputs: ExampleInputs = None,
+        *,
+        spec: PermutationSpec | None = None,
+        alpha: float = 0.8,
+        temperature: float = 1.0,
+        scores_lr: float = 0.1,
+        residual_lr: float = 0.05,
+        residual_decay: float = 0.1,
+        residual_clip: float = 0.001,
+        residual_scale: float = 1e-4,
+        replay_weight: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, tasks, **options)
+        self.rebasin = SinkhornRebasin(
+            self.network, self.network, example_inputs, spec=spec, init="identity", temperature=temperature
+        )
+        self.residual = standalone_copy(self.network)
+        self.alpha, self.scores_lr = alpha, scores_lr
+        self.residual_lr, self.residual_decay = residual_lr, residual_decay
+        self.residual_clip, self.residual_scale = residual_clip, residual_scale
+        self.cost = ContinualLoss(self._criterion, replay_weight=replay_weight)
+
+    def residual_tensors(self) -> State:
+        """The residual δ by tensor name, tied tensors under each of their names."""
+        named = self.residual.named_parameters(remove_duplicate=False)
+        return {name: value for name, value in named if value.requires_grad}
+
+    def begin_task(self) -> None:
+        """Fix the network as both ends of the segment, start from the identity and a small residual."""
+        with torch.no_grad():
+            self.rebasin.reference.load_state_dict(tensors_of(self.network))
+            self.rebasin.target.load_state_dict(tensors_of(self.network))
+            for name, indices in identity_permutations(self.rebasin.spec).items():
+                self.rebasin.scores[name].copy_(permutation_matrix(indices))
+                getattr(self.rebasin.scalings, name).zero_()
+            for value in self.residual.parameters():
+                value.normal_(0.0, self.residual_scale)
+        self.rebasin.train()
+
+    def configure_optimizers(self) -> Any:
+        """The network's own optimiser in the first task, then one for the scores and one for the residual."""
+        if not self.task:
+            return self.network_optimizer()
+        scores = torch.optim.AdamW(self.rebasin.scores.parameters(), self.scores_lr)
+        residual = [value for value in self.residual.parameters() if value.requires_grad]
+        return [
+            scores,
+            torch.optim.SGD(residual, self.residual_lr, weight_decay=self.residual_decay),
+        ]
+
+    def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """The criterion in the first task, the published cost in all others."""
+        if not self.task:
+            return self.task_loss(self(inputs), labels, self.task)
+        tasks = torch.full_like(labels, self.task)
+        replay = self.replay(labels)
+        replayed = None if replay is None else (replay.inputs, (replay.labels, replay.tasks))
+        return self.cost(self.rebasin, self.residual_tensors(), (inputs, (labels, tasks)), replayed)
+
+    def after_backward(self) -> None:
+        """Clip the residual's gradient, entry by entry."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        if isinstance(optimizers, list):
+            self.clip_gradients(optimizers[1], self.residual_clip, "value")
+
+    def forward(self, inputs: ExampleInputs) -> Any:
+        """The output of the network, or of what it would become if the task ended now."""
+        if not self.task or not bool(self.begun):
+            return super().forward(inputs)
+        return self.rebasin.run(self.consolidated(), inputs)
+
+    def consolidated(self) -> State:
+        """The tensors the network would have if the task ended now."""
+        return consolidated_state(self.rebasin, self.residual_tensors(), self.alpha)
+
+    def end_task(self) -> None:
+        """Move the network."""
+        if self.task:
+            self.move(self.consolidated())
+
+    def move(self, state: State) -> None:
+        """Give the network these tensors, and batch norm the statistics of what is remembered."""
+        self.network.load_state_dict(state, strict=False)
+        if self.memory is not None:
+            reset = reset_batch_norm(self.network, self.memory.inputs_seen())
+            self.network.load_state_dict(tensors_of(reset), strict=False)
+
+    def _criterion(self, outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        return self.task_loss(outputs, *targets)

@@ -1,0 +1,42 @@
+"""Plain training that ends in wide minima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.training.continual.learner import ContinualLearner
+
+
+class StableSGD(ContinualLearner):
+    """Fine-tuning whose learning rate falls from task to task, to be used with small batches and dropout.
+
+    The rate of task t is ``lr * decay ** t``; there is no momentum and no memory.
+
+    Args:
+        decay: by how much the learning rate falls with each task.
+        options: those of :class:`ContinualLearner`, which come first.
+
+    Source: Mirzadeh, Farajtabar, Pascanu, Ghasemzadeh, "Understanding the Role of Training Regimes in Continual
+    Learning" (2020).
+    """
+
+    replays = False
+
+    def __init__(self, *arguments: Any, decay: float = 0.8, lr: float = 0.1, **options: Any) -> None:
+        super().__init__(*arguments, lr=lr, momentum=0.0, **options)
+        self.decay = decay
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Gradient descent at the rate of the task."""
+        optimizer = self.network_optimizer()
+        for group in optimizer.param_groups:
+            group["lr"] *= self.decay**self.task
+        return optimizer
+
+    def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
+        """The criterion on the batch."""
+        return self.task_loss(self(inputs), labels, self.task)

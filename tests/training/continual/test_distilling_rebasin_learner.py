@@ -1,0 +1,97 @@
+"""Our variant of re-basin learning against its formula written out anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from sinkhorn_rebasin import DistillingRebasinLearner, permute_state
+from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
+
+POINTS, LABELS = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
+
+
+def learner_after_one_task(folder: Path, outputs: int = 3, **options: object) -> DistillingRebasinLearner:
+    """A learner that has begun its second task and moved a little in it."""
+    learner = DistillingRebasinLearner(net(outputs), 2, EXAMPLE, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trainers(folder)().fit(learner, tasks(1)[0])
+        learner.begin_task()
+        with torch.no_grad():
+            for parameter in [*learner.rebasin.scores.values(), *learner.residual.parameters()]:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return learner
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_the_loss_is_its_four_terms(tmp_path: Path, heads: bool) -> None:
+    options: dict[str, object] = {"distillation_weight": 0.3, "bridge_weight": 0.7, "replay_weight": 2.0}
+    if heads:
+        options["classes"] = [[0, 1, 2], [3, 4, 5]]
+    learner = learner_after_one_task(tmp_path, 6 if heads else 3, **options)
+    memory = learner.memory
+    assert memory is not None
+    state = memory.generator.get_state()
+    replay, (first, second) = memory.draw(8), memory.draw_pairs(8)
+    share = torch.rand(8, 1, generator=memory.generator)
+    other = memory.draw(8)
+    bridge = 0.5 * torch.rand(8, 1, generator=memory.generator)
+    memory.generator.set_state(state)
+
+    old = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    soft = permute_state(old, learner.rebasin.spec, learner.rebasin.soft_permutations())
+    residual = dict(learner.residual.named_parameters())
+    middle = {name: 0.5 * (old[name] + soft[name]) + residual[name] for name in old}
+
+    def outputs(weights: dict, points: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = functional_call(learner.network, weights, points)
+        return found
+
+    def drift(points: torch.Tensor) -> torch.Tensor:
+        change = outputs(middle, points) - outputs(old, points)
+        return change[:, :3].square().sum() / change.numel()  # All that is remembered is of the first task.
+
+    new = LABELS + 3 if heads else LABELS
+    expected = (
+        F.cross_entropy(outputs(middle, POINTS)[:, -3:], LABELS)
+        + 2.0 * F.cross_entropy(outputs(middle, replay.inputs)[:, :3], replay.labels)
+        + 0.3 * drift(share * first.inputs + (1 - share) * second.inputs)
+        + 0.7 * drift(bridge * POINTS + (1 - bridge) * other.inputs)
+    )
+    assert drift(POINTS) > 0.01
+    torch.testing.assert_close(learner.loss(POINTS, new), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_kept_is_the_midpoint_at_hard_permutations(tmp_path: Path) -> None:
+    learner = learner_after_one_task(tmp_path)
+    hard = permute_state(
+        learner.network.state_dict(), learner.rebasin.spec, learner.rebasin.hard_permutations()
+    )
+    residual = learner.residual_tensors()
+    for name, value in learner.consolidated().items():
+        middle = 0.5 * (learner.network.state_dict()[name] + hard[name]) + residual[name]
+        torch.testing.assert_close(value, middle.detach())
+
+
+def test_a_task_begins_at_the_old_function(tmp_path: Path) -> None:
+    learner = learner_after_one_task(tmp_path, sharpness=30.0, residual_scale=0.0)
+    learner.begin_task()
+    with torch.no_grad():
+        found = learner.rebasin(POINTS, at=0.5)
+    torch.testing.assert_close(found, learner.network(POINTS), rtol=1e-3, atol=1e-3)
+
+
+def test_the_residual_slows_down_over_the_task(tmp_path: Path) -> None:
+    learner = DistillingRebasinLearner(net(), 2, EXAMPLE)
+    for task in tasks(2):
+        trainer = trainers(tmp_path)()
+        trainer.fit(learner, task)
+    scores, residual = trainer.optimizers
+    assert scores.param_groups[0]["lr"] == 0.1
+    assert residual.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+    assert residual.param_groups[0]["momentum"] == 0.9

@@ -1,0 +1,154 @@
+"""Tasks in a row: what is filled in, what is kept, and that a stopped run ends as one that was not."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from sinkhorn_rebasin import ContinualLearner, FineTuning, learn_tasks
+from sinkhorn_rebasin.errors import CheckpointError, DataError
+from tests.training.continual.tasks import (
+    LEARNERS,
+    Interruption,
+    StopsAt,
+    Task,
+    net,
+    tasks,
+    trainers,
+    weights_of,
+)
+
+
+def run(
+    name: str, folder: Path, count: int, checkpoint: Path | None = None, stop: tuple[int, int] | None = None
+) -> ContinualLearner:
+    """A whole run of fresh objects, or the part before it is stopped."""
+    learner = LEARNERS[name](net(norm=name == "rebasin"), count)
+    callbacks = [] if stop is None else [StopsAt(*stop)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        learn_tasks(learner, tasks(count), trainers(folder, *callbacks), checkpoint=checkpoint)
+    return learner
+
+
+def same(first: ContinualLearner, second: ContinualLearner) -> None:
+    """Bit for bit."""
+    assert torch.equal(first.accuracy.correct, second.accuracy.correct)
+    assert torch.equal(first.accuracy.samples, second.accuracy.samples)
+    for name, value in weights_of(first).items():
+        assert torch.equal(value, second.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name != "joint"])
+def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
+    whole = run(name, tmp_path, 3)
+    file = tmp_path / "run.ckpt"
+    with pytest.raises(Interruption):
+        run(name, tmp_path, 3, file, stop=(1, 1))
+    resumed = run(name, tmp_path, 3, file)
+    same(whole, resumed)
+    assert resumed.task == 3
+
+
+def test_a_run_stopped_in_task_seven(tmp_path: Path) -> None:
+    whole = run("rebasin", tmp_path, 9)
+    file = tmp_path / "run.ckpt"
+    for stop in ((3, 0), (7, 1)):  # Between two tasks, then in the middle of one.
+        with pytest.raises(Interruption):
+            run("rebasin", tmp_path, 9, file, stop)
+    same(whole, run("rebasin", tmp_path, 9, file))
+
+
+def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "run.ckpt"
+    whole = run("replay", tmp_path, 2, file)
+    with torch.random.fork_rng(devices=[]):
+        learner = LEARNERS["replay"](net(), 2)
+        assert torch.equal(
+            learn_tasks(learner, tasks(2), trainers(tmp_path, StopsAt(0, 0)), checkpoint=file),
+            whole.accuracy_matrix(),
+        )
+    same(whole, learner)
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_the_matrix_is_filled_and_the_caller_keeps_what_it_had(name: str, tmp_path: Path) -> None:
+    network = net().eval()
+    network[0].weight.requires_grad_(name != "fine-tuning")
+    before = pickle.dumps(network)
+    learner = LEARNERS[name](network, 2)
+    matrix = learn_tasks(learner, tasks(2), trainers(tmp_path))
+    assert pickle.dumps(network) == before
+    assert matrix.isnan().any().item() == (name == "joint")
+    assert not matrix[-1].isnan().any()
+    assert not learner.initial_accuracies().isnan().any()
+    assert type(learner.network) is type(network)
+    assert any(not torch.equal(v, network.state_dict()[k]) for k, v in weights_of(learner).items())
+    # The last row is what the network that is left computes.
+    learner.network.eval()
+    for column, task in enumerate(tasks(2)):
+        points, labels = task.test_set.tensors
+        accuracy = (learner.network(points).argmax(dim=1) == labels).float().mean()
+        assert matrix[-1, column].item() == pytest.approx(accuracy.item())
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_heads_of_their_own(name: str, tmp_path: Path) -> None:
+    heads = [[0, 1, 2], [3, 4, 5]]
+    learner = LEARNERS[name](net(6), 2, classes=heads)
+    datamodules = [Task(0), Task(0, first_class=3)]
+    matrix = learn_tasks(learner, datamodules, trainers(tmp_path, epochs=6))
+    assert matrix[-1].min() > (0.35 if name == "rebasin" else 0.5)
+    outputs = learner.heads(learner.network(torch.randn(5, 4)), 1)
+    assert outputs[:, :3].isneginf().all()
+    assert outputs[:, 3:].isfinite().all()
+
+
+def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
+    after = {name: run(name, tmp_path, 4).accuracy_matrix()[-1] for name in ("fine-tuning", "replay")}
+    assert after["replay"].mean() > after["fine-tuning"].mean()
+
+
+def test_any_trainer_without_the_loop(tmp_path: Path) -> None:
+    learner, data = FineTuning(net(), 2), tasks(2)
+    for task in data:
+        make = trainers(tmp_path)()
+        make.fit(learner, task)
+        make.test(learner, [each.test_dataloader() for each in data], verbose=False)
+    assert not learner.accuracy_matrix().isnan().any()
+    with pytest.raises(DataError, match="at most 2 tasks"):
+        trainers(tmp_path)().fit(learner, data[0])
+
+
+def test_a_checkpoint_of_another_learner_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "run.ckpt"
+    run("fine-tuning", tmp_path, 2, file)
+    for other in (LEARNERS["replay"](net(), 2), FineTuning(net(5), 2), FineTuning(net(), 3)):
+        with pytest.raises(CheckpointError, match="written for another network"):
+            learn_tasks(other, tasks(other.tasks), trainers(tmp_path), checkpoint=file)
+
+
+def test_a_task_without_batches_is_an_error(tmp_path: Path) -> None:
+    data = tasks(2)
+    empty = TensorDataset(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    data[1].train_dataloader = lambda: DataLoader(empty, 8)  # type: ignore[method-assign]
+    learner = FineTuning(net(), 2)
+    with pytest.raises(DataError, match="at least one batch for task 1"):
+        learn_tasks(learner, data, trainers(tmp_path))
+    assert learner.task == 1
+
+
+def test_errors(tmp_path: Path) -> None:
+    make = trainers(tmp_path)
+    with pytest.raises(DataError, match="3 tasks but got 2"):
+        learn_tasks(FineTuning(net(), 3), tasks(2), make)
+    with pytest.raises(DataError, match=r"ends in \.ckpt but got 'run'"):
+        learn_tasks(FineTuning(net(), 2), tasks(2), make, checkpoint=tmp_path / "run")
+    with pytest.raises(DataError, match="each of 2 tasks but got 1 sets"):
+        FineTuning(net(), 2, classes=[[0]])
+    with pytest.raises(DataError, match="one test dataloader for each of 2 tasks"):
+        make().test(FineTuning(net(), 2), tasks(2)[0].test_dataloader(), verbose=False)
