@@ -92,7 +92,7 @@ class RepairedPointLoss(RandomPointLoss):
 
     def _corrections(self, permutations: Permutations, position: float) -> dict[nn.Module, Correction]:
         """Per layer, what takes its outputs to those with the statistics of this position."""
-        found = {}
+        found: dict[nn.Module, Correction] = {}
         for layer, stage in self._layers.items():
             slots = _output_slots(self.repair.spec, stage)
             start, end = self.repair.start_moments[stage.name], self.repair.end_moments[stage.name]
