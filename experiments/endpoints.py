@@ -82,7 +82,7 @@ def load_or_train(
     Raises:
         CheckpointError: the file that belongs to this configuration was written for another one.
     """
-    key = json.dumps({**asdict(config), "data": _fingerprint(data)}, sort_keys=True)
+    key = endpoint_key(config, data)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     path = folder / f"{data.name}-{config.model}-seed{config.seed}-{digest}.safetensors"
     if path.is_file():
@@ -104,6 +104,11 @@ def load_or_train(
     save_file(model.state_dict(), part, metadata={"config": key})
     part.replace(path)  # an interrupted run leaves no half-written endpoint
     return model
+
+
+def endpoint_key(config: EndpointConfig, data: ImageData) -> str:
+    """What decides an endpoint: its configuration and a fingerprint of the data."""
+    return json.dumps({**asdict(config), "data": _fingerprint(data)}, sort_keys=True)
 
 
 def _load(path: Path, key: str, config: EndpointConfig) -> nn.Module:

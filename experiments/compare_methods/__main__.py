@@ -17,6 +17,7 @@ import argparse
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from experiments.compare_methods.evaluation import agreement, evaluate
 from experiments.compare_methods.figures import draw_agreement, draw_paths
-from experiments.compare_methods.methods import Method, methods
+from experiments.compare_methods.methods import METHODS, Method, methods
 from experiments.compare_methods.pair import Pair
 from experiments.compare_methods.setting import Setting, known_settings, load_data, load_setting
 from experiments.compare_methods.store import Store
@@ -33,6 +34,7 @@ from experiments.compare_methods.table import across_settings, lead, printable, 
 from experiments.endpoints import load_or_train
 from experiments.receipts import read_receipt, write_receipt
 from sinkhorn_rebasin import PathEvaluation
+from sinkhorn_rebasin.errors import RebasinError
 
 LARGEST_CHANGE = 1e-3
 console = Console(width=max(Console().width, 160))
@@ -73,30 +75,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
-    """One setting: its rows, table, figures and receipt."""
-    folder = options.out / Path(name).stem
-    store, data = Store(folder, setting), load_data(setting, options.root)
-    for method in options.again:
-        store.forget(method)
-    rows: list[dict[str, Any]] = []
-    left_out = dict(setting.without)
-    for seeds in setting.seeds[: options.pairs]:
+    """One setting: the rows that are asked for, then table, figures and receipt of all that are finished."""
+    folder, data = options.out / Path(name).stem, load_data(setting, options.root)
+    store = Store(folder, setting, data, options.threads)
+    chosen = {name: run for name, run in options.table.items() if name in (options.methods or options.table)}
+    left_out, pairs = dict(setting.without), setting.seeds[: options.pairs]
+    for seeds in pairs:
         reference, target = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
         pair = Pair(setting.architecture(data), reference, target, data, seeds[0])
-        for method, run in options.table.items():
-            if method in left_out or (options.methods and method not in options.methods):
+        for method, run in chosen.items():
+            if method in options.again:
+                store.forget(method, seeds)
+            if method in left_out or store.row(seeds, method) is not None:
                 continue
-            row = store.row(seeds, method)
-            if row is None:
-                console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
-                row = measured(pair, seeds, method, run, setting, store)
-            if "failed" in row:
-                left_out[method] = row["failed"]
-            else:
-                rows.append(row)
-    rows = [row for row in rows if row["method"] not in left_out]
+            console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
+            failure = measure(pair, seeds, method, run, setting, store)
+            if failure is not None:
+                console.print(f"  left out: {failure}")
+                left_out[method] = failure
+    found = [store.row(seeds, method) for seeds in pairs for method in METHODS if method not in left_out]
+    rows = [row for row in found if row is not None]
+    if not rows:
+        console.print(f"{setting.title}: no method has a row; left out: {left_out}")
+        return
     table = summarise(rows)
-    console.print(printable(readable(table), f"{setting.title}, {len(setting.seeds[: options.pairs])} pairs"))
+    console.print(printable(readable(table), f"{setting.title}, {len(pairs)} pairs"))
     draw(rows, store, folder, setting)
     write_receipt(
         folder,
@@ -109,36 +112,33 @@ def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
             "readme": readable(table),
             "without": left_out,
         },
-        seeds=sorted({seed for pair_seeds in setting.seeds[: options.pairs] for seed in pair_seeds}),
+        seeds=sorted({seed for pair_seeds in pairs for seed in pair_seeds}),
     )
 
 
-def measured(
+def measure(
     pair: Pair, seeds: tuple[int, int], method: str, run: Method, setting: Setting, store: Store
-) -> dict[str, Any]:
-    """A method's row on one pair, kept on disk; a method that cannot align these networks says why instead."""
+) -> str | None:
+    """Keep a method's row on one pair; return why there is none when it cannot align these networks."""
     try:
         outcome = run(pair, setting)
-    except (RuntimeError, NotImplementedError) as error:
-        console.print(f"  left out: {error}")
-        return {"failed": traceback.format_exception_only(error)[-1].strip()}
-    row = {
-        "method": method,
-        "seeds": list(seeds),
-        "seconds": outcome.seconds,
-        **evaluate(pair, outcome, setting.evaluation),
-        **outcome.notes,
-    }
-    if row["relative_change"] > LARGEST_CHANGE:
-        return {"failed": f"changes the function, by {row['relative_change']:.0e} of its output"}
-    store.keep(seeds, method, outcome, row)
-    return row
+        figures = evaluate(pair, outcome, setting.evaluation)
+    except (RebasinError, RuntimeError) as error:
+        return traceback.format_exception_only(error)[-1].strip()
+    if figures["relative_change"] > LARGEST_CHANGE:
+        return f"changes the function, by {figures['relative_change']:.0e} of its output"
+    today = datetime.now(timezone.utc).date().isoformat()
+    row = {"method": method, "seeds": list(seeds), "date": today, "seconds": outcome.seconds, **figures}
+    store.keep(seeds, method, outcome, {**row, **outcome.notes})
+    return None
 
 
 def draw(rows: Sequence[Mapping[str, Any]], store: Store, folder: Path, setting: Setting) -> None:
     """Paths and agreement with weight matching, of the first pair."""
     seeds = setting.seeds[0]
     first = [row for row in rows if tuple(row["seeds"]) == tuple(seeds)]
+    if not first:
+        return
     title = f"{setting.title}, seeds {seeds[0]} and {seeds[1]}"
     for kind, name in (("test", "paths"), ("repaired", "paths_repair")):
         paths = {row["method"]: PathEvaluation.from_dict(row[f"{kind}_path"]) for row in first}

@@ -190,8 +190,23 @@ def ours(**options: bool) -> Method:
     return lambda pair, setting: align(pair, setting.recipe, **options)
 
 
+METHODS = (
+    *("naive", "weight matching", "weight matching, from the identity", "activation matching"),
+    *(
+        "activation matching, uncentred",
+        "straight-through",
+        "OT fusion",
+        "simulated annealing",
+        "greedy cosine",
+    ),
+    *("Sinkhorn l1", "Sinkhorn l2", "Sinkhorn Fisher", "Sinkhorn K-FAC", "Sinkhorn midpoint"),
+    *("Sinkhorn random point", "published Sinkhorn", "ours, for REPAIR", "ours, permutations alone", "ours"),
+)
+"""Every method, in the order of the tables."""
+
+
 def methods(published_python: Path | None = None) -> Mapping[str, Method]:
-    """Every method by its name in the table; the published one when its environment is known."""
+    """Every method by its name in the tables; the published one when its environment is known."""
     found: dict[str, Method] = {
         "naive": naive,
         "weight matching": weights,
@@ -208,12 +223,13 @@ def methods(published_python: Path | None = None) -> Mapping[str, Method]:
         "Sinkhorn K-FAC": sinkhorn_in_the_metric_of_the_loss(kronecker_fisher),
         "Sinkhorn midpoint": sinkhorn("midpoint"),
         "Sinkhorn random point": sinkhorn("random_point"),
+        "ours, for REPAIR": ours(repaired=True),
+        "ours, permutations alone": ours(),
+        "ours": ours(rescale=True),
     }
     if published_python is not None:
         found["published Sinkhorn"] = published(published_python)
-    found["ours, for REPAIR"] = ours(repaired=True)
-    found["ours, permutations alone"] = ours()
-    return {**found, "ours": ours(rescale=True)}
+    return {name: found[name] for name in METHODS if name in found}
 
 
 def _timed(pair: Pair, match: Callable[[], Alignment]) -> Outcome:

@@ -40,7 +40,7 @@ STATISTICS_IMAGES = 500
 def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool = False) -> Outcome:
     """Start from the better of weight and activation matching, and keep what is best of every cycle and of the end.
 
-    What is better is decided on held-out training images.
+    What is better is decided on training images of the endpoints that the alignment itself does not learn from.
 
     Args:
         rescale: learn scales and signs too.
@@ -77,13 +77,19 @@ def _start(
     networks = (pair.reference, pair.target, pair.spec)
     starts = {
         "weight matching": weight_matching(*networks, rescaling=rescaling, generator=pair.generator()),
-        "activation matching": activation_matching(*networks, data=pair.batches(recipe.start_images, 500)),
+        "activation matching": activation_matching(
+            *networks, data=_trained(pair, recipe, recipe.start_images)
+        ),
     }
     end, held_out = pair.reference.state_dict(), _held_out(pair, recipe)
 
     def height(name: str) -> float:
         path = LinearPath(pair.reference, starts[name].apply(pair.target), end)
-        prepare = _repair(pair, path.module_at(0.0)) if repaired else BatchNormReset(_statistics(pair))
+        prepare = (
+            _repair(pair, recipe, path.module_at(0.0))
+            if repaired
+            else BatchNormReset(_trained(pair, recipe, STATISTICS_IMAGES))
+        )
         found = evaluate_path(path, held_out, points=recipe.monitor_points, prepare=prepare)
         return float(found.losses.mean())
 
@@ -95,10 +101,10 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe, repaired: bool) -
     """Anneal again and again from the best permutations so far, batch norm on the statistics of the mixture."""
     loss = RandomPointLoss(F.cross_entropy)
     if repaired:
-        loss = RepairedPointLoss(F.cross_entropy, _repair(pair, pair.target))
-        monitor = _monitor(pair, recipe, repair=_statistics(pair))
+        loss = RepairedPointLoss(F.cross_entropy, _repair(pair, recipe, pair.target))
+        monitor = _monitor(pair, recipe, repair=_trained(pair, recipe, STATISTICS_IMAGES))
     else:
-        monitor = _monitor(pair, recipe, prepare=BatchNormReset(_statistics(pair)))
+        monitor = _monitor(pair, recipe, prepare=BatchNormReset(_trained(pair, recipe, STATISTICS_IMAGES)))
     callbacks: list[lightning.Callback] = [
         TemperatureAnnealing(geometric(*recipe.temperatures), cycles=recipe.cycles),
         monitor,
@@ -145,18 +151,22 @@ def _monitor(pair: Pair, recipe: Recipe, **preparation: Any) -> BarrierMonitor:
     return BarrierMonitor(held_out, points=recipe.monitor_points, restore_best=True, **preparation)
 
 
-def _repair(pair: Pair, target: nn.Module) -> Repair:
-    return Repair(pair.reference, target, pair.spec, _statistics(pair))
+def _repair(pair: Pair, recipe: Recipe, target: nn.Module) -> Repair:
+    return Repair(pair.reference, target, pair.spec, _trained(pair, recipe, STATISTICS_IMAGES))
 
 
-def _statistics(pair: Pair) -> list[tuple[Tensor, Tensor]]:
-    """What batch norm is reset and REPAIR done on."""
-    return pair.batches(STATISTICS_IMAGES, STATISTICS_IMAGES)
+def _trained(pair: Pair, recipe: Recipe, count: int) -> list[tuple[Tensor, Tensor]]:
+    """So many of the images that are trained on: to match activations, reset batch norm and do REPAIR with."""
+    return _batches(pair, _data(pair, recipe).train_indices[:count])
 
 
 def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
-    held_out = _data(pair, recipe).validation_indices[: recipe.monitor_images]
-    return [(pair.data.train_images[part], pair.data.train_labels[part]) for part in held_out.split(500)]
+    return _batches(pair, _data(pair, recipe).validation_indices[: recipe.monitor_images])
+
+
+def _batches(pair: Pair, indices: Tensor) -> list[tuple[Tensor, Tensor]]:
+    images, labels = pair.data.train_images, pair.data.train_labels
+    return [(images[part], labels[part]) for part in indices.split(STATISTICS_IMAGES)]
 
 
 def _readable(monitor: BarrierMonitor, before: int) -> list[dict[str, Any]]:

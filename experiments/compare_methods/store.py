@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +14,30 @@ from torch import Tensor
 
 from experiments.compare_methods.pair import Outcome
 from experiments.compare_methods.setting import Setting
+from experiments.data import ImageData
+from experiments.endpoints import endpoint_key
 
 
 class Store:
     """Rows, permutations and networks of one setting in a folder of its own.
 
-    A row belongs to the setting it was measured under: when that has changed, it is measured again.
+    A row belongs to what it was measured under: the setting, the endpoints and their data, and the threads. When any
+    of it has changed, it is measured again.
     """
 
-    def __init__(self, folder: Path, setting: Setting) -> None:
+    def __init__(self, folder: Path, setting: Setting, data: ImageData, threads: int) -> None:
         self.folder = folder / "finished"
-        self.setting = json.loads(json.dumps(asdict(setting)))
+        plain = asdict(setting)
         for name in ("without", "title", "seeds"):
-            del self.setting[name]
+            del plain[name]
+        test = [zlib.crc32(tensor.numpy().tobytes()) for tensor in (data.test_images, data.test_labels)]
+        key = {
+            "setting": plain,
+            "endpoint": endpoint_key(setting.endpoint(0), data),
+            "test": test,
+            "threads": threads,
+        }
+        self.key = json.loads(json.dumps(key))
 
     def row(self, seeds: tuple[int, int], method: str) -> dict[str, Any] | None:
         """The finished row of a method on a pair, or None."""
@@ -33,28 +45,29 @@ class Store:
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found["row"] if found["setting"] == self.setting else None
+        return found["row"] if found.get("key") == self.key else None
 
     def permutations(self, seeds: tuple[int, int], method: str) -> Mapping[str, Tensor]:
         """The permutations a finished method found; empty when it does not tell."""
         path = self._path(seeds, method, "-permutations.safetensors")
-        return load_file(path) if path.is_file() else {}
+        return load_file(path) if path.is_file() and self.row(seeds, method) else {}
 
     def keep(self, seeds: tuple[int, int], method: str, outcome: Outcome, row: Mapping[str, Any]) -> None:
         """Keep the rebased network, its permutations and, last of all, the row that tells they are complete."""
+        self.forget(method, seeds)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._save(outcome.rebased, self._path(seeds, method, "-rebased.safetensors"))
         if outcome.permutations:
             self._save(outcome.permutations, self._path(seeds, method, "-permutations.safetensors"))
         path = self._path(seeds, method, ".json")
         part = path.with_suffix(".part")
-        part.write_text(json.dumps({"setting": self.setting, "row": row}), encoding="utf-8")
+        part.write_text(json.dumps({"key": self.key, "row": row}), encoding="utf-8")
         part.replace(path)
 
-    def forget(self, method: str) -> None:
-        """Have a method measured again on every pair."""
-        for path in self.folder.glob(f"seeds*-{_stem(method)}.json"):
-            path.unlink()
+    def forget(self, method: str, seeds: tuple[int, int]) -> None:
+        """Remove what is kept of a method on a pair."""
+        for suffix in (".json", "-permutations.safetensors", "-rebased.safetensors"):
+            self._path(seeds, method, suffix).unlink(missing_ok=True)
 
     def _path(self, seeds: tuple[int, int], method: str, suffix: str) -> Path:
         return self.folder / f"seeds{seeds[0]}-{seeds[1]}-{_stem(method)}{suffix}"

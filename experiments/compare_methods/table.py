@@ -81,10 +81,18 @@ def across_settings(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str)
 
 
 def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Our best row beside the best peer's in every setting, as it is and with REPAIR."""
+    """The least of our rows beside the least of the peers' in every setting, as they are and with REPAIR.
+
+    "Sinkhorn" losses in this package are neither peers nor ours.
+    """
     lines = []
     for title, table in tables.items():
-        line: dict[str, Any] = {"setting": title, "pairs": max(entry["pairs"] for entry in table)}
+        peers = [entry for entry in table if entry["method"] in PEERS]
+        line: dict[str, Any] = {
+            "setting": title,
+            "pairs": max(entry["pairs"] for entry in table),
+            "peers": len(peers),
+        }
         for key, name in (("test_barrier", "barrier"), ("repaired_barrier", "barrier, REPAIR")):
             peer, ours = (_least(table, methods, key) for methods in (PEERS, OURS))
             if peer is None or ours is None:
@@ -99,12 +107,13 @@ def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 def printable(lines: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Lines of text as a table for the terminal."""
     table = Table(title=title)
-    for column in lines[0]:
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    for column in columns:
         table.add_column(
             column, justify="left" if column in ("method", "setting") else "right", overflow="fold"
         )
     for line in lines:
-        table.add_row(*(str(value) for value in line.values()))
+        table.add_row(*(str(line.get(column, "–")) for column in columns))
     return table
 
 

@@ -126,6 +126,8 @@ def _correct(
     shape = [1] * output.ndim
     shape[axis] = stage.outputs
     others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
+    if output.numel() <= output.shape[axis]:
+        return output  # one value of each unit has no deviation; REPAIR leaves such a layer alone too
     variance, now = torch.var_mean(output, others, correction=0, keepdim=True)
     mean, deviation = (
         (now if mean is None else mean.to(output).reshape(shape)),

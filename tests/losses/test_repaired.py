@@ -119,3 +119,14 @@ def test_scales_are_refused() -> None:
     loss = RepairedPointLoss(F.cross_entropy, Repair(reference, target, rebasin.spec, [x]))
     with pytest.raises(LossError, match="rescale=False"):
         loss(rebasin, (x, labels))
+
+
+def test_a_single_sample_is_not_taken_for_the_mean() -> None:
+    reference, target = _pair(_mlp)
+    x, labels = _data(_mlp)
+    rebasin = SinkhornRebasin(reference, target, x[:2])
+    loss = RepairedPointLoss(_power, Repair(reference, target, rebasin.spec, [x]), 0.5, 0.5)
+    plain = RandomPointLoss(_power, 0.5, 0.5)
+    for sample in (x[:1], x[1:2]):
+        found = loss(rebasin, (sample, labels[:1]))
+        assert found.item() == pytest.approx(plain(rebasin, (sample, labels[:1])).item(), rel=1e-5)

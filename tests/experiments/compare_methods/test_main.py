@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from safetensors.torch import load_file
 from experiments.compare_methods import __main__ as command
 from experiments.compare_methods.methods import methods
 from experiments.compare_methods.pair import Outcome, Pair
-from experiments.compare_methods.setting import Setting
-from experiments.data import load_mnist
+from experiments.compare_methods.setting import Setting, load_setting
+from experiments.compare_methods.store import Store
+from experiments.data import load_digits, load_mnist
 from experiments.models import build_model
 from experiments.receipts import read_receipt
 from sinkhorn_rebasin.errors import DataError
@@ -90,10 +92,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     receipt = run(tmp_path, *three)
     assert ran == ["naive", "weight matching", "greedy cosine"]
     assert [row["method"] for row in receipt["metrics"]["rows"]] == ran
-    run(tmp_path, *three, "--again", "naive")
+    receipt = run(tmp_path, "--methods", "naive", "--again", "naive")
     assert ran[3:] == ["naive"]
-    run(tmp_path, *three, setting=TINY.replace("points: 5", "points: 3"))
-    assert ran[4:] == ["naive", "weight matching", "greedy cosine"]
+    assert [row["method"] for row in receipt["metrics"]["rows"]] == ran[:3]
+    receipt = run(tmp_path, *three[:2], setting=TINY.replace("points: 5", "points: 3"))
+    assert ran[4:] == ["naive"]
+    assert [row["method"] for row in receipt["metrics"]["rows"]] == ["naive"]
+    run(tmp_path, *three, "--threads", "2")
+    assert ran[5:] == ["naive", "weight matching", "greedy cosine"]
 
 
 def test_a_method_that_fails_or_changes_the_function_is_named_and_left_out(
@@ -115,6 +121,39 @@ def test_a_method_that_fails_or_changes_the_function_is_named_and_left_out(
     assert "changes the function" in metrics["without"]["OT fusion"]
 
 
+def test_what_cannot_do_nested_groups_is_left_out_and_the_rest_goes_on(tmp_path: Path) -> None:
+    vit = "model: vit\narguments: {size: 8, patch: 4, width: 16, depth: 1, heads: 2, channels: 1}"
+    setting = TINY.replace("model: mlp\narguments: {inputs: 64, widths: [16]}", vit).replace(
+        "epochs: 8", "epochs: 1"
+    )
+    metrics = run(tmp_path, "--methods", "OT fusion", "weight matching", setting=setting)["metrics"]
+    assert [row["method"] for row in metrics["rows"]] == ["weight matching"]
+    assert "Expected groups without nesting" in metrics["without"]["OT fusion"]
+
+
+def test_nothing_to_show_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY + 'without: {"naive": "no reason"}\n', encoding="utf-8")
+    places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    command.main([str(file), *places, "--methods", "naive"])
+    assert "no method has a row" in capsys.readouterr().out
+
+
+def test_permutations_of_another_setting_are_not_taken(tmp_path: Path) -> None:
+    run(tmp_path, "--methods", "weight matching")
+    setting, data = load_setting(str(tmp_path / "tiny.yaml")), load_digits()
+    store = Store(tmp_path / "out" / "tiny", setting, data, 1)
+    assert store.permutations((0, 1), "weight matching")
+    longer = dataclasses.replace(setting, training=dataclasses.replace(setting.training, epochs=9))
+    flipped = dataclasses.replace(data, test_images=data.test_images.flip(0))
+    for other in (
+        Store(tmp_path / "out" / "tiny", longer, data, 1),
+        Store(store.folder.parent, setting, flipped, 1),
+    ):
+        assert not other.permutations((0, 1), "weight matching")
+        assert other.row((0, 1), "weight matching") is None
+
+
 def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:
     run(tmp_path, "--methods", "naive", "weight matching")
     other = tmp_path / "other.yaml"
@@ -125,12 +164,13 @@ def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:
     naive, matched = metrics["barrier"]
     assert set(naive) == {"method", "digits, MLP 1x16", "digits, MLP again"}
     assert matched["digits, MLP again"] == "–"
+    assert [line["peers"] for line in metrics["lead"]] == [2, 1]
     receipt = json.loads((tmp_path / "out" / "tiny" / "receipt.json").read_text(encoding="utf-8"))
     assert naive["digits, MLP 1x16"].startswith(f"{receipt['metrics']['table'][0]['test_barrier']:.3f} ±")
 
 
 @pytest.mark.slow
-def test_the_barrier_on_mnist_is_at_most_half_of_the_best_peers(tmp_path: Path) -> None:
+def test_the_barrier_on_mnist_is_at_most_half_of_the_best_matching_methods(tmp_path: Path) -> None:
     try:
         load_mnist(DATA)
     except DataError as error:

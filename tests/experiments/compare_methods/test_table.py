@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.compare_methods.table import FIGURES, across_settings, lead, readable, summarise
+from experiments.compare_methods.table import FIGURES, across_settings, lead, printable, readable, summarise
 
 
 def row(method: str, barrier: float, repaired: float = 0.5) -> dict[str, Any]:
@@ -36,10 +36,17 @@ def test_means_and_deviations_over_pairs() -> None:
 
 def test_the_lead_is_over_peers_and_not_over_our_own_variants() -> None:
     (line,) = lead({"MLP": summarise(ROWS)})
+    assert line["peers"] == 1
     assert line["barrier: best peer"] == "1.500 (naive)"
     assert line["barrier: ours"] == "0.200 (ours)"
     assert line["barrier: ratio"] == "0.13"
     assert line["barrier, REPAIR: ratio"] == "0.80"
+
+
+def test_lines_of_unequal_columns_are_printed() -> None:
+    table = printable([{"setting": "one"}, {"setting": "two", "ours": 0.1}], "unequal")
+    assert [column.header for column in table.columns] == ["setting", "ours"]
+    assert list(table.columns[1].cells) == ["–", "0.1"]
 
 
 def test_methods_by_settings() -> None:
