@@ -48,7 +48,7 @@ class RebasinModule(KeepsRandomState):
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
         DataError: when the training dataloader is empty, or the number of points is even.
         CheckpointError: when a checkpoint of another architecture is loaded.
-        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales.
+        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales, or signs alone.
 
     Example:
         >>> from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
@@ -78,9 +78,11 @@ class RebasinModule(KeepsRandomState):
         self.scale_lr = lr if scale_lr is None else scale_lr
         self.scale_decay = scale_decay
         if hard and not rebasin.log_scales:
+            found = "it has none: make it with SinkhornRebasin(..., rescale=True)."
+            if rebasin.sign_scores:
+                found = "of this network only signs are free (tanh), which a soft fit learns: leave hard=True out."
             raise RebasinError(
-                "Expected a re-basin that learns scales, because hard=True trains nothing else, but it has none: "
-                "make it with SinkhornRebasin(..., rescale=True)."
+                f"Expected a re-basin that learns scales, because hard=True trains nothing else, but {found}"
             )
         self.hard = hard
         self.optimizer_factory = optimizer
