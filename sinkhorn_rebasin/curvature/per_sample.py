@@ -80,13 +80,14 @@ class SquaredGradients:
         axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, (inputs, labels))
         size = self.chunk_size or len(weights)
         gradients = vmap(grad(self._loss), in_dims=(None, *axes), randomness="different")
-        parts = []
+        total: State = {}  # of its own: a chunk that failed must leave no half of a batch behind
         for start in range(0, len(weights), size):
             part = slice(start, start + size)
             chunk = tree_map(lambda t, p=part: t[p] if isinstance(t, Tensor) else t, (inputs, labels))
             for name, found in gradients(self.moving, *chunk).items():
-                parts.append((name, torch.einsum("n,n...->...", weights[part].to(found), _squared(found))))
-        for name, value in parts:  # only now: a chunk that failed must leave no half of a batch behind
+                value = torch.einsum("n,n...->...", weights[part].to(found), _squared(found))
+                total[name] = total[name] + value if name in total else value
+        for name, value in total.items():
             self.sums[name] += value
 
     def _loss(self, moving: State, inputs: Any, labels: Any) -> Tensor:

@@ -53,7 +53,8 @@ def ot_transport(
         transposed: names of parameters that make units on another axis than their first, where linear and
             convolution layers have their outputs: weights of shape (in, out), position tables (places, width).
             Those of transposed convolutions and embeddings are known where a network is given as a module. The
-            specs do not tell what makes a unit from what reads it: what is missing here is scaled by n/m.
+            specs do not tell what makes a unit from what reads it: what is missing here is scaled by n/m. Depthwise
+            and grouped transposed convolutions do not belong here: each group of theirs is made and read on axis 0.
 
     Returns:
         The target's state in the shapes of the reference, for example for :class:`LinearPath`. Tensors without a
@@ -61,8 +62,9 @@ def ot_transport(
 
     Raises:
         ImportError: when POT is not installed.
-        ArchitectureError: when the networks differ in more than widths, or one cannot tell what makes and what
-            reads the units of a group whose width differs.
+        ArchitectureError: when the networks differ in more than widths, one cannot tell what makes and what reads
+            the units of a group whose width differs, or its weights are computed from other tensors (weight_norm):
+            these cannot be averaged and shared out in place of the weights.
         AssignmentError: when weights are not finite, or the regularisation is not positive.
         SpecError: when a spec is of another network, or has nested groups, which are named.
 
@@ -88,6 +90,7 @@ def ot_transport(
     flipped = {*transposed, *_transposed_in(reference), *_transposed_in(target)}
     _check_transposed(set(transposed) - set(first), flipped, reference_spec, target_spec)
     order = list(groups_in_order(reference_spec, "ot_transport"))
+    _check_plain(reference_spec, target_spec)
     pairs = pair_slots(reference_spec, target_spec, flipped)
     check_shapes(first, second, pairs)
     maps: dict[str, UnitMaps] = {}
@@ -128,11 +131,31 @@ def _features_carried(
 
 
 def _transposed_in(network: nn.Module | StateLike) -> set[str]:
-    """Names of the weights in a module that have their outputs on the second axis."""
+    """Names of the weights in a module that have their outputs on the second axis.
+
+    A convolution in groups is not among them: its first axis holds the groups, each with what it reads and makes.
+    """
     if not isinstance(network, nn.Module):
         return set()
-    modules = network.named_modules(remove_duplicate=False)
-    return {f"{name}.weight".lstrip(".") for name, child in modules if isinstance(child, _OUTPUTS_SECOND)}
+    return {
+        f"{name}.weight".lstrip(".")
+        for name, child in network.named_modules(remove_duplicate=False)
+        if isinstance(child, _OUTPUTS_SECOND) and getattr(child, "groups", 1) == 1
+    }
+
+
+def _check_plain(reference: PermutationSpec, target: PermutationSpec) -> None:
+    """Raise ArchitectureError where a width differs on tensors that weights are only computed from."""
+    for slot in reference.slots:
+        name = slot.tensor
+        differs = slot.group in target and reference[slot.group].size != target[slot.group].size
+        # The older torch.nn.utils.weight_norm keeps a direction weight_v and a length weight_g.
+        in_two = name.endswith("_v") and f"{name[:-2]}_g" in reference.shapes
+        if differs and (in_two or "parametrizations" in name.split(".")):
+            raise ArchitectureError(
+                f"Expected weights themselves where the width of group {slot.group!r} differs but got {name!r}, from "
+                f"which a weight is computed: first remove the parametrisation (weight_norm) from both networks."
+            )
 
 
 def _check_transposed(

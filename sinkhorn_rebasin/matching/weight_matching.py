@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ def weight_matching(
     target: nn.Module | StateLike,
     spec: PermutationSpec,
     *,
+    data: Iterable[Any] | None = None,
     rescaling: RescalingSpec | None = None,
     generator: torch.Generator | None = None,
     max_passes: int = 100,
@@ -55,6 +56,7 @@ def weight_matching(
     Args:
         reference, target: networks of one architecture, or their states; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
+        data: not looked at; there for the protocol of all methods.
         rescaling: from :func:`discover_rescaling`: its sign generators are used; of the positive ones, which
             weight matching does not choose, :func:`normalize_scale` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.

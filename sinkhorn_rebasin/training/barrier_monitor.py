@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,7 +25,7 @@ class BarrierMonitor(lightning.Callback):
 
     With ``restore_best`` the parameters with the lowest mean loss along the path on the monitored data are put back
     when training ends, so the result is never worse there than the start. The data should be held out: neither the
-    training batches nor the test set.
+    training batches nor the test set. Where that loss is not finite the parameters are never the best.
 
     Args:
         dataloader: batches of (inputs, labels).
@@ -42,7 +43,7 @@ class BarrierMonitor(lightning.Callback):
     Attributes:
         history: one (step, evaluation) per evaluation of the current or last fit.
         best_parameters: the re-basin's parameters, scores and log-scales, by name, at the evaluation with the lowest
-            mean loss along the path.
+            mean loss along the path; empty until one is finite.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class BarrierMonitor(lightning.Callback):
         )
         self.history.append((trainer.global_step, evaluation))
         height = float(evaluation.losses.mean())
-        if height < self.best:
+        if math.isfinite(height) and height < self.best:
             self.best = height
             self.best_parameters = {name: p.detach().clone() for name, p in rebasin.named_parameters()}
         return evaluation

@@ -26,10 +26,7 @@ class RebasinModule(KeepsRandomState):
     """Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
-    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
-    A checkpoint also holds torch's global random state, so that a run resumed at an epoch's end goes on with the
-    same shuffling and the same random positions as one that was never stopped; generators of one's own, of a loss
-    or a sampler, are not in it.
+    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.    Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
 
     Args:
         rebasin: the module to train.
@@ -48,7 +45,7 @@ class RebasinModule(KeepsRandomState):
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
         DataError: when the training dataloader is empty, or the number of points is even.
         CheckpointError: when a checkpoint of another architecture is loaded.
-        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales.
+        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales, or signs alone.
 
     Example:
         >>> from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
@@ -78,9 +75,11 @@ class RebasinModule(KeepsRandomState):
         self.scale_lr = lr if scale_lr is None else scale_lr
         self.scale_decay = scale_decay
         if hard and not rebasin.log_scales:
+            found = "it has none: make it with SinkhornRebasin(..., rescale=True)."
+            if rebasin.sign_scores:
+                found = "of this network only signs are free (tanh), which a soft fit learns: leave hard=True out."
             raise RebasinError(
-                "Expected a re-basin that learns scales, because hard=True trains nothing else, but it has none: "
-                "make it with SinkhornRebasin(..., rescale=True)."
+                f"Expected a re-basin that learns scales, because hard=True trains nothing else, but {found}"
             )
         self.hard = hard
         self.optimizer_factory = optimizer

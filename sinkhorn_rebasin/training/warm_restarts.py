@@ -18,9 +18,9 @@ class WarmRestarts(lightning.Callback):
     r"""Starts over from the best permutations found so far, a given number of times in one run.
 
     At the beginning of every cycle but the first the scores become the permutation matrices of the monitor's
-    best scores plus normal noise, log-scales the best ones, and the optimiser forgets its moments; with
-    ``TemperatureAnnealing(schedule, cycles=...)`` the temperature begins again too. Annealing ends in a local
-    optimum; what each cycle explores is the neighbourhood of the best one.
+    best scores plus normal noise, log-scales and sign scores the best ones as they are, neither hardened nor with
+    noise, and the optimiser forgets its moments; with ``TemperatureAnnealing(schedule, cycles=...)`` the temperature
+    begins again too. Annealing ends in a local optimum; what each cycle explores is the neighbourhood of the best.
 
     Args:
         monitor: remembers the best parameters; list it before this callback.
@@ -28,7 +28,8 @@ class WarmRestarts(lightning.Callback):
         noise: standard deviation of the noise.
 
     Raises:
-        RebasinError: when there is not at least one cycle, or the noise is negative.
+        RebasinError: when there is not at least one cycle, or the noise is negative; in a fit, when the monitor is
+            not among the callbacks, or has found no finite loss yet.
 
     Source: the idea of restarts, Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts"
     (2017).
@@ -42,6 +43,18 @@ class WarmRestarts(lightning.Callback):
         self.noise = noise
         self._restarted_at = 0
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Forget earlier fits; what a checkpoint kept is loaded after this."""
+        if stage != "fit":
+            return
+        self._restarted_at = 0
+        if not any(callback is self.monitor for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            names = [type(callback).__name__ for callback in trainer.callbacks]  # type: ignore[attr-defined]
+            raise RebasinError(
+                f"Expected a BarrierMonitor listed before WarmRestarts, the one it was made with, but got the "
+                f"callbacks {names}: pass Trainer(callbacks=[monitor, WarmRestarts(monitor, ...)])."
+            )
+
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -50,8 +63,13 @@ class WarmRestarts(lightning.Callback):
         begins = step * self.cycles // steps > (step - 1) * self.cycles // steps
         if not begins or step in (0, self._restarted_at) or not isinstance(pl_module, RebasinModule):
             return
-        self._restarted_at = step
         rebasin, best = pl_module.rebasin, self.monitor.best_parameters
+        if not best:
+            raise RebasinError(
+                f"Expected a BarrierMonitor listed before WarmRestarts with the best parameters so far but got none "
+                f"at step {step}: none of its {len(self.monitor.history)} evaluations has a finite mean loss."
+            )
+        self._restarted_at = step
         with torch.no_grad():
             for name, parameter in rebasin.named_parameters():
                 parameter.copy_(best[name])

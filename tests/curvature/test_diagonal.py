@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from typing import Any
 
 import pytest
@@ -74,6 +75,23 @@ def test_sampled_labels_tend_to_the_expectation_and_follow_the_generator() -> No
     assert float((one[name] - exact[name]).norm() / exact[name].norm()) > 0.2
     assert torch.equal(one[name], again[name])
     assert not torch.equal(one[name], other[name])
+
+
+def test_memory_does_not_grow_with_the_number_of_chunks() -> None:
+    net, alive = nn.Sequential(nn.Linear(37, 41), nn.Tanh(), nn.Linear(41, 2)), []
+
+    def criterion(outputs: Tensor, labels: Tensor) -> Tensor:
+        alive.append(sum(type(one) is Tensor and one.shape == (41, 37) for one in gc.get_objects()))
+        return F.cross_entropy(outputs, labels)
+
+    most = []
+    for samples in (4, 12):
+        alive.clear()
+        x, labels = torch.randn(samples, 37), torch.zeros(samples, dtype=torch.long)
+        diagonal_fisher(net, [(x, labels)], criterion, labels="observed", chunk_size=2)
+        assert len(alive) == samples / 2
+        most.append(max(alive))
+    assert most[0] == most[1]
 
 
 class Branching(nn.Module):

@@ -72,6 +72,14 @@ FAMILIES: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor], tupl
         noise(2, 1, 4, 4),
         ("0.weight", "2.weight"),
     ),
+    "depthwise": (
+        lambda n: nn.Sequential(
+            *(nn.Conv2d(2, n, 3), nn.ReLU(), nn.ConvTranspose2d(n, n, 2, groups=n), nn.Tanh()),
+            nn.Conv2d(n, 2, 1),
+        ),
+        noise(2, 2, 5, 5),
+        (),
+    ),
     "embedding": (
         lambda n: nn.Sequential(nn.Embedding(9, n), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 3)),
         lambda: torch.arange(9),
@@ -296,3 +304,40 @@ def test_a_spec_of_another_network_is_refused() -> None:
     spec = discover_symmetry(nets[0], x)
     with pytest.raises(SpecError, match=r"\(4, 3\) but got \(6, 3\)"):
         ot_transport(*nets, spec, spec)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.parametrize("layer", [nn.Linear, lambda *widths: nn.ConvTranspose1d(*widths, 2)])
+def test_weight_norm_is_refused_where_the_width_differs(
+    norm: Callable[[nn.Module], nn.Module], layer: Callable[[int, int], nn.Module]
+) -> None:
+    def normed(width: int) -> nn.Module:
+        return nn.Sequential(norm(layer(3, width)), nn.ReLU(), norm(layer(width, 2)))
+
+    inputs = torch.randn(2, 3) if layer is nn.Linear else torch.randn(2, 3, 4)
+    with pytest.raises(ArchitectureError, match=r"group '0' differs but got .* remove the parametrisation"):
+        refused(normed(4), normed(8), inputs)
+    reference, target = normed(4), normed(4)
+    found = ot_transport(reference, target, *(discover_symmetry(net, inputs) for net in (reference, target)))
+    target_outputs = target(inputs)
+    target.load_state_dict(found)
+    assert torch.allclose(target(inputs), target_outputs, atol=1e-6)
+
+
+def test_transposed_convolutions_in_groups_are_carried_group_by_group() -> None:
+    def grouped(groups: int) -> nn.Module:
+        layer = nn.ConvTranspose2d(2 * groups, groups, 2, groups=groups)
+        return nn.Sequential(
+            nn.Conv2d(1, 2 * groups, 1), nn.ReLU(), layer, nn.Tanh(), nn.Conv2d(groups, 2, 1)
+        )
+
+    narrow, wide = grouped(3).double(), grouped(6).double()
+    inputs = torch.randn(2, 1, 4, 4).double()
+    specs = [discover_symmetry(net, inputs) for net in (wide, narrow)]
+    # What lies inside the groups stays where it is, so that only whole groups are carried.
+    specs = [
+        spec.without(*(group.name for group in spec.groups if group.parent is not None)) for spec in specs
+    ]
+    wide.load_state_dict(ot_transport(wide, narrow, *specs))
+    assert torch.allclose(wide(inputs), narrow(inputs), atol=1e-12)

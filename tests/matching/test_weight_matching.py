@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -189,3 +190,14 @@ def test_a_spec_of_another_network_is_refused() -> None:
     wrong = replace(problem.spec, shapes={**problem.spec.shapes, "more": (2,)})
     with pytest.raises(SpecError, match="more"):
         weight_matching(problem.reference, problem.target, wrong)
+
+
+def test_data_are_taken_as_by_all_methods_and_not_looked_at() -> None:
+    def unread() -> Iterator[Tensor]:
+        raise AssertionError("nothing reads the data")
+        yield
+
+    problem = planted_case("mlp_relu")
+    found = weight_matching(problem.reference, problem.target, problem.spec, data=unread())
+    expected = weight_matching(problem.reference, problem.target, problem.spec)
+    assert equal(found.permutations, expected.permutations)

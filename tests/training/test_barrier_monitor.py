@@ -77,6 +77,23 @@ def test_scales_are_put_back_with_the_scores(tmp_path: Path) -> None:
     assert torch.equal(rebasin.log_scales["0"], torch.zeros(1, 6))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path, value: float) -> None:
+    heights = iter([1.0, value, 2.0])
+
+    class Falling(BarrierMonitor):
+        def _evaluate(self, *arguments: Any) -> Any:
+            now = next(heights)
+            self.criterion = lambda outputs, labels: outputs.sum() * 0 + now
+            return super()._evaluate(*arguments)
+
+    monitor, module = Falling(loader(), points=3), RebasinModule(built()[2], worsening, lr=1.0)
+    start = scores_of(module)
+    trainer(tmp_path, max_epochs=2, callbacks=[monitor]).fit(module, loader())
+    assert monitor.best == 1.0
+    assert all(torch.equal(monitor.best_parameters[f"scores.{name}"], start[name]) for name in start)
+
+
 def test_a_second_fit_starts_anew(tmp_path: Path) -> None:
     monitor = BarrierMonitor(loader(), points=3, restore_best=True)
     best = RebasinModule(built(init="weight_matching", noise=0.0)[2], MidpointLoss(F.cross_entropy))

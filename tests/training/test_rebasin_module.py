@@ -101,6 +101,14 @@ def test_a_hard_fit_without_scales_has_nothing_to_train() -> None:
         RebasinModule(built()[2], MidpointLoss(F.cross_entropy), hard=True)
 
 
+def test_a_hard_fit_where_only_signs_are_free_says_so() -> None:
+    pair = (nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)) for _ in range(2))
+    rebasin = SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True)
+    with pytest.raises(RebasinError, match="only signs are free") as caught:
+        RebasinModule(rebasin, MidpointLoss(F.cross_entropy), hard=True)
+    assert "rescale=True" not in str(caught.value)
+
+
 def test_only_scores_are_trained_and_the_networks_stay(tmp_path: Path) -> None:
     rebasin = built("residual")[2]
     kept = {name: tensor.clone() for name, tensor in rebasin.state_dict().items()}

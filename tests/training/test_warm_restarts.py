@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,78 @@ def test_a_cycle_begins_at_the_best_permutations_with_a_forgetful_optimiser(tmp_
         matrix = torch.zeros_like(scores[name])
         matrix[torch.arange(len(indices)), indices] = 1
         assert 0 < (scores[name] - matrix).abs().max() < 0.1
+
+
+class Forgotten(lightning.Callback):
+    """Writes down the steps that begin with an optimiser that remembers nothing."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if not trainer.optimizers[0].state:
+            self.steps.append(trainer.global_step)
+
+
+def test_a_second_fit_restarts_as_well(tmp_path: Path) -> None:
+    monitor, seen = BarrierMonitor(loader(20), points=3), Forgotten()
+    callbacks = [monitor, WarmRestarts(monitor, cycles=2), seen]
+    for seed in range(2):
+        trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(module(seed), loader())
+    assert seen.steps == [0, 5] * 2
+
+
+def test_what_a_checkpoint_kept_outlives_the_setup_of_a_resumed_fit(tmp_path: Path) -> None:
+    class Start(lightning.Callback):
+        """Looks at what is known when the resumed fit begins."""
+
+        def on_train_start(self, *_: Any) -> None:
+            begun.append(restarts.state_dict()["restarted_at"])
+
+    begun: list[int] = []
+    for resume in (None, tmp_path / "last.ckpt"):
+        monitor = BarrierMonitor(loader(20), points=3)
+        restarts = WarmRestarts(monitor, cycles=2)
+        fit = trainer(tmp_path, max_epochs=2 if resume is None else 3, callbacks=[monitor, restarts, Start()])
+        fit.fit(module(), loader(), ckpt_path=resume)
+        fit.save_checkpoint(tmp_path / "last.ckpt")
+    assert begun == [0, 5]
+
+
+def test_a_monitor_that_is_not_among_the_callbacks_is_an_error(tmp_path: Path) -> None:
+    monitor = BarrierMonitor(loader(20), points=3)
+    for others in ([], [BarrierMonitor(loader(20), points=3)]):
+        fit = trainer(tmp_path, callbacks=[*others, WarmRestarts(monitor, cycles=2)])
+        with pytest.raises(RebasinError, match="BarrierMonitor listed before WarmRestarts"):
+            fit.fit(module(), loader())
+
+
+def test_a_monitor_that_saw_no_finite_loss_is_an_error(tmp_path: Path) -> None:
+    monitor = BarrierMonitor(loader(20), lambda outputs, labels: outputs.sum() * float("nan"), points=3)
+    fit = trainer(tmp_path, callbacks=[monitor, WarmRestarts(monitor, cycles=2)])
+    with pytest.raises(RebasinError, match="got none at step 5: none of its 2 evaluations"):
+        fit.fit(module(), loader())
+
+
+def test_sign_scores_are_put_back_as_they_were_best(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair = (nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)) for _ in range(2))
+        learner = RebasinModule(
+            SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True), RandomPointLoss(F.cross_entropy), lr=0.1
+        )
+    monitor, seen = BarrierMonitor(loader(20), points=3), []
+
+    class Signs(lightning.Callback):
+        def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                kept = monitor.best_parameters
+                seen.extend(
+                    torch.equal(s, kept[f"sign_scores.{n}"]) for n, s in learner.rebasin.sign_scores.items()
+                )
+
+    trainer(tmp_path, callbacks=[monitor, WarmRestarts(monitor, cycles=2), Signs()]).fit(learner, loader())
+    assert seen == [True]
 
 
 def test_impossible_settings_are_errors() -> None:
