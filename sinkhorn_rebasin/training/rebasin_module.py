@@ -26,7 +26,8 @@ class RebasinModule(KeepsRandomState):
     """Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
-    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.    Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
+    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
+    Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
 
     Args:
         rebasin: the module to train.
