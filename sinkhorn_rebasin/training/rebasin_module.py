@@ -27,9 +27,8 @@ class RebasinModule(KeepsRandomState):
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
-    A checkpoint also holds torch's global random state, so that a run resumed at an epoch's end goes on with the
-    same shuffling and the same random positions as one that was never stopped; generators of one's own, of a loss
-    or a sampler, are not in it.
+
+    Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
 
     Args:
         rebasin: the module to train.
