@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 class KeepsRandomState(lightning.LightningModule):
     """A LightningModule whose checkpoints also hold torch's global random state.
 
-    A run resumed at an epoch's end goes on with the same shuffling and the same random positions on a path as one
-    that was never stopped; generators of one's own, of a loss or a sampler, are not in it.
+    A run resumed at an epoch's end goes on with the same shuffling and the same random positions as one that was
+    never stopped; generators of one's own, of a loss or a sampler, are not in it.
     """
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ class RebasinModule(KeepsRandomState):
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
+
     Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
 
     Args:

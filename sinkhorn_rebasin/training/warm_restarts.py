@@ -48,8 +48,9 @@ class WarmRestarts(lightning.Callback):
         if stage != "fit":
             return
         self._restarted_at = 0
-        if not any(callback is self.monitor for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            names = [type(callback).__name__ for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        callbacks: list[Any] = vars(trainer)["callbacks"]  # Lightning declares no type for it
+        if not any(callback is self.monitor for callback in callbacks):
+            names = [type(callback).__name__ for callback in callbacks]
             raise RebasinError(
                 f"Expected a BarrierMonitor listed before WarmRestarts, the one it was made with, but got the "
                 f"callbacks {names}: pass Trainer(callbacks=[monitor, WarmRestarts(monitor, ...)])."
