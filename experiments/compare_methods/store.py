@@ -14,6 +14,7 @@ from torch import Tensor
 
 from experiments.compare_methods.pair import Outcome
 from experiments.compare_methods.setting import Setting
+from experiments.compare_methods.table import OURS
 from experiments.data import ImageData
 from experiments.endpoints import endpoint_key
 
@@ -22,7 +23,7 @@ class Store:
     """Rows, permutations and networks of one setting in a folder of its own.
 
     A row belongs to what it was measured under: the setting, the endpoints and their data, and the threads. When any
-    of it has changed, it is measured again.
+    of it has changed, it is measured again; but our recipe matters to our rows alone, and the budget to the others.
     """
 
     def __init__(self, folder: Path, setting: Setting, data: ImageData, threads: int) -> None:
@@ -45,7 +46,7 @@ class Store:
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found["row"] if found.get("key") == self.key else None
+        return found["row"] if found.get("key") == self._key_of(method) else None
 
     def permutations(self, seeds: tuple[int, int], method: str) -> Mapping[str, Tensor]:
         """The permutations a finished method found; empty when it does not tell."""
@@ -61,13 +62,18 @@ class Store:
             self._save(outcome.permutations, self._path(seeds, method, "-permutations.safetensors"))
         path = self._path(seeds, method, ".json")
         part = path.with_suffix(".part")
-        part.write_text(json.dumps({"key": self.key, "row": row}), encoding="utf-8")
+        part.write_text(json.dumps({"key": self._key_of(method), "row": row}), encoding="utf-8")
         part.replace(path)
 
     def forget(self, method: str, seeds: tuple[int, int]) -> None:
         """Remove what is kept of a method on a pair."""
         for suffix in (".json", "-permutations.safetensors", "-rebased.safetensors"):
             self._path(seeds, method, suffix).unlink(missing_ok=True)
+
+    def _key_of(self, method: str) -> dict[str, Any]:
+        unused = "budget" if method in OURS else "recipe"
+        setting = {name: value for name, value in self.key["setting"].items() if name != unused}
+        return {**self.key, "setting": setting}
 
     def _path(self, seeds: tuple[int, int], method: str, suffix: str) -> Path:
         return self.folder / f"seeds{seeds[0]}-{seeds[1]}-{_stem(method)}{suffix}"

@@ -154,6 +154,21 @@ def test_permutations_of_another_setting_are_not_taken(tmp_path: Path) -> None:
         assert other.row((0, 1), "weight matching") is None
 
 
+def test_a_new_recipe_has_our_rows_measured_anew_and_a_new_budget_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY, encoding="utf-8")
+    setting, data = load_setting(str(file)), load_digits()
+    state = build_model("mlp", inputs=64, widths=[16]).state_dict()
+    store = Store(tmp_path, setting, data, 1)
+    for method in ("ours", "naive"):
+        store.keep((0, 1), method, Outcome(state, 0.0), {"method": method})
+    for field, changed in (("recipe", "ours"), ("budget", "naive")):
+        other = dataclasses.replace(getattr(setting, field), batch_size=17)
+        found = Store(tmp_path, dataclasses.replace(setting, **{field: other}), data, 1)
+        for method in ("ours", "naive"):
+            assert (found.row((0, 1), method) is None) == (method == changed)
+
+
 def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:
     run(tmp_path, "--methods", "naive", "weight matching")
     other = tmp_path / "other.yaml"
