@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def draw_agreement(shares: Mapping[str, Mapping[str, float]], path: Path, title:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    methods, groups = list(shares), list(next(iter(shares.values())))
+    methods, groups = list(shares), sorted(next(iter(shares.values())), key=_by_number)
     values = np.array([[shares[method][group] for group in groups] for method in methods])
-    size = (max(6.0, 2.6 + 0.62 * len(groups)), 1.9 + 0.36 * len(methods))
+    size = (max(6.0, 2.6 + 0.62 * len(groups)), max(4.2, 1.9 + 0.36 * len(methods)))
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(groups)), groups, rotation=35, ha="right")
@@ -67,3 +68,8 @@ def draw_agreement(shares: Mapping[str, Mapping[str, float]], path: Path, title:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Sorts "2" before "10"."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
