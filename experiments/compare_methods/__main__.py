@@ -32,7 +32,7 @@ from experiments.compare_methods.setting import Setting, known_settings, load_da
 from experiments.compare_methods.store import Store
 from experiments.compare_methods.table import across_settings, lead, printable, readable, summarise
 from experiments.endpoints import load_or_train
-from experiments.receipts import read_receipt, write_receipt
+from experiments.receipts import command_line, read_receipt, write_receipt
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.errors import RebasinError
 
@@ -63,6 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=None, help="names in the table; all by default")
     parser.add_argument("--again", nargs="+", default=[], help="methods to measure anew")
     parser.add_argument("--pairs", type=int, default=None, help="at most so many of a setting's pairs")
+    parser.add_argument("--tables", action="store_true", help="measure nothing; show what is finished")
     parser.add_argument("--published-python", type=Path, default=None, help="see experiments/published")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/compare_methods"))
@@ -80,7 +81,7 @@ def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
     store = Store(folder, setting, data, options.threads)
     chosen = {name: run for name, run in options.table.items() if name in (options.methods or options.table)}
     left_out, pairs = dict(setting.without), setting.seeds[: options.pairs]
-    for seeds in pairs:
+    for seeds in [] if options.tables else pairs:
         reference, target = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
         pair = Pair(setting.architecture(data), reference, target, data, seeds[0])
         for method, run in chosen.items():
@@ -128,7 +129,8 @@ def measure(
     if figures["relative_change"] > LARGEST_CHANGE:
         return f"changes the function, by {figures['relative_change']:.0e} of its output"
     today = datetime.now(timezone.utc).date().isoformat()
-    row = {"method": method, "seeds": list(seeds), "date": today, "seconds": outcome.seconds, **figures}
+    made = {"date": today, "command": command_line()}
+    row = {"method": method, "seeds": list(seeds), **made, "seconds": outcome.seconds, **figures}
     store.keep(seeds, method, outcome, {**row, **outcome.notes})
     return None
 

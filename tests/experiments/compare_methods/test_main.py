@@ -92,6 +92,8 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     receipt = run(tmp_path, *three)
     assert ran == ["naive", "weight matching", "greedy cosine"]
     assert [row["method"] for row in receipt["metrics"]["rows"]] == ran
+    assert run(tmp_path, "--tables")["metrics"] == receipt["metrics"]
+    assert len(ran) == 3
     receipt = run(tmp_path, "--methods", "naive", "--again", "naive")
     assert ran[3:] == ["naive"]
     assert [row["method"] for row in receipt["metrics"]["rows"]] == ran[:3]
