@@ -66,7 +66,8 @@ def across_settings(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str)
         >>> across_settings({"MLP": [{"method": "naive", "seconds": 1.0, "seconds_sd": 0.0}]}, "seconds")
         [{'method': 'naive', 'MLP': '1.0 ± 0.0'}]
     """
-    methods = dict.fromkeys(entry["method"] for table in tables.values() for entry in table)
+    longest = sorted(tables.values(), key=len, reverse=True)  # the order of the fullest table
+    methods = dict.fromkeys(entry["method"] for table in longest for entry in table)
     found = {(title, entry["method"]): entry for title, table in tables.items() for entry in table}
     return [
         {
