@@ -129,7 +129,7 @@ def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[st
     monitor = _monitor(pair, recipe)
     module = RebasinModule(
         rebasin,
-        RandomPointLoss(F.cross_entropy),
+        RandomPointLoss(F.cross_entropy, *recipe.closing_positions),
         hard=True,
         scale_lr=recipe.closing_learning_rate,
         scale_decay=recipe.scale_decay,

@@ -59,7 +59,7 @@ class Recipe:
         steps, cycles, batch_size: of the soft fit.
         learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
         temperatures: the first and the last of each cycle.
-        closing_steps, closing_learning_rate: of the fit at hard permutations.
+        closing_steps, closing_learning_rate, closing_positions: of the fit at hard permutations, and its range of λ.
         scale_decay: weight decay of the log-scales in both.
         bfloat16: run both fits in mixed precision.
         monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
@@ -74,6 +74,7 @@ class Recipe:
     temperatures: tuple[float, float] = (0.5, 0.2)
     closing_steps: int = 1000
     closing_learning_rate: float = 0.03
+    closing_positions: tuple[float, float] = (0.4, 0.6)
     scale_decay: float = 0.0
     bfloat16: bool = False
     monitor_images: int = 5000
