@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from experiments.compare_methods.evaluation import agreement, evaluate
 from experiments.compare_methods.figures import draw_agreement, draw_paths
@@ -31,6 +32,7 @@ from experiments.compare_methods.pair import Pair
 from experiments.compare_methods.setting import Setting, known_settings, load_data, load_setting
 from experiments.compare_methods.store import Store
 from experiments.compare_methods.table import across_settings, lead, printable, readable, summarise
+from experiments.data import ImageData
 from experiments.endpoints import load_or_train
 from experiments.receipts import command_line, read_receipt, write_receipt
 from sinkhorn_rebasin import PathEvaluation
@@ -77,23 +79,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
     """One setting: the rows that are asked for, then table, figures and receipt of all that are finished."""
-    folder, data = options.out / Path(name).stem, load_data(setting, options.root)
+    folder = options.out / Path(name).stem
+    data, unseen = load_data(setting, options.root).hold_out(setting.held_out)
     store = Store(folder, setting, data, options.threads)
-    chosen = {name: run for name, run in options.table.items() if name in (options.methods or options.table)}
-    left_out, pairs = dict(setting.without), setting.seeds[: options.pairs]
-    for seeds in [] if options.tables else pairs:
-        reference, target = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
-        pair = Pair(setting.architecture(data), reference, target, data, seeds[0])
-        for method, run in chosen.items():
-            if method in options.again:
-                store.forget(method, seeds)
-            if method in left_out or store.row(seeds, method) is not None:
-                continue
-            console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
-            failure = measure(pair, seeds, method, run, setting, store)
-            if failure is not None:
-                console.print(f"  left out: {failure}")
-                left_out[method] = failure
+    left_out = dict(setting.without)
+    if not options.tables:
+        left_out |= measure_all(setting, options, store, data, unseen)
+    pairs = setting.seeds[: options.pairs]
     found = [store.row(seeds, method) for seeds in pairs for method in METHODS if method not in left_out]
     rows = [row for row in found if row is not None]
     if not rows:
@@ -115,6 +107,33 @@ def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
         },
         seeds=sorted({seed for pair_seeds in pairs for seed in pair_seeds}),
     )
+
+
+def measure_all(
+    setting: Setting,
+    options: argparse.Namespace,
+    store: Store,
+    data: ImageData,
+    unseen: tuple[Tensor, Tensor],
+) -> dict[str, str]:
+    """Every method that is asked for on every pair, unless its row is there; returns what was left out, and why."""
+    chosen = {name: run for name, run in options.table.items() if name in (options.methods or options.table)}
+    left_out: dict[str, str] = {}
+    for seeds in setting.seeds[: options.pairs]:
+        networks = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
+        held_out = unseen if setting.held_out else None
+        pair = Pair(setting.architecture(data), *networks, data, seeds[0], held_out)
+        for method, run in chosen.items():
+            if method in options.again:
+                store.forget(method, seeds)
+            if method in {**setting.without, **left_out} or store.row(seeds, method) is not None:
+                continue
+            console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
+            failure = measure(pair, seeds, method, run, setting, store)
+            if failure is not None:
+                console.print(f"  left out: {failure}")
+                left_out[method] = failure
+    return left_out
 
 
 def measure(

@@ -40,7 +40,8 @@ STATISTICS_IMAGES = 500
 def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool = False) -> Outcome:
     """Start from the better of weight and activation matching, and keep what is best of every cycle and of the end.
 
-    What is better is decided on training images of the endpoints that the alignment itself does not learn from.
+    What is better is decided on images that the alignment does not learn from: those the networks have not seen
+    either, where the setting holds some out, else some of their training images.
 
     Args:
         rescale: learn scales and signs too.
@@ -143,7 +144,8 @@ def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[st
 
 def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
     size = min(recipe.batch_size, len(pair.data.train_labels) // 4)
-    return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed)
+    fraction = 0.1 if pair.unseen is None else 0.0
+    return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed, validation_fraction=fraction)
 
 
 def _monitor(pair: Pair, recipe: Recipe, **preparation: Any) -> BarrierMonitor:
@@ -157,15 +159,17 @@ def _repair(pair: Pair, recipe: Recipe, target: nn.Module) -> Repair:
 
 def _trained(pair: Pair, recipe: Recipe, count: int) -> list[tuple[Tensor, Tensor]]:
     """So many of the images that are trained on: to match activations, reset batch norm and do REPAIR with."""
-    return _batches(pair, _data(pair, recipe).train_indices[:count])
+    return _batches(pair.data.train_images, pair.data.train_labels, _data(pair, recipe).train_indices[:count])
 
 
 def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
-    return _batches(pair, _data(pair, recipe).validation_indices[: recipe.monitor_images])
+    if pair.unseen is not None:
+        return _batches(*pair.unseen, torch.arange(min(recipe.monitor_images, len(pair.unseen[1]))))
+    indices = _data(pair, recipe).validation_indices[: recipe.monitor_images]
+    return _batches(pair.data.train_images, pair.data.train_labels, indices)
 
 
-def _batches(pair: Pair, indices: Tensor) -> list[tuple[Tensor, Tensor]]:
-    images, labels = pair.data.train_images, pair.data.train_labels
+def _batches(images: Tensor, labels: Tensor, indices: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(images[part], labels[part]) for part in indices.split(STATISTICS_IMAGES)]
 
 

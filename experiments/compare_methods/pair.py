@@ -18,13 +18,14 @@ from sinkhorn_rebasin._typing import State
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trained networks of one architecture and the data they learned from."""
+    """Two trained networks of one architecture, the data they learned from, and images neither of them has seen."""
 
     architecture: Architecture
     reference: nn.Module
     target: nn.Module
     data: ImageData
     seed: int
+    unseen: tuple[Tensor, Tensor] | None = None
 
     @cached_property
     def spec(self) -> PermutationSpec:

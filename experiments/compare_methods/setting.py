@@ -94,13 +94,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of work: a network, its data, its pairs of seeds (reference, target), and the budgets."""
+    """One line of work: a network, its data, its pairs of seeds (reference, target), and the budgets.
+
+    `held_out` of the training images, the last of them, are kept from the networks for ours to decide on: networks
+    that fit all they have seen do not tell on it which alignment is better.
+    """
 
     title: str
     data: Literal["digits", "mnist", "cifar10", "source_text"]
     model: str
     training: Training
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    held_out: int = 0
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
     budget: Budget = field(default_factory=Budget)
     recipe: Recipe = field(default_factory=Recipe)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.compare_methods.pair import Outcome
-from experiments.compare_methods.setting import Setting
+from experiments.compare_methods.setting import Setting, Training
 from experiments.compare_methods.table import OURS
 from experiments.data import ImageData
 from experiments.endpoints import endpoint_key
@@ -24,6 +24,7 @@ class Store:
 
     A row belongs to what it was measured under: the setting, the endpoints and their data, and the threads. When any
     of it has changed, it is measured again; but our recipe matters to our rows alone, and the budget to the others.
+    A part of a setting that a row does not know came later, and the row was measured at its default.
     """
 
     def __init__(self, folder: Path, setting: Setting, data: ImageData, threads: int) -> None:
@@ -46,7 +47,7 @@ class Store:
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found["row"] if found.get("key") == self._key_of(method) else None
+        return found["row"] if _told(found.get("key", {})) == _told(self._key_of(method)) else None
 
     def permutations(self, seeds: tuple[int, int], method: str) -> Mapping[str, Tensor]:
         """The permutations a finished method found; empty when it does not tell."""
@@ -82,6 +83,20 @@ class Store:
         save_file(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path
         )
+
+
+def _told(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key with those parts of the setting alone that are not at their defaults."""
+    default = asdict(Setting(title="", data="digits", model="", training=Training(epochs=0)))
+    return {**key, "setting": _differing(key.get("setting", {}), json.loads(json.dumps(default)))}
+
+
+def _differing(found: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _differing(value, default[name]) if isinstance(value, dict) and name in default else value
+        for name, value in found.items()
+        if name not in default or value != default[name]
+    }
 
 
 def _stem(method: str) -> str:

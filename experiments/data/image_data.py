@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,19 @@ class ImageData:
     def train_set(self) -> TensorDataset:
         """Return the training images and labels as a data set."""
         return TensorDataset(self.train_images, self.train_labels)
+
+    def hold_out(self, count: int) -> tuple[ImageData, tuple[Tensor, Tensor]]:
+        """Return the data without the last so many training images, and those images with their labels.
+
+        Raises:
+            DataError: no training image would be left.
+        """
+        left = len(self.train_labels) - count
+        if count < 0 or left < 1:
+            raise DataError(f"Expected to hold out 0 to {len(self.train_labels) - 1} images but got {count}.")
+        images, labels = self.train_images, self.train_labels
+        kept = replace(self, train_images=images[:left], train_labels=labels[:left])
+        return kept, (images[left:], labels[left:])
 
     def test_set(self) -> TensorDataset:
         """Return the test images and labels as a data set."""

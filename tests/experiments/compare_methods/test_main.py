@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.compare_methods import __main__ as command
+from experiments.compare_methods import ours
 from experiments.compare_methods.methods import methods
 from experiments.compare_methods.pair import Outcome, Pair
-from experiments.compare_methods.setting import Setting, load_setting
+from experiments.compare_methods.setting import Recipe, Setting, load_setting
 from experiments.compare_methods.store import Store
 from experiments.data import load_digits, load_mnist
 from experiments.models import build_model
@@ -169,6 +170,39 @@ def test_a_new_recipe_has_our_rows_measured_anew_and_a_new_budget_the_others(tmp
         found = Store(tmp_path, dataclasses.replace(setting, **{field: other}), data, 1)
         for method in ("ours", "naive"):
             assert (found.row((0, 1), method) is None) == (method == changed)
+
+
+def test_a_row_older_than_a_part_of_the_setting_holds_at_its_default(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY, encoding="utf-8")
+    setting, data = load_setting(str(file)), load_digits()
+    store = Store(tmp_path, setting, data, 1)
+    state = build_model("mlp", inputs=64, widths=[16]).state_dict()
+    store.keep((0, 1), "naive", Outcome(state, 0.0), {"method": "naive"})
+    (path,) = store.folder.glob("*.json")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    del kept["key"]["setting"]["held_out"], kept["key"]["setting"]["budget"]["batch_size"]
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert store.row((0, 1), "naive") == {"method": "naive"}
+    longer = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, batch_size=7))
+    for other in (longer, dataclasses.replace(setting, held_out=5)):
+        assert Store(tmp_path, other, data, 1).row((0, 1), "naive") is None
+
+
+def test_ours_decides_on_images_no_network_has_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def looking(pair: Pair, setting: Setting) -> Outcome:
+        seen.append(pair)
+        return Outcome(pair.target.state_dict(), 0.0)
+
+    monkeypatch.setattr(command, "methods", lambda _: {"naive": looking})
+    run(tmp_path, setting=TINY + "held_out: 100\n")
+    data, pair = load_digits(), seen[0]
+    assert torch.equal(torch.cat([pair.data.train_images, pair.unseen[0]]), data.train_images)
+    batches = ours._held_out(pair, dataclasses.replace(Recipe(), monitor_images=40))
+    assert torch.equal(torch.cat([labels for _, labels in batches]), pair.unseen[1][:40])
+    assert len(ours._data(pair, Recipe()).train_indices) == len(data.train_labels) - 100
 
 
 def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:

@@ -35,6 +35,17 @@ def test_sets_pair_images_with_labels() -> None:
     assert len(data.test_set()) == 4
 
 
+def test_held_out_images_are_the_last_and_no_longer_there() -> None:
+    data = standardised(_pair(6, 0), _pair(4, 1), classes=3, name="noise")
+    kept, (images, labels) = data.hold_out(2)
+    assert torch.equal(torch.cat([kept.train_images, images]), data.train_images)
+    assert torch.equal(torch.cat([kept.train_labels, labels]), data.train_labels)
+    assert len(labels) == 2
+    for count in (-1, 6):
+        with pytest.raises(DataError, match="hold out 0 to 5"):
+            data.hold_out(count)
+
+
 @pytest.mark.parametrize(
     ("images", "labels"),
     [((5, 4, 4), [0] * 5), ((5, 1, 4, 4), [0] * 4), ((2, 1, 4, 4), [0, 3]), ((2, 1, 4, 4), [-1, 0])],
