@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sinkhorn_rebasin import (
@@ -27,10 +28,14 @@ METHODS: dict[str, Callable[..., ContinualLearner]] = {
     "A-GEM": AveragedGEM,
     "experience replay": ExperienceReplay,
     "DER++": DarkExperienceReplay,
+    "experience replay, cosine": partial(ExperienceReplay, lr=0.02, cosine=True),
+    "DER++, cosine": partial(DarkExperienceReplay, lr=0.02, cosine=True),
     "re-basin, published": RebasinLearner,
     "re-basin, ours": DistillingRebasinLearner,
     "joint training": JointTraining,
 }
+"""Replay stands here twice: as published, and with the learning rate and its schedule that ours has."""
+
 NEEDS_EXAMPLE = (RebasinLearner,)
 
 

@@ -33,7 +33,6 @@ class DistillingRebasinLearner(RebasinLearner):
         network, tasks, example_inputs: as for :class:`RebasinLearner`.
         distillation_weight, bridge_weight: d and b; squares are averaged over samples and outputs.
         sharpness: factor of the identity that the scores start from.
-        residual_momentum: of the gradient descent on the residual.
         options: those of :class:`RebasinLearner`.
 
     Example:
@@ -51,10 +50,11 @@ class DistillingRebasinLearner(RebasinLearner):
         distillation_weight: float = 1.0,
         bridge_weight: float = 1.0,
         sharpness: float = 10.0,
-        residual_momentum: float = 0.9,
         residual_lr: float = 0.02,
+        residual_momentum: float = 0.9,
         residual_decay: float = 0.0,
         alpha: float = 0.5,
+        cosine: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -62,12 +62,14 @@ class DistillingRebasinLearner(RebasinLearner):
             tasks,
             example_inputs,
             residual_lr=residual_lr,
+            residual_momentum=residual_momentum,
             residual_decay=residual_decay,
             alpha=alpha,
+            cosine=cosine,
             **options,
         )
         self.distillation_weight, self.bridge_weight = distillation_weight, bridge_weight
-        self.sharpness, self.residual_momentum = sharpness, residual_momentum
+        self.sharpness = sharpness
 
     def begin_task(self) -> None:
         """As published, from sharper scores."""
@@ -75,24 +77,6 @@ class DistillingRebasinLearner(RebasinLearner):
         with torch.no_grad():
             for scores in self.rebasin.scores.values():
                 scores.mul_(self.sharpness)
-
-    def configure_optimizers(self) -> Any:
-        """As published, the residual with momentum and a cosine over the task."""
-        if not self.task:
-            return self.network_optimizer()
-        scores, residual = super().configure_optimizers()
-        for group in residual.param_groups:
-            group["momentum"] = self.residual_momentum
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        return [scores, residual], [torch.optim.lr_scheduler.CosineAnnealingLR(residual, steps)]
-
-    def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """One step on one batch, and one of the cosine."""
-        loss = super().learn(inputs, labels)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler):
-            schedule.step()
-        return loss
 
     def after_backward(self) -> None:
         """Gradients are used as they are."""

@@ -41,6 +41,7 @@ class ContinualLearner(KeepsRandomState):
             domain-incremental).
         lr, momentum: of stochastic gradient descent on the network.
         optimizer: a function from the parameters to an optimiser, instead.
+        cosine: whether the learning rate falls to zero along a cosine over the steps of each task.
         criterion: (outputs, labels) to the mean loss.
         per_class: how many samples of each class and task are remembered, where the method remembers samples.
         replay_batch: how many of them a step replays; None: as many as the batch has.
@@ -73,6 +74,7 @@ class ContinualLearner(KeepsRandomState):
         lr: float = 0.05,
         momentum: float = 0.9,
         optimizer: OptimizerFactory | None = None,
+        cosine: bool = False,
         criterion: Criterion = F.cross_entropy,
         per_class: int = 5,
         replay_batch: int | None = None,
@@ -90,7 +92,7 @@ class ContinualLearner(KeepsRandomState):
         self.accuracy = AccuracyMatrix(tasks)
         self.accuracy.persistent(True)
         self.lr, self.momentum = lr, momentum
-        self.optimizer_factory = optimizer
+        self.optimizer_factory, self.cosine = optimizer, cosine
         self.criterion = criterion
         self.replay_batch = replay_batch
         self.register_buffer("learned", torch.zeros((), dtype=torch.long))
@@ -133,7 +135,7 @@ class ContinualLearner(KeepsRandomState):
 
     def configure_optimizers(self) -> Any:
         """Stochastic gradient descent on the network, or what the factory makes."""
-        return self.network_optimizer()
+        return self.scheduled([self.network_optimizer()])
 
     def curriculum(
         self, datamodules: Sequence[lightning.LightningDataModule]
@@ -150,8 +152,15 @@ class ContinualLearner(KeepsRandomState):
             return self.optimizer_factory(parameters)
         return torch.optim.SGD(parameters, self.lr, momentum=self.momentum)
 
+    def scheduled(self, optimizers: list[torch.optim.Optimizer]) -> Any:
+        """The optimisers, the last of them on a cosine to zero where that is asked for."""
+        if not self.cosine:
+            return optimizers
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return optimizers, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[-1], steps)]
+
     def descend(self, loss: Tensor) -> Tensor:
-        """Step all optimisers down the loss."""
+        """Step all optimisers down the loss, and the learning rate along its schedule."""
         optimizers = self.optimizers()
         chosen = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in chosen:
@@ -160,6 +169,9 @@ class ContinualLearner(KeepsRandomState):
         self.after_backward()
         for optimizer in chosen:
             optimizer.step()
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler):
+            schedule.step()
         return loss.detach()
 
     def after_backward(self) -> None:

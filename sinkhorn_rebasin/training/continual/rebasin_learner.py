@@ -36,8 +36,8 @@ class RebasinLearner(ContinualLearner):
         alpha: the share of the network as it was.
         temperature: of the soft permutations.
         scores_lr: learning rate of AdamW on the scores.
-        residual_lr, residual_decay, residual_clip, residual_scale: learning rate, weight decay and largest gradient
-            entry of the residual, and the deviation of the normal numbers it starts from.
+        residual_lr, residual_momentum, residual_decay, residual_clip, residual_scale: learning rate, momentum, weight
+            decay and largest gradient entry of the residual, and the deviation of the normal numbers it starts from.
         replay_weight: factor of the replayed samples' loss.
         options: those of :class:`ContinualLearner`.
 
@@ -65,6 +65,7 @@ class RebasinLearner(ContinualLearner):
         temperature: float = 1.0,
         scores_lr: float = 0.1,
         residual_lr: float = 0.05,
+        residual_momentum: float = 0.0,
         residual_decay: float = 0.1,
         residual_clip: float = 0.001,
         residual_scale: float = 1e-4,
@@ -77,7 +78,8 @@ class RebasinLearner(ContinualLearner):
         )
         self.residual = standalone_copy(self.network)
         self.alpha, self.scores_lr = alpha, scores_lr
-        self.residual_lr, self.residual_decay = residual_lr, residual_decay
+        self.residual_lr, self.residual_momentum = residual_lr, residual_momentum
+        self.residual_decay = residual_decay
         self.residual_clip, self.residual_scale = residual_clip, residual_scale
         self.cost = ContinualLoss(self._criterion, replay_weight=replay_weight)
 
@@ -101,13 +103,13 @@ class RebasinLearner(ContinualLearner):
     def configure_optimizers(self) -> Any:
         """The network's own optimiser in the first task, then one for the scores and one for the residual."""
         if not self.task:
-            return self.network_optimizer()
+            return super().configure_optimizers()
         scores = torch.optim.AdamW(self.rebasin.scores.parameters(), self.scores_lr)
         residual = [value for value in self.residual.parameters() if value.requires_grad]
-        return [
-            scores,
-            torch.optim.SGD(residual, self.residual_lr, weight_decay=self.residual_decay),
-        ]
+        descent = torch.optim.SGD(
+            residual, self.residual_lr, self.residual_momentum, weight_decay=self.residual_decay
+        )
+        return self.scheduled([scores, descent])
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion in the first task, the published cost in all others."""

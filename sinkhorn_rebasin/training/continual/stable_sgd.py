@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
@@ -30,12 +29,12 @@ class StableSGD(ContinualLearner):
         super().__init__(*arguments, lr=lr, momentum=0.0, **options)
         self.decay = decay
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         """Gradient descent at the rate of the task."""
         optimizer = self.network_optimizer()
         for group in optimizer.param_groups:
             group["lr"] *= self.decay**self.task
-        return optimizer
+        return self.scheduled([optimizer])
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion on the batch."""

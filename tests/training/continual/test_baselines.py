@@ -195,7 +195,8 @@ def test_lwf_keeps_the_answers_of_earlier_heads(tmp_path: Path) -> None:
 
 def test_stable_sgd_slows_down(tmp_path: Path) -> None:
     learner = after_one_task(StableSGD(net(), 3, lr=0.2, decay=0.5), tmp_path)
-    (group,) = learner.configure_optimizers().param_groups
+    (optimizer,) = learner.configure_optimizers()
+    (group,) = optimizer.param_groups
     assert (group["lr"], group["momentum"]) == (0.1, 0.0)
 
 

@@ -64,7 +64,8 @@ def test_two_tasks_step_by_step(tmp_path: Path) -> None:
 
 def test_optimisers_are_those_published(tmp_path: Path) -> None:
     learner = RebasinLearner(net(), 2, EXAMPLE)
-    assert isinstance(learner.configure_optimizers(), torch.optim.SGD)
+    (plain,) = learner.configure_optimizers()
+    assert isinstance(plain, torch.optim.SGD)
     learner.learned += 1
     scores, residual = learner.configure_optimizers()
     assert isinstance(scores, torch.optim.AdamW)
