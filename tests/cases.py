@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from tests.zoo import coincidences, convolution, experts, linear, sequence, windows, wiring
+from tests.zoo import (
+    coincidences,
+    convolution,
+    experts,
+    linear,
+    operations_on_units,
+    sequence,
+    windows,
+    wiring,
+)
 from tests.zoo.case import Case, found_slots, noise, randomise, slots
 
 CASES: list[Case] = [
     *linear.CASES,
+    *operations_on_units.CASES,
     *convolution.CASES,
     *experts.CASES,
     *sequence.CASES,

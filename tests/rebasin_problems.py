@@ -1,4 +1,4 @@
-"""Small networks, their example inputs and planted problems that the tests of re-basins share."""
+"""Small networks, how to run and compare them, and planted problems that the tests of re-basins share."""
 
 from __future__ import annotations
 
@@ -116,3 +116,22 @@ def planted(width: int = 8, seed: int = 0) -> tuple[nn.Module, nn.Module, dict[s
     shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(seed))
     target.load_state_dict(permute_state(reference.state_dict(), spec, shuffle))
     return reference, target, inverse(spec, shuffle)
+
+
+def call(model: nn.Module, given: Any) -> Tensor:
+    """The output of a network, however its inputs are given."""
+    if isinstance(given, dict):
+        return model(**given)
+    return model(*given) if isinstance(given, tuple) else model(given)
+
+
+def wide(given: Any) -> Any:
+    """The inputs in float64."""
+    if isinstance(given, dict):
+        return {name: tensor.double() for name, tensor in given.items()}
+    return tuple(tensor.double() for tensor in given) if isinstance(given, tuple) else given.double()
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value expected."""
+    return float(((found - expected).abs().max() / expected.abs().max()).detach())

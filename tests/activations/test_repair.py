@@ -7,113 +7,27 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import nn
 
 from sinkhorn_rebasin import (
-    LinearPath,
-    PermutationSpec,
     Repair,
     discover_symmetry,
     evaluate_path,
     permute_state,
     random_permutations,
     repair,
-    reset_batch_norm,
 )
-from sinkhorn_rebasin.errors import ArchitectureError, DataError, SpecError
 from sinkhorn_rebasin.permutations.algebra import inverse
-from tests.zoo.case import Function
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 3))
-
-
-def layer_norm_mlp() -> nn.Module:
-    first, second = nn.Linear(5, 12), nn.Linear(12, 9)
-    return nn.Sequential(first, nn.LayerNorm(12), nn.ReLU(), second, nn.LayerNorm(9), nn.Linear(9, 3))
-
-
-def residual() -> nn.Module:
-    """The second use of the stream sees what the first block added to it."""
-
-    def run(net: Function, x: Tensor) -> Tensor:
-        stream = net.inward(x)
-        stream = stream + net.second(net.first(stream).relu())
-        return net.outward(stream.relu())
-
-    layers = {"first": nn.Linear(8, 10), "second": nn.Linear(10, 8)}
-    return Function(run, inward=nn.Linear(5, 8), outward=nn.Linear(8, 3), **layers)
-
-
-def attention() -> nn.Module:
-    """An encoder layer over three places of eight inputs."""
-    return nn.Sequential(
-        nn.Linear(5, 24),
-        nn.Unflatten(1, (3, 8)),
-        nn.TransformerEncoderLayer(8, 2, dim_feedforward=12, batch_first=True),
-        nn.Flatten(),
-        nn.Linear(24, 3),
-    )
-
-
-def convolutions() -> nn.Module:
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 5)),
-        nn.Conv1d(1, 6, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv1d(6, 8, 3, groups=2),
-        nn.ReLU(),
-        nn.ConvTranspose1d(8, 6, 2, groups=2),
-        nn.ReLU(),
-        nn.ConvTranspose1d(6, 4, 2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(20, 3),
-    )
-
-
-NETWORKS = [mlp, layer_norm_mlp, residual, attention, convolutions]
-CORRECTED = {
-    mlp: ["0", "2"],
-    layer_norm_mlp: ["0", "3"],
-    residual: ["first", "inward", "second"],
-    attention: ["0", "2.linear1", "2.linear2"],
-    convolutions: ["1", "3", "5", "7"],
-}
-
-
-def pair(make) -> tuple[nn.Module, nn.Module]:
-    torch.manual_seed(1)
-    reference, target = make().double(), make().double()
-    with torch.no_grad():
-        for net in (reference, target):
-            for parameter in net.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return reference.eval(), target.eval()
-
-
-def batches(*sizes: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(n, 5, generator=generator, dtype=torch.float64) + 0.5 for n in sizes]
-
-
-def merge(reference: nn.Module, target: nn.Module, at: float = 0.5) -> nn.Module:
-    return LinearPath.between(target, reference).module_at(at)
-
-
-def recorded(net: nn.Module, name: str, data: list[Tensor]) -> Tensor:
-    """Outputs of a layer as (units, values), run by the network's own forward."""
-    seen: list[Tensor] = []
-    handle = net.get_submodule(name).register_forward_hook(lambda _, __, output: seen.append(output))
-    with torch.no_grad():
-        for x in data:
-            net(x)
-    handle.remove()
-    if isinstance(net.get_submodule(name), nn.Linear):
-        return torch.cat([output.flatten(0, -2) for output in seen]).T
-    return torch.cat([output.transpose(0, 1).flatten(1) for output in seen], dim=1)
+from tests.activations.repair_problems import (
+    CORRECTED,
+    NETWORKS,
+    attention,
+    batches,
+    merge,
+    mlp,
+    pair,
+    recorded,
+)
 
 
 @pytest.mark.parametrize("at", [0.5, 0.2])
@@ -212,123 +126,6 @@ def test_nothing_passed_in_changes() -> None:
     assert not {p.data_ptr() for p in repaired.parameters()} & {p.data_ptr() for p in merged.parameters()}
 
 
-def test_batch_norm_alone_is_the_statistics_reset() -> None:
-    def make() -> nn.Module:
-        first, second = nn.Linear(5, 12), nn.Linear(12, 9)
-        return nn.Sequential(first, nn.BatchNorm1d(12), nn.ReLU(), second, nn.BatchNorm1d(9), nn.Linear(9, 3))
-
-    reference, target = pair(make)
-    data = batches(20, 30)
-    merged = merge(reference, target)
-    repaired = repair(merged, reference, target, discover_symmetry(reference, data[0]), data)
-    torch.testing.assert_close(repaired.state_dict(), reset_batch_norm(merged, data).state_dict())
-    assert not torch.equal(repaired[1].running_var, merged[1].running_var)
-
-
-def test_layers_behind_batch_norm_are_corrected_too() -> None:
-    def make() -> nn.Module:
-        layers = [nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(9, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
-
-    reference, target = pair(make)
-    data = batches(20, 30)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    repaired = repair(merged, reference, target, spec, data)
-    found, first, second = (recorded(net, "3", data) for net in (repaired, target, reference))
-    torch.testing.assert_close(found.mean(1), (first.mean(1) + second.mean(1)) / 2)
-    torch.testing.assert_close(found.std(1), (first.std(1) + second.std(1)) / 2)
-    for layer, norm in (("0", repaired[1]), ("5", repaired[6])):
-        torch.testing.assert_close(norm.running_mean, recorded(repaired, layer, data).mean(1))
-        torch.testing.assert_close(norm.running_var, recorded(repaired, layer, data).var(1))
-    for index in (0, 5):
-        torch.testing.assert_close(repaired[index].weight, merged[index].weight, rtol=0, atol=0)
-
-
-def test_without_a_bias_the_deviation_alone_is_corrected() -> None:
-    reference, target = pair(lambda: nn.Sequential(nn.Linear(5, 12, bias=False), nn.ReLU(), nn.Linear(12, 3)))
-    data = batches(50)
-    spec = discover_symmetry(reference, data[0])
-    repaired = repair(merge(reference, target), reference, target, spec, data)
-    assert repaired[0].bias is None
-    found, first, second = (recorded(net, "0", data).std(1) for net in (repaired, target, reference))
-    torch.testing.assert_close(found, (first + second) / 2)
-
-
-def test_units_that_do_not_vary_are_shifted_and_outputs_of_the_network_stay() -> None:
-    reference, target = pair(mlp)
-    with torch.no_grad():
-        for net in (reference, target):
-            net[0].weight[3] = 0.0
-    data = batches(50)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    merged[0].bias.data[3] += 1.0
-    repaired = repair(merged, reference, target, spec, data)
-    assert all(torch.isfinite(tensor).all() for tensor in repaired.state_dict().values())
-    assert repaired[0].bias[3].item() == pytest.approx((reference[0].bias[3] + target[0].bias[3]).item() / 2)
-    torch.testing.assert_close(repaired[4].state_dict(), merged[4].state_dict(), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("tokens", [0, 1])
-def test_a_layer_that_too_few_values_reach_stays(tokens: int) -> None:
-    def make() -> nn.Module:
-        def run(net: Function, x: Tensor) -> Tensor:
-            hidden = torch.cat([net.few(x[:tokens]), net.many(x[tokens:])])
-            return net.last(hidden.relu())
-
-        return Function(run, few=nn.Linear(5, 6), many=nn.Linear(5, 6), last=nn.Linear(6, 3))
-
-    reference, target = pair(make)
-    data = batches(20)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    repaired = repair(merged, reference, target, spec, data)
-    torch.testing.assert_close(repaired.few.state_dict(), merged.few.state_dict(), rtol=0, atol=0)
-    assert not torch.equal(repaired.many.weight, merged.many.weight)
-
-
-def test_units_outside_of_the_spec_stay() -> None:
-    reference, target = pair(mlp)
-    data = batches(50)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    second = next(slot.group for slot in spec.slots_on("2.bias"))
-    repaired = repair(merged, reference, target, spec.without(second), data)
-    assert torch.equal(repaired[2].weight, merged[2].weight)
-    assert not torch.equal(repaired[0].weight, merged[0].weight)
-
-
-def test_tied_weights_of_two_layers_stay_and_a_layer_under_two_names_is_one() -> None:
-    def tied() -> nn.Module:
-        net = Function(
-            lambda n, x: n.c(F.relu(n.b(F.relu(n.a(n.inward(x)))))),
-            inward=nn.Linear(5, 6),
-            a=nn.Linear(6, 6),
-            b=nn.Linear(6, 6),
-            c=nn.Linear(6, 3),
-        )
-        net.b.weight = net.a.weight
-        return net
-
-    def twice() -> nn.Module:
-        shared = nn.Linear(5, 6)
-        return Function(lambda n, x: n.c(n.a(x).relu()), a=shared, again=shared, c=nn.Linear(6, 3))
-
-    data = batches(50)
-    reference, target = pair(tied)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    repaired = repair(merged, reference, target, spec, data)
-    assert repaired.a.weight is repaired.b.weight
-    assert torch.equal(repaired.a.weight, merged.a.weight)
-    reference, target = pair(twice)
-    spec = discover_symmetry(reference, data[0])
-    repaired = repair(merge(reference, target), reference, target, spec, data)
-    found, first, second = (recorded(net, "a", data).std(1) for net in (repaired, target, reference))
-    torch.testing.assert_close(found, (first + second) / 2)
-
-
 def test_prepares_every_position_of_a_path() -> None:
     reference, target = pair(mlp)
     (x,) = batches(64)
@@ -368,73 +165,3 @@ def test_trained_networks_merge_better() -> None:
     with torch.no_grad():
         losses = [F.cross_entropy(net(unseen[0]), unseen[1]).item() for net in (merged, repaired, reference)]
     assert losses[2] < losses[1] < 0.9 * losses[0], losses
-
-
-def test_a_shuffling_loader_draws_nothing_from_the_caller_and_shows_all_layers_the_same() -> None:
-    reference, target = pair(mlp)
-    for net in (reference, target):
-        net.register_buffer("unsaved", torch.ones(2), persistent=False)
-        net[0].register_buffer("again", net.unsaved, persistent=False)
-    (x,) = batches(60)
-    loader = DataLoader(TensorDataset(x), batch_size=20, shuffle=True)
-    spec = discover_symmetry(reference, x)
-    merged = merge(reference, target)
-    torch.manual_seed(4)
-    before = torch.get_rng_state()
-    repaired = repair(merged, reference, target, spec, loader, batches=2)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(4)
-    shown = [batch for (batch,) in loader][:2]
-    for name in CORRECTED[mlp]:
-        found, first, second = (recorded(net, name, shown).std(1) for net in (repaired, target, reference))
-        torch.testing.assert_close(found, (first + second) / 2)
-
-
-def test_kinds_of_data_and_their_number() -> None:
-    reference, target = pair(mlp)
-    x, y = batches(20, 20)
-    spec = discover_symmetry(reference, x)
-    merged = merge(reference, target)
-    plain = repair(merged, reference, target, spec, [x]).state_dict()
-    for data in ([(x, torch.zeros(20))], iter([[x]]), [{"input": x}]):
-        found = repair(merged, reference, target, spec, data).state_dict()
-        torch.testing.assert_close(found, plain, rtol=0, atol=0)
-    found = repair(merged, reference, target, spec, [x, y], batches=1).state_dict()
-    torch.testing.assert_close(found, plain, rtol=0, atol=0)
-
-
-def test_inputs_of_two_tensors_stay_inputs() -> None:
-    def make() -> nn.Module:
-        norm, last = nn.BatchNorm1d(6), nn.Linear(6, 3)
-        return Function(lambda n, x, y: n.c(n.norm(n.a(x)).relu() * y), a=nn.Linear(5, 6), norm=norm, c=last)
-
-    reference, target = pair(make)
-    (x,) = batches(20)
-    inputs = (x, x[:, :1])
-    merged = merge(reference, target)
-    repaired = repair(merged, reference, target, discover_symmetry(reference, inputs), [(inputs, None)])
-    torch.testing.assert_close(repaired.norm.running_var, merged.a(x).var(0))
-
-
-def other_spec() -> PermutationSpec:
-    return discover_symmetry(nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3)), torch.randn(2, 4))
-
-
-def test_errors() -> None:
-    reference, target = pair(mlp)
-    data = batches(20)
-    spec = discover_symmetry(reference, data[0])
-    merged = merge(reference, target)
-    with pytest.raises(DataError, match="at least one batch to measure activations"):
-        repair(merged, reference, target, spec, [])
-    with pytest.raises(DataError, match="at least two values of every hidden unit but got one"):
-        repair(merged, reference, target, spec, [data[0][:1]])
-    with pytest.raises(DataError, match="finite activations at layer '0'"):
-        repair(merged, reference, target, spec, [data[0] * float("nan")])
-    with pytest.raises(DataError, match=r"from 0 \(target\) to 1 \(reference\) but got 1.5"):
-        repair(merged, reference, target, spec, data, at=1.5)
-    with pytest.raises(SpecError, match=r"Expected tensor '0\.weight' of shape"):
-        repair(merged, reference, target, other_spec(), data)
-    for networks in ((mlp().float(), reference, target), (merged, reference, layer_norm_mlp().double())):
-        with pytest.raises(ArchitectureError):
-            repair(*networks, spec, data)

@@ -1,7 +1,6 @@
-from __future__ import annotations
+"""Weights carried to another width, against planted answers and a computation by hand."""
 
-from collections.abc import Callable
-from itertools import pairwise
+from __future__ import annotations
 
 import pytest
 import torch
@@ -9,104 +8,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching import ot_fusion, ot_transport
 from sinkhorn_rebasin.matching.transport_plan import transport_plan
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
-from tests.cases import noise, randomise
+from tests.matching.networks_of_any_width import FAMILIES, double_network, mlp
 from tests.planted import planted_case
-from tests.zoo.case import Function
-
-
-def concatenated(net: Function, x: Tensor) -> Tensor:
-    first, second = net.a(x).tanh(), net.b(x).relu()
-    return net.c(torch.cat([first, x, second, first], 1))
-
-
-def residual(net: Function, x: Tensor) -> Tensor:
-    stream = net.first(x)
-    stream = stream + net.out(net.inner(net.norm(stream)).relu())
-    return net.last(stream)
-
-
-# Networks by one width, with the inputs they take and the tensors whose outputs are on the second axis.
-FAMILIES: dict[str, tuple[Callable[[int], nn.Module], Callable[[], Tensor], tuple[str, ...]]] = {
-    "mlp": (
-        lambda n: nn.Sequential(
-            nn.Linear(5, n), nn.ReLU(), nn.Linear(n, n + n // 2), nn.Tanh(), nn.Linear(n + n // 2, 3)
-        ),
-        noise(7, 5),
-        (),
-    ),
-    "conv": (
-        lambda n: nn.Sequential(
-            *(nn.Conv2d(2, n, 3), nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n, n, 3), nn.ReLU()),
-            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * n, 3)),
-        ),
-        noise(4, 2, 8, 8),
-        (),
-    ),
-    "concatenated": (
-        lambda n: Function(
-            concatenated, a=nn.Linear(4, n), b=nn.Linear(4, n // 2), c=nn.Linear(2 * n + 4 + n // 2, 3)
-        ),
-        noise(6, 4),
-        (),
-    ),
-    "residual": (
-        lambda n: Function(
-            residual,
-            **{"first": nn.Linear(4, n), "norm": nn.LayerNorm(n), "inner": nn.Linear(n, 2 * n)},
-            **{"out": nn.Linear(2 * n, n), "last": nn.Linear(n, 3)},
-        ),
-        noise(6, 4),
-        (),
-    ),
-    "lstm": (lambda n: nn.Sequential(Lstm(3, n), nn.Linear(n, 2)), noise(2, 5, 3), ()),
-    "transposed": (
-        lambda n: nn.Sequential(
-            nn.ConvTranspose2d(1, n, 3), nn.ReLU(), nn.ConvTranspose2d(n, n, 2), nn.Tanh(), nn.Conv2d(n, 2, 1)
-        ),
-        noise(2, 1, 4, 4),
-        ("0.weight", "2.weight"),
-    ),
-    "depthwise": (
-        lambda n: nn.Sequential(
-            *(nn.Conv2d(2, n, 3), nn.ReLU(), nn.ConvTranspose2d(n, n, 2, groups=n), nn.Tanh()),
-            nn.Conv2d(n, 2, 1),
-        ),
-        noise(2, 2, 5, 5),
-        (),
-    ),
-    "embedding": (
-        lambda n: nn.Sequential(nn.Embedding(9, n), nn.Linear(n, n), nn.ReLU(), nn.Linear(n, 3)),
-        lambda: torch.arange(9),
-        ("0.weight",),
-    ),
-}
-
-
-class Lstm(nn.LSTM):
-    """An LSTM that returns its outputs alone."""
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[0]
-
-
-def mlp(*widths: int) -> nn.Module:
-    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
-    return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
-
-
-def double_network(name: str, width: int, seed: int = 0) -> tuple[nn.Module, Tensor, PermutationSpec]:
-    make, make_inputs, _ = FAMILIES[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model, inputs = randomise(make(width)).double().eval(), make_inputs()
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
-    return model, inputs, discover_symmetry(model, inputs)
 
 
 def duplicated(
@@ -223,106 +131,6 @@ def test_variances_stay_averages_of_variances() -> None:
     found = ot_transport(reference, target, reference_spec, target_spec)["1.running_var"]
     assert found.mean().item() == pytest.approx(target[1].running_var.mean().item())
     assert found.min() >= target[1].running_var.min()
-
-
-def refused(reference: nn.Module, target: nn.Module, inputs: Tensor, other: Tensor | None = None) -> None:
-    other = inputs if other is None else other
-    ot_transport(reference, target, discover_symmetry(reference, inputs), discover_symmetry(target, other))
-
-
-def test_more_layers_are_refused() -> None:
-    with pytest.raises(ArchitectureError, match="same groups but only one of them has"):
-        refused(mlp(3, 4, 2), mlp(3, 4, 4, 2), torch.randn(2, 3))
-
-
-def test_other_inputs_are_refused() -> None:
-    with pytest.raises(ArchitectureError, match=r"'0.weight' .* shapes \(4, 3\) and \(6, 5\)"):
-        refused(mlp(3, 4, 2), mlp(5, 6, 2), torch.randn(2, 3), torch.randn(2, 5))
-
-
-def test_other_pictures_are_refused() -> None:
-    nets = [
-        nn.Sequential(nn.Conv2d(1, n, 3), nn.Flatten(), nn.Linear(n * side**2, 2))
-        for n, side in ((4, 2), (6, 3))
-    ]
-    with pytest.raises(ArchitectureError, match="4 and 9: are their inputs of one size"):
-        refused(*nets, torch.randn(1, 1, 4, 4), torch.randn(1, 1, 5, 5))
-
-
-def test_another_tensor_is_refused() -> None:
-    target = mlp(3, 6, 2)
-    target.register_buffer("extra", torch.zeros(1))
-    with pytest.raises(ArchitectureError, match=r"same tensors .*extra"):
-        refused(mlp(3, 4, 2), target, torch.randn(2, 3))
-
-
-def test_a_dropped_group_must_keep_its_width() -> None:
-    nets, x = (mlp(3, 4, 5, 2), mlp(3, 6, 7, 2)), torch.randn(2, 3)
-    specs = [discover_symmetry(net, x).without("2") for net in nets]
-    with pytest.raises(ArchitectureError, match=r"'2.weight' to differ"):
-        ot_transport(*nets, *specs)
-
-
-def test_nested_groups_are_refused_by_name() -> None:
-    problem = planted_case("grouped")
-    nested = next(group for group in problem.spec.groups if group.parent is not None)
-    for spec in (problem.spec, problem.spec.without(str(nested.parent))):
-        with pytest.raises(SpecError, match="for ot_transport but got"):
-            ot_transport(problem.reference, problem.target, spec, spec)
-
-
-def test_a_state_with_transposed_layers_is_not_guessed() -> None:
-    nets = [double_network("transposed", width) for width in (4, 6)]
-    states = [tensors_of(net) for net, _, _ in nets]
-    with pytest.raises(ArchitectureError, match=r"group '2', .* transposed="):
-        ot_transport(*states, *(spec for _, _, spec in nets))
-    with pytest.raises(ArchitectureError, match=r"name tensors .* \['typo'\]"):
-        ot_transport(*states, *(spec for _, _, spec in nets), transposed=["typo"])
-
-
-def test_an_embedding_tied_to_the_output_is_refused_where_its_width_differs() -> None:
-    def tied(width: int, inner: int) -> nn.Module:
-        net = nn.Sequential(
-            nn.Embedding(9, width),
-            nn.Linear(width, inner),
-            nn.Linear(inner, width),
-            nn.Linear(width, 9, False),
-        )
-        net[3].weight = net[0].weight
-        return net
-
-    with pytest.raises(ArchitectureError, match=r"0.weight.*3.weight.*its widths cannot change"):
-        refused(tied(4, 5), tied(6, 5), torch.arange(9))
-    reference, target = tied(4, 5), tied(4, 7)
-    specs = [discover_symmetry(net, torch.arange(9)) for net in (reference, target)]
-    found = ot_transport(reference, target, *specs)
-    assert torch.equal(found["0.weight"], found["3.weight"])
-
-
-def test_a_spec_of_another_network_is_refused() -> None:
-    nets, x = (mlp(3, 4, 2), mlp(3, 6, 2)), torch.randn(2, 3)
-    spec = discover_symmetry(nets[0], x)
-    with pytest.raises(SpecError, match=r"\(4, 3\) but got \(6, 3\)"):
-        ot_transport(*nets, spec, spec)
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
-@pytest.mark.parametrize("layer", [nn.Linear, lambda *widths: nn.ConvTranspose1d(*widths, 2)])
-def test_weight_norm_is_refused_where_the_width_differs(
-    norm: Callable[[nn.Module], nn.Module], layer: Callable[[int, int], nn.Module]
-) -> None:
-    def normed(width: int) -> nn.Module:
-        return nn.Sequential(norm(layer(3, width)), nn.ReLU(), norm(layer(width, 2)))
-
-    inputs = torch.randn(2, 3) if layer is nn.Linear else torch.randn(2, 3, 4)
-    with pytest.raises(ArchitectureError, match=r"group '0' differs but got .* remove the parametrisation"):
-        refused(normed(4), normed(8), inputs)
-    reference, target = normed(4), normed(4)
-    found = ot_transport(reference, target, *(discover_symmetry(net, inputs) for net in (reference, target)))
-    target_outputs = target(inputs)
-    target.load_state_dict(found)
-    assert torch.allclose(target(inputs), target_outputs, atol=1e-6)
 
 
 def test_transposed_convolutions_in_groups_are_carried_group_by_group() -> None:
