@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin import SinkhornRebasin, permute_state, repair
-from tests.rebasin_problems import NETWORKS, Residual, built, call, inputs, network, relative, wide
+from tests.rebasin_problems import NETWORKS, built, call, inputs, network, relative, wide
 
 
 def moved(rebasin: SinkhornRebasin) -> bool:
@@ -121,4 +121,3 @@ def test_repr_names_groups_and_temperature() -> None:
     _, _, rebasin = built(temperature=0.25)
     assert "0: (8,)" in repr(rebasin)
     assert "; temperature=0.25" in repr(rebasin)
-    assert isinstance(Residual(), nn.Module)
