@@ -133,7 +133,7 @@ def settings(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any
 
 
 def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds of every method; None where a figure is not known."""
+    """Mean and standard deviation over seeds of every method; None where there is none."""
     table = []
     for method in dict.fromkeys(run.method for run in runs):
         figures = [run.figures() for run in runs if run.method == method]
@@ -141,7 +141,7 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for column in COLUMNS:
             values = [value for value in (each[column] for each in figures) if value is not None]
             entry[column] = statistics.mean(values) if values else None
-            entry[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else 0.0
+            entry[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else None
         table.append(entry)
     return table
 
@@ -167,8 +167,8 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
 def _shown(entry: dict[str, Any], column: str) -> str:
     if entry[column] is None:
         return ""
-    text = f"{entry[column]:.1f}"
-    return text if column == "seconds" else f"{text} ± {entry[f'{column} sd']:.1f}"
+    text, deviation = f"{entry[column]:.1f}", entry[f"{column} sd"]
+    return text if column == "seconds" or deviation is None else f"{text} ± {deviation:.1f}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ OURS = ("ours, for REPAIR", "ours, permutations alone", "ours")
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over pairs, for each method in the order of the rows.
+    """Mean and standard deviation over pairs (None of a single one), for each method in the order of the rows.
 
     Example:
         >>> first = {"method": "naive", **dict.fromkeys(FIGURES.values(), 1.0), "relative_change": 0.0}
@@ -41,7 +41,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for key in FIGURES.values():
             values = [row[key] for row in chosen]
             entry[key] = statistics.mean(values)
-            entry[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else 0.0
+            entry[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
         entry["relative_change"] = max(row["relative_change"] for row in chosen)
         table.append(entry)
     return table
@@ -63,8 +63,8 @@ def across_settings(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str)
     """One figure of every method (rows) in every setting (columns).
 
     Example:
-        >>> across_settings({"MLP": [{"method": "naive", "seconds": 1.0, "seconds_sd": 0.0}]}, "seconds")
-        [{'method': 'naive', 'MLP': '1.0 ± 0.0'}]
+        >>> across_settings({"MLP": [{"method": "naive", "seconds": 1.0, "seconds_sd": 0.5}]}, "seconds")
+        [{'method': 'naive', 'MLP': '1.0 ± 0.5'}]
     """
     longest = sorted(tables.values(), key=len, reverse=True)  # the order of the fullest table
     methods = dict.fromkeys(entry["method"] for table in longest for entry in table)
@@ -125,4 +125,5 @@ def _least(table: Sequence[Mapping[str, Any]], methods: Sequence[str], key: str)
 
 def _spread(entry: Mapping[str, Any], key: str) -> str:
     digits = 1 if key == "seconds" else 3
-    return f"{entry[key]:.{digits}f} ± {entry[f'{key}_sd']:.{digits}f}"
+    mean, deviation = entry[key], entry[f"{key}_sd"]
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
