@@ -96,6 +96,7 @@ class ContinualLearner(KeepsRandomState):
         self.register_buffer("learned", torch.zeros((), dtype=torch.long))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
         self.register_load_state_dict_pre_hook(check_checkpoint)
+        self._stopped_at: Tensor | None = None
 
     @property
     def tasks(self) -> int:
@@ -203,11 +204,24 @@ class ContinualLearner(KeepsRandomState):
         """The task is learned."""
         if self.trainer.interrupted or self.trainer.num_training_batches == 0:
             return
+        self._stopped_at = None
         self.end_task()
         if self.memory is not None:
             self.memory.close(self.task, self.evaluated)
         self.learned += 1
         self.begun.fill_(False)
+
+    def on_fit_end(self) -> None:
+        """Settle a task whose run was stopped after its last step: Lightning has nothing left to train, nor to end."""
+        if bool(self.begun) and self._stopped_at is not None:
+            # A loader was set up and drew from it.
+            torch.set_rng_state(self._stopped_at)
+            self.on_train_end()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the stopped run was."""
+        super().on_load_checkpoint(checkpoint)
+        self._stopped_at = checkpoint["random_state"].cpu() if "random_state" in checkpoint else None
 
     @torch.no_grad()
     def evaluated(self, inputs: ExampleInputs) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,6 +16,7 @@ from tests.training.continual.tasks import (
     LEARNERS,
     Interruption,
     StopsAt,
+    StopsAtHook,
     Task,
     net,
     tasks,
@@ -24,11 +26,11 @@ from tests.training.continual.tasks import (
 
 
 def run(
-    name: str, folder: Path, count: int, checkpoint: Path | None = None, stop: tuple[int, int] | None = None
+    name: str, folder: Path, count: int, checkpoint: Path | None = None, stop: lightning.Callback | None = None
 ) -> ContinualLearner:
     """A whole run of fresh objects, or the part before it is stopped."""
     learner = LEARNERS[name](net(norm=name == "rebasin"), count)
-    callbacks = [] if stop is None else [StopsAt(*stop)]
+    callbacks = [] if stop is None else [stop]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         learn_tasks(learner, tasks(count), trainers(folder, *callbacks), checkpoint=checkpoint)
@@ -48,10 +50,31 @@ def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: P
     whole = run(name, tmp_path, 3)
     file = tmp_path / "run.ckpt"
     with pytest.raises(Interruption):
-        run(name, tmp_path, 3, file, stop=(1, 1))
+        run(name, tmp_path, 3, file, StopsAt(1, 1))
     resumed = run(name, tmp_path, 3, file)
     same(whole, resumed)
     assert resumed.task == 3
+
+
+@pytest.mark.parametrize("name", ["ewc", "rebasin", "replay"])
+@pytest.mark.parametrize("stop", [("on_train_end", 1), ("on_test_start", 2)])
+def test_a_run_stopped_after_the_last_step_of_a_task(
+    name: str, stop: tuple[str, int], tmp_path: Path
+) -> None:
+    whole = run(name, tmp_path, 3)
+    file = tmp_path / "run.ckpt"
+    with pytest.raises(Interruption):
+        run(name, tmp_path, 3, file, StopsAtHook(*stop))
+    resumed = run(name, tmp_path, 3, file)
+    same(whole, resumed)
+    assert resumed.task == 3
+
+
+def test_one_trainer_for_all_tasks_is_an_error(tmp_path: Path) -> None:
+    only, learner = trainers(tmp_path)(), FineTuning(net(), 2)
+    with pytest.raises(DataError, match="make a new one for each task"):
+        learn_tasks(learner, tasks(2), lambda: only)
+    assert learner.task == 1
 
 
 def test_a_run_stopped_in_task_seven(tmp_path: Path) -> None:
@@ -59,7 +82,7 @@ def test_a_run_stopped_in_task_seven(tmp_path: Path) -> None:
     file = tmp_path / "run.ckpt"
     for stop in ((3, 0), (7, 1)):  # Between two tasks, then in the middle of one.
         with pytest.raises(Interruption):
-            run("rebasin", tmp_path, 9, file, stop)
+            run("rebasin", tmp_path, 9, file, StopsAt(*stop))
     same(whole, run("rebasin", tmp_path, 9, file))
 
 
