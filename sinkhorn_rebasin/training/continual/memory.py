@@ -79,7 +79,7 @@ class ReplayMemory(nn.Module):
                 f"of shape {tuple(labels.shape)}."
             )
         chance = torch.rand(len(labels), generator=self.generator, dtype=torch.float64)
-        offered = _on_cpu({"inputs": inputs, "labels": labels, "chance": chance})
+        offered = _on_cpu({"inputs": inputs, "labels": labels.long(), "chance": chance})
         candidates = _joined(self._open, offered)
         order = candidates["chance"].argsort()
         order = order[candidates["labels"][order].argsort(stable=True)]

@@ -113,7 +113,7 @@ class RebasinLearner(ContinualLearner):
         """The criterion in the first task, the published cost in all others."""
         if not self.task:
             return self.task_loss(self(inputs), labels, self.task)
-        tasks = torch.full_like(labels, self.task)
+        tasks = torch.full_like(labels, self.task, dtype=torch.long)
         replay = self.replay(labels)
         replayed = None if replay is None else (replay.inputs, (replay.labels, replay.tasks))
         return self.cost(self.rebasin, self.residual_tensors(), (inputs, (labels, tasks)), replayed)

@@ -26,7 +26,11 @@ from tests.training.continual.tasks import (
 
 
 def run(
-    name: str, folder: Path, count: int, checkpoint: Path | None = None, stop: lightning.Callback | None = None
+    name: str,
+    folder: Path,
+    count: int,
+    checkpoint: Path | None = None,
+    stop: lightning.Callback | None = None,
 ) -> ContinualLearner:
     """A whole run of fresh objects, or the part before it is stopped."""
     learner = LEARNERS[name](net(norm=name == "rebasin"), count)
@@ -129,6 +133,22 @@ def test_heads_of_their_own(name: str, tmp_path: Path) -> None:
     outputs = learner.heads(learner.network(torch.randn(5, 4)), 1)
     assert outputs[:, :3].isneginf().all()
     assert outputs[:, 3:].isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_labels_of_one_byte(name: str, tmp_path: Path) -> None:
+    def learned(dtype: torch.dtype) -> torch.Tensor:
+        learner, data = (
+            LEARNERS[name](net(6), 2, classes=[[0, 1, 2], [3, 4, 5]]),
+            [Task(0), Task(0, first_class=3)],
+        )
+        for each in (part for task in data for part in (task.train_set, task.test_set)):
+            each.tensors = each.tensors[0], each.tensors[1].to(dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return learn_tasks(learner, data, trainers(tmp_path, epochs=1)).nan_to_num()
+
+    assert torch.equal(learned(torch.uint8), learned(torch.long))
 
 
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
