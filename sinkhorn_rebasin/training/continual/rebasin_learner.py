@@ -89,8 +89,8 @@ class RebasinLearner(ContinualLearner):
     def begin_task(self) -> None:
         """Fix the network as both ends of the segment, start from the identity and a small residual."""
         with torch.no_grad():
-            self.rebasin.reference.load_state_dict(tensors_of(self.network))
-            self.rebasin.target.load_state_dict(tensors_of(self.network))
+            self.rebasin.reference.load_state_dict(self.network.state_dict())
+            self.rebasin.target.load_state_dict(self.network.state_dict())
             for name, indices in identity_permutations(self.rebasin.spec).items():
                 self.rebasin.scores[name].copy_(permutation_matrix(indices))
                 getattr(self.rebasin.scalings, name).zero_()

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import ContinualLearner, FineTuning, learn_tasks
@@ -149,6 +150,24 @@ def test_labels_of_one_byte(name: str, tmp_path: Path) -> None:
             return learn_tasks(learner, data, trainers(tmp_path, epochs=1)).nan_to_num()
 
     assert torch.equal(learned(torch.uint8), learned(torch.long))
+
+
+class WithExtraState(nn.Linear):
+    """A layer whose state dict holds more than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        assert state == {"version": 1}
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_networks_with_extra_state(name: str, tmp_path: Path) -> None:
+    network = nn.Sequential(WithExtraState(4, 12), nn.ReLU(), nn.Linear(12, 3))
+    learner = LEARNERS[name](network, 2)
+    learn_tasks(learner, tasks(2), trainers(tmp_path, epochs=1))
+    assert learner.task == 2
 
 
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
