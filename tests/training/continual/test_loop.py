@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import UserDict
 from pathlib import Path
 
 import lightning
@@ -168,6 +169,35 @@ def test_networks_with_extra_state(name: str, tmp_path: Path) -> None:
     learner = LEARNERS[name](network, 2)
     learn_tasks(learner, tasks(2), trainers(tmp_path, epochs=1))
     assert learner.task == 2
+
+
+class OfWords(nn.Module):
+    """Takes its inputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        return self.body(points)
+
+
+@pytest.mark.parametrize("mapping", [dict, UserDict])
+@pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"distilling", "rebasin"}))
+def test_inputs_by_name(name: str, mapping: type, tmp_path: Path) -> None:
+    def collated(batch: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[object, torch.Tensor]:
+        points, labels = zip(*batch, strict=True)
+        return mapping({"points": torch.stack(points)}), torch.stack(labels)
+
+    data = tasks(2)
+    for task in data:
+        task.train_dataloader = lambda t=task: DataLoader(t.train_set, 8, collate_fn=collated)  # type: ignore[method-assign,misc]
+        task.test_dataloader = lambda t=task: DataLoader(t.test_set, 16, collate_fn=collated)  # type: ignore[method-assign,misc]
+    learner = LEARNERS[name](OfWords(), 2)
+    matrix = learn_tasks(learner, data, trainers(tmp_path, epochs=1))
+    assert not matrix[-1].isnan().any()
+    if learner.memory is not None:
+        assert next(learner.memory.everything()).inputs["points"].shape == (30, 4)
 
 
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
