@@ -124,12 +124,14 @@ class ReplayMemory(nn.Module):
             yield self._replay(chosen, device)
 
     def inputs_seen(self, batch_size: int = 256) -> Iterator[ExampleInputs]:
-        """The remembered inputs of all tasks, the current one included, in batches."""
+        """The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed."""
         parts = [{"inputs": part["inputs"]} for part in (self._closed, self._open) if part]
         if parts:
             joined = parts[0] if len(parts) == 1 else _joined(*parts)
-            for chosen in torch.arange(_length(joined["inputs"])).split(batch_size):
-                yield _chosen(joined, chosen)["inputs"]
+            count = _length(joined["inputs"])
+            batches = -(-count // batch_size)
+            for first in range(batches):
+                yield _chosen(joined, torch.arange(first, count, batches))["inputs"]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a state dict keeps."""
