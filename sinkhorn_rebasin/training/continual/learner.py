@@ -17,7 +17,7 @@ from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import move_to, split_batch
+from sinkhorn_rebasin.networks.execution import move_to, run_at, split_batch
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
@@ -212,7 +212,7 @@ class ContinualLearner(KeepsRandomState):
         self.begun.fill_(False)
 
     def on_fit_end(self) -> None:
-        """Settle a task whose run was stopped after its last step: Lightning has nothing left to train, nor to end."""
+        """Settle a task whose run was stopped after its last step, when Lightning has nothing left to do."""
         if bool(self.begun) and self._stopped_at is not None:
             # A loader was set up and drew from it.
             torch.set_rng_state(self._stopped_at)
@@ -228,7 +228,7 @@ class ContinualLearner(KeepsRandomState):
         """The network's outputs in eval mode, its mode left as it is."""
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
-        outputs: Tensor = self(move_to(inputs, self.device))
+        outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
         for module, training in modes:
             module.training = training
         return outputs
