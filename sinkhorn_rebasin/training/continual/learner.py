@@ -193,6 +193,11 @@ class ContinualLearner(KeepsRandomState):
         self.begin_task()
         self.begun.fill_(True)
 
+    def on_train_start(self) -> None:
+        """Let go of what a fit that failed has shown to the memory, unless it is gone on with."""
+        if self.memory is not None and self.trainer.global_step == 0:
+            self.memory.reopen()
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Learn from one batch, and show it to the memory the first time."""
         inputs, labels = split_batch(batch)

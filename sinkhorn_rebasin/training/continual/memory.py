@@ -87,6 +87,10 @@ class ReplayMemory(nn.Module):
         rank = torch.arange(len(ordered)) - torch.searchsorted(ordered, ordered)
         self._open = _chosen(candidates, order[rank < self.per_class])
 
+    def reopen(self) -> None:
+        """Let go of what was offered of the current task, before it is offered anew."""
+        self._open = {}
+
     @torch.no_grad()
     def close(self, task: int, outputs_of: Callable[[ExampleInputs], Tensor]) -> None:
         """Keep what the current task leaves, with the outputs the network has for it."""

@@ -200,6 +200,16 @@ def test_inputs_by_name(name: str, mapping: type, tmp_path: Path) -> None:
         assert next(learner.memory.everything()).inputs["points"].shape == (30, 4)
 
 
+def test_a_fit_that_failed_leaves_nothing_in_the_memory(tmp_path: Path) -> None:
+    learner = LEARNERS["replay"](net(), 2, per_class=20)
+    with pytest.raises(Interruption):
+        trainers(tmp_path, StopsAt(0, 1))().fit(learner, tasks(1)[0])
+    trainers(tmp_path)().fit(learner, tasks(1)[0])
+    assert learner.memory is not None
+    points = torch.cat([part.inputs for part in learner.memory.everything()])
+    assert len(points.unique(dim=0)) == len(points)
+
+
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
     after = {name: run(name, tmp_path, 4).accuracy_matrix()[-1] for name in ("fine-tuning", "replay")}
     assert after["replay"].mean() > after["fine-tuning"].mean()
