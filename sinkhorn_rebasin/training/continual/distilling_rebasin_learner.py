@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class DistillingRebasinLearner(RebasinLearner):
     The end of the segment that stays, θ, is the teacher. It is asked not about the few remembered samples alone but
     about mixtures m of two of one task, and mixtures n of a remembered and a new sample (less than half of it new): a
     function is held down better between samples than at them. The residual is free to go as far as that allows:
-    gradient descent with momentum, no clipping, a cosine to zero over the task. Scores start sharp, so that the
+    gradient descent with momentum, no clipping, a cosine to zero over the task when the Trainer knows its length. Scores start sharp, so that the
     midpoint starts as θ, and what is kept is the midpoint itself, where the loss was measured.
 
     Args:
@@ -83,7 +84,9 @@ class DistillingRebasinLearner(RebasinLearner):
         scores, residual = super().configure_optimizers()
         for group in residual.param_groups:
             group["momentum"] = self.residual_momentum
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        steps = self._steps()
+        if steps is None:
+            return [scores, residual]
         return [scores, residual], [torch.optim.lr_scheduler.CosineAnnealingLR(residual, steps)]
 
     def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
@@ -118,6 +121,14 @@ class DistillingRebasinLearner(RebasinLearner):
             + self.distillation_weight * within
             + self.bridge_weight * bridge
         )
+
+    def _steps(self) -> int | None:
+        """How many batches the task has, None when the Trainer cannot say."""
+        steps, most = self.trainer.estimated_stepping_batches, self.trainer.max_steps
+        if most > 0:
+            # Lightning counts the steps of both optimisers.
+            steps = min(steps, math.ceil(most / 2)) if steps > 0 else math.ceil(most / 2)
+        return int(steps) if 0 < steps < math.inf else None
 
     def _shares(self, memory: ReplayMemory, count: int) -> Tensor:
         return torch.rand(count, generator=memory.generator).to(self.device)
