@@ -238,7 +238,7 @@ class ContinualLearner(KeepsRandomState):
             module.training = training
         return outputs
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""
         inputs, labels = split_batch(batch)
         hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels

@@ -94,6 +94,7 @@ def test_kept_outputs_are_those_of_the_network_that_learned_the_task(name: str, 
         for part in learner.memory.everything():
             own = part.tasks == number
             torch.testing.assert_close(learner.network(part.inputs)[own], part.outputs[own])
+        learner.network.train()
 
 
 def test_a_gem_projects_where_gradients_disagree() -> None:
