@@ -210,6 +210,17 @@ def test_a_fit_that_failed_leaves_nothing_in_the_memory(tmp_path: Path) -> None:
     assert len(points.unique(dim=0)) == len(points)
 
 
+def test_any_number_of_validation_loaders_and_teardown(tmp_path: Path) -> None:
+    data, torn = tasks(2), []
+    for task in data:
+        task.val_dataloader = lambda t=task: [DataLoader(t.test_set, 16)] * 2  # type: ignore[method-assign,misc]
+        task.teardown = lambda stage, t=task: torn.append((t, stage))  # type: ignore[method-assign,misc]
+    learner = LEARNERS["rebasin"](net(), 2)
+    learn_tasks(learner, data, trainers(tmp_path, epochs=1))
+    assert learner.task == 2
+    assert torn.count((data[0], "test")) == torn.count((data[1], "test")) == 3
+
+
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:
     after = {name: run(name, tmp_path, 4).accuracy_matrix()[-1] for name in ("fine-tuning", "replay")}
     assert after["replay"].mean() > after["fine-tuning"].mean()
