@@ -210,6 +210,7 @@ class AccuracyMatrix(Metric):
         self.correct, self.samples = self.correct.clone(), self.samples.clone()
         self.correct[learned] = 0
         self.samples[learned] = 0
+        self._computed = None
 
     def accuracies(self) -> Tensor:
         """Return all accuracies, (T + 1, T), the first row those of the untrained network; NaN where unknown."""

@@ -92,7 +92,10 @@ def split_batch(batch: Any, *, labelled: bool = True) -> tuple[Any, Any]:
         True
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return batch[0], batch[1]
+        inputs, labels = batch
+        # Mappings of other types are no containers to pytree, which moves, stacks and picks samples.
+        is_other = isinstance(inputs, Mapping) and not isinstance(inputs, dict)
+        return (dict(inputs) if is_other else inputs), labels
     if not labelled:
         bare = isinstance(batch, (tuple, list)) and len(batch) == 1
         return (batch[0] if bare else batch), None

@@ -93,9 +93,11 @@ def test_classes_say_what_the_functions_say() -> None:
 
 def test_forgetting_a_row_counts_it_anew() -> None:
     metric = fill(AccuracyMatrix(3))
+    assert not metric.compute().isnan().any()
     metric.forget(2)
     rows = metric.accuracies().isnan().all(dim=1)
     assert rows.tolist() == [False, False, True, False]
+    assert torch.equal(metric.compute().isnan().all(dim=1), rows[1:])
 
 
 class TestAverageAccuracyOfOneTask(MetricTester):

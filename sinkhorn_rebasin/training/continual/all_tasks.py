@@ -26,6 +26,11 @@ class AllTasks(lightning.LightningDataModule):
         for datamodule in self.datamodules:
             datamodule.setup(stage)
 
+    def teardown(self, stage: str) -> None:
+        """Tear down each."""
+        for datamodule in self.datamodules:
+            datamodule.teardown(stage)
+
     def train_dataloader(self) -> CombinedLoader:
         """Lists of one batch from each; shorter ones start over."""
         return CombinedLoader([d.train_dataloader() for d in self.datamodules], "max_size_cycle")

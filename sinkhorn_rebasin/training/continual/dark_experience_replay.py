@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
@@ -40,8 +39,8 @@ class DarkExperienceReplay(ContinualLearner):
         dark, labelled = self.replay(labels), self.replay(labels)
         if dark is None or labelled is None:
             return loss
-        change = self.heads(self(dark.inputs) - dark.outputs, dark.tasks, fill=0.0)
-        loss = loss + self.distillation_weight * F.mse_loss(change, change.new_zeros(change.shape))
+        drift = self.heads.mean_square(self(dark.inputs) - dark.outputs, dark.tasks)
+        loss = loss + self.distillation_weight * drift
         return loss + self.replay_weight * self.task_loss(
             self(labelled.inputs), labelled.labels, labelled.tasks
         )

@@ -23,11 +23,12 @@ class DistillingRebasinLearner(RebasinLearner):
         + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2, \qquad
         f = f_{\frac12 (\pi_P(\theta) + \theta) + \delta}
 
-    The end of the segment that stays, θ, is the teacher. It is asked not about the few remembered samples alone but
-    about mixtures m of two of one task, and mixtures n of a remembered and a new sample (less than half of it new): a
-    function is held down better between samples than at them. The residual is free to go as far as that allows:
-    gradient descent with momentum, no clipping, a cosine to zero over the task. Scores start sharp, so that the
-    midpoint starts as θ, and what is kept is the midpoint itself, where the loss was measured.
+    The end of the segment that stays, θ, is the teacher. It is asked not about the few remembered samples alone
+    but about mixtures m of two of one task, and mixtures n of a remembered and a new sample (less than half of it
+    new): a function is held down better between samples than at them. The residual is free to go as far as that
+    allows: gradient descent with momentum, no clipping, a cosine to zero over the task when the Trainer knows its
+    length. Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint itself, where
+    the loss was measured.
 
     Args:
         network, tasks, example_inputs: as for :class:`RebasinLearner`.

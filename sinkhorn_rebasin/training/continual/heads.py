@@ -61,3 +61,10 @@ class Heads(nn.Module):
         own = self.visible[tasks].expand(len(outputs), -1)
         hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
         return outputs.masked_fill(hidden, fill)
+
+    def mean_square(self, outputs: Tensor, tasks: Tensor) -> Tensor:
+        """The mean of the squared outputs over samples and the outputs of each one's own task."""
+        squares = self(outputs, tasks, fill=0.0).square()
+        if self.shared:
+            return squares.mean()
+        return (squares.sum(dim=1) / self.visible[tasks].sum(dim=1)).mean()

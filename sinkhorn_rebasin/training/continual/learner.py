@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import move_to, split_batch
+from sinkhorn_rebasin.networks.execution import move_to, run_at, split_batch
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
@@ -98,6 +99,7 @@ class ContinualLearner(KeepsRandomState):
         self.register_buffer("learned", torch.zeros((), dtype=torch.long))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
         self.register_load_state_dict_pre_hook(check_checkpoint)
+        self._stopped_at: Tensor | None = None
 
     @property
     def tasks(self) -> int:
@@ -154,10 +156,18 @@ class ContinualLearner(KeepsRandomState):
 
     def scheduled(self, optimizers: list[torch.optim.Optimizer]) -> Any:
         """The optimisers, the last of them on a cosine to zero where that is asked for."""
-        if not self.cosine:
+        steps = self._batches_of_a_task(len(optimizers)) if self.cosine else None
+        if steps is None:
             return optimizers
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
         return optimizers, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[-1], steps)]
+
+    def _batches_of_a_task(self, optimizers: int) -> int | None:
+        """How many batches the task has, None where the Trainer cannot say."""
+        steps, most = self.trainer.estimated_stepping_batches, self.trainer.max_steps
+        if most > 0:
+            most = math.ceil(most / optimizers)  # Lightning counts the steps of every optimiser.
+            steps = min(steps, most) if steps > 0 else most
+        return int(steps) if 0 < steps < math.inf else None
 
     def descend(self, loss: Tensor) -> Tensor:
         """Step all optimisers down the loss, and the learning rate along its schedule."""
@@ -204,6 +214,11 @@ class ContinualLearner(KeepsRandomState):
         self.begin_task()
         self.begun.fill_(True)
 
+    def on_train_start(self) -> None:
+        """Let go of what a fit that failed has shown to the memory, unless it is gone on with."""
+        if self.memory is not None and self.trainer.global_step == 0:
+            self.memory.reopen()
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Learn from one batch, and show it to the memory the first time."""
         inputs, labels = split_batch(batch)
@@ -215,23 +230,36 @@ class ContinualLearner(KeepsRandomState):
         """The task is learned."""
         if self.trainer.interrupted or self.trainer.num_training_batches == 0:
             return
+        self._stopped_at = None
         self.end_task()
         if self.memory is not None:
             self.memory.close(self.task, self.evaluated)
         self.learned += 1
         self.begun.fill_(False)
 
+    def on_fit_end(self) -> None:
+        """Settle a task whose run was stopped after its last step, when Lightning has nothing left to do."""
+        if bool(self.begun) and self._stopped_at is not None:
+            # A loader was set up and drew from it.
+            torch.set_rng_state(self._stopped_at)
+            self.on_train_end()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note where the stopped run was."""
+        super().on_load_checkpoint(checkpoint)
+        self._stopped_at = checkpoint["random_state"].cpu() if "random_state" in checkpoint else None
+
     @torch.no_grad()
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
         """The network's outputs in eval mode, its mode left as it is."""
         modes = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
-        outputs: Tensor = self(move_to(inputs, self.device))
+        outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
         for module, training in modes:
             module.training = training
         return outputs
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""
         inputs, labels = split_batch(batch)
         hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels

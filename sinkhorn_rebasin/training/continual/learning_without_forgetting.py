@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
-from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
@@ -42,7 +41,7 @@ class LearningWithoutForgetting(ContinualLearner):
 
     def begin_task(self) -> None:
         """The network as it is becomes the teacher."""
-        self.teacher.load_state_dict(tensors_of(self.network))
+        self.teacher.load_state_dict(self.network.state_dict())
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion on the batch and how far its answers are from the teacher's."""

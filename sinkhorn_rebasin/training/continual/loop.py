@@ -74,7 +74,8 @@ def learn_tasks(
             if run.interrupted:
                 break
             raise DataError(
-                f"Expected a training dataloader with at least one batch for task {task} but it is empty."
+                f"Expected a training dataloader with at least one batch for task {task} but it is empty, or the "
+                f"Trainer has nothing left to do: make a new one for each task."
             )
         run.test(learner, datamodule=tests, verbose=False)
         if file is not None:

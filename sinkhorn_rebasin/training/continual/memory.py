@@ -79,13 +79,17 @@ class ReplayMemory(nn.Module):
                 f"of shape {tuple(labels.shape)}."
             )
         chance = torch.rand(len(labels), generator=self.generator, dtype=torch.float64)
-        offered = _on_cpu({"inputs": inputs, "labels": labels, "chance": chance})
+        offered = _on_cpu({"inputs": inputs, "labels": labels.long(), "chance": chance})
         candidates = _joined(self._open, offered)
         order = candidates["chance"].argsort()
         order = order[candidates["labels"][order].argsort(stable=True)]
         ordered = candidates["labels"][order]
         rank = torch.arange(len(ordered)) - torch.searchsorted(ordered, ordered)
         self._open = _chosen(candidates, order[rank < self.per_class])
+
+    def reopen(self) -> None:
+        """Let go of what was offered of the current task, before it is offered anew."""
+        self._open = {}
 
     @torch.no_grad()
     def close(self, task: int, outputs_of: Callable[[ExampleInputs], Tensor]) -> None:
@@ -124,12 +128,14 @@ class ReplayMemory(nn.Module):
             yield self._replay(chosen, device)
 
     def inputs_seen(self, batch_size: int = 256) -> Iterator[ExampleInputs]:
-        """The remembered inputs of all tasks, the current one included, in batches."""
+        """The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed."""
         parts = [{"inputs": part["inputs"]} for part in (self._closed, self._open) if part]
         if parts:
             joined = parts[0] if len(parts) == 1 else _joined(*parts)
-            for chosen in torch.arange(_length(joined["inputs"])).split(batch_size):
-                yield _chosen(joined, chosen)["inputs"]
+            count = _length(joined["inputs"])
+            batches = -(-count // batch_size)
+            for first in range(batches):
+                yield _chosen(joined, torch.arange(first, count, batches))["inputs"]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a state dict keeps."""

@@ -91,8 +91,8 @@ class RebasinLearner(ContinualLearner):
     def begin_task(self) -> None:
         """Fix the network as both ends of the segment, start from the identity and a small residual."""
         with torch.no_grad():
-            self.rebasin.reference.load_state_dict(tensors_of(self.network))
-            self.rebasin.target.load_state_dict(tensors_of(self.network))
+            self.rebasin.reference.load_state_dict(self.network.state_dict())
+            self.rebasin.target.load_state_dict(self.network.state_dict())
             for name, indices in identity_permutations(self.rebasin.spec).items():
                 self.rebasin.scores[name].copy_(permutation_matrix(indices))
                 getattr(self.rebasin.scalings, name).zero_()
@@ -115,7 +115,7 @@ class RebasinLearner(ContinualLearner):
         """The criterion in the first task, the published cost in all others."""
         if not self.task:
             return self.task_loss(self(inputs), labels, self.task)
-        tasks = torch.full_like(labels, self.task)
+        tasks = torch.full_like(labels, self.task, dtype=torch.long)
         replay = self.replay(labels)
         replayed = None if replay is None else (replay.inputs, (replay.labels, replay.tasks))
         return self.cost(self.rebasin, self.residual_tensors(), (inputs, (labels, tasks)), replayed)

@@ -93,6 +93,20 @@ class StopsAt(lightning.Callback):
             raise Interruption
 
 
+class StopsAtHook(lightning.Callback):
+    """Stops a run in a hook of Lightning's, once so many tasks have been learned."""
+
+    def __init__(self, hook: str, learned: int) -> None:
+        self.learned = learned
+        setattr(self, hook, self.stop)
+
+    def stop(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop."""
+        assert isinstance(pl_module, ContinualLearner)
+        if pl_module.task == self.learned:
+            raise Interruption
+
+
 def trainers(
     folder: Path, *callbacks: lightning.Callback, epochs: int = 2
 ) -> Callable[[], lightning.Trainer]:

@@ -22,7 +22,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.training.continual.averaged_gradient import projected
-from tests.training.continual.tasks import net, tasks, trainers
+from tests.training.continual.tasks import LEARNERS, net, tasks, trainers
 
 POINTS, LABELS = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
 
@@ -68,12 +68,33 @@ def test_dark_replay_keeps_outputs_and_labels(tmp_path: Path) -> None:
     torch.testing.assert_close(learner.loss(POINTS, LABELS), expected)
 
 
-def test_kept_outputs_are_those_of_the_network_that_learned_the_task(tmp_path: Path) -> None:
-    learner = after_one_task(DarkExperienceReplay(net(norm=True), 2), tmp_path)
+def test_dark_replay_of_heads_is_the_mean_over_each_samples_own_outputs(tmp_path: Path) -> None:
+    options = {"distillation_weight": 0.3, "replay_weight": 0.7, "classes": [[0, 1, 2], [3, 4, 5, 6, 7]]}
+    learner = after_one_task(DarkExperienceReplay(net(8), 2, **options), tmp_path)
+    with torch.no_grad():
+        learner.network[0].weight.mul_(1.5)
+    dark, labelled = draws(learner, 2)
+    drift = (learner.network(dark.inputs) - dark.outputs)[:, :3].square().mean()
+    expected = (
+        F.cross_entropy(learner.network(POINTS)[:, 3:], LABELS)
+        + 0.3 * drift
+        + 0.7 * F.cross_entropy(learner.network(labelled.inputs)[:, :3], labelled.labels)
+    )
+    assert drift > 0.01
+    torch.testing.assert_close(learner.loss(POINTS, LABELS + 3), expected)
+
+
+@pytest.mark.parametrize("name", ["der++", "rebasin", "distilling"])
+def test_kept_outputs_are_those_of_the_network_that_learned_the_task(name: str, tmp_path: Path) -> None:
+    learner = LEARNERS[name](net(norm=True), 2)
     assert learner.memory is not None
-    learner.network.eval()
-    for part in learner.memory.everything():
-        torch.testing.assert_close(learner.network(part.inputs), part.outputs)
+    for number, task in enumerate(tasks(2)):
+        trainers(tmp_path)().fit(learner, task)
+        learner.network.eval()
+        for part in learner.memory.everything():
+            own = part.tasks == number
+            torch.testing.assert_close(learner.network(part.inputs)[own], part.outputs[own])
+        learner.network.train()
 
 
 def test_a_gem_projects_where_gradients_disagree() -> None:

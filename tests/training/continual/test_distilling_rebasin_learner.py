@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from sinkhorn_rebasin import DistillingRebasinLearner, permute_state
+from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
 
 POINTS, LABELS = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
@@ -84,6 +85,23 @@ def test_a_task_begins_at_the_old_function(tmp_path: Path) -> None:
     with torch.no_grad():
         found = learner.rebasin(POINTS, at=0.5)
     torch.testing.assert_close(found, learner.network(POINTS), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "last"),
+    [
+        ({"max_steps": 8}, 0.0),
+        ({"max_epochs": 2, "limit_train_batches": 3}, 0.0),
+        ({"max_epochs": -1, "max_time": {"seconds": 1}}, 0.02),
+    ],
+)
+def test_the_cosine_ends_with_the_task(tmp_path: Path, limits: dict[str, object], last: float) -> None:
+    learner = DistillingRebasinLearner(net(), 2, EXAMPLE)
+    trainers(tmp_path)().fit(learner, tasks(1)[0])
+    trainer = fitting.trainer(tmp_path, **{"max_epochs": None, **limits})
+    trainer.fit(learner, tasks(2)[1])
+    assert trainer.optimizers[1].param_groups[0]["lr"] == pytest.approx(last, abs=1e-9)
+    assert learner.task == 2
 
 
 def test_the_residual_slows_down_over_the_task(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections import UserDict
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import ContinualLearner, FineTuning, learn_tasks
@@ -15,6 +18,7 @@ from tests.training.continual.tasks import (
     LEARNERS,
     Interruption,
     StopsAt,
+    StopsAtHook,
     Task,
     net,
     tasks,
@@ -24,11 +28,15 @@ from tests.training.continual.tasks import (
 
 
 def run(
-    name: str, folder: Path, count: int, checkpoint: Path | None = None, stop: tuple[int, int] | None = None
+    name: str,
+    folder: Path,
+    count: int,
+    checkpoint: Path | None = None,
+    stop: lightning.Callback | None = None,
 ) -> ContinualLearner:
     """A whole run of fresh objects, or the part before it is stopped."""
     learner = LEARNERS[name](net(norm=name == "rebasin"), count)
-    callbacks = [] if stop is None else [StopsAt(*stop)]
+    callbacks = [] if stop is None else [stop]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         learn_tasks(learner, tasks(count), trainers(folder, *callbacks), checkpoint=checkpoint)
@@ -48,10 +56,31 @@ def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: P
     whole = run(name, tmp_path, 3)
     file = tmp_path / "run.ckpt"
     with pytest.raises(Interruption):
-        run(name, tmp_path, 3, file, stop=(1, 1))
+        run(name, tmp_path, 3, file, StopsAt(1, 1))
     resumed = run(name, tmp_path, 3, file)
     same(whole, resumed)
     assert resumed.task == 3
+
+
+@pytest.mark.parametrize("name", ["ewc", "rebasin", "replay"])
+@pytest.mark.parametrize("stop", [("on_train_end", 1), ("on_test_start", 2)])
+def test_a_run_stopped_after_the_last_step_of_a_task(
+    name: str, stop: tuple[str, int], tmp_path: Path
+) -> None:
+    whole = run(name, tmp_path, 3)
+    file = tmp_path / "run.ckpt"
+    with pytest.raises(Interruption):
+        run(name, tmp_path, 3, file, StopsAtHook(*stop))
+    resumed = run(name, tmp_path, 3, file)
+    same(whole, resumed)
+    assert resumed.task == 3
+
+
+def test_one_trainer_for_all_tasks_is_an_error(tmp_path: Path) -> None:
+    only, learner = trainers(tmp_path)(), FineTuning(net(), 2)
+    with pytest.raises(DataError, match="make a new one for each task"):
+        learn_tasks(learner, tasks(2), lambda: only)
+    assert learner.task == 1
 
 
 def test_a_run_stopped_in_task_seven(tmp_path: Path) -> None:
@@ -59,7 +88,7 @@ def test_a_run_stopped_in_task_seven(tmp_path: Path) -> None:
     file = tmp_path / "run.ckpt"
     for stop in ((3, 0), (7, 1)):  # Between two tasks, then in the middle of one.
         with pytest.raises(Interruption):
-            run("rebasin", tmp_path, 9, file, stop)
+            run("rebasin", tmp_path, 9, file, StopsAt(*stop))
     same(whole, run("rebasin", tmp_path, 9, file))
 
 
@@ -106,6 +135,90 @@ def test_heads_of_their_own(name: str, tmp_path: Path) -> None:
     outputs = learner.heads(learner.network(torch.randn(5, 4)), 1)
     assert outputs[:, :3].isneginf().all()
     assert outputs[:, 3:].isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_labels_of_one_byte(name: str, tmp_path: Path) -> None:
+    def learned(dtype: torch.dtype) -> torch.Tensor:
+        learner, data = (
+            LEARNERS[name](net(6), 2, classes=[[0, 1, 2], [3, 4, 5]]),
+            [Task(0), Task(0, first_class=3)],
+        )
+        for each in (part for task in data for part in (task.train_set, task.test_set)):
+            each.tensors = each.tensors[0], each.tensors[1].to(dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return learn_tasks(learner, data, trainers(tmp_path, epochs=1)).nan_to_num()
+
+    assert torch.equal(learned(torch.uint8), learned(torch.long))
+
+
+class WithExtraState(nn.Linear):
+    """A layer whose state dict holds more than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        assert state == {"version": 1}
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_networks_with_extra_state(name: str, tmp_path: Path) -> None:
+    network = nn.Sequential(WithExtraState(4, 12), nn.ReLU(), nn.Linear(12, 3))
+    learner = LEARNERS[name](network, 2)
+    learn_tasks(learner, tasks(2), trainers(tmp_path, epochs=1))
+    assert learner.task == 2
+
+
+class OfWords(nn.Module):
+    """Takes its inputs by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        return self.body(points)
+
+
+@pytest.mark.parametrize("mapping", [dict, UserDict])
+@pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"distilling", "rebasin"}))
+def test_inputs_by_name(name: str, mapping: type, tmp_path: Path) -> None:
+    def collated(batch: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[object, torch.Tensor]:
+        points, labels = zip(*batch, strict=True)
+        return mapping({"points": torch.stack(points)}), torch.stack(labels)
+
+    data = tasks(2)
+    for task in data:
+        task.train_dataloader = lambda t=task: DataLoader(t.train_set, 8, collate_fn=collated)  # type: ignore[method-assign,misc]
+        task.test_dataloader = lambda t=task: DataLoader(t.test_set, 16, collate_fn=collated)  # type: ignore[method-assign,misc]
+    learner = LEARNERS[name](OfWords(), 2)
+    matrix = learn_tasks(learner, data, trainers(tmp_path, epochs=1))
+    assert not matrix[-1].isnan().any()
+    if learner.memory is not None:
+        assert next(learner.memory.everything()).inputs["points"].shape == (30, 4)
+
+
+def test_a_fit_that_failed_leaves_nothing_in_the_memory(tmp_path: Path) -> None:
+    learner = LEARNERS["replay"](net(), 2, per_class=20)
+    with pytest.raises(Interruption):
+        trainers(tmp_path, StopsAt(0, 1))().fit(learner, tasks(1)[0])
+    trainers(tmp_path)().fit(learner, tasks(1)[0])
+    assert learner.memory is not None
+    points = torch.cat([part.inputs for part in learner.memory.everything()])
+    assert len(points.unique(dim=0)) == len(points)
+
+
+def test_any_number_of_validation_loaders_and_teardown(tmp_path: Path) -> None:
+    data, torn = tasks(2), []
+    for task in data:
+        task.val_dataloader = lambda t=task: [DataLoader(t.test_set, 16)] * 2  # type: ignore[method-assign,misc]
+        task.teardown = lambda stage, t=task: torn.append((t, stage))  # type: ignore[method-assign,misc]
+    learner = LEARNERS["rebasin"](net(), 2)
+    learn_tasks(learner, data, trainers(tmp_path, epochs=1))
+    assert learner.task == 2
+    assert torn.count((data[0], "test")) == torn.count((data[1], "test")) == 3
 
 
 def test_replay_forgets_less_than_fine_tuning(tmp_path: Path) -> None:

@@ -102,6 +102,19 @@ def test_inputs_of_any_structure() -> None:
     assert drawn.inputs["more"][0].shape == (5, 2)
 
 
+def test_all_inputs_are_seen_in_batches_of_like_size_and_mixed_tasks() -> None:
+    memory = ReplayMemory(per_class=30)
+    points = [stream(memory, task, [0, 1] * 15) for task in range(2)]
+    memory.offer(torch.full((5, 1), -1.0), torch.tensor([0, 0, 0, 1, 1]))
+    batches = list(memory.inputs_seen(batch_size=16))
+    assert [len(batch) for batch in batches] == [13] * 5
+    assert all(len({int(point) // 1000 for point in batch.flatten()}) == 3 for batch in batches)
+    expected = torch.cat([*points, torch.full((5, 1), -1.0)]).flatten()
+    assert torch.equal(torch.cat(batches).flatten().sort().values, expected.sort().values)
+    # One sample alone has no batch statistics.
+    assert [len(batch) for batch in memory.inputs_seen(batch_size=64)] == [33, 32]
+
+
 def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     memory = ReplayMemory()
