@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments.continual.benchmarks import Benchmark
 from experiments.continual.methods import build_learner
 from experiments.progress import EpochProgress
-from sinkhorn_rebasin import learn_tasks
+from sinkhorn_rebasin import ContinualLearner, learn_tasks
 from sinkhorn_rebasin.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
 
 
@@ -57,6 +57,8 @@ def finished_run(
     benchmark: Benchmark, method: str, seed: int, config: dict[str, Any], folder: Path, *, per_class: int
 ) -> Run:
     """Return the run of this configuration, made now, gone on with, or read back from the folder."""
+    learner = _learner(benchmark, method, seed, per_class)
+    config = {**config, "options": _options(learner)}
     stem = f"{method}-seed{seed}".replace(" ", "_").replace(",", "").replace("+", "p")
     file, checkpoint = folder / f"{stem}.json", folder / f"{stem}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,25 +70,41 @@ def finished_run(
     if not (note.is_file() and json.loads(note.read_text(encoding="utf-8")) == config):
         checkpoint.unlink(missing_ok=True)
     note.write_text(json.dumps(config), encoding="utf-8")
-    run = _made(benchmark, method, seed, checkpoint, per_class)
+    run = _made(benchmark, learner, method, seed, checkpoint)
     file.write_text(json.dumps({"config": config, "run": asdict(run)}, indent=1) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)
     note.unlink()
     return run
 
 
-def _made(benchmark: Benchmark, method: str, seed: int, checkpoint: Path, per_class: int) -> Run:
-    tasks = len(benchmark.datamodules)
+def _learner(benchmark: Benchmark, method: str, seed: int, per_class: int) -> ContinualLearner:
+    """A fresh learner."""
     lightning.seed_everything(seed, verbose=False)
-    learner = build_learner(
+    return build_learner(
         method,
         benchmark.network(seed),
-        tasks,
+        len(benchmark.datamodules),
         benchmark.example_inputs(),
         classes=benchmark.classes,
         per_class=per_class,
         seed=seed,
     )
+
+
+def _options(learner: ContinualLearner) -> dict[str, float | str | None]:
+    """The numbers and words a learner was made with: a run belongs to them."""
+    kept = {name: value for name, value in vars(learner).items() if isinstance(value, (int, float, str))}
+    options = {name: value for name, value in kept.items() if not name.startswith("_") and name != "training"}
+    factory = learner.optimizer_factory
+    return {
+        "learner": type(learner).__name__,
+        **options,
+        "optimizer": None if factory is None else getattr(factory, "__name__", repr(factory)),
+    }
+
+
+def _made(benchmark: Benchmark, learner: ContinualLearner, method: str, seed: int, checkpoint: Path) -> Run:
+    tasks = len(benchmark.datamodules)
     progress = EpochProgress(f"{method}, seed {seed}", tasks * benchmark.epochs)
     resumed, start = checkpoint.is_file(), time.perf_counter()
     with progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
@@ -19,27 +18,31 @@ from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 class DistillingRebasinLearner(RebasinLearner):
     r"""The segment of :class:`RebasinLearner`, held to the old network's function by distillation.
 
-    .. math:: \mathcal C(\text{batch}) + w\, \mathcal C(\text{memory})
+    .. math:: \mathcal C(\text{batch}) + w\, \mathcal C(\text{memory}) + k\, \lVert f(x) - z \rVert^2
         + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2, \qquad
         f = f_{\frac12 (\pi_P(\theta) + \theta) + \delta}
 
-    The end of the segment that stays, θ, is the teacher. It is asked not about the few remembered samples alone
-    but about mixtures m of two of one task, and mixtures n of a remembered and a new sample (less than half of it
-    new): a function is held down better between samples than at them. The residual is free to go as far as that
-    allows: gradient descent with momentum, no clipping, a cosine to zero over the task when the Trainer knows its
-    length. Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint itself, where
-    the loss was measured.
+    The replayed samples x keep the outputs z of when their task was learned, as in DER++. Besides, the end of the
+    segment that stays, θ, is asked about mixtures m of two remembered samples of one task, and about mixtures n of a
+    remembered and a new sample (less than half of it new): a function is held down better between samples than at
+    them alone. The residual is free to go as far as that allows: AdamW in place of clipped gradient descent, as
+    squared outputs make plain descent unstable, and a cosine to zero over the task when the Trainer knows its length.
+    Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint itself, where the loss was
+    measured.
 
     Args:
         network, tasks, example_inputs: as for :class:`RebasinLearner`.
-        distillation_weight, bridge_weight: d and b; squares are averaged over samples and outputs.
+        kept_weight, distillation_weight, bridge_weight: k, d and b; squares are averaged over samples and the outputs
+            of their task.
         sharpness: factor of the identity that the scores start from.
-        options: those of :class:`RebasinLearner`.
+        options: those of :class:`RebasinLearner`; ``residual_lr`` and ``residual_decay`` are AdamW's.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> DistillingRebasinLearner(net, tasks=5, example_inputs=torch.randn(2, 4)).alpha
         0.5
+
+    Source of the kept outputs: Buzzega et al., "Dark Experience for General Continual Learning" (2020).
     """
 
     def __init__(
@@ -48,11 +51,12 @@ class DistillingRebasinLearner(RebasinLearner):
         tasks: int,
         example_inputs: ExampleInputs = None,
         *,
+        kept_weight: float = 1.0,
         distillation_weight: float = 1.0,
         bridge_weight: float = 1.0,
         sharpness: float = 10.0,
-        residual_lr: float = 0.02,
-        residual_momentum: float = 0.9,
+        scores_lr: float = 0.01,
+        residual_lr: float = 0.004,
         residual_decay: float = 0.0,
         alpha: float = 0.5,
         cosine: bool = True,
@@ -62,15 +66,15 @@ class DistillingRebasinLearner(RebasinLearner):
             network,
             tasks,
             example_inputs,
+            scores_lr=scores_lr,
             residual_lr=residual_lr,
-            residual_momentum=residual_momentum,
             residual_decay=residual_decay,
             alpha=alpha,
             cosine=cosine,
             **options,
         )
+        self.kept_weight, self.sharpness = kept_weight, sharpness
         self.distillation_weight, self.bridge_weight = distillation_weight, bridge_weight
-        self.sharpness = sharpness
 
     def begin_task(self) -> None:
         """As published, from sharper scores."""
@@ -78,6 +82,12 @@ class DistillingRebasinLearner(RebasinLearner):
         with torch.no_grad():
             for scores in self.rebasin.scores.values():
                 scores.mul_(self.sharpness)
+
+    def residual_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW."""
+        return torch.optim.AdamW(
+            self.residual_parameters(), self.residual_lr, weight_decay=self.residual_decay
+        )
 
     def after_backward(self) -> None:
         """Gradients are used as they are."""
@@ -89,7 +99,9 @@ class DistillingRebasinLearner(RebasinLearner):
             return self.task_loss(self(inputs), labels, self.task)
         state = residual_state(self.rebasin, self.residual_tensors())
         loss = self.task_loss(self.rebasin.run(state, inputs), labels, self.task)
-        remembered = self.task_loss(self.rebasin.run(state, replay.inputs), replay.labels, replay.tasks)
+        outputs = self.rebasin.run(state, replay.inputs)
+        remembered = self.task_loss(outputs, replay.labels, replay.tasks)
+        kept = self.heads.mean_square(outputs - replay.outputs, replay.tasks)
         first, second = self.memory.draw_pairs(len(replay.labels), self.device)
         share = self._shares(self.memory, len(first.labels))
         within = self._drift(state, mixed(first.inputs, second.inputs, share), first.tasks)
@@ -100,6 +112,7 @@ class DistillingRebasinLearner(RebasinLearner):
         return (
             loss
             + self.cost.replay_weight * remembered
+            + self.kept_weight * kept
             + self.distillation_weight * within
             + self.bridge_weight * bridge
         )
@@ -111,5 +124,4 @@ class DistillingRebasinLearner(RebasinLearner):
         """How far the outputs of each sample's task are from the teacher's, squared."""
         with torch.no_grad(), batch_statistics(self.rebasin.reference, on=False):
             old = run_at(self.rebasin.reference, {}, inputs)
-        change = self.heads(self.rebasin.run(state, inputs) - old, tasks, fill=0.0)
-        return F.mse_loss(change, torch.zeros_like(change))
+        return self.heads.mean_square(self.rebasin.run(state, inputs) - old, tasks)

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
+from sinkhorn_rebasin.training.continual.memory import join, select
 
 
 class JointTraining(ContinualLearner):
-    """Trains on the data of all tasks in a single fit, each step on a batch of every task: the upper bound.
+    """Trains on the data of all tasks in a single fit, on batches mixed from all of them: the upper bound.
 
-    The accuracy matrix has its last row alone. The mean loss of the tasks' batches is minimised.
+    A batch of every task, mixed, makes as many steps as there are tasks, so that all learners take equally many. The
+    accuracy matrix has its last row alone.
 
     Args: those of :class:`ContinualLearner`.
     """
 
     replays = False
+
+    def __init__(self, network: nn.Module, tasks: int, **options: Any) -> None:
+        super().__init__(network, tasks, **options)
+        self.steps_of_a_batch = tasks
 
     def curriculum(
         self, datamodules: Sequence[lightning.LightningDataModule]
@@ -37,13 +45,19 @@ class JointTraining(ContinualLearner):
         self.learned.fill_(self.tasks - 1)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Learn from one batch of every task."""
-        losses = []
-        for task, own in enumerate(batch):
-            inputs, labels = split_batch(own)
-            losses.append(self.task_loss(self(inputs), labels, task))
-        self.log("train_loss", self.descend(torch.stack(losses).mean()), prog_bar=True, batch_size=1)
+        """Mix one batch of every task and learn from it in as many steps."""
+        samples = reduce(join, (_samples(own, task) for task, own in enumerate(batch)))
+        order = torch.randperm(len(samples["labels"]))
+        for indices in order.chunk(len(batch)):
+            own = select(samples, indices.to(samples["labels"].device))
+            loss = self.task_loss(self(own["inputs"]), own["labels"], own["tasks"])
+            self.log("train_loss", self.descend(checked_loss(loss)), prog_bar=True, batch_size=len(indices))
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """Not used: a step has a batch of every task."""
+        """Not used: a step has samples of all tasks."""
         raise LossError("Expected JointTraining to be fitted on AllTasks but got the batch of a single task.")
+
+
+def _samples(batch: Any, task: int) -> dict[str, Any]:
+    inputs, labels = split_batch(batch)
+    return {"inputs": inputs, "labels": labels, "tasks": torch.full_like(labels, task, dtype=torch.long)}

@@ -63,6 +63,9 @@ class ContinualLearner(KeepsRandomState):
     replays = True
     """Whether the method remembers samples."""
 
+    steps_of_a_batch = 1
+    """How many steps the method makes with a batch."""
+
     learned: Tensor
     begun: Tensor
 
@@ -156,16 +159,16 @@ class ContinualLearner(KeepsRandomState):
 
     def scheduled(self, optimizers: list[torch.optim.Optimizer]) -> Any:
         """The optimisers, the last of them on a cosine to zero where that is asked for."""
-        steps = self._batches_of_a_task(len(optimizers)) if self.cosine else None
+        steps = self._steps_of_a_task(len(optimizers)) if self.cosine else None
         if steps is None:
             return optimizers
         return optimizers, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[-1], steps)]
 
-    def _batches_of_a_task(self, optimizers: int) -> int | None:
-        """How many batches the task has, None where the Trainer cannot say."""
-        steps, most = self.trainer.estimated_stepping_batches, self.trainer.max_steps
-        if most > 0:
-            most = math.ceil(most / optimizers)  # Lightning counts the steps of every optimiser.
+    def _steps_of_a_task(self, optimizers: int) -> int | None:
+        """How many steps of each optimiser the task has, None where the Trainer cannot say."""
+        steps = self.trainer.estimated_stepping_batches * self.steps_of_a_batch
+        if self.trainer.max_steps > 0:
+            most = math.ceil(self.trainer.max_steps / optimizers)  # Lightning counts those of all optimisers.
             steps = min(steps, most) if steps > 0 else most
         return int(steps) if 0 < steps < math.inf else None
 
@@ -209,6 +212,11 @@ class ContinualLearner(KeepsRandomState):
         """Begin the next task with a fit, unless it was begun before the fit was stopped."""
         if stage != "fit" or bool(self.begun):
             return
+        if self.trainer.world_size > 1:
+            raise DataError(
+                f"Expected one process, as memory and accuracies are kept in one, but got {self.trainer.world_size}; "
+                "give the Trainer devices=1."
+            )
         if self.task >= self.tasks:
             raise DataError(f"Expected at most {self.tasks} tasks but all of them have been learned.")
         self.begin_task()

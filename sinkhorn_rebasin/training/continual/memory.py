@@ -80,12 +80,12 @@ class ReplayMemory(nn.Module):
             )
         chance = torch.rand(len(labels), generator=self.generator, dtype=torch.float64)
         offered = _on_cpu({"inputs": inputs, "labels": labels.long(), "chance": chance})
-        candidates = _joined(self._open, offered)
+        candidates = join(self._open, offered)
         order = candidates["chance"].argsort()
         order = order[candidates["labels"][order].argsort(stable=True)]
         ordered = candidates["labels"][order]
         rank = torch.arange(len(ordered)) - torch.searchsorted(ordered, ordered)
-        self._open = _chosen(candidates, order[rank < self.per_class])
+        self._open = select(candidates, order[rank < self.per_class])
 
     def reopen(self) -> None:
         """Let go of what was offered of the current task, before it is offered anew."""
@@ -101,7 +101,7 @@ class ReplayMemory(nn.Module):
         samples = {name: self._open[name] for name in ("inputs", "labels")}
         samples["tasks"] = torch.full_like(samples["labels"], task)
         samples["outputs"] = outputs_of(samples["inputs"]).detach().cpu()
-        self._closed = _joined(self._closed, samples)
+        self._closed = join(self._closed, samples)
         self._open = {}
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> Replay:
@@ -131,11 +131,11 @@ class ReplayMemory(nn.Module):
         """The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed."""
         parts = [{"inputs": part["inputs"]} for part in (self._closed, self._open) if part]
         if parts:
-            joined = parts[0] if len(parts) == 1 else _joined(*parts)
+            joined = parts[0] if len(parts) == 1 else join(*parts)
             count = _length(joined["inputs"])
             batches = -(-count // batch_size)
             for first in range(batches):
-                yield _chosen(joined, torch.arange(first, count, batches))["inputs"]
+                yield select(joined, torch.arange(first, count, batches))["inputs"]
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a state dict keeps."""
@@ -150,7 +150,7 @@ class ReplayMemory(nn.Module):
         return f"{self.per_class} per class and task, {len(self)} samples"
 
     def _replay(self, chosen: Tensor, device: torch.device | str) -> Replay:
-        return Replay(**move_to(_chosen(self._closed, chosen), torch.device(device)))
+        return Replay(**move_to(select(self._closed, chosen), torch.device(device)))
 
 
 def _length(inputs: ExampleInputs) -> int:
@@ -164,12 +164,14 @@ def _on_cpu(contents: Contents) -> Contents:
     return moved
 
 
-def _chosen(contents: Contents, indices: Tensor) -> Contents:
+def select(contents: Contents, indices: Tensor) -> Contents:
+    """The samples at these indices."""
     chosen: Contents = tree_map(lambda leaf: leaf[indices] if isinstance(leaf, Tensor) else leaf, contents)
     return chosen
 
 
-def _joined(first: Contents, second: Contents) -> Contents:
+def join(first: Contents, second: Contents) -> Contents:
+    """The samples of both, one after another."""
     if not first:
         return second
     shapes = [
@@ -177,7 +179,7 @@ def _joined(first: Contents, second: Contents) -> Contents:
     ]
     if shapes[0] != shapes[1]:
         raise DataError(
-            f"Expected samples of one shape, to remember them together, but got {shapes[0]} and {shapes[1]}."
+            f"Expected samples of one shape, to put them together, but got {shapes[0]} and {shapes[1]}."
         )
     joined: Contents = tree_map(lambda a, b: torch.cat([a, b]) if isinstance(a, Tensor) else a, first, second)
     return joined

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permutation_matrix
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.symmetry import discover_symmetry
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -29,6 +30,8 @@ class RebasinLearner(ContinualLearner):
     When the task ends :math:`\theta \leftarrow \alpha\,\theta + (1-\alpha)\,\pi_P(\theta) + \delta` with hard
     permutations; batch-norm statistics are measured anew on the memory.
 
+    Units with a parameter that needs no gradient stay where they are.
+
     Args:
         network, tasks: as for :class:`ContinualLearner`; any network whose symmetries discovery understands.
         example_inputs: a tensor, tuple or dict the network takes; needed unless ``spec`` is given.
@@ -36,8 +39,8 @@ class RebasinLearner(ContinualLearner):
         alpha: the share of the network as it was.
         temperature: of the soft permutations.
         scores_lr: learning rate of AdamW on the scores.
-        residual_lr, residual_momentum, residual_decay, residual_clip, residual_scale: learning rate, momentum, weight
-            decay and largest gradient entry of the residual, and the deviation of the normal numbers it starts from.
+        residual_lr, residual_decay, residual_clip, residual_scale: learning rate, weight decay and largest gradient
+            entry of the residual, and the deviation of the normal numbers it starts from.
         replay_weight: factor of the replayed samples' loss.
         options: those of :class:`ContinualLearner`.
 
@@ -65,7 +68,6 @@ class RebasinLearner(ContinualLearner):
         temperature: float = 1.0,
         scores_lr: float = 0.1,
         residual_lr: float = 0.05,
-        residual_momentum: float = 0.0,
         residual_decay: float = 0.1,
         residual_clip: float = 0.001,
         residual_scale: float = 1e-4,
@@ -73,13 +75,17 @@ class RebasinLearner(ContinualLearner):
         **options: Any,
     ) -> None:
         super().__init__(network, tasks, **options)
+        spec = spec or discover_symmetry(self.network, example_inputs)
         self.rebasin = SinkhornRebasin(
-            self.network, self.network, example_inputs, spec=spec, init="identity", temperature=temperature
+            self.network,
+            self.network,
+            spec=_without_frozen(spec, self.network),
+            init="identity",
+            temperature=temperature,
         )
         self.residual = standalone_copy(self.network)
         self.alpha, self.scores_lr = alpha, scores_lr
-        self.residual_lr, self.residual_momentum = residual_lr, residual_momentum
-        self.residual_decay = residual_decay
+        self.residual_lr, self.residual_decay = residual_lr, residual_decay
         self.residual_clip, self.residual_scale = residual_clip, residual_scale
         self.cost = ContinualLoss(self._criterion, replay_weight=replay_weight)
 
@@ -105,11 +111,15 @@ class RebasinLearner(ContinualLearner):
         if not self.task:
             return super().configure_optimizers()
         scores = torch.optim.AdamW(self.rebasin.scores.parameters(), self.scores_lr)
-        residual = [value for value in self.residual.parameters() if value.requires_grad]
-        descent = torch.optim.SGD(
-            residual, self.residual_lr, self.residual_momentum, weight_decay=self.residual_decay
-        )
-        return self.scheduled([scores, descent])
+        return self.scheduled([scores, self.residual_optimizer()])
+
+    def residual_optimizer(self) -> torch.optim.Optimizer:
+        """Stochastic gradient descent."""
+        return torch.optim.SGD(self.residual_parameters(), self.residual_lr, weight_decay=self.residual_decay)
+
+    def residual_parameters(self) -> list[nn.Parameter]:
+        """What the residual's optimiser steps."""
+        return [value for value in self.residual.parameters() if value.requires_grad]
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion in the first task, the published cost in all others."""
@@ -150,3 +160,11 @@ class RebasinLearner(ContinualLearner):
 
     def _criterion(self, outputs: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
         return self.task_loss(outputs, *targets)
+
+
+def _without_frozen(spec: PermutationSpec, network: nn.Module) -> PermutationSpec:
+    """The spec without groups that would move a parameter that needs no gradient."""
+    learned = {name for name, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
+    parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    held = {slot.group for slot in spec.slots if slot.tensor in parameters - learned}
+    return spec.without(*held) if held else spec

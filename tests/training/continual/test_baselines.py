@@ -224,3 +224,26 @@ def test_stable_sgd_slows_down(tmp_path: Path) -> None:
 def test_joint_training_takes_no_single_task() -> None:
     with pytest.raises(LossError, match="AllTasks"):
         JointTraining(net(), 2).loss(POINTS, LABELS)
+
+
+def test_joint_training_makes_a_step_for_every_task_on_mixed_batches(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Watched(JointTraining):
+        def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
+            assert isinstance(tasks, Tensor)
+            seen.append(tasks.clone())
+            return super().task_loss(outputs, labels, tasks)
+
+    learner = Watched(net(), 3, cosine=True)
+    (_, everything) = learner.curriculum(tasks(3))[0]
+    trainer = trainers(tmp_path)()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trainer.fit(learner, everything)
+    assert len(seen) == 3 * 6 * 2  # tasks, batches of an epoch, epochs
+    assert {len(part) for part in seen} == {8}
+    for batch in range(0, len(seen), 3):
+        assert torch.equal(torch.cat(seen[batch : batch + 3]).bincount(), torch.tensor([8, 8, 8]))
+    assert sum(len(part.unique()) > 1 for part in seen) > 30
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)

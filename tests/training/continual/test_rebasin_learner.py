@@ -119,3 +119,16 @@ def test_batch_norm_statistics_are_those_of_the_memory(tmp_path: Path) -> None:
 def test_a_network_without_hidden_units_is_an_error() -> None:
     with pytest.raises(ArchitectureError, match="permutable hidden units"):
         RebasinLearner(nn.Linear(4, 3), 2, EXAMPLE)
+
+
+def test_frozen_parameters_stay_and_so_do_their_units(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    network[0].requires_grad_(False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    learner = RebasinLearner(network, 2, EXAMPLE, scores_lr=1.0)
+    assert learner.rebasin.spec.names == ["2"]
+    for task in tasks(2):
+        trainers(tmp_path)().fit(learner, task)
+    found = learner.network.state_dict()
+    assert all(torch.equal(found[name], before[name]) for name in ("0.weight", "0.bias"))
+    assert not torch.equal(found["2.weight"], before["2.weight"])
