@@ -44,11 +44,15 @@ METHODS: dict[str, Callable[..., ContinualLearner]] = {
     "DER++": partial(DarkExperienceReplay, **DESCENT),
     "DER++, AdamW": partial(DarkExperienceReplay, **ADAMW),
     "re-basin, published": RebasinLearner,
+    "published, without permutations": partial(RebasinLearner, scores_lr=0.0),
     "ours, without permutations": partial(DistillingRebasinLearner, scores_lr=0.0, sharpness=100.0, **ADAMW),
     "re-basin, ours": partial(DistillingRebasinLearner, **ADAMW),
     "joint training": partial(JointTraining, **DESCENT),
 }
-NEEDS_EXAMPLE = ("re-basin, published", "ours, without permutations", "re-basin, ours")
+NEEDS_EXAMPLE = (
+    *("re-basin, published", "published, without permutations"),
+    *("re-basin, ours", "ours, without permutations"),
+)
 
 
 def build_learner(method: str, network: Any, tasks: int, example: Any, **options: Any) -> ContinualLearner:

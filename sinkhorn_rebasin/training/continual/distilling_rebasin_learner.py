@@ -54,7 +54,7 @@ class DistillingRebasinLearner(RebasinLearner):
         kept_weight: float = 1.0,
         distillation_weight: float = 1.0,
         bridge_weight: float = 1.0,
-        sharpness: float = 10.0,
+        sharpness: float = 20.0,
         scores_lr: float = 0.01,
         residual_lr: float = 0.004,
         residual_decay: float = 0.0,
