@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -38,7 +39,7 @@ STATISTICS_IMAGES = 500
 
 
 def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool = False) -> Outcome:
-    """Start from the better of weight and activation matching, and keep what is best of every cycle and of the end.
+    """Start from the best of some matching methods, and keep what is best of every cycle and of the end.
 
     What is better is decided on images that the alignment does not learn from: those the networks have not seen
     either, where the setting holds some out, else some of their training images.
@@ -76,12 +77,17 @@ def _start(
 ) -> tuple[str, Alignment]:
     """The alignment with the lowest loss along the path on held-out images, and its name."""
     networks = (pair.reference, pair.target, pair.spec)
-    starts = {
-        "weight matching": weight_matching(*networks, rescaling=rescaling, generator=pair.generator()),
-        "activation matching": activation_matching(
-            *networks, data=_trained(pair, recipe, recipe.start_images)
+    data = _trained(pair, recipe, recipe.start_images)
+    matchings: dict[str, Callable[[], Alignment]] = {
+        "weight matching": lambda: weight_matching(
+            *networks, rescaling=rescaling, generator=pair.generator()
+        ),
+        "activation matching": lambda: activation_matching(*networks, data=data),
+        "activation matching, uncentred": lambda: activation_matching(
+            *networks, data=data, similarity="uncentred"
         ),
     }
+    starts = {name: matchings[name]() for name in recipe.starts}
     end, held_out = pair.reference.state_dict(), _held_out(pair, recipe)
 
     def height(name: str) -> float:

@@ -55,7 +55,8 @@ class Recipe:
     """How ours is trained: cycles of annealed soft permutations, then the scales alone at hard ones.
 
     Attributes:
-        start_images: training images on which activations are matched for the start.
+        starts: methods of the table, the best of which is the start.
+        start_images: training images on which activations are matched for it.
         steps, cycles, batch_size: of the soft fit.
         learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
         temperatures: the first and the last of each cycle.
@@ -65,6 +66,12 @@ class Recipe:
         monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
     """
 
+    starts: tuple[
+        Literal["weight matching", "activation matching", "activation matching, uncentred"], ...
+    ] = (
+        "weight matching",
+        "activation matching",
+    )
     start_images: int = 2000
     steps: int = 2000
     cycles: int = 4

@@ -71,7 +71,14 @@ def split_cifar10(root: Path, scenario: Scenario, sizes: Sizes, interpolation: I
     """CIFAR-10, two classes a task, and a small convolutional network."""
     data = load_cifar10(root, sizes.train_images)
     return _split(
-        "split-cifar10", data, 2, scenario, sizes, ("cnn", {"classes": 10}), epochs=5, batch_size=64
+        "split-cifar10",
+        data,
+        2,
+        scenario,
+        sizes,
+        ("cnn", {"classes": 10, "widths": [16, 32]}),
+        epochs=5,
+        batch_size=64,
     )
 
 
@@ -79,7 +86,14 @@ def split_cifar100(root: Path, scenario: Scenario, sizes: Sizes, interpolation: 
     """CIFAR-100, five classes a task, and a small convolutional network."""
     data = load_cifar100(root, sizes.train_images)
     return _split(
-        "split-cifar100", data, 5, scenario, sizes, ("cnn", {"classes": 100}), epochs=10, batch_size=32
+        "split-cifar100",
+        data,
+        5,
+        scenario,
+        sizes,
+        ("cnn", {"classes": 100, "widths": [16, 32]}),
+        epochs=10,
+        batch_size=32,
     )
 
 
@@ -89,7 +103,7 @@ def rotated_mnist(root: Path, scenario: Scenario, sizes: Sizes, interpolation: I
     All tasks have the same ten classes and outputs, whatever the scenario.
     """
     data = load_mnist(root, sizes.train_images)
-    tasks, batch_size = sizes.tasks or 20, sizes.batch_size or 128
+    tasks, batch_size = sizes.tasks or 20, sizes.batch_size or 256
     angles = torch.linspace(0, 180, tasks).tolist()
 
     def turned(images: Tensor, labels: Tensor, angle: float) -> Callable[[], Part]:
