@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 
 from experiments import continual_learning
 from experiments.continual.benchmarks import BENCHMARKS, Sizes
+from experiments.continual.methods import METHODS
 from experiments.continual.runs import Run
 from experiments.data import ImageData
 from experiments.receipts import read_receipt
+from sinkhorn_rebasin import ExperienceReplay
 
 SMALL = ["--epochs", "1", "--tasks", "2", "--threads", "1"]
 
@@ -51,6 +54,10 @@ def test_it_leaves_table_pictures_runs_and_receipt(
     assert read_receipt(tmp_path)["metrics"]["rows"] == rows
     with pytest.raises(AssertionError, match="made again"):
         continual_learning.main([*SMALL, *methods, "--out", str(tmp_path), "--batch-size", "8"])
+    slower = partial(ExperienceReplay, lr=0.001)
+    monkeypatch.setitem(METHODS, "experience replay", slower)
+    with pytest.raises(AssertionError, match="made again"):
+        continual_learning.main([*SMALL, *methods, "--out", str(tmp_path)])
 
 
 def test_missing_data_are_skipped_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
