@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.losses import residual_state
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
-from sinkhorn_rebasin.training.continual.memory import ReplayMemory
+from sinkhorn_rebasin.training.continual.memory import ReplayMemory, select
 from sinkhorn_rebasin.training.continual.mixing import mixed
 from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 
@@ -24,11 +24,11 @@ class DistillingRebasinLearner(RebasinLearner):
 
     The replayed samples x keep the outputs z of when their task was learned, as in DER++. Besides, the end of the
     segment that stays, θ, is asked about mixtures m of two remembered samples of one task, and about mixtures n of a
-    remembered and a new sample (less than half of it new): a function is held down better between samples than at
-    them alone. The residual is free to go as far as that allows: AdamW in place of clipped gradient descent, as
-    squared outputs make plain descent unstable, and a cosine to zero over the task when the Trainer knows its length.
-    Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint itself, where the loss was
-    measured.
+    remembered and a new sample (less than half of it new, of a class that θ knows): a function is held down better
+    between samples than at them alone. The residual is free to go as far as that allows: AdamW in place of clipped
+    gradient descent, as squared outputs make plain descent unstable, and a cosine to zero over the task when the
+    Trainer knows its length. Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint
+    itself, where the loss was measured.
 
     Args:
         network, tasks, example_inputs: as for :class:`RebasinLearner`.
@@ -105,10 +105,7 @@ class DistillingRebasinLearner(RebasinLearner):
         first, second = self.memory.draw_pairs(len(replay.labels), self.device)
         share = self._shares(self.memory, len(first.labels))
         within = self._drift(state, mixed(first.inputs, second.inputs, share), first.tasks)
-        other = self.memory.draw(len(labels), self.device)
-        bridge = self._drift(
-            state, mixed(inputs, other.inputs, 0.5 * self._shares(self.memory, len(labels))), other.tasks
-        )
+        bridge = self._bridge(state, inputs, labels, self.memory)
         return (
             loss
             + self.cost.replay_weight * remembered
@@ -116,6 +113,18 @@ class DistillingRebasinLearner(RebasinLearner):
             + self.distillation_weight * within
             + self.bridge_weight * bridge
         )
+
+    def _bridge(self, state: State, inputs: ExampleInputs, labels: Tensor, memory: ReplayMemory) -> Tensor:
+        """The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks."""
+        other = memory.draw(len(labels), self.device)
+        between = mixed(inputs, other.inputs, 0.5 * self._shares(memory, len(labels)))
+        if not self.heads.shared:
+            return self._drift(state, between, other.tasks)
+        known = torch.isin(labels, memory.classes().to(self.device))
+        if not known.any():
+            return torch.zeros((), device=self.device)
+        kept = select({"inputs": between}, known)["inputs"]
+        return self._drift(state, kept, other.tasks[known]) * known.float().mean()
 
     def _shares(self, memory: ReplayMemory, count: int) -> Tensor:
         return torch.rand(count, generator=memory.generator).to(self.device)

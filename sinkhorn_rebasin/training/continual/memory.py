@@ -104,6 +104,10 @@ class ReplayMemory(nn.Module):
         self._closed = join(self._closed, samples)
         self._open = {}
 
+    def classes(self) -> Tensor:
+        """The labels of finished tasks, each once, in their order."""
+        return self._closed["labels"].unique() if self._closed else torch.empty(0, dtype=torch.long)
+
     def draw(self, count: int, device: torch.device | str = "cpu") -> Replay:
         """So many samples of finished tasks, uniform and with replacement."""
         if not len(self):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from sinkhorn_rebasin import DistillingRebasinLearner, permute_state
+from sinkhorn_rebasin.losses import residual_state
 from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
 
@@ -75,6 +76,36 @@ def test_the_loss_is_its_five_terms(tmp_path: Path, heads: bool) -> None:
     )
     assert drift(POINTS) > 0.01
     torch.testing.assert_close(learner.loss(POINTS, new), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_new_samples_of_classes_the_teacher_lacks_are_not_held(tmp_path: Path) -> None:
+    learner = learner_after_one_task(tmp_path, 6, distillation_weight=0.0, kept_weight=0.0, replay_weight=0.0)
+    memory = learner.memory
+    assert memory is not None
+    state = memory.generator.get_state()
+
+    def losses(labels: torch.Tensor) -> list[torch.Tensor]:
+        found = []
+        for weight in (0.0, 1.0):
+            memory.generator.set_state(state)
+            learner.bridge_weight = weight
+            found.append(learner.loss(POINTS, labels).detach())
+        return found
+
+    without, held = losses(LABELS + 3)
+    assert without == held
+    without, held = losses(LABELS)
+    assert held > without + 0.01
+    some = torch.where(torch.arange(8) < 4, LABELS, LABELS + 3)
+    bridge = losses(some)[1] - losses(some)[0]
+    state_of_middle = residual_state(learner.rebasin, learner.residual_tensors())
+    memory.generator.set_state(state)
+    memory.draw(8), memory.draw_pairs(8), torch.rand(8, generator=memory.generator)
+    other = memory.draw(8)
+    share = 0.5 * torch.rand(8, 1, generator=memory.generator)
+    between = share * POINTS + (1 - share) * other.inputs
+    change = learner.rebasin.run(state_of_middle, between) - learner.network(between)
+    torch.testing.assert_close(bridge, change[:4].square().mean().detach() * 0.5, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_kept_is_the_midpoint_at_hard_permutations(tmp_path: Path) -> None:
