@@ -62,6 +62,25 @@ class Heads(nn.Module):
         hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
         return outputs.masked_fill(hidden, fill)
 
+    def check_labels(self, labels: Tensor, tasks: Tensor | int) -> None:
+        """Raise unless every label is an output column of its sample's task.
+
+        Raises:
+            DataError: some are not.
+        """
+        if self.shared or labels.ndim != 1 or labels.is_floating_point():
+            return
+        columns = torch.arange(self.visible.shape[1], device=labels.device)
+        own = self.visible[tasks].expand(len(labels), -1)
+        known = (own & (labels[:, None] == columns)).any(dim=1)
+        if not bool(known.all()):
+            first = int((~known).nonzero()[0])
+            classes = own[first].nonzero().flatten().tolist()
+            raise DataError(
+                f"Expected labels among the classes {classes} of the sample's task, as labels are output columns, "
+                f"but got {int(labels[first])}. Number labels over all tasks, not anew in each."
+            )
+
     def mean_square(self, outputs: Tensor, tasks: Tensor) -> Tensor:
         """The mean of the squared outputs over samples and the outputs of each one's own task."""
         squares = self(outputs, tasks, fill=0.0).square()

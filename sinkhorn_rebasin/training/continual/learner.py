@@ -192,6 +192,7 @@ class ContinualLearner(KeepsRandomState):
 
     def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
         """The criterion, each sample seeing the outputs of its own task."""
+        self.heads.check_labels(labels, tasks)
         return self.criterion(self.heads(outputs, tasks), labels)
 
     def replay(self, labels: Tensor) -> Replay | None:

@@ -38,3 +38,13 @@ def test_errors() -> None:
         Heads([[0], []])
     with pytest.raises(DataError, match=r"at least 7 columns.*\(2, 5\)"):
         Heads([[6]])(OUTPUTS, 0)
+
+
+def test_labels_that_are_no_columns_of_their_task_are_named() -> None:
+    heads = Heads([[0, 1], [2, 3]])
+    heads.check_labels(torch.tensor([2, 3]), 1)
+    heads.check_labels(torch.tensor([0, 3]), torch.tensor([0, 1]))
+    for labels, tasks in (([2, 0], 1), ([1, 1], torch.tensor([0, 1])), ([2, 7], 1)):
+        with pytest.raises(DataError, match=r"classes \[2, 3\] of the sample's task.* but got [017]"):
+            heads.check_labels(torch.tensor(labels), tasks)
+    Heads().check_labels(torch.tensor([9]), 0)
