@@ -104,7 +104,9 @@ class RepairedPointLoss(RandomPointLoss):
             weight = self.repair.end[stage.weight]
             dtype = torch.promote_types(weight.dtype, torch.float32)
             goal = [
-                torch.lerp(permute_tensor(first.to(dtype), slots, permutations), second.to(dtype), position)
+                torch.lerp(
+                    permute_tensor(first.to(dtype), slots, permutations).to(dtype), second.to(dtype), position
+                )
                 for first, second in ((start.mean, end.mean), (start.deviation(), end.deviation()))
             ]
             axis = 1 - weight.ndim  # counted from the end, where there are as many axes of positions
@@ -133,18 +135,21 @@ def _correct(
     others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
     if output.numel() <= output.shape[axis]:
         return output  # one value of each unit has no deviation; REPAIR leaves such a layer alone too
-    variance, now = torch.var_mean(output, others, correction=0, keepdim=True)
+    wide = output.to(
+        torch.promote_types(output.dtype, torch.float32)
+    )  # Mixed precision is too coarse for variances.
+    variance, now = torch.var_mean(wide, others, correction=0, keepdim=True)
     mean, deviation = (
-        (now if mean is None else mean.to(output).reshape(shape)),
-        deviation.to(output).reshape(shape),
+        (now if mean is None else mean.to(wide).reshape(shape)),
+        deviation.to(wide).reshape(shape),
     )
     # As in REPAIR itself: below this the variation is round-off, and nothing to divide by.
     varies = variance > (1e-6 * now).square()
     scale = torch.where(varies, deviation / torch.where(varies, variance, 1.0).sqrt(), 1.0)
-    corrected = output * scale + (mean - now * scale if stage.has_bias else 0)
+    corrected = wide * scale + (mean - now * scale if stage.has_bias else 0)
     hidden = torch.zeros(stage.outputs, dtype=torch.bool, device=output.device)
     hidden[list(stage.units)] = True
-    return torch.where(hidden.reshape(shape), corrected, output)
+    return torch.where(hidden.reshape(shape), corrected.to(output.dtype), output)
 
 
 @contextmanager

@@ -66,6 +66,25 @@ def test_hard_permutations_give_the_loss_of_the_repaired_network(
     assert abs(found.item() / plain.item() - 1) > 0.01
 
 
+@pytest.mark.parametrize("make", [_mlp, _cnn])
+def test_in_mixed_precision_it_is_the_same_up_to_rounding(make) -> None:
+    reference, target = _pair(make)
+    x, labels = _data(make)
+    rebasin = SinkhornRebasin(reference, target, x[:2])
+    loss = RepairedPointLoss(_power, Repair(reference, target, rebasin.spec, [x]), 0.5, 0.5)
+    gradients, values = [], []
+    for mixed in (False, True):
+        rebasin.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            found = loss(rebasin, (x, labels))
+        found.backward()
+        gradients.append([scores.grad.clone() for scores in rebasin.scores.values()])
+        values.append(found.item())
+    assert values[1] == pytest.approx(values[0], rel=0.03)
+    for exact, rounded in zip(*gradients, strict=True):
+        assert (rounded - exact).norm() < 0.2 * exact.norm()
+
+
 def test_with_batch_norm_it_is_the_plain_loss() -> None:
     reference, target = _pair(_normed)
     x, labels = _data(_normed)
