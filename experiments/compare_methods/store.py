@@ -92,11 +92,11 @@ def _told(key: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(found: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    parts = {
         name: _differing(value, default[name]) if isinstance(value, dict) and name in default else value
         for name, value in found.items()
-        if name not in default or value != default[name]
     }
+    return {name: part for name, part in parts.items() if part != default.get(name) and part != {}}
 
 
 def _stem(method: str) -> str:

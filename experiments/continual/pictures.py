@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
+from matplotlib.axes import Axes
 
 from experiments.continual.runs import Run
 from sinkhorn_rebasin.plots import plot_accuracy_matrix, plot_average_accuracy, plot_task_accuracies
@@ -29,7 +30,20 @@ def draw(runs: Sequence[Run], out: Path) -> None:
         stem = method.replace(" ", "_").replace(",", "").replace("+", "p")
         figure.savefig(out / f"matrix-{stem}.png", dpi=110)
         plt.close(figure)
-    figure, single = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, single = plt.subplots(figsize=(10, 5), layout="constrained")
     plot_average_accuracy(matrices, single)
+    _beside(single, matrices)
     figure.savefig(out / "average_accuracy.png", dpi=110)
     plt.close(figure)
+
+
+def _beside(axes: Axes, methods: Iterable[str]) -> None:
+    """Put the legend beside the curves, which are too many for it to stand below, and ours in bold."""
+    axes.get_legend().remove()
+    for index, (line, method) in enumerate(zip(axes.lines, methods, strict=True)):
+        ours = method == "re-basin, ours"
+        line.set_color("black" if ours else mpl.colormaps["tab20"](index % 20))
+        line.set_linewidth(2.8 if ours else 1.4)
+    values = [float(value) for line in axes.lines for value in line.get_ydata() if value == value]
+    axes.set_ylim(min(values) - 2, max(values) + 2)
+    axes.figure.legend(loc="outside right center", frameon=False)

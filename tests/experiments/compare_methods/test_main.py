@@ -14,7 +14,7 @@ from experiments.compare_methods import __main__ as command
 from experiments.compare_methods import ours
 from experiments.compare_methods.methods import methods
 from experiments.compare_methods.pair import Outcome, Pair
-from experiments.compare_methods.setting import Recipe, Setting, load_setting
+from experiments.compare_methods.setting import Evaluation, Recipe, Setting, load_setting
 from experiments.compare_methods.store import Store
 from experiments.data import load_digits, load_mnist
 from experiments.models import build_model
@@ -176,12 +176,15 @@ def test_a_row_older_than_a_part_of_the_setting_holds_at_its_default(tmp_path: P
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY, encoding="utf-8")
     setting, data = load_setting(str(file)), load_digits()
-    store = Store(tmp_path, setting, data, 1)
     state = build_model("mlp", inputs=64, widths=[16]).state_dict()
+    assert setting.evaluation.train_images != Evaluation().train_images
+    setting = dataclasses.replace(setting, evaluation=Evaluation())  # a part that is its default as a whole
+    store = Store(tmp_path, setting, data, 1)
     store.keep((0, 1), "naive", Outcome(state, 0.0), {"method": "naive"})
     (path,) = store.folder.glob("*.json")
     kept = json.loads(path.read_text(encoding="utf-8"))
-    del kept["key"]["setting"]["held_out"], kept["key"]["setting"]["budget"]["batch_size"]
+    plain = kept["key"]["setting"]
+    del plain["held_out"], plain["budget"]["batch_size"], plain["evaluation"]["points"]
     path.write_text(json.dumps(kept), encoding="utf-8")
     assert store.row((0, 1), "naive") == {"method": "naive"}
     longer = dataclasses.replace(setting, budget=dataclasses.replace(setting.budget, batch_size=7))
