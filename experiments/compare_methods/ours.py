@@ -141,9 +141,8 @@ def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[st
         scale_lr=recipe.closing_learning_rate,
         scale_decay=recipe.scale_decay,
     )
-    trainer = quiet_trainer(
-        recipe.closing_steps, recipe.evaluate_every, [monitor], "closing", bfloat16=recipe.bfloat16
-    )
+    mixed = recipe.bfloat16 and not recipe.closing_float32
+    trainer = quiet_trainer(recipe.closing_steps, recipe.evaluate_every, [monitor], "closing", bfloat16=mixed)
     trainer.fit(module, _data(pair, recipe).train_dataloader())
     return _readable(monitor, recipe.steps)
 
