@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import DataError
@@ -44,10 +45,26 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     for name in _running_statistics(module):
         if name in weights:
             weights[name] = weights[name].detach().clone()
+    if torch.is_grad_enabled() and any(isinstance(part, nn.GroupNorm) for part in module.modules()):
+        inputs = _followed(inputs)
     if isinstance(inputs, Mapping):
         return functional_call(module, weights, (), dict(inputs))
     arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     return functional_call(module, weights, arguments)
+
+
+def _followed(inputs: Any) -> Any:
+    """The inputs as tensors that need a gradient.
+
+    With channels last in memory, the gradient of group norm on a processor ends the process (torch 2.13) where its
+    weight needs one and what it normalises does not.
+    """
+
+    def follow(leaf: Any) -> Any:
+        plain = isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.requires_grad
+        return leaf.detach().requires_grad_() if plain else leaf
+
+    return tree_map(follow, inputs)
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:

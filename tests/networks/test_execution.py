@@ -123,3 +123,17 @@ def test_split_batch() -> None:
     assert split_batch(x, labelled=False)[0] is x
     assert split_batch([x], labelled=False)[0] is x
     assert split_batch((x, 1), labelled=False)[0] is x
+
+
+def test_group_norm_with_channels_last_below_weights_that_stay() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(1, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
+    images = torch.randn(2, 3, 6, 6).to(memory_format=torch.channels_last)
+    state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
+    gradients = []
+    for inputs in (images, images.double().contiguous()):
+        wide = {name: tensor.detach().to(inputs.dtype) for name, tensor in state.items()}
+        wide["1.weight"].requires_grad_()
+        run_at(net.to(inputs.dtype), wide, inputs).square().sum().backward()
+        gradients.append(wide["1.weight"].grad)
+        assert not inputs.requires_grad
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-4, atol=1e-5)
