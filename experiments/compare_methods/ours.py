@@ -141,8 +141,9 @@ def _close(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe) -> list[dict[st
         scale_lr=recipe.closing_learning_rate,
         scale_decay=recipe.scale_decay,
     )
-    mixed = recipe.bfloat16 and not recipe.closing_float32
-    trainer = quiet_trainer(recipe.closing_steps, recipe.evaluate_every, [monitor], "closing", bfloat16=mixed)
+    trainer = quiet_trainer(
+        recipe.closing_steps, recipe.evaluate_every, [monitor], "closing", bfloat16=recipe.bfloat16
+    )
     trainer.fit(module, _data(pair, recipe).train_dataloader())
     return _readable(monitor, recipe.steps)
 

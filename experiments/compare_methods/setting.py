@@ -63,8 +63,6 @@ class Recipe:
         closing_steps, closing_learning_rate, closing_positions: of the fit at hard permutations, and its range of λ.
         scale_decay: weight decay of the log-scales in both.
         bfloat16: run both fits in mixed precision.
-        closing_float32: but not the second: group norm's gradient in bfloat16 on a processor crashes torch 2.13 where
-            parameters alone need one.
         monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
     """
 
@@ -86,7 +84,6 @@ class Recipe:
     closing_positions: tuple[float, float] = (0.4, 0.6)
     scale_decay: float = 0.0
     bfloat16: bool = False
-    closing_float32: bool = False
     monitor_images: int = 5000
     monitor_points: int = 9
     evaluate_every: int = 100
