@@ -135,9 +135,8 @@ def _correct(
     others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
     if output.numel() <= output.shape[axis]:
         return output  # one value of each unit has no deviation; REPAIR leaves such a layer alone too
-    wide = output.to(
-        torch.promote_types(output.dtype, torch.float32)
-    )  # Mixed precision is too coarse for variances.
+    # Half precision is too coarse for variances.
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
     variance, now = torch.var_mean(wide, others, correction=0, keepdim=True)
     mean, deviation = (
         (now if mean is None else mean.to(wide).reshape(shape)),

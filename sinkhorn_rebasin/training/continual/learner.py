@@ -211,13 +211,13 @@ class ContinualLearner(KeepsRandomState):
 
     def setup(self, stage: str) -> None:
         """Begin the next task with a fit, unless it was begun before the fit was stopped."""
-        if stage != "fit" or bool(self.begun):
-            return
-        if self.trainer.world_size > 1:
+        if stage == "fit" and self.trainer.world_size > 1:
             raise DataError(
                 f"Expected one process, as memory and accuracies are kept in one, but got {self.trainer.world_size}; "
                 "give the Trainer devices=1."
             )
+        if stage != "fit" or bool(self.begun):
+            return
         if self.task >= self.tasks:
             raise DataError(f"Expected at most {self.tasks} tasks but all of them have been learned.")
         self.begin_task()

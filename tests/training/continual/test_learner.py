@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
 import pytest
 
-from sinkhorn_rebasin import ContinualLearner
+from sinkhorn_rebasin import ContinualLearner, FineTuning
+from sinkhorn_rebasin.errors import DataError
 from tests.training.continual.tasks import LEARNERS, net, tasks, trainers
 
 
@@ -43,3 +45,12 @@ def test_without_it_the_learning_rate_stays(name: str, tmp_path: Path) -> None:
         rates = LearningRates()
         trainers(tmp_path, rates)().fit(learner, task)
         assert len(set(rates.seen)) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_several_processes_are_refused(begun: bool) -> None:
+    learner = FineTuning(net(), 2)
+    learner.begun.fill_(begun)
+    learner._trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    with pytest.raises(DataError, match=r"one process.* but got 2"):
+        learner.setup("fit")
