@@ -18,8 +18,8 @@ from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 class DistillingRebasinLearner(RebasinLearner):
     r"""The segment of :class:`RebasinLearner`, held to the old network's function by distillation.
 
-    .. math:: \mathcal C(\text{batch}) + w\, \mathcal C(\text{memory}) + k\, \lVert f(x) - z \rVert^2
-        + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2, \qquad
+    .. math:: \mathcal C(\text{batch}) + h \bigl( w\, \mathcal C(\text{memory}) + k\, \lVert f(x) - z \rVert^2
+        + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2 \bigr), \qquad
         f = f_{\frac12 (\pi_P(\theta) + \theta) + \delta}
 
     The replayed samples x keep the outputs z of when their task was learned, as in DER++. Besides, the end of the
@@ -30,10 +30,15 @@ class DistillingRebasinLearner(RebasinLearner):
     Trainer knows its length. Scores start sharp, so that the midpoint starts as θ, and what is kept is the midpoint
     itself, where the loss was measured.
 
+    Where tasks share their outputs but bring new classes, θ is not asked about outputs that it has not learned, and h
+    falls from one to ``new_class_factor`` with the share of new classes in the batch: what is held leaves room for
+    them.
+
     Args:
         network, tasks, example_inputs: as for :class:`RebasinLearner`.
         kept_weight, distillation_weight, bridge_weight: k, d and b; squares are averaged over samples and the outputs
-            of their task.
+            of their task, those of classes that θ knows.
+        new_class_factor: what h is in a batch of new classes alone.
         sharpness: factor of the identity that the scores start from.
         options: those of :class:`RebasinLearner`; ``residual_lr`` and ``residual_decay`` are AdamW's.
 
@@ -54,6 +59,7 @@ class DistillingRebasinLearner(RebasinLearner):
         kept_weight: float = 1.0,
         distillation_weight: float = 1.0,
         bridge_weight: float = 1.0,
+        new_class_factor: float = 0.5,
         sharpness: float = 20.0,
         scores_lr: float = 0.01,
         residual_lr: float = 0.004,
@@ -75,6 +81,7 @@ class DistillingRebasinLearner(RebasinLearner):
         )
         self.kept_weight, self.sharpness = kept_weight, sharpness
         self.distillation_weight, self.bridge_weight = distillation_weight, bridge_weight
+        self.new_class_factor = new_class_factor
 
     def begin_task(self) -> None:
         """As published, from sharper scores."""
@@ -105,24 +112,31 @@ class DistillingRebasinLearner(RebasinLearner):
         first, second = self.memory.draw_pairs(len(replay.labels), self.device)
         share = self._shares(self.memory, len(first.labels))
         within = self._drift(state, mixed(first.inputs, second.inputs, share), first.tasks)
-        bridge = self._bridge(state, inputs, labels, self.memory)
+        known = self._known(labels, self.memory)
+        bridge = self._bridge(state, inputs, known, self.memory)
+        factor = self.new_class_factor + (1 - self.new_class_factor) * known.float().mean()
         return (
             loss
-            + self.cost.replay_weight * remembered
-            + self.kept_weight * kept
-            + self.distillation_weight * within
-            + self.bridge_weight * bridge
+            + factor * self.cost.replay_weight * remembered
+            + factor * self.kept_weight * kept
+            + factor * self.distillation_weight * within
+            + factor * self.bridge_weight * bridge
         )
 
-    def _bridge(self, state: State, inputs: ExampleInputs, labels: Tensor, memory: ReplayMemory) -> Tensor:
-        """The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks."""
-        other = memory.draw(len(labels), self.device)
-        between = mixed(inputs, other.inputs, 0.5 * self._shares(memory, len(labels)))
+    def _known(self, labels: Tensor, memory: ReplayMemory) -> Tensor:
+        """Which samples are of a class that the teacher knows; with heads of their own, tasks do not meet."""
         if not self.heads.shared:
-            return self._drift(state, between, other.tasks)
-        known = torch.isin(labels, memory.classes().to(self.device))
+            return torch.ones_like(labels, dtype=torch.bool)
+        return torch.isin(labels, memory.classes().to(self.device))
+
+    def _bridge(self, state: State, inputs: ExampleInputs, known: Tensor, memory: ReplayMemory) -> Tensor:
+        """The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks."""
+        other = memory.draw(len(known), self.device)
+        between = mixed(inputs, other.inputs, 0.5 * self._shares(memory, len(known)))
         if not known.any():
             return torch.zeros((), device=self.device)
+        if known.all():
+            return self._drift(state, between, other.tasks)
         kept = select({"inputs": between}, known)["inputs"]
         return self._drift(state, kept, other.tasks[known]) * known.float().mean()
 
@@ -130,7 +144,10 @@ class DistillingRebasinLearner(RebasinLearner):
         return torch.rand(count, generator=memory.generator).to(self.device)
 
     def _drift(self, state: State, inputs: ExampleInputs, tasks: Tensor) -> Tensor:
-        """How far the outputs of each sample's task are from the teacher's, squared."""
+        """How far the outputs of each sample's task are from the teacher's, squared, where the teacher knows them."""
         with torch.no_grad(), batch_statistics(self.rebasin.reference, on=False):
             old = run_at(self.rebasin.reference, {}, inputs)
-        return self.heads.mean_square(self.rebasin.run(state, inputs) - old, tasks)
+        change = self.rebasin.run(state, inputs) - old
+        if self.heads.shared and self.memory is not None:
+            change = change[:, self.memory.classes().to(change.device)]
+        return self.heads.mean_square(change, tasks)
