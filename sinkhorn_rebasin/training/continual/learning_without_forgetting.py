@@ -20,7 +20,8 @@ class LearningWithoutForgetting(ContinualLearner):
     .. math:: \mathcal C(\text{batch}) + \frac{w}{T-1} \textstyle\sum_{t<T}
         H\bigl(\mathrm{softmax}(f_\mathrm{old}(x)_t / \tau),\, \mathrm{softmax}(f(x)_t / \tau)\bigr)
 
-    Where tasks share their outputs there is one such term. No sample is remembered.
+    Where tasks share their outputs there is one such term, over the outputs whose classes earlier tasks had. No
+    sample is remembered.
 
     Args:
         distillation_weight: w.
@@ -38,24 +39,42 @@ class LearningWithoutForgetting(ContinualLearner):
         super().__init__(*arguments, **options)
         self.distillation_weight, self.softness = distillation_weight, softness
         self.teacher = frozen_copy(self.network)
+        self.known = torch.empty(0, dtype=torch.long)
+        self._met = torch.empty(0, dtype=torch.long)
 
     def begin_task(self) -> None:
         """The network as it is becomes the teacher."""
         self.teacher.load_state_dict(self.network.state_dict())
 
+    def end_task(self) -> None:
+        """The classes met so far are what the next teacher knows."""
+        self.known = self._met
+
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """The criterion on the batch and how far its answers are from the teacher's."""
         outputs = self(inputs)
         loss = self.task_loss(outputs, labels, self.task)
+        self._met = torch.cat([self._met, labels.cpu().long()]).unique()
         if not self.task:
             return loss
         with torch.no_grad(), batch_statistics(self.teacher, on=False):
             old = run_at(self.teacher, {}, inputs)
-        earlier = [0] if self.heads.shared else range(self.task)
-        terms = [self._distance(self.heads(outputs, t), self.heads(old, t)) for t in earlier]
+        terms = [
+            F.cross_entropy(outputs[:, own] / self.softness, (old[:, own] / self.softness).softmax(dim=1))
+            for own in self._earlier()
+        ]
         return loss + self.distillation_weight * torch.stack(terms).mean()
 
-    def _distance(self, outputs: Tensor, old: Tensor) -> Tensor:
-        shown = old[0].isfinite()
-        new, old = outputs[:, shown] / self.softness, old[:, shown] / self.softness
-        return F.cross_entropy(new, old.softmax(dim=1))
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """The classes met, for the state dict."""
+        return {"known": self.known, "met": self._met}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """The classes a state dict kept."""
+        self.known, self._met = state["known"].cpu(), state["met"].cpu()
+
+    def _earlier(self) -> list[Tensor]:
+        """The output columns of every earlier task, or of all of them where they share their outputs."""
+        if self.heads.shared:
+            return [self.known.to(self.device)]
+        return [self.heads.visible[task].nonzero().flatten() for task in range(self.task)]

@@ -214,6 +214,21 @@ def test_lwf_keeps_the_answers_of_earlier_heads(tmp_path: Path) -> None:
     torch.testing.assert_close(learner.loss(POINTS, LABELS + 3), expected)
 
 
+def test_lwf_asks_the_old_network_nothing_of_classes_it_has_not_met(tmp_path: Path) -> None:
+    learner = after_one_task(LearningWithoutForgetting(net(6), 2), tmp_path)
+    copy = LearningWithoutForgetting(net(6), 2)
+    copy.load_state_dict(learner.state_dict())
+    for each in (learner, copy):
+        each.begin_task()
+        old = each.network(POINTS).detach()
+        with torch.no_grad():
+            each.network[2].weight.mul_(1.5)
+        new = each.network(POINTS)
+        distance = -((old[:, :3] / 2).softmax(1) * (new[:, :3] / 2).log_softmax(1)).sum(dim=1).mean()
+        expected = F.cross_entropy(new, LABELS + 3) + distance
+        torch.testing.assert_close(each.loss(POINTS, LABELS + 3), expected)
+
+
 def test_stable_sgd_slows_down(tmp_path: Path) -> None:
     learner = after_one_task(StableSGD(net(), 3, lr=0.2, decay=0.5), tmp_path)
     (optimizer,) = learner.configure_optimizers()
