@@ -134,7 +134,10 @@ class RebasinLearner(ContinualLearner):
         """Clip the residual's gradient, entry by entry."""
         optimizers = self.optimizers(use_pl_optimizer=False)
         if isinstance(optimizers, list):
-            self.clip_gradients(optimizers[1], self.residual_clip, "value")
+            # In float16 the gradient is still that of the scaled loss.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            scale = 1.0 if scaler is None else scaler.get_scale()
+            self.clip_gradients(optimizers[1], scale * self.residual_clip, "value")
 
     def forward(self, inputs: ExampleInputs) -> Any:
         """The output of the network, or of what it would become if the task ended now."""

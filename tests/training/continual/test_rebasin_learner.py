@@ -7,12 +7,14 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import RebasinLearner, permute_state
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.permutations import identity_permutations
 from tests.rebasin_problems import TiedLayers
+from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
 
 
@@ -132,3 +134,18 @@ def test_frozen_parameters_stay_and_so_do_their_units(tmp_path: Path) -> None:
     found = learner.network.state_dict()
     assert all(torch.equal(found[name], before[name]) for name in ("0.weight", "0.bias"))
     assert not torch.equal(found["2.weight"], before["2.weight"])
+
+
+def test_a_scaled_loss_is_clipped_as_one_that_is_not(tmp_path: Path) -> None:
+    found = []
+    for scale in (None, 2.0**12):
+        learner = RebasinLearner(net(), 2, EXAMPLE, residual_clip=0.05)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for task in tasks(2):
+                scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+                plugin = MixedPrecision("bf16-mixed" if scale is None else "16-mixed", "cpu", scaler)
+                fitting.trainer(tmp_path, plugins=[plugin]).fit(learner, task)
+        found.append(torch.cat([value.detach().flatten() for value in learner.residual_tensors().values()]))
+    assert found[0].abs().max() > 0.01
+    torch.testing.assert_close(found[1], found[0], rtol=0.1, atol=0.003)
