@@ -19,6 +19,7 @@ from sinkhorn_rebasin import (
     FineTuning,
     JointTraining,
     LearningWithoutForgetting,
+    ModeConnectivitySGD,
     RebasinLearner,
     StableSGD,
 )
@@ -44,6 +45,7 @@ METHODS: dict[str, Callable[..., ContinualLearner]] = {
     "A-GEM": partial(AveragedGEM, **DESCENT),
     "experience replay": partial(ExperienceReplay, **DESCENT),
     "experience replay, AdamW": partial(ExperienceReplay, **ADAMW),
+    "MC-SGD": partial(ModeConnectivitySGD, **DESCENT),
     "DER++": partial(DarkExperienceReplay, **DESCENT),
     "DER++, AdamW": partial(DarkExperienceReplay, **ADAMW),
     "re-basin, published": RebasinLearner,

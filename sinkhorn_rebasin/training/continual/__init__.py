@@ -12,6 +12,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 from sinkhorn_rebasin.training.continual.learning_without_forgetting import LearningWithoutForgetting
 from sinkhorn_rebasin.training.continual.loop import learn_tasks
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
+from sinkhorn_rebasin.training.continual.mode_connectivity_sgd import ModeConnectivitySGD
 from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 from sinkhorn_rebasin.training.continual.stable_sgd import StableSGD
 
@@ -26,6 +27,7 @@ __all__ = [
     "FineTuning",
     "JointTraining",
     "LearningWithoutForgetting",
+    "ModeConnectivitySGD",
     "RebasinLearner",
     "Replay",
     "ReplayMemory",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.curvature import diagonal_fisher
 from sinkhorn_rebasin.networks.copying import inputs_like
-from sinkhorn_rebasin.networks.execution import split_batch
+from sinkhorn_rebasin.training.continual.batches import training_batches
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
@@ -77,8 +77,7 @@ class ElasticWeightConsolidation(ContinualLearner):
 
     def _batches(self) -> Iterator[Any]:
         left = self.fisher_samples
-        for batch in self.trainer.train_dataloader or []:
-            inputs, labels = split_batch(self.trainer.strategy.batch_to_device(batch))
+        for inputs, labels in training_batches(self.trainer):
             yield inputs_like(inputs, lambda tensor, count=left: tensor[:count].clone()), labels[:left]  # type: ignore[misc]
             left -= len(labels)
             if left <= 0:

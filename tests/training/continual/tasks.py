@@ -21,6 +21,7 @@ from sinkhorn_rebasin import (
     FineTuning,
     JointTraining,
     LearningWithoutForgetting,
+    ModeConnectivitySGD,
     RebasinLearner,
     StableSGD,
 )
@@ -36,6 +37,7 @@ LEARNERS: dict[str, Callable[..., ContinualLearner]] = {
     "fine-tuning": FineTuning,
     "joint": JointTraining,
     "lwf": LearningWithoutForgetting,
+    "mc-sgd": ModeConnectivitySGD,
     "rebasin": lambda *a, **o: RebasinLearner(*a, example_inputs=EXAMPLE, **o),
     "replay": ExperienceReplay,
     "stable": StableSGD,
