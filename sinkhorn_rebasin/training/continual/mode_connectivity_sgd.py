@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import chain, repeat
 from typing import Any
 
@@ -28,14 +27,15 @@ class ModeConnectivitySGD(ContinualLearner):
     as the network does, a batch of the task and one of the memory at one λ each step.
 
     Args:
-        connecting_epochs: passes over the task's training batches that the search makes, after the fit.
+        connecting_epochs: passes over the task's training batches that the search makes, after the fit; None: as many
+            as the fit made.
         options: those of :class:`ContinualLearner`, which come first.
 
     Source: Mirzadeh, Farajtabar, Gorur, Pascanu, Ghasemzadeh, "Linear Mode Connectivity in Multitask and Continual
     Learning" (2021).
     """
 
-    def __init__(self, *arguments: Any, connecting_epochs: int = 1, **options: Any) -> None:
+    def __init__(self, *arguments: Any, connecting_epochs: int | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.connecting_epochs = connecting_epochs
         self.previous = frozen_copy(self.network)
@@ -58,10 +58,14 @@ class ModeConnectivitySGD(ContinualLearner):
             for name, parameter in self.network.named_parameters():
                 parameter.lerp_(before[name], 0.5)
         optimizer = self.network_optimizer()
-        steps = self.connecting_epochs * self.trainer.num_training_batches
+        epochs = (
+            max(1, self.trainer.current_epoch) if self.connecting_epochs is None else self.connecting_epochs
+        )
+        steps = epochs * self.trainer.num_training_batches
         falls = self.cosine and 0 < steps < math.inf
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps)) if falls else None
-        for inputs, labels in self._connecting_batches():
+        passes = (training_batches(trainer) for trainer in repeat(self.trainer, epochs))
+        for inputs, labels in chain.from_iterable(passes):
             optimizer.zero_grad()
             with torch.enable_grad():
                 self.connecting_loss(before, found, inputs, labels).backward()
@@ -84,8 +88,3 @@ class ModeConnectivitySGD(ContinualLearner):
         }
         outputs: Tensor = run_at(self.network, state, inputs)
         return outputs
-
-    def _connecting_batches(self) -> Iterator[tuple[ExampleInputs, Tensor]]:
-        return chain.from_iterable(
-            training_batches(trainer) for trainer in repeat(self.trainer, self.connecting_epochs)
-        )

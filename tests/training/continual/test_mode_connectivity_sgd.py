@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sinkhorn_rebasin import ModeConnectivitySGD
+from tests.training import fitting
 from tests.training.continual.tasks import net, tasks, trainers, weights_of
 
 POINTS, LABELS = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
@@ -21,8 +23,13 @@ class Watched(ModeConnectivitySGD):
     """Keeps both ends of the lines."""
 
     def end_task(self) -> None:
+        self.seen = 0
         self.before, self.found = dict(self.previous.state_dict()), weights_of(self)
         super().end_task()
+
+    def connecting_loss(self, *arguments: Any) -> Tensor:
+        self.seen += 1
+        return super().connecting_loss(*arguments)
 
 
 def after_two_tasks(folder: Path, **options: object) -> Watched:
@@ -73,6 +80,18 @@ def test_the_search_starts_halfway(tmp_path: Path) -> None:
     assert not torch.equal(learner.before["0.weight"], learner.found["0.weight"])
     for name, value in learner.network.named_parameters():
         torch.testing.assert_close(value.detach(), 0.5 * (learner.before[name] + learner.found[name]))
+
+
+@pytest.mark.parametrize(("epochs", "limits"), [(None, {}), (3, {}), (None, {"limit_train_batches": 4})])
+def test_the_search_is_as_long_as_the_fit_or_as_asked(
+    tmp_path: Path, epochs: int | None, limits: dict[str, int]
+) -> None:
+    learner = Watched(net(), 2, connecting_epochs=epochs)
+    for task in tasks(2):
+        trainer = fitting.trainer(tmp_path, **limits)
+        trainer.fit(learner, task)
+    assert learner.seen == (epochs or 2) * limits.get("limit_train_batches", 6)
+    assert trainer.global_step == 2 * limits.get("limit_train_batches", 6)
 
 
 def test_the_search_lowers_both_lines(tmp_path: Path) -> None:
