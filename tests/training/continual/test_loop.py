@@ -62,7 +62,7 @@ def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: P
     assert resumed.task == 3
 
 
-@pytest.mark.parametrize("name", ["ewc", "rebasin", "replay"])
+@pytest.mark.parametrize("name", ["ewc", "mc-sgd", "rebasin", "replay"])
 @pytest.mark.parametrize("stop", [("on_train_end", 1), ("on_test_start", 2)])
 def test_a_run_stopped_after_the_last_step_of_a_task(
     name: str, stop: tuple[str, int], tmp_path: Path
