@@ -156,7 +156,8 @@ def readable(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
     """One line a method."""
-    table = Table(title=f"{options.benchmark}, {options.scenario}-incremental, {options.seeds} runs each")
+    scenario = options.scenario if options.benchmark.startswith("split") else "domain"
+    table = Table(title=f"{options.benchmark}, {scenario}-incremental, {options.seeds} runs each")
     for column in ("method", *COLUMNS):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in readable(runs):
