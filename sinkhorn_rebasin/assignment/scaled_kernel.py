@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["ScaledKernel"]
@@ -42,7 +43,7 @@ class ScaledKernel:
         kernel = self._exponents()
         if not tame:
             kernel.sub_(kernel.amax(-1, keepdim=True))
-        self.kernel = kernel.exp_()
+        self.kernel = kernel.exp_() if tame else _flushed(kernel.exp_())
         self.u = kernel.sum(-1).reciprocal()
         self.v = torch.ones_like(self.offset)
         self._log_v = torch.zeros_like(self.offset)
@@ -90,4 +91,13 @@ class ScaledKernel:
 
     def into_matrix(self) -> Tensor:
         """P itself, shape (B, n, n); it takes the kernel's memory, so this is the last call."""
-        return self.kernel.mul_(self.v.unsqueeze(-2)).mul_(self.u.unsqueeze(-1))
+        return _flushed(self.kernel.mul_(self.v.unsqueeze(-2)).mul_(self.u.unsqueeze(-1)))
+
+
+def _flushed(matrix: Tensor) -> Tensor:
+    """The matrix, in place, with zeros for entries whose products would leave the range of normal numbers.
+
+    Processors multiply subnormal numbers a hundred times slower, and nothing that small changes a sum of a row.
+    """
+    limits = torch.finfo(matrix.dtype)
+    return F.threshold(matrix, limits.tiny / limits.eps, 0.0, inplace=True)

@@ -74,6 +74,25 @@ def test_unwanted_columns_do_not_underflow() -> None:
     torch.testing.assert_close(sinkhorn(scores, 0.01).matrix, torch.full((6, 6), 1 / 6), atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "gap"), [(torch.float32, 87.0), (torch.float32, 95.0), (torch.float64, 715.0)]
+)
+def test_no_entry_is_subnormal(dtype: torch.dtype, gap: float) -> None:
+    scores = gap * torch.eye(12, dtype=dtype) + random_scores(12, 12, dtype=dtype)
+    assert float(torch.exp(torch.tensor(-gap, dtype=dtype))) > 0
+    result = sinkhorn(scores, 1.0)
+    torch.testing.assert_close(result.matrix, torch.eye(12, dtype=dtype))
+    entries = result.matrix[result.matrix > 0]
+    assert entries.min() >= torch.finfo(dtype).tiny
+
+
+def test_small_entries_keep_their_size() -> None:
+    scores = 62.0 * torch.eye(12) + random_scores(12, 12, dtype=torch.float32)
+    expected = plain_sinkhorn(scores, 1.0)
+    assert expected.min() < 1e-28
+    torch.testing.assert_close(sinkhorn(scores, 1.0).matrix.double(), expected, rtol=1e-4, atol=0)
+
+
 def test_columns_that_underflow_without_a_hard_start() -> None:
     scores = torch.zeros(6, 6)
     scores[:, 0] = 2.0
