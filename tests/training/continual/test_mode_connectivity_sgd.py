@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from sinkhorn_rebasin import ModeConnectivitySGD
@@ -128,3 +129,16 @@ def test_the_first_task_is_plain_training(tmp_path: Path) -> None:
 def test_batch_norm_follows_the_search(tmp_path: Path) -> None:
     learner = after_two_tasks(tmp_path, norm=True)
     assert not torch.equal(learner.found["1.running_mean"], learner.network[1].running_mean)
+
+
+@pytest.mark.parametrize(("cosine", "last"), [(True, 0.0), (False, 0.05)])
+def test_the_search_slows_down_as_the_fit_does(tmp_path: Path, cosine: bool, last: float) -> None:
+    made: list[torch.optim.Optimizer] = []
+
+    def descent(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        made.append(torch.optim.SGD(parameters, 0.05))
+        return made[-1]
+
+    after_two_tasks(tmp_path, cosine=cosine, optimizer=descent)
+    assert len(made) == 3  # One for each fit, one for the search.
+    assert made[-1].param_groups[0]["lr"] == pytest.approx(last, abs=1e-9)
