@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Evaluation
@@ -25,15 +26,17 @@ def evaluate(pair: Pair, outcome: Outcome, evaluation: Evaluation) -> dict[str, 
     data, points = pair.data, evaluation.points
     test = _batches(data.test_images, data.test_labels, evaluation.test_images)
     train = _batches(data.train_images, data.train_labels, evaluation.train_images)
-    repair = Repair(
-        pair.reference, path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
-    )
-    plain = evaluate_path(path, test, points=points, progress=True)
-    repaired = evaluate_path(path, test, points=points, prepare=repair, progress=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=evaluation.bfloat16):
+        repair = Repair(
+            pair.reference, path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
+        )
+        plain = evaluate_path(path, test, _cross_entropy, points=points, progress=True)
+        repaired = evaluate_path(path, test, _cross_entropy, points=points, prepare=repair, progress=True)
+        trained = evaluate_path(path, train, _cross_entropy, points=points)
     return {
         **_figures("test", plain),
         **_figures("repaired", repaired),
-        **_figures("train", evaluate_path(path, train, points=points)),
+        **_figures("train", trained),
         "endpoint_accuracy": sum(plain.endpoint_accuracies or (0.0, 0.0)) / 2,
         "relative_change": function_change(pair, outcome),
     }
@@ -53,6 +56,10 @@ def agreement(found: Permutations, matched: Permutations) -> dict[str, float]:
         same, units = count_agreeing(indices, matched[name])
         shares[name] = same / units
     return shares
+
+
+def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.float(), labels)
 
 
 def _figures(name: str, path: PathEvaluation) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 
-PUBLISHED_IMAGES, PUBLISHED_BATCH, PUBLISHED_EPOCHS = 9000, 1000, 20
+PUBLISHED_IMAGES, PUBLISHED_STEPS = 9000, 180
 MATCHING_BATCH, CURVATURE_BATCH = 500, 100
 
 Method: TypeAlias = Callable[[Pair, Setting], Outcome]
@@ -174,8 +174,9 @@ def published(python: Path) -> Method:
             pair.target.state_dict(),
             pair.data.train_images[:PUBLISHED_IMAGES],
             pair.data.train_labels[:PUBLISHED_IMAGES],
-            steps=len(range(0, PUBLISHED_IMAGES, PUBLISHED_BATCH)) * PUBLISHED_EPOCHS,
-            batch_size=PUBLISHED_BATCH,
+            steps=PUBLISHED_STEPS,
+            batch_size=setting.budget.published_batch_size,
+            bfloat16=setting.budget.published_bfloat16,
             evaluate=False,
             seed=pair.seed,
             threads=torch.get_num_threads(),

@@ -39,6 +39,8 @@ class Budget:
         annealing_images, proposals: of simulated annealing.
         curvature_images: on which the Fisher information is measured.
         matching_steps: of the Sinkhorn losses without our recipe.
+        published_batch_size: of the published implementation, whose number of steps stays.
+        published_bfloat16: run the networks in mixed precision in it, and all it does with permutations as it is.
     """
 
     images: int = 5000
@@ -48,6 +50,8 @@ class Budget:
     proposals: int = 2000
     curvature_images: int = 1000
     matching_steps: int = 500
+    published_batch_size: int = 1000
+    published_bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a path is measured: positions, test images (None: all), and training images, those of REPAIR too."""
+    """How a path is measured: positions, test images (None: all), and training images, those of REPAIR too.
+
+    With `bfloat16` the networks run in mixed precision, and their losses are taken of float32 outputs.
+    """
 
     points: int = 25
     test_images: int | None = None
     train_images: int = 10_000
     repair_images: int = 2000
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)

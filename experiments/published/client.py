@@ -111,7 +111,8 @@ def published_midpoint(
     the training batches. Batch norm uses batch statistics in both, as in its ResNet example.
 
     Settings: steps (180), lr (0.1), batch_size (1000), loss ("midpoint" or "random"), permutation_type ("mat_mul",
-    its default, or "broadcast"), evaluate (True: its validation after each epoch), seed (0), threads (1).
+    its default, or "broadcast"), evaluate (True: its validation after each epoch), bfloat16 (False: run the networks,
+    and nothing else, in mixed precision), seed (0), threads (1).
 
     Returns:
         rebased_state (the hard-permuted target with its running statistics), losses (one a step),

@@ -25,6 +25,7 @@ def run(
     loss: str = "midpoint",
     permutation_type: str = "mat_mul",
     evaluate: bool = True,
+    bfloat16: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Align, write `rebased.safetensors` into the folder and return losses and times."""
@@ -47,7 +48,7 @@ def run(
         start = time.perf_counter()
         net.train()
         for batch in torch.randperm(len(data["labels"])).split(batch_size)[: steps - len(losses)]:
-            value = _midpoint_loss(net, criterion, data, batch)
+            value = _midpoint_loss(net, criterion, data, batch, bfloat16)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
@@ -55,24 +56,29 @@ def run(
         seconds["training_seconds"] += time.perf_counter() - start
         if evaluate:
             start = time.perf_counter()
-            evaluations.append(_evaluate(net, criterion, data, batch_size))
+            evaluations.append(_evaluate(net, criterion, data, batch_size, bfloat16))
             seconds["evaluation_seconds"] += time.perf_counter() - start
     _save_rebased(net, target, Path(folder))
     return {"losses": losses, "evaluation_losses": evaluations, **seconds}
 
 
-def _midpoint_loss(net: Any, criterion: Any, data: dict[str, Tensor], batch: Tensor) -> Tensor:
+def _midpoint_loss(
+    net: Any, criterion: Any, data: dict[str, Tensor], batch: Tensor, bfloat16: bool
+) -> Tensor:
     rebased = net()
     rebased.train()  # batch statistics, which its ResNet example brings about by deleting the running ones
-    value: Tensor = criterion(rebased, data["images"][batch], data["labels"][batch])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):  # its own operator refuses half precision
+        value: Tensor = criterion(rebased, data["images"][batch], data["labels"][batch])
     return value
 
 
-def _evaluate(net: Any, criterion: Any, data: dict[str, Tensor], batch_size: int) -> float:
+def _evaluate(net: Any, criterion: Any, data: dict[str, Tensor], batch_size: int, bfloat16: bool) -> float:
     """Its validation: the mean loss of the hard permutation over the training batches, gradients not switched off."""
     net.eval()
     batches = torch.randperm(len(data["labels"])).split(batch_size)
-    total = sum(_midpoint_loss(net, criterion, data, batch).item() * len(batch) for batch in batches)
+    total = sum(
+        _midpoint_loss(net, criterion, data, batch, bfloat16).item() * len(batch) for batch in batches
+    )
     return total / len(data["labels"])
 
 

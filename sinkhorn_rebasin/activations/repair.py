@@ -13,7 +13,8 @@ from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics, measured_buffers
 from sinkhorn_rebasin.activations.moments import Moments
-from sinkhorn_rebasin.activations.stages import measured, stages_of
+from sinkhorn_rebasin.activations.one_forward import corrected_in_one_forward
+from sinkhorn_rebasin.activations.stages import Stages, measured, stages_of
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.comparison import check_comparable
@@ -44,7 +45,8 @@ def repair(
     with mean and standard deviation over the data (and over positions, for convolutions and sequences) in the
     merged network and in both endpoints. The correction becomes part of the weight and bias of the layer that
     computes :math:`y`. Layers are corrected one by one in the order in which they run, each measured with all
-    before it corrected: the statistics then agree to round-off, for one forward over the data per layer.
+    before it corrected: the statistics then agree to round-off. Where the data are one batch, no layer runs twice
+    and there is no batch norm, that takes one forward; elsewhere one per layer.
 
     What is corrected are the outputs of linear and convolution layers that a group of the spec permutes. A layer
     without a bias is only rescaled, and a unit that does not vary on the data only shifted. Batch-norm layers
@@ -179,24 +181,59 @@ class Repair:
         stages = stages_of(network, self.spec, state, self.inputs[0])
         if not any(isinstance(stage, AffineLayer) for stage in stages.values()):
             return batch_norm_statistics(module, state, [(inputs, None) for inputs in self.inputs])
-        repaired = dict(state)
-        for layer, stage in stages.items():
-            moments = measured(network, {layer: stage}, repaired, self.inputs)
-            if isinstance(stage, AffineLayer):
-                three = (
-                    moments[stage.name],
-                    self.start_moments[stage.name],
-                    self.end_moments[stage.name],
-                )
-                if min(found.count for found in three) > 1:
-                    correction = _correction(stage, *three, position, self.rescale_only)
-                    repaired.update(stage.transformed(repaired, *correction))
-            elif moments[stage].count > 1:
-                repaired.update(measured_buffers(repaired, moments))
+        repaired = self._in_one_forward(network, stages, state, position)
+        if repaired is None:
+            repaired = self._layer_by_layer(network, stages, state, position)
         for first, *others in tied_names(module):
             # Buffers that are not saved are in no state.
             repaired.update({name: repaired[first] for name in others if name in repaired})
         return repaired
+
+    def _in_one_forward(
+        self, network: nn.Module, stages: Stages, state: StateLike, position: float
+    ) -> State | None:
+        """Where the data are one batch, no layer runs twice or has hooks, and there is no batch norm; else None."""
+        layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
+        if len(self.inputs) > 1 or len(layers) < len(stages):
+            return None
+
+        def correction(layer: AffineLayer, now: Moments) -> tuple[Tensor, Tensor] | None:
+            return self._correction(layer, now, position)
+
+        return corrected_in_one_forward(network, layers, state, self.inputs[0], correction)
+
+    def _layer_by_layer(self, network: nn.Module, stages: Stages, state: StateLike, position: float) -> State:
+        """Forward all data for one layer after the other."""
+        repaired = dict(state)
+        for layer, stage in stages.items():
+            moments = measured(network, {layer: stage}, repaired, self.inputs)
+            if isinstance(stage, AffineLayer):
+                correction = self._correction(stage, moments[stage.name], position)
+                if correction is not None:
+                    repaired.update(stage.transformed(repaired, *correction))
+            elif moments[stage].count > 1:
+                repaired.update(measured_buffers(repaired, moments))
+        return repaired
+
+    def _correction(self, layer: AffineLayer, now: Moments, position: float) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift, each (outputs,), that give a layer's hidden units the interpolated statistics.
+
+        None where fewer than two values reached the layer in one of the three networks.
+        """
+        start, end = self.start_moments[layer.name], self.end_moments[layer.name]
+        if min(found.count for found in (now, start, end)) < 2:
+            return None
+        mean = now.mean if self.rescale_only else torch.lerp(start.mean, end.mean, position)
+        deviation = torch.lerp(start.deviation(), end.deviation(), position)
+        found = now.deviation()
+        # Below this the variation is round-off, and nothing to divide by.
+        varies = found > 1e-6 * now.mean.abs()
+        scale = torch.where(varies, deviation / found, 1.0)
+        # In this order of operations a network that already has the statistics keeps its very bias.
+        shift = mean - now.mean * scale
+        hidden = torch.zeros(layer.outputs, dtype=torch.bool, device=scale.device)
+        hidden[list(layer.units)] = True
+        return torch.where(hidden, scale, 1.0), torch.where(hidden, shift, 0.0)
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:
@@ -205,20 +242,3 @@ def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequenc
     if max((found.count for found in moments.values()), default=0) == 1:
         raise DataError("Expected at least two values of every hidden unit but got one; pass more samples.")
     return moments
-
-
-def _correction(
-    layer: AffineLayer, now: Moments, start: Moments, end: Moments, position: float, rescale_only: bool
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift, each (outputs,), that give a layer's hidden units the interpolated statistics."""
-    mean = now.mean if rescale_only else torch.lerp(start.mean, end.mean, position)
-    deviation = torch.lerp(start.deviation(), end.deviation(), position)
-    found = now.deviation()
-    # Below this the variation is round-off, and nothing to divide by.
-    varies = found > 1e-6 * now.mean.abs()
-    scale = torch.where(varies, deviation / found, 1.0)
-    # In this order of operations a network that already has the statistics keeps its very bias.
-    shift = mean - now.mean * scale
-    hidden = torch.zeros(layer.outputs, dtype=torch.bool, device=scale.device)
-    hidden[list(layer.units)] = True
-    return torch.where(hidden, scale, 1.0), torch.where(hidden, shift, 0.0)

@@ -43,7 +43,7 @@ def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, input
 
     handles = [layer.register_forward_hook(after) for layer in layers]
     handles += [norm.register_forward_pre_hook(before) for norm in names]
-    _run(network, state, [inputs])
+    run(network, state, [inputs])
     for handle in handles:
         handle.remove()
     return order
@@ -71,16 +71,26 @@ def measured(
             handles.append(
                 layer.register_forward_pre_hook(lambda _, arguments, m=gathered: m.update(arguments[0], 1))
             )
-    _run(network, state, inputs)
+    run(network, state, inputs)
     for handle in handles:
         handle.remove()
-    for name, found in moments.items():
-        if not bool(torch.isfinite(found.mean + found.squares).all()):
-            raise DataError(f"Expected finite activations at layer {name!r} but some are infinite or NaN.")
+    check_finite(moments)
     return moments
 
 
-def _run(network: nn.Module, state: StateLike, inputs: Sequence[Any]) -> None:
+def check_finite(moments: Mapping[str, Moments]) -> None:
+    """Raise where a layer of this name took values that are no numbers.
+
+    Raises:
+        DataError: it did.
+    """
+    for name, found in moments.items():
+        if not bool(torch.isfinite(found.mean + found.squares).all()):
+            raise DataError(f"Expected finite activations at layer {name!r} but some are infinite or NaN.")
+
+
+def run(network: nn.Module, state: StateLike, inputs: Sequence[Any]) -> None:
+    """Forward every batch for what hooks see of it, and leave the random states as they were."""
     with untouched_randomness():
         for batch in inputs:
             run_at(network, state, move_to(batch, device_of(state)))

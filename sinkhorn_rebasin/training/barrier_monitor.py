@@ -21,7 +21,7 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 class BarrierMonitor(lightning.Callback):
     """Evaluates the path with hard permutations before training, at the end of epochs and of
-    training, and logs ``barrier``.
+    training, and logs ``barrier``. It runs the network in the Trainer's precision, as a validation step does.
 
     With ``restore_best`` the parameters with the lowest mean loss along the path on the monitored data are put back
     when training ends, so the result is never worse there than the start. The data should be held out: neither the
@@ -108,11 +108,12 @@ class BarrierMonitor(lightning.Callback):
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
         rebasin = _rebasin_of(pl_module).rebasin
         prepare = self.prepare
-        if self.repair is not None:
-            prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, self.repair)
-        evaluation = evaluate_path(
-            rebasin, self.dataloader, self.criterion, points=self.points, prepare=prepare
-        )
+        with trainer.precision_plugin.val_step_context():
+            if self.repair is not None:
+                prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, self.repair)
+            evaluation = evaluate_path(
+                rebasin, self.dataloader, self.criterion, points=self.points, prepare=prepare
+            )
         self.history.append((trainer.global_step, evaluation))
         height = float(evaluation.losses.mean())
         if math.isfinite(height) and height < self.best:

@@ -44,6 +44,20 @@ def test_history_agrees_with_the_evaluation_of_the_same_scores(tmp_path: Path) -
     assert float(fit.callback_metrics["barrier"]) == pytest.approx(end.barrier, rel=1e-6)
 
 
+@pytest.mark.parametrize("repaired", [False, True])
+def test_the_path_is_evaluated_in_the_precision_of_the_trainer(tmp_path: Path, repaired: bool) -> None:
+    rebasin = built()[2]
+    options = {"repair": loader()} if repaired else {}
+    monitor = BarrierMonitor(loader(), points=5, **options)
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[monitor], precision="bf16-mixed")
+    fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.0), loader())
+    with torch.autocast("cpu", torch.bfloat16):
+        prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, loader()) if repaired else None
+        coarse = evaluate_path(rebasin, loader(), points=5, prepare=prepare)
+    assert torch.equal(monitor.history[-1][1].losses, coarse.losses)
+    assert not torch.equal(evaluate_path(rebasin, loader(), points=5).losses, coarse.losses)
+
+
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 5, 10, 15]), (2, [0, 10, 15]), (5, [0, 15])])
 def test_the_last_scores_are_always_evaluated(tmp_path: Path, every: int, steps: list[int]) -> None:
     monitor = BarrierMonitor(loader(), points=3, every=every)

@@ -1,0 +1,78 @@
+"""REPAIR in one forward against REPAIR layer by layer, and where it must not be taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin import discover_symmetry, repair
+from tests.activations.repair_problems import NETWORKS, batches, merge, mlp, pair, recorded
+from tests.zoo.case import Function
+
+
+def forwards(net: nn.Module) -> list[int]:
+    """A list that grows with every forward of the network or of a copy of it."""
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@pytest.mark.parametrize("rescale_only", [False, True])
+@pytest.mark.parametrize("make", NETWORKS)
+def test_one_batch_gives_what_its_parts_give(make: Any, rescale_only: bool) -> None:
+    reference, target = pair(make)
+    (whole,) = batches(60)
+    spec = discover_symmetry(reference, whole)
+    merged = merge(reference, target)
+    counted = forwards(merged)
+    options = {"at": 0.3, "rescale_only": rescale_only}
+    at_once = repair(merged, reference, target, spec, [whole], **options)
+    few = len(counted)
+    in_parts = repair(merged, reference, target, spec, list(whole.split(25)), **options)
+    assert few == 2 < len(counted) - few  # the order of the layers, and the one forward
+    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(next(at_once.parameters()), next(merged.parameters()))
+
+
+def test_layers_that_run_twice_are_measured_over_both_runs() -> None:
+    def make() -> nn.Module:
+        def run(net: Function, x: Tensor) -> Tensor:
+            return net.last(net.twice(net.twice(net.first(x).relu()).relu()).relu())
+
+        return Function(run, first=nn.Linear(5, 8), twice=nn.Linear(8, 8), last=nn.Linear(8, 3))
+
+    reference, target = pair(make)
+    (whole,) = batches(60)
+    spec = discover_symmetry(reference, whole)
+    merged = merge(reference, target)
+    at_once = repair(merged, reference, target, spec, [whole])
+    in_parts = repair(merged, reference, target, spec, list(whole.split(25)))
+    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+def test_hooks_of_the_network_have_their_say() -> None:
+    """The statistics are those behind a hook that is no affine map, which the corrected weights go through."""
+    reference, target = pair(mlp)
+    for net in (reference, target):
+        net[0].register_forward_hook(lambda _, __, output: output.tanh())
+    (whole,) = batches(60)
+    spec = discover_symmetry(reference, whole)
+    merged = merge(reference, target)
+    at_once = repair(merged, reference, target, spec, [whole])
+    in_parts = repair(merged, reference, target, spec, list(whole.split(25)))
+    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+
+
+def test_half_precision_gives_the_statistics_to_its_own_accuracy() -> None:
+    reference, target = (net.to(torch.bfloat16) for net in pair(mlp))
+    data = [batches(400)[0].to(torch.bfloat16)]
+    spec = discover_symmetry(reference, data[0])
+    repaired = repair(merge(reference, target), reference, target, spec, data)
+    for name in ("0", "2"):
+        found, first, second = (recorded(net, name, data).double() for net in (repaired, target, reference))
+        for share in (lambda units: units.mean(1), lambda units: units.std(1)):
+            goal = (share(first) + share(second)) / 2
+            torch.testing.assert_close(share(found), goal, rtol=0.03, atol=0.03)
