@@ -36,6 +36,7 @@ class EndpointConfig:
     augmentation: bool = False
     one_cycle: bool = False
     bfloat16: bool = False
+    small_epochs: int = 0
 
 
 def train_endpoint(
@@ -49,6 +50,7 @@ def train_endpoint(
     augmentation: bool = False,
     one_cycle: bool = False,
     bfloat16: bool = False,
+    small_epochs: int = 0,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """Train a network on cross-entropy and return it in evaluation mode on the CPU.
@@ -58,7 +60,8 @@ def train_endpoint(
     `augmentation` shifts each image by up to 4 pixels and flips half of them left to right. The optimiser is Adam,
     or, with `one_cycle`, SGD with Nesterov momentum 0.9 and weight decay 5e-4 whose learning rate rises to
     `learning_rate` and falls to zero. `bfloat16` runs matrix products and convolutions in that type, with the
-    channels of images last in memory, which is fastest on processors.
+    channels of images last in memory, which is fastest on processors. The first `small_epochs` of the epochs see
+    images of half the height and width, which a convolution network learns from in a third of the time.
 
     Source of the schedule: Leslie N. Smith and Nicholay Topin, "Super-Convergence" (2018).
     """
@@ -70,7 +73,7 @@ def train_endpoint(
         batch_size = min(batch_size, len(data.train_labels))
         steps = epochs * (len(data.train_labels) // batch_size)
         optimizer, scheduler = _optimizer(model, learning_rate, steps if one_cycle else None)
-        _train(model, data, epochs, optimizer, scheduler, batch_size, augmentation, bfloat16)
+        _train(model, data, epochs, optimizer, scheduler, batch_size, augmentation, bfloat16, small_epochs)
     return model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
@@ -97,6 +100,7 @@ def load_or_train(
         augmentation=config.augmentation,
         one_cycle=config.one_cycle,
         bfloat16=config.bfloat16,
+        small_epochs=config.small_epochs,
         device=device,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,7 @@ def _train(
     batch_size: int,
     augmentation: bool,
     bfloat16: bool,
+    small_epochs: int,
 ) -> None:
     device = next(model.parameters()).device
     images, labels = data.train_images.to(device), data.train_labels.to(device)
@@ -152,11 +157,12 @@ def _train(
         transient=True,
         disable=not console.is_terminal,
     )
-    for _ in passes:
+    for epoch in passes:
         for batch in torch.randperm(len(labels), device=device).split(batch_size):
             if len(batch) < batch_size:
                 break
             inputs = _augmented(images[batch]) if augmentation else images[batch]
+            inputs = F.avg_pool2d(inputs, 2) if epoch < small_epochs else inputs
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 loss = F.cross_entropy(model(inputs), labels[batch])
             optimizer.zero_grad()

@@ -81,6 +81,7 @@ def compare(name: str, setting: Setting, options: argparse.Namespace) -> None:
     """One setting: the rows that are asked for, then table, figures and receipt of all that are finished."""
     folder = options.out / Path(name).stem
     data, unseen = load_data(setting, options.root).hold_out(setting.held_out)
+    data = data.channels_last() if setting.recipe.bfloat16 else data
     store = Store(folder, setting, data, options.threads)
     left_out = dict(setting.without)
     if not options.tables:

@@ -26,6 +26,7 @@ class Training:
     augmentation: bool = False
     one_cycle: bool = False
     bfloat16: bool = False
+    small_epochs: int = 0
 
 
 @dataclass(frozen=True)

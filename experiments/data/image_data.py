@@ -47,6 +47,21 @@ class ImageData:
         kept = replace(self, train_images=images[:left], train_labels=labels[:left])
         return kept, (images[left:], labels[left:])
 
+    def channels_last(self) -> ImageData:
+        """Return the same images with their channels last in memory, fastest for bfloat16 on processors.
+
+        Example:
+            >>> images, labels = torch.randn(2, 3, 4, 4), torch.tensor([0, 1])
+            >>> data = ImageData(images, labels, images, labels, 2, "noise").channels_last()
+            >>> torch.equal(data.train_images, images), data.train_images.stride()
+            (True, (48, 1, 12, 3))
+        """
+        train, test = (
+            images.contiguous(memory_format=torch.channels_last)
+            for images in (self.train_images, self.test_images)
+        )
+        return replace(self, train_images=train, test_images=test)
+
     def test_set(self) -> TensorDataset:
         """Return the test images and labels as a data set."""
         return TensorDataset(self.test_images, self.test_labels)

@@ -43,6 +43,18 @@ def test_one_cycle_learns_the_digits_and_ends_at_rest() -> None:
     assert rounded.layers[0].weight.dtype == torch.float32
 
 
+def test_the_first_epochs_see_images_of_half_the_size() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def make() -> nn.Module:
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+        return network
+
+    train_endpoint(make, DATA, seed=0, epochs=3, batch_size=len(DATA.train_labels), small_epochs=2)
+    assert seen == [(4, 4), (4, 4), (8, 8)]
+
+
 def test_seed_decides_everything_and_nothing_leaks() -> None:
     before = torch.get_rng_state()
     first = train_endpoint(_mlp, DATA, seed=5, epochs=1, augmentation=True)
@@ -91,6 +103,11 @@ def test_every_setting_has_its_own_file(tmp_path: Path, change: dict) -> None:
     load_or_train(tmp_path, CONFIG, DATA)
     load_or_train(tmp_path, dataclasses.replace(CONFIG, **change), DATA)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_small_epochs_make_another_endpoint() -> None:
+    other = dataclasses.replace(CONFIG, small_epochs=1)
+    assert endpoints.endpoint_key(other, DATA) != endpoints.endpoint_key(CONFIG, DATA)
 
 
 def test_other_data_has_its_own_file(tmp_path: Path) -> None:

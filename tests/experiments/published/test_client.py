@@ -92,6 +92,11 @@ def test_midpoint_losses_are_those_of_the_midpoint(python: Path) -> None:
     expected = torch.nn.functional.cross_entropy(_output(SMALL, state, images), labels).item()
     assert result["evaluation_losses"] == [pytest.approx(expected, abs=1e-5)]
     assert result["losses"] != result["evaluation_losses"]
+    coarse = published_midpoint(python, SMALL, state, state, images, labels, bfloat16=True, **settings)
+    assert coarse["evaluation_losses"] == [pytest.approx(expected, rel=0.02)]
+    assert coarse["evaluation_losses"] != result["evaluation_losses"]
+    assert coarse["rebased_state"].keys() == state.keys()
+    assert all(torch.equal(coarse["rebased_state"][name], tensor) for name, tensor in state.items())
 
 
 def test_planted_permutation_is_found(python: Path) -> None:
