@@ -180,7 +180,7 @@ def overview(options: argparse.Namespace) -> None:
     """One column a setting: the tables over everything that was measured in OUT."""
     receipts = [read_receipt(path) for path in sorted(options.out.glob("*/receipt.json"))]
     receipts.sort(key=lambda receipt: receipt["metrics"]["title"])
-    tables = {receipt["metrics"]["title"]: receipt["metrics"]["table"] for receipt in receipts}
+    tables = {receipt["metrics"]["title"]: summarise(receipt["metrics"]["rows"]) for receipt in receipts}
     keys = {"barrier": "test_barrier", "repaired": "repaired_barrier", "seconds": "seconds"}
     lines = lead(tables)
     console.print(printable(lines, "our best row and the best peer's"))

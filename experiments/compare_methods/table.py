@@ -29,7 +29,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over pairs (None of a single one), for each method in the order of the rows.
 
     Example:
-        >>> first = {"method": "naive", **dict.fromkeys(FIGURES.values(), 1.0), "relative_change": 0.0}
+        >>> figures = dict.fromkeys([*FIGURES.values(), "endpoint_accuracy"], 1.0)
+        >>> first = {"method": "naive", **figures, "relative_change": 0.0}
         >>> rows = [first, {**first, "test_barrier": 3.0}]
         >>> summarise(rows)[0]["test_barrier"]
         2.0
@@ -43,6 +44,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry[key] = statistics.mean(values)
             entry[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
         entry["relative_change"] = max(row["relative_change"] for row in chosen)
+        entry["endpoint_accuracy"] = statistics.mean(row["endpoint_accuracy"] for row in chosen)
         table.append(entry)
     return table
 
@@ -84,6 +86,8 @@ def across_settings(tables: Mapping[str, Sequence[Mapping[str, Any]]], key: str)
 def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """The least of our rows beside the least of the peers' in every setting, as they are and with REPAIR.
 
+    The accuracy is that of the networks on the test images the paths were measured on.
+
     "Sinkhorn" losses in this package are neither peers nor ours.
     """
     lines = []
@@ -93,6 +97,7 @@ def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
             "setting": title,
             "pairs": max(entry["pairs"] for entry in table),
             "peers": len(peers),
+            "networks' accuracy": f"{100 * table[0]['endpoint_accuracy']:.1f} %",
         }
         for key, name in (("test_barrier", "barrier"), ("repaired_barrier", "barrier, REPAIR")):
             peer, ours = (_least(table, methods, key) for methods in (PEERS, OURS))

@@ -13,7 +13,8 @@ from experiments.compare_methods.table import FIGURES, across_settings, lead, pr
 def row(method: str, barrier: float, repaired: float = 0.5) -> dict[str, Any]:
     """A row in which all but the barriers are one."""
     figures = {**dict.fromkeys(FIGURES.values(), 1.0), "test_barrier": barrier, "repaired_barrier": repaired}
-    return {"method": method, "relative_change": barrier * 1e-7, **figures}
+    accuracy = 1 - barrier / 10
+    return {"method": method, "relative_change": barrier * 1e-7, "endpoint_accuracy": accuracy, **figures}
 
 
 ROWS = [
@@ -41,6 +42,7 @@ def test_the_lead_is_over_peers_and_not_over_our_own_variants() -> None:
     assert line["barrier: ours"] == "0.200 (ours)"
     assert line["barrier: ratio"] == "0.13"
     assert line["barrier, REPAIR: ratio"] == "0.80"
+    assert line["networks' accuracy"] == "85.0 %"
 
 
 def test_lines_of_unequal_columns_are_printed() -> None:
