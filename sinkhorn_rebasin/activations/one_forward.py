@@ -71,9 +71,8 @@ def _transformed(output: Tensor, axis: int, scale: Tensor, shift: Tensor, has_bi
     """What the layer gives with its correction: as with the shift in its bias, none where it has no bias."""
     shape = [1] * output.ndim
     shape[axis] = -1
-    wide = output.to(
-        torch.promote_types(output.dtype, torch.float32)
-    )  # as coarse as half precision once, not twice
+    # Rounded to half precision once, not twice.
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
     moved = wide * scale.to(wide).reshape(shape)
     if has_bias:
         moved = moved + shift.to(wide).reshape(shape)

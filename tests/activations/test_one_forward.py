@@ -20,6 +20,16 @@ def forwards(net: nn.Module) -> list[int]:
     return seen
 
 
+def check_alike(reference: nn.Module, target: nn.Module) -> None:
+    """One batch must give what its parts give, which is layer by layer."""
+    (whole,) = batches(60)
+    spec = discover_symmetry(reference, whole)
+    merged = merge(reference, target)
+    at_once = repair(merged, reference, target, spec, [whole])
+    in_parts = repair(merged, reference, target, spec, list(whole.split(25)))
+    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("rescale_only", [False, True])
 @pytest.mark.parametrize("make", NETWORKS)
 def test_one_batch_gives_what_its_parts_give(make: Any, rescale_only: bool) -> None:
@@ -45,12 +55,7 @@ def test_layers_that_run_twice_are_measured_over_both_runs() -> None:
         return Function(run, first=nn.Linear(5, 8), twice=nn.Linear(8, 8), last=nn.Linear(8, 3))
 
     reference, target = pair(make)
-    (whole,) = batches(60)
-    spec = discover_symmetry(reference, whole)
-    merged = merge(reference, target)
-    at_once = repair(merged, reference, target, spec, [whole])
-    in_parts = repair(merged, reference, target, spec, list(whole.split(25)))
-    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+    check_alike(reference, target)
 
 
 def test_hooks_of_the_network_have_their_say() -> None:
@@ -58,12 +63,7 @@ def test_hooks_of_the_network_have_their_say() -> None:
     reference, target = pair(mlp)
     for net in (reference, target):
         net[0].register_forward_hook(lambda _, __, output: output.tanh())
-    (whole,) = batches(60)
-    spec = discover_symmetry(reference, whole)
-    merged = merge(reference, target)
-    at_once = repair(merged, reference, target, spec, [whole])
-    in_parts = repair(merged, reference, target, spec, list(whole.split(25)))
-    torch.testing.assert_close(at_once.state_dict(), in_parts.state_dict(), rtol=1e-10, atol=1e-10)
+    check_alike(reference, target)
 
 
 def test_half_precision_gives_the_statistics_to_its_own_accuracy() -> None:
