@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
@@ -33,7 +34,8 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     Parameters that eval mode does not use (auxiliary heads) read hidden units all the same: if there are any, a run
     in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
     dropout and norm layers stay in eval mode, and random numbers tell no two places apart. A branch that cannot
-    be followed freezes the units it reads.
+    be followed freezes the units it reads. Of a network that branches on its data several runs are followed, so that
+    experts are reached; a :class:`RebasinWarning` names the parameters that none of them used.
 
     Args:
         model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
@@ -53,6 +55,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     """
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         named, buffers, tape = _followed(model, example_inputs)
+    _warn_of_unread(tape.missed)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
@@ -88,6 +91,17 @@ def _run_and_follow(
     tape = follow(model, named, inputs, outputs)
     tape.fix_unread()
     return named, buffers, tape
+
+
+def _warn_of_unread(unread: Sequence[str]) -> None:
+    if unread:
+        warnings.warn(
+            f"Expected a network that branches on its data to use all parameters on inputs like the example's but no "
+            f"run used {', '.join(map(repr, unread))}: permutations may change what it computes where it does. "
+            f"Pass example inputs that reach them.",
+            RebasinWarning,
+            stacklevel=3,
+        )
 
 
 def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool) -> State:

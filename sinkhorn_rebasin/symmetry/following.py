@@ -93,6 +93,8 @@ def _tape(
     except ArchitectureError:
         # It runs in eval mode only: what that does not use stays unused.
         pass
+    if tape.branches:
+        tape.missed = [name for name, tensor in state.items() if not tape.uses(tensor)]
     return tape
 
 

@@ -55,6 +55,7 @@ class Tape(LightDispatchMode):
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
         self.branches = False
+        self.missed: list[str] = []  # parameters that no run of a network with branches used
         self.add_inputs(inputs)
 
     def add_inputs(self, inputs: Sequence[Tensor]) -> None:
@@ -210,8 +211,9 @@ class Tape(LightDispatchMode):
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
         self._fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
-        if not outputs and "data_dependent_output" in {tag.name for tag in call.func.tags}:
+        if _tells_values(call):
             self.branches = True
+        if not outputs and torch.Tag.data_dependent_output in call.func.tags:
             return
         self.relations.origin = self.origins.here(call.name)
         try:
@@ -232,6 +234,18 @@ class Tape(LightDispatchMode):
             labels = found[index] if index < len(found) else None
             self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
             self._made_by[tensor] = self.relations.origin
+
+
+def _tells_values(call: Call) -> bool:
+    """Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them."""
+    if torch.Tag.data_dependent_output in call.func.tags:
+        return True
+    if torch.Tag.dynamic_output_shape not in call.func.tags:
+        return False
+    if call.func is not torch.ops.aten.index.Tensor:
+        return True
+    masks = (torch.bool, torch.uint8)
+    return any(isinstance(leaf, Tensor) and leaf.dtype in masks for leaf in tree_leaves(call["indices"]))
 
 
 def _storage_key(tensor: Tensor) -> int:
