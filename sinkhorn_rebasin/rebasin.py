@@ -120,7 +120,7 @@ class SinkhornRebasin(nn.Module):
         self._traits = traits_of(target)
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
-        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs)
+        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs, check=check)
         states = self.reference_state(), self.target_state()
         start = initial_scores(
             *states, self.spec, init, rescaling=self.rescaling, noise=noise, generator=generator

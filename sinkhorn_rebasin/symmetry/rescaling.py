@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
 from sinkhorn_rebasin.networks.execution import untouched_randomness
 from sinkhorn_rebasin.networks.frozen import named_tensors
-from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
-from sinkhorn_rebasin.permutations.slots import by_first_slot
-from sinkhorn_rebasin.symmetry.displacement import displaced, widened
+from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
+from sinkhorn_rebasin.symmetry.displacement import widened
 from sinkhorn_rebasin.symmetry.independence import independent
 from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
-from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_wide, scalable_slots, sensitivities
+from sinkhorn_rebasin.symmetry.rescaling_equations import MOST_DRAWS, Equations
+from sinkhorn_rebasin.symmetry.rescaling_trials import Trials, answering
+from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_wide
 from sinkhorn_rebasin.symmetry.sign_flips import sign_candidates
 
-FEWEST_DRAWS, MOST_DRAWS = 3, 24
+TOLERANCE = 1e-9
 
 
 def discover_rescaling(
@@ -33,7 +33,7 @@ def discover_rescaling(
     example_inputs: ExampleInputs,
     *,
     signs: bool = True,
-    tolerance: float = 1e-9,
+    tolerance: float = TOLERANCE,
     generator: torch.Generator | None = None,
 ) -> RescalingSpec:
     r"""By which factors the units of each group can be scaled, slot by slot, so that the function stays the same.
@@ -47,9 +47,11 @@ def discover_rescaling(
     the two sides of a product (queries and keys) are found, and GELU is not, with no rule for any of them. Flips of
     sign (tanh) are looked for among the sets of a group's slots, at most :data:`MOST_SLOTS`.
 
-    It speaks of the function in eval mode. Statistics of norm layers are left alone, for they are estimated again.
-    A slot that the output does not depend on (the bias of keys, heads used in training only) is never scaled, nor
-    is a block of heads scaled by what its inner units can do.
+    It speaks of the function in eval mode; where a weight has no part in that (heads used in training only), in
+    training mode as well. Statistics of norm layers are left alone, for they are estimated again. What cancels in
+    the output (the bias of keys) is never scaled, nor is a block of heads by what its inner units can do. A group
+    with a weight that no draw reaches (an expert that no input is sent to) is left alone, with a
+    :class:`RebasinWarning`: nothing is known of it.
 
     Args:
         model: the network; neither it nor its mode nor the random state is changed.
@@ -77,26 +79,39 @@ def discover_rescaling(
     spec.check_state(named_tensors(model))
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
-        wide = widened(model)
-        if wide is None:
-            raise ArchitectureError(
-                f"Expected a network that runs in float64, to find its rescalings with, but the device of "
-                f"{type(model).__name__} has no such type: move it to the CPU."
-            )
-        search = _Search(wide.eval(), spec, example_inputs, tolerance, generator)
-        matrices = search.equations()
-        live = {group: search.live_slots(group, matrix) for group, matrix in matrices.items()}
-        found = search.positive(matrices, live)
+        trials = _trials(model, spec, example_inputs, tolerance, generator)
+        equations = Equations(trials)
+        matrices = equations.gathered()
+        silent = equations.silent()
+        _warn_of(silent)
+        live = {
+            group: [equations.slots[group][place] for place in np.flatnonzero(answering(matrix))]
+            for group, matrix in matrices.items()
+            if group not in silent
+        }
+        found = _positive(trials, matrices, live)
         if signs:
-            found += search.signs(live, found)
-    return RescalingSpec(tuple(search.slots), tuple(found))
+            found += _signs(trials, live, found)
+    return RescalingSpec(tuple(equations.slots), tuple(found))
 
 
 def requested_rescaling(
-    model: nn.Module, spec: PermutationSpec, rescale: bool | RescalingSpec, example_inputs: ExampleInputs
+    model: nn.Module,
+    spec: PermutationSpec,
+    rescale: bool | RescalingSpec,
+    example_inputs: ExampleInputs,
+    *,
+    check: bool = True,
 ) -> RescalingSpec:
-    """The rescalings given, or those found when they are asked for, or none."""
+    """The rescalings given, verified when there are example inputs, or those found when asked for, or none.
+
+    Raises:
+        SymmetryError: when a given rescaling changes the function; its generators are named.
+        SpecError: when it is of another network.
+    """
     if isinstance(rescale, RescalingSpec):
+        if check and example_inputs is not None:
+            _verify(model, spec, rescale, example_inputs)
         return rescale
     if not rescale:
         return RescalingSpec(groups=())
@@ -105,107 +120,81 @@ def requested_rescaling(
     return discover_rescaling(model, spec, example_inputs)
 
 
-class _Search:
-    """A network in float64, its symmetries, and the runs that find and verify rescalings."""
+def _trials(
+    model: nn.Module,
+    spec: PermutationSpec,
+    example_inputs: ExampleInputs,
+    tolerance: float,
+    generator: torch.Generator,
+) -> Trials:
+    wide = widened(model)
+    if wide is None:
+        raise ArchitectureError(
+            f"Expected a network that runs in float64, to find its rescalings with, but the device of "
+            f"{type(model).__name__} has no such type: move it to the CPU."
+        )
+    return Trials(wide.eval(), spec, example_inputs, tolerance, generator)
 
-    def __init__(
-        self,
-        network: nn.Module,
-        spec: PermutationSpec,
-        example_inputs: ExampleInputs,
-        tolerance: float,
-        generator: torch.Generator,
-    ) -> None:
-        self.network = network
-        self.spec = spec
-        self.example_inputs = example_inputs
-        self.tolerance = tolerance
-        self.generator = generator
-        groups = by_first_slot(spec.groups, spec.slots)
-        self.slots = {group.name: scalable_slots(spec, group.name) for group in groups}
 
-    def equations(self) -> dict[str, NDArray[np.float64]]:
-        """Per group the equations of several draws, (draws * units, slots): at least twice as many as unknowns."""
-        needed = [math.ceil(2 * len(slots) / self.spec[name].units) for name, slots in self.slots.items()]
-        draws = min(max(FEWEST_DRAWS, *needed, 0), MOST_DRAWS)
-        rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name, slots in self.slots.items() if slots}
-        for _ in range(draws):
-            state = self._weights()
-            try:
-                found = sensitivities(self.network, state, self.slots, self.example_inputs, self.generator)
-            except (RuntimeError, NotImplementedError) as error:
-                raise ArchitectureError(
-                    f"Expected a network that can be differentiated, to find its rescalings with, but "
-                    f"{type(self.network).__name__} raised {type(error).__name__}: {error}"
-                ) from error
-            for name, part in found.items():
-                rows[name].append(part)
-        return {name: np.concatenate(parts) for name, parts in rows.items()}
+def _verify(
+    model: nn.Module, spec: PermutationSpec, rescaling: RescalingSpec, example_inputs: ExampleInputs
+) -> None:
+    rescaling.shapes(spec)
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+        generator = torch.Generator("cpu").manual_seed(0)
+        trials = _trials(model, spec, example_inputs, TOLERANCE, generator)
+        held = trials.verified(rescaling.generators)
+    wrong = [str(one) for one in rescaling.generators if one not in held]
+    if wrong:
+        raise SymmetryError(
+            f"Expected rescalings that leave the output of {type(model).__name__} unchanged but got "
+            f"{'; '.join(wrong)}. Were they discovered on another network? Discover them with rescale=True."
+        )
 
-    def live_slots(self, group: str, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which slots of a group the output depends on."""
-        sizes = np.abs(matrix).max(axis=0, initial=0.0)
-        return np.asarray(sizes > 1e-10 * max(sizes.max(initial=0.0), 1e-100))
 
-    def positive(
-        self, matrices: dict[str, NDArray[np.float64]], live: dict[str, NDArray[np.bool_]]
-    ) -> list[Generator]:
-        """The generators of all groups that hold at random s > 0."""
-        candidates = []
-        for group, matrix in matrices.items():
-            slots = [slot for slot, on in zip(self.slots[group], live[group], strict=True) if on]
-            for exponents in integer_kernel(matrix[:, live[group]]):
-                candidates.append(_generator(self.spec, group, slots, exponents))
-        return independent(self.spec, self.verified(candidates))
+def _warn_of(silent: Mapping[str, Sequence[str]]) -> None:
+    for group, tensors in silent.items():
+        warnings.warn(
+            f"Expected every weight of group {group!r} to take part in the output on inputs like the example's, but "
+            f"{', '.join(map(repr, tensors))} did in none of {MOST_DRAWS} draws: the group is not rescaled. Pass "
+            f"example inputs that reach them.",
+            RebasinWarning,
+            stacklevel=3,
+        )
 
-    def signs(self, live: dict[str, NDArray[np.bool_]], positive: Sequence[Generator]) -> list[Generator]:
-        """The flips of sign of all groups that hold at random signs."""
-        state = self._weights()
-        inputs, _ = draw_run(self.network, state, self.example_inputs, self.generator)
 
-        def outputs(rescaled: State) -> list[Tensor]:
-            return run_wide(self.network, rescaled, inputs)
+def _positive(
+    trials: Trials, matrices: Mapping[str, NDArray[np.float64]], live: Mapping[str, Sequence[Slot]]
+) -> list[Generator]:
+    """The generators of all groups that hold at random s > 0."""
+    candidates = []
+    for group, slots in live.items():
+        for exponents in integer_kernel(matrices[group][:, answering(matrices[group])]):
+            candidates.append(_generator(trials.spec, group, slots, exponents))
+    return independent(trials.spec, trials.verified(candidates))
 
-        candidates = []
-        for group, on in live.items():
-            slots = [slot for slot, used in zip(self.slots[group], on, strict=True) if used]
-            known = [one for one in positive if one.group == group]
-            for chosen in sign_candidates(
-                self.spec, group, slots, known, state, outputs, self.tolerance, self.generator
-            ):
-                candidates.append(_generator(self.spec, group, slots, chosen, "sign"))
-        return independent(self.spec, self.verified(candidates))
 
-    def verified(self, candidates: Sequence[Generator]) -> list[Generator]:
-        """The candidates that leave the output unchanged: all at once, or else each alone."""
-        if not candidates or self._holds(candidates):
-            return list(candidates)
-        return [one for one in candidates if self._holds([one])]
+def _signs(
+    trials: Trials, live: Mapping[str, Sequence[Slot]], positive: Sequence[Generator]
+) -> list[Generator]:
+    """The flips of sign of all groups that hold at random signs."""
+    state = trials.weights()
+    drawn = [
+        (network, draw_run(network, state, trials.example_inputs, trials.generator)[0])
+        for network in trials.networks
+    ]
 
-    def _holds(self, generators: Sequence[Generator]) -> bool:
-        rescaling = RescalingSpec(tuple(self.spec.names), tuple(generators))
-        shapes = rescaling.shapes(self.spec, "sign")
-        # Small groups would often be drawn without any flip: every unit is flipped in one of the two trials.
-        signs = {name: self._normal(shape).sign() for name, shape in shapes.items()}
-        for side in (1, -1):
-            state = self._weights()
-            inputs, before = draw_run(self.network, state, self.example_inputs, self.generator)
-            log_scales = {
-                name: 0.5 * self._normal(shape)
-                for name, shape in rescaling.shapes(self.spec, "positive").items()
-            }
-            flips = {name: side * sign for name, sign in signs.items()}
-            moved = rescale_state(state, self.spec, rescaling, log_scales, flips)
-            if not largest_change(before, run_wide(self.network, moved, inputs)) <= self.tolerance:
-                return False
-        return True
+    def outputs(flipped: State) -> list[Tensor]:
+        return [tensor for network, inputs in drawn for tensor in run_wide(network, flipped, inputs)]
 
-    def _weights(self) -> State:
-        return displaced(named_tensors(self.network), self.spec, self.generator)
-
-    def _normal(self, shape: tuple[int, ...]) -> Tensor:
-        device = self.generator.device
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device=device)
+    candidates = []
+    for group, slots in live.items():
+        known = [one for one in positive if one.group == group]
+        for chosen in sign_candidates(
+            trials.spec, group, slots, known, state, outputs, trials.tolerance, trials.generator
+        ):
+            candidates.append(_generator(trials.spec, group, slots, chosen, "sign"))
+    return independent(trials.spec, trials.verified(candidates))
 
 
 def _generator(

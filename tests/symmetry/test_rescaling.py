@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
-from sinkhorn_rebasin.symmetry.rescaling import _Search
+from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
 from sinkhorn_rebasin.symmetry.sensitivity import scalable_slots, sensitivities
 from tests.cases import case
 from tests.rescaled_networks import NETWORKS, Exponents, built, factors
@@ -142,7 +142,7 @@ def test_equations_are_those_of_finite_differences() -> None:
 @pytest.mark.parametrize("name", ["relu", "gelu", "batch_norm", "attention"])
 def test_wrong_generators_are_refused(name: str) -> None:
     model, inputs, spec, rescaling = built(name)
-    search = _Search(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0))
+    search = Trials(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0))
     right = [one for one in rescaling.generators if one.kind == "positive"]
     wrong = [
         Generator(group, "positive", tuple((slot, 1) for slot in spec.slots_of(group)))
@@ -160,9 +160,9 @@ def test_statistics_of_batch_norm_with_its_epsilon_are_no_rescaling() -> None:
     generator = Generator(
         spec.names[0], "positive", tuple((by_name[name], e) for name, e in exponents.items())
     )
-    assert _Search(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0)).verified([generator]) == []
+    assert Trials(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0)).verified([generator]) == []
     model[1].eps = 0.0
-    assert _Search(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0)).verified([generator]) == [
+    assert Trials(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0)).verified([generator]) == [
         generator
     ]
 
