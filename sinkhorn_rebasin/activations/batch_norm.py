@@ -20,6 +20,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 def reset_batch_norm(
@@ -92,7 +93,7 @@ def batch_norm_statistics(
         layer.train()
         layer.register_forward_pre_hook(moments[name].hook)
     device, read = device_of(state), 0
-    with torch.random.fork_rng(devices=[]):
+    with untouched_randomness():
         for batch in islice(iter(dataloader), batches):
             inputs, _ = split_batch(batch, labelled=False)
             run_at(network, state, move_to(inputs, device))

@@ -19,7 +19,8 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy, split_batch, untouched_randomness
+from sinkhorn_rebasin.networks.execution import evaluation_copy, split_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 

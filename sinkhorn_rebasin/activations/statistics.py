@@ -15,13 +15,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.execution import (
-    device_of,
-    move_to,
-    run_at,
-    split_batch,
-    untouched_randomness,
-)
+from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import Layout, PermutationSpec, Slot
 
 _NAMES = ("weight", "bias", "running_mean")

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
 """A curve, an object with a ``path()``, or a pair of networks (start, end)."""
@@ -75,7 +76,7 @@ def evaluate_path(
     losses, accuracies = [], []
     with torch.no_grad():
         for position in _tracked(positions.tolist(), progress):
-            with torch.random.fork_rng(devices=[]):
+            with untouched_randomness():
                 state = curve.state_at(position)
                 state = state if prepare is None else prepare(module, state)
                 loss, accuracy = evaluate_state(module, state, dataloader, criterion)

@@ -17,15 +17,9 @@ from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.networks.execution import (
-    device_of,
-    evaluation_copy,
-    move_to,
-    run_at,
-    split_batch,
-    untouched_randomness,
-)
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 
 

@@ -24,7 +24,7 @@ from sinkhorn_rebasin.curvature.likelihood import LabelKind
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.networks.execution import untouched_randomness
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 @dataclass(frozen=True)

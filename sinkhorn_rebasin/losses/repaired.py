@@ -18,7 +18,8 @@ from sinkhorn_rebasin.activations.stages import stages_of
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
-from sinkhorn_rebasin.networks.execution import batch_statistics, run_at, split_batch, untouched_randomness
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at, split_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_state, permute_tensor
 
 Correction: TypeAlias = Callable[[Tensor], Tensor]

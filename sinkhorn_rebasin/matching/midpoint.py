@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import Criterion, Permutations, State, StateLike
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.matching.base import as_network, as_states
-from sinkhorn_rebasin.networks.execution import (
-    batch_statistics,
-    device_of,
-    move_to,
-    run_at,
-    split_batch,
-    untouched_randomness,
-)
+from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 
@@ -74,10 +68,11 @@ class Midpoint:
         """Inputs and labels of every batch, on the networks' device."""
         read = False
         # A dataloader draws from the global random state whenever it is iterated.
-        with untouched_randomness():
+        stream = RandomStream()
+        with stream.running():
             batches = iter(self.data)
         while True:
-            with untouched_randomness():
+            with stream.running():
                 try:
                     batch = next(batches)
                 except StopIteration:

@@ -14,7 +14,8 @@ from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.matching.initialisation import Initialisation
-from sinkhorn_rebasin.networks.execution import device_of, move_to, untouched_randomness
+from sinkhorn_rebasin.networks.execution import device_of, move_to
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -92,14 +93,14 @@ def sinkhorn_matching(
     schedule = temperature or geometric(1.0, 0.1)
     optimizer = torch.optim.Adam(rebasin.parameters(), lr=lr)
     device, objective = device_of(first), []
-    with torch.enable_grad():
+    # Around all steps, not each: a loader that shuffles, augmentation and losses that draw go on from step to step.
+    with torch.enable_grad(), untouched_randomness():
         for step in range(steps):
-            with untouched_randomness():
-                batch = move_to(next(batches), device)
-                rebasin.temperature.fill_(schedule(step / max(1, steps - 1)))
-                optimizer.zero_grad()
-                value = checked_loss(measure(rebasin, batch))
-                value.backward()
+            batch = move_to(next(batches), device)
+            rebasin.temperature.fill_(schedule(step / max(1, steps - 1)))
+            optimizer.zero_grad()
+            value = checked_loss(measure(rebasin, batch))
+            value.backward()
             optimizer.step()
             objective.append(value.item())
     permutations = {name: indices.cpu() for name, indices in rebasin.hard_permutations().items()}
@@ -131,11 +132,14 @@ def _endless(data: Iterable[Any] | None, *, needed: bool) -> Iterator[Any]:
             raise DataError("Expected data, batches of (inputs, labels), for this loss but got None.")
         while True:
             yield None
-    kept = list(data) if isinstance(data, Iterator) else data
+    kept: list[Any] = []
     while True:
         read = False
-        for batch in kept:
+        for batch in data:
             read = True
+            if isinstance(data, Iterator):
+                kept.append(batch)  # there is no second pass over an iterator
             yield batch
         if not read:
             raise DataError("Expected at least one batch but got none.")
+        data = kept or data

@@ -9,8 +9,9 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, untouched_randomness
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
 from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 def check_comparable(reference: nn.Module, target: nn.Module) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -26,7 +24,8 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
 
     Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
     does not differentiate. Neither the module nor the state is changed: a training-mode forward updates
-    copies of the running statistics. Tied names count once, the first that the state has.
+    copies of the running statistics, and an embedding with a ``max_norm`` renormalises a copy of its weight. Tied
+    names count once, the first that the state has.
 
     Args:
         module: the architecture; its training mode is respected.
@@ -39,12 +38,17 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
         True
     """
     weights = dict(state)
-    for names in tied_names(module):
+    tied = tied_names(module)
+    for names in tied:
         for duplicate in [name for name in names if name in weights][1:]:
             del weights[duplicate]
     for name in _running_statistics(module):
         if name in weights:
             weights[name] = weights[name].detach().clone()
+    for name, weight in _renormalised(module):
+        aliases = next((names for names in tied if name in names), (name,))
+        given = next((alias for alias in aliases if alias in weights), name)
+        weights[given] = weights.get(given, weight).clone()
     if torch.is_grad_enabled() and any(isinstance(part, nn.GroupNorm) for part in module.modules()):
         inputs = _followed(inputs)
     if isinstance(inputs, Mapping):
@@ -160,6 +164,15 @@ def _running_statistics(module: nn.Module) -> list[str]:
     ]
 
 
+def _renormalised(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Weights that the forward itself writes to, by name."""
+    return [
+        (f"{name}.weight" if name else "weight", layer.weight)
+        for name, layer in module.named_modules()
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) and layer.max_norm is not None
+    ]
+
+
 @contextmanager
 def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
     """All of a network in eval mode but for batch norm, which is in training mode when ``on``."""
@@ -174,16 +187,3 @@ def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
             if isinstance(module, nn.RNNBase):
                 # Recurrent layers remember the weights of their last run: with them, its whole graph.
                 module._init_flat_weights()
-
-
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves the global random states of torch, NumPy and Python as they were."""
-    # Networks draw from NumPy's global state, so that is what must be kept.
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
-from sinkhorn_rebasin.networks.execution import untouched_randomness
 from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
 from sinkhorn_rebasin.symmetry.displacement import widened

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import training_copy, untouched_randomness
+from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
 from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, displaced, stirring_permutations, widened

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
-from sinkhorn_rebasin.losses import WeightDistance
+from sinkhorn_rebasin.losses import RandomPointLoss, WeightDistance
 from sinkhorn_rebasin.matching import Alignment, sinkhorn_matching
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
@@ -113,3 +117,54 @@ def test_what_does_not_fit_is_told() -> None:
         sinkhorn_matching(*pair, loss="midpoint", criterion=F.mse_loss, data=[])
     with pytest.raises(ArchitectureError, match="Module"):
         sinkhorn_matching(problem.reference, problem.target, problem.spec)
+
+
+class Drawing(RandomPointLoss):
+    """Notes its positions and the samples it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(F.cross_entropy)
+        self.positions: list[float] = []
+        self.samples: list[list[int]] = []
+
+    def __call__(self, rebasin: Any, batch: Any) -> Tensor:
+        self.samples.append(batch[0][:, 0].int().tolist())
+        return super().__call__(rebasin, batch)
+
+    def position(self) -> float:
+        self.positions.append(super().position())
+        return self.positions[-1]
+
+
+def test_every_step_draws_anew_and_leaves_the_global_state() -> None:
+    torch.manual_seed(0)
+    reference, target = (nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(2))
+    x = torch.arange(12.0)[:, None].expand(12, 2)
+    loader = DataLoader(TensorDataset(x, torch.randint(3, (12,))), 6, shuffle=True)
+    loss, before = Drawing(), torch.get_rng_state()
+    sinkhorn_matching(reference, target, discover_symmetry(reference, x), data=loader, loss=loss, steps=6)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(loss.positions)) == 6
+    passes = [loss.samples[step] + loss.samples[step + 1] for step in (0, 2, 4)]
+    assert [sorted(one) for one in passes] == [list(range(12))] * 3
+    assert len({tuple(one) for one in passes}) == 3
+
+
+def test_an_endless_iterator_is_read_as_far_as_it_is_needed() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)), torch.randn(6, 2)
+    read: list[int] = []
+    endless = (read.append(number) or (x, torch.zeros(6, dtype=torch.long)) for number in itertools.count())
+    found = sinkhorn_matching(
+        net, net, discover_symmetry(net, x), data=endless, loss="midpoint", criterion=F.cross_entropy, steps=4
+    )
+    assert read == [0, 1, 2, 3]
+    again = sinkhorn_matching(
+        *(net, net, discover_symmetry(net, x)),
+        data=itertools.islice(endless, 1),
+        loss="midpoint",
+        criterion=F.cross_entropy,
+        steps=4,
+    )
+    assert again.objective == found.objective
+    assert len(read) == 5

@@ -82,6 +82,22 @@ def test_nothing_is_changed(norm_net: nn.Sequential, training: bool) -> None:
     assert all(child.training == training for child in norm_net.modules())
 
 
+@pytest.mark.parametrize("kept", [["0.weight"], ["2.weight"], ["0.weight", "2.weight"], []])
+def test_an_embedding_that_renormalises_its_weight_writes_to_a_copy(kept: list[str]) -> None:
+    net = nn.Sequential(nn.Embedding(5, 3, max_norm=1.0), nn.Tanh(), nn.Linear(3, 5, bias=False))
+    net[2].weight = net[0].weight
+    words = torch.tensor([0, 3])
+    before = net[0].weight.detach().clone()
+    assert (before.norm(dim=1) > 1).any()
+    state = {name: before.clone().requires_grad_() for name in kept}
+    outputs = run_at(net, state, words)
+    outputs.sum().backward()
+    assert torch.equal(net[0].weight, before)
+    assert all(torch.equal(tensor, before) for tensor in state.values())
+    assert (state[kept[0]] if kept else net[0].weight).grad is not None
+    assert torch.equal(outputs, copy.deepcopy(net)(words))
+
+
 def test_evaluation_copy_shares_parameters_but_neither_buffers_nor_modes(norm_net: nn.Sequential) -> None:
     norm_net.train()
     twin = evaluation_copy(norm_net)
