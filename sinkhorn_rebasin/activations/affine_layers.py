@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.networks.layers import is_plain_affine
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -79,7 +80,8 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
     """The linear and convolution layers with a hidden unit among their outputs, in the order of registration.
 
     Left out are layers that share a weight or bias with another layer, such as an embedding, whose function
-    would change with it, and layers whose weight is computed from other parameters.
+    would change with it, layers whose weight is computed from other parameters, and those with a forward of their
+    own, which need not be affine in the weight (low-rank adapters, standardised weights).
 
     >>> import torch
     >>> from sinkhorn_rebasin import discover_symmetry
@@ -90,7 +92,7 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
     owners = Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
     found: dict[nn.Module, AffineLayer] = {}
     for name, child in network.named_modules():
-        if not isinstance(child, (nn.Linear, _ConvNd)) or not _is_plain(child):
+        if not is_plain_affine(child) or not _holds_its_weight(child):
             continue
         if any(owners[id(tensor)] > 1 for tensor in (child.weight, child.bias) if tensor is not None):
             continue
@@ -99,7 +101,7 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
             transposed = isinstance(child, _ConvTransposeNd)
             outputs = child.out_channels if isinstance(child, _ConvNd) else child.out_features
             groups = child.groups if transposed else None
-            found[child] = AffineLayer(name, units, outputs, child.bias is not None, groups)  # type: ignore[arg-type]
+            found[child] = AffineLayer(name, units, outputs, child.bias is not None, groups)
     return found
 
 
@@ -108,7 +110,7 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in held if tensor is not None]
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _holds_its_weight(layer: nn.Module) -> bool:
     """Whether the weight is held as it is: a real tensor under its own name, a parameter or a frozen one."""
     weight = layer._parameters.get("weight", layer._buffers.get("weight"))
     bias = layer._parameters.get("bias", layer._buffers.get("bias"))

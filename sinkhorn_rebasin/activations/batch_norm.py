@@ -20,6 +20,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
@@ -91,7 +92,7 @@ def batch_norm_statistics(
     moments = {name: _InputMoments(name or type(module).__name__) for name in layers}
     for name, layer in layers.items():
         layer.train()
-        layer.register_forward_pre_hook(moments[name].hook)
+        layer.register_forward_pre_hook(moments[name].hook, with_kwargs=True)
     device, read = device_of(state), 0
     with untouched_randomness():
         for batch in islice(iter(dataloader), batches):
@@ -132,8 +133,8 @@ class _InputMoments(Moments):
         super().__init__()
         self.name = name
 
-    def hook(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        values = arguments[0]
+    def hook(self, layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        values: Tensor = first_argument(arguments, keywords)
         count = values.numel() // values.shape[1]
         if count < 2:
             raise DataError(

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.stages import check_finite, run
+from sinkhorn_rebasin.symmetry.stillness import Readers
 
 Correction: TypeAlias = Callable[[AffineLayer, Moments], tuple[Tensor, Tensor] | None]
 """Layer and moments of its outputs to a scale and a shift of them, or to None where they stay."""
@@ -35,13 +36,10 @@ def corrected_in_one_forward(
         correction: asked for each layer when its outputs are there.
 
     Returns:
-        None where a layer runs more than once: its correction depends on all its runs, of which the later ones are
-        not known when the first is put right. None too where a layer has a hook of its own, which may do anything
-        to the outputs.
+        None where a layer runs more than once, or its weight is read outside of it as well: its correction depends on
+        all its runs, of which the later ones are not known when the first is put right.
     """
-    if any(layer._forward_hooks for layer in layers):
-        return None
-    corrected = dict(state)
+    corrections: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     runs: dict[nn.Module, int] = dict.fromkeys(layers, 0)
 
     def after(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
@@ -55,16 +53,25 @@ def corrected_in_one_forward(
         found = correction(stage, moments)
         if found is None:
             return output
-        corrected.update(stage.transformed(corrected, *found))
+        corrections[layer] = found
         return _transformed(output, axis, *found, stage.has_bias)
 
-    handles = [layer.register_forward_hook(after) for layer in layers]
+    # In front of a layer's own hooks, which then see what the corrected weights give.
+    handles = [layer.register_forward_hook(after, prepend=True) for layer in layers]
+    readers = Readers(state)
     try:
-        run(network, state, [inputs])
+        with readers:
+            run(network, state, [inputs])
     finally:
         for handle in handles:
             handle.remove()
-    return corrected if max(runs.values(), default=0) <= 1 else None
+    reads = [readers.reads(layer.weight) for layer in layers.values()]
+    if max([*runs.values(), *reads], default=0) > 1:
+        return None
+    corrected = dict(state)
+    for layer, found in corrections.items():
+        corrected.update(layers[layer].transformed(state, *found))
+    return corrected
 
 
 def _transformed(output: Tensor, axis: int, scale: Tensor, shift: Tensor, has_bias: bool) -> Tensor:

@@ -53,9 +53,9 @@ def repair(
     without a bias is only rescaled, and a unit that does not vary on the data only shifted. Batch-norm layers
     have their running statistics measured anew, and layers right in front of one are left alone; with batch norm
     everywhere this is all of REPAIR, and :func:`batch_norm_statistics` does it in one forward. Layers that share
-    their weight with another are left alone; those that run several times are corrected by what all their runs
-    have in common, which does not make each exact. A layer that fewer than two values reach, such as an expert
-    that gets no tokens, stays as it is.
+    their weight with another, or have a forward of their own, are left alone; those that run several times are
+    corrected by what all their runs have in common, which does not make each exact. A layer that fewer than two
+    values reach, such as an expert that gets no tokens, stays as it is.
 
     With ``rescale_only`` means stay what they are in the merged network, :math:`\mu^* = \mu`, and standard
     deviations alone are corrected.
@@ -193,7 +193,7 @@ class Repair:
     def _in_one_forward(
         self, network: nn.Module, stages: Stages, state: StateLike, position: float
     ) -> State | None:
-        """Where the data are one batch, no layer runs twice or has hooks, and there is no batch norm; else None."""
+        """Where the data are one batch, every weight is read once and there is no batch norm; else None."""
         layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
         if len(self.inputs) > 1 or len(layers) < len(stages):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +15,7 @@ from sinkhorn_rebasin.activations.batch_norm import has_statistics
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at
+from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -29,21 +30,23 @@ def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, input
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
     names: dict[nn.Module, str] = {layer: name for name, layer in norms.items()}
     order: dict[nn.Module, AffineLayer | str] = {}
-    outputs: list[tuple[Tensor, nn.Module]] = []  # kept alive, so that identity means the same tensor
+    # Kept alive, so that identity means the same tensor; with versions, for a function in place gives it too.
+    outputs: list[tuple[Tensor, int, nn.Module]] = []
 
     def after(layer: nn.Module, arguments: Any, output: Tensor) -> None:
         order.setdefault(layer, layers[layer])
-        outputs.append((output, layer))
+        outputs.append((output, output._version, layer))
 
-    def before(norm: nn.Module, arguments: tuple[Any, ...]) -> None:
-        for output, layer in outputs:
-            if arguments and arguments[0] is output:
+    def before(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        given = first_argument(arguments, keywords)
+        for output, version, layer in outputs:
+            if given is output and output._version == version:
                 order.pop(layer, None)
         if has_statistics(norm):
             order.setdefault(norm, names[norm])
 
     handles = [layer.register_forward_hook(after) for layer in layers]
-    handles += [norm.register_forward_pre_hook(before) for norm in names]
+    handles += [norm.register_forward_pre_hook(before, with_kwargs=True) for norm in names]
     run(network, state, [inputs])
     for handle in handles:
         handle.remove()
@@ -54,7 +57,10 @@ def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, input
 def measured(
     network: nn.Module, stages: Stages, state: StateLike, inputs: Sequence[Any]
 ) -> dict[str, Moments]:
-    """Moments of the outputs of affine layers and of the inputs of batch norms, by name; some may be empty."""
+    """Moments of the outputs of affine layers and of the inputs of batch norms, by name; some may be empty.
+
+    Outputs are those of the weights, before any hook that a layer has of its own.
+    """
     moments: dict[str, Moments] = {}
     handles = []
     for layer, stage in stages.items():
@@ -62,21 +68,23 @@ def measured(
             gathered = moments[stage.name] = Moments()
             # Counted from the end, where a convolution has as many axes of positions as its weight.
             axis = 1 - state[stage.weight].ndim
-            handles.append(
-                layer.register_forward_hook(
-                    lambda _, __, output, m=gathered, axis=axis: m.update(output, axis)
-                )
-            )
+            handles.append(layer.register_forward_hook(_output_hook(gathered, axis), prepend=True))
         else:
             gathered = moments[stage] = Moments()
-            handles.append(
-                layer.register_forward_pre_hook(lambda _, arguments, m=gathered: m.update(arguments[0], 1))
-            )
+            handles.append(layer.register_forward_pre_hook(_input_hook(gathered), with_kwargs=True))
     run(network, state, inputs)
     for handle in handles:
         handle.remove()
     check_finite(moments)
     return moments
+
+
+def _output_hook(moments: Moments, axis: int) -> Callable[..., None]:
+    return lambda _, __, output: moments.update(output, axis)
+
+
+def _input_hook(moments: Moments) -> Callable[..., None]:
+    return lambda _, arguments, keywords: moments.update(first_argument(arguments, keywords), 1)
 
 
 def check_finite(moments: Mapping[str, Moments]) -> None:

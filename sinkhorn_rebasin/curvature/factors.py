@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -18,18 +19,26 @@ from sinkhorn_rebasin.curvature.shared_layers import (
     shared_layers,
 )
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.symmetry.stillness import Readers
 
 
 @torch.no_grad()
 def layers_run(network: nn.Module, state: State, inputs: Any) -> dict[str, SharedLayer]:
-    """The linear and convolution layers that run, as modules, on these inputs."""
-    seen: set[nn.Module] = set()
+    """The linear and convolution layers that run as modules on these inputs, and whose weight nothing else reads."""
+    runs: Counter[nn.Module] = Counter()
     layers = shared_layers(network)
+    readers = Readers(state)
     with ExitStack() as hooks:
         for layer in layers.values():
-            hooks.callback(layer.register_forward_hook(lambda layer, _, __: seen.add(layer)).remove)
-        run_at(network, state, inputs)
-    return {name: layer for name, layer in layers.items() if layer in seen}
+            hooks.callback(layer.register_forward_hook(lambda layer, _, __: runs.update([layer])).remove)
+        with readers:
+            run_at(network, state, inputs)
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if layer in runs and readers.reads(f"{name}.weight" if name else "weight") <= runs[layer]
+    }
 
 
 class FactorSums:
@@ -66,7 +75,8 @@ class FactorSums:
         self._seen = []
         with ExitStack() as hooks:
             for name, layer in self.layers.items():
-                handle = layer.register_forward_hook(self._hook(name), with_kwargs=True)
+                # In front of the layer's own hooks: a factor is of what the weight gives, whatever they make of it.
+                handle = layer.register_forward_hook(self._hook(name), prepend=True, with_kwargs=True)
                 hooks.callback(handle.remove)
             return run_at(self.network, self.state, inputs)
 
@@ -84,7 +94,7 @@ class FactorSums:
     def _hook(self, name: str) -> Any:
         @torch.no_grad()
         def gather(layer: SharedLayer, arguments: Any, keywords: Any, output: Tensor) -> None:
-            rows = input_rows(layer, (arguments or tuple(keywords.values()))[0])
+            rows = input_rows(layer, first_argument(arguments, keywords))
             rows = rows.detach().to(self.inputs[name].dtype)
             self.inputs[name] += rows.mT @ rows
             self.positions[name] += rows.shape[1]

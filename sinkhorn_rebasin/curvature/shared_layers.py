@@ -8,12 +8,12 @@ from typing import TypeAlias, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from sinkhorn_rebasin.networks.layers import is_plain_affine
 
 SharedLayer: TypeAlias = nn.Linear | _ConvNd
 """A layer whose weight is one matrix, or one per convolution group."""
-
-_FORWARDS = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
 
 
 def shared_layers(network: nn.Module) -> dict[str, SharedLayer]:
@@ -28,7 +28,9 @@ def shared_layers(network: nn.Module) -> dict[str, SharedLayer]:
     owners = Counter(id(p) for child in network.modules() for p in child._parameters.values())
     found: dict[str, SharedLayer] = {}
     for name, child in network.named_modules():
-        if type(child).forward not in _FORWARDS or child._parameters.get("weight") is None:
+        if isinstance(child, _ConvTransposeNd) or not is_plain_affine(child):
+            continue
+        if child._parameters.get("weight") is None:
             continue
         own = [child.weight] if child.bias is None else [child.weight, child._parameters.get("bias")]
         if all(p is not None and p.is_floating_point() and owners[id(p)] == 1 for p in own):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -19,16 +20,20 @@ class Readers(LightDispatchMode):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self._state = state
-        self._read: set[int] = set()
+        self._read: Counter[int] = Counter()
 
     def names(self) -> set[str]:
         """Names of the tensors read so far, and of those without elements."""
         return {name for name, t in self._state.items() if id(t) in self._read or t.numel() == 0}
 
+    def reads(self, name: str) -> int:
+        """How many operations have read a tensor."""
+        return self._read[id(self._state[name])]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self._read.update(id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        self._read.update({id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)})
         return func(*args, **(kwargs or {}))
 
 

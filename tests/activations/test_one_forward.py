@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_symmetry, repair
@@ -58,12 +59,33 @@ def test_layers_that_run_twice_are_measured_over_both_runs() -> None:
     check_alike(reference, target)
 
 
-def test_hooks_of_the_network_have_their_say() -> None:
-    """The statistics are those behind a hook that is no affine map, which the corrected weights go through."""
+def test_a_weight_that_is_read_outside_of_its_layer_is_corrected_there_too() -> None:
+    def make() -> nn.Module:
+        def run(net: Function, x: Tensor) -> Tensor:
+            hidden = F.linear(net.twice(net.first(x).relu()).relu(), net.twice.weight).relu()
+            return net.last(net.third(hidden).relu())
+
+        layers = {"first": nn.Linear(5, 8), "twice": nn.Linear(8, 8), "third": nn.Linear(8, 8)}
+        return Function(run, **layers, last=nn.Linear(8, 3))
+
+    check_alike(*pair(make))
+
+
+def test_hooks_of_the_network_have_their_say_behind_the_corrected_weights() -> None:
     reference, target = pair(mlp)
     for net in (reference, target):
         net[0].register_forward_hook(lambda _, __, output: output.tanh())
     check_alike(reference, target)
+    data = batches(60)
+    spec = discover_symmetry(reference, data[0])
+    repaired = repair(merge(reference, target), reference, target, spec, data)
+    found, first, second = (
+        F.linear(data[0], net[0].weight, net[0].bias) for net in (repaired, reference, target)
+    )
+    torch.testing.assert_close(found.mean(0), (first.mean(0) + second.mean(0)) / 2)
+    torch.testing.assert_close(found.std(0), (first.std(0) + second.std(0)) / 2)
+    found, first, second = (recorded(net, "2", data) for net in (repaired, reference, target))
+    torch.testing.assert_close(found.std(1), (first.std(1) + second.std(1)) / 2)
 
 
 def test_half_precision_gives_the_statistics_to_its_own_accuracy() -> None:

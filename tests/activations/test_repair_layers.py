@@ -45,6 +45,63 @@ def test_layers_behind_batch_norm_are_corrected_too() -> None:
         torch.testing.assert_close(repaired[index].weight, merged[index].weight, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_layer_stays_only_if_batch_norm_takes_its_very_outputs(inplace: bool) -> None:
+    def make() -> nn.Module:
+        def run(net: Function, x: Tensor) -> Tensor:
+            return net.last(net.norm(input=F.relu(net.first(x), inplace=inplace)))
+
+        return Function(run, first=nn.Linear(5, 12), norm=nn.BatchNorm1d(12), last=nn.Linear(12, 3))
+
+    reference, target = pair(make)
+    data = batches(20, 30)
+    spec = discover_symmetry(reference, data[0])
+    repaired = repair(merge(reference, target), reference, target, spec, data)
+    found, first, second = (
+        torch.cat([F.linear(x, net.first.weight, net.first.bias) for x in data])
+        for net in (repaired, reference, target)
+    )
+    torch.testing.assert_close(found.std(0), (first.std(0) + second.std(0)) / 2)
+    torch.testing.assert_close(repaired.norm.running_mean, found.relu().mean(0))
+
+
+class Adapted(nn.Linear):
+    """A linear layer with a low-rank adapter: scaling its weight alone does not scale what comes out."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Parameter(torch.randn(2, inputs)), nn.Parameter(torch.randn(outputs, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+class Standardised(nn.Conv1d):
+    """A convolution that standardises its weight, and so does not answer to its scale."""
+
+    def _conv_forward(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        weight = weight - weight.mean((1, 2), keepdim=True)
+        return super()._conv_forward(inputs, weight / weight.std((1, 2), keepdim=True), bias)
+
+
+def test_layers_with_a_forward_of_their_own_stay() -> None:
+    def make() -> nn.Module:
+        convolution = [nn.Unflatten(1, (1, 5)), Standardised(1, 6, 3), nn.ReLU(), nn.Flatten()]
+        last = nn.Linear(8, 8)
+        last.forward = lambda x: F.linear(x.abs(), last.weight, last.bias)  # type: ignore[method-assign]
+        return nn.Sequential(*convolution, Adapted(18, 8), nn.ReLU(), last, nn.ReLU(), nn.Linear(8, 3))
+
+    torch.manual_seed(0)
+    reference, target = make().double(), make().double()
+    data = batches(50)
+    spec = discover_symmetry(reference, data[0])
+    assert {slot.tensor for slot in spec.slots} >= {"1.weight", "4.weight"}
+    merged = merge(reference, target)
+    for given in (data, list(data[0].split(20))):
+        repaired = repair(merged, reference, target, spec, given)
+        torch.testing.assert_close(repaired.state_dict(), merged.state_dict(), rtol=0, atol=0)
+
+
 def test_without_a_bias_the_deviation_alone_is_corrected() -> None:
     reference, target = pair(lambda: nn.Sequential(nn.Linear(5, 12, bias=False), nn.ReLU(), nn.Linear(12, 3)))
     data = batches(50)

@@ -254,3 +254,38 @@ def test_against_curvlinops() -> None:
         expected = sum((d * p).sum() for d, p in zip(difference.values(), product, strict=True))
         found = kronecker_fisher(net, data, labels=ours).quadratic(difference)
         torch.testing.assert_close(found, expected.detach())
+
+
+def test_a_hook_of_a_layer_counts_as_a_layer_behind_it() -> None:
+    class Tripled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * x
+
+    net, x = linear_chain(), torch.randn(6, 4, dtype=torch.float64)
+    plain = nn.Sequential(net[0], Tripled(), net[1], net[2])
+    hooked = copy.deepcopy(net)
+    hooked[0].register_forward_hook(lambda _, __, output: 3 * output)
+    expected, found = (kronecker_fisher(one, [x], labels="expected") for one in (plain, hooked))
+    for name, twin in (("0", "0"), ("1", "2"), ("2", "3")):
+        torch.testing.assert_close(found.layers[name].outputs, expected.layers[twin].outputs)
+        torch.testing.assert_close(found.layers[name].inputs, expected.layers[twin].inputs)
+
+
+def test_a_weight_that_is_read_outside_of_its_layer_gets_the_diagonal() -> None:
+    class Rereading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(F.linear(self.first(x).tanh(), self.first.weight))
+
+    torch.manual_seed(0)
+    net, x = Rereading().double(), torch.randn(6, 4, dtype=torch.float64)
+    found, diagonal = (
+        kronecker_fisher(net, [x], labels="expected"),
+        diagonal_fisher(net, [x], labels="expected"),
+    )
+    assert set(found.layers) == {"last"}
+    for name in ("first.weight", "first.bias"):
+        torch.testing.assert_close(found.diagonal[name], diagonal.diagonal[name])
