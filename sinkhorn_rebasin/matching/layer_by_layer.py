@@ -31,8 +31,8 @@ def match_layer_by_layer(
 
     A unit's features are its entries on the first axis, where PyTorch's linear, convolution and norm layers have
     their outputs, of every parameter whose other groups are already matched: the weights that come in, the bias,
-    the scale. A group without such a tensor is seen on any axis. Next comes the group of which the largest share of
-    these entries is understood: in a chain of layers, the first layer not yet matched.
+    the scale. A group without such a matrix, as that of an embedding, is seen on any axis. Next comes the group of
+    which the largest share of these entries is understood: in a chain of layers, the first layer not yet matched.
 
     Raises:
         ArchitectureError: when the networks differ.
@@ -79,7 +79,7 @@ def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> f
     whole = _seen(spec, group, set(spec.names))
     part = _seen(spec, group, known)
     sizes = [
-        sum(math.prod(spec.shapes[slot.tensor]) for slot in slots if slot.axes[0] == 0)
+        sum(math.prod(spec.shapes[slot.tensor]) for slot in _incoming(spec, group, slots))
         for slots in (part, whole)
     ]
     return sizes[0] / max(1, sizes[1])
@@ -93,7 +93,15 @@ def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Sl
             f"Expected a parameter of group {group.name!r} whose other groups come before it but got none: match "
             f"this network with weight_matching, or drop the group with spec.without({group.name!r})."
         )
-    return [slot for slot in seen if slot.axes[0] == 0] or seen
+    return _incoming(spec, group, seen) or seen
+
+
+def _incoming(spec: PermutationSpec, group: Group, slots: list[Slot]) -> list[Slot]:
+    """Those of a group's slots that come in: on the first axis, if a matrix is among all of its slots there."""
+    first = [slot for slot in spec.slots_of(group.name) if slot.axes[0] == 0]
+    if not any(len(spec.shapes[slot.tensor]) > 1 for slot in first):
+        return slots
+    return [slot for slot in slots if slot in first]
 
 
 def _seen(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:

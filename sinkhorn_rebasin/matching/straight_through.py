@@ -78,7 +78,7 @@ def straight_through(
     current = best = dict(found.permutations)
     objective = [midpoint.loss(current)]
     latent = {
-        name: midpoint.reference[name].clone().requires_grad_()
+        name: _wide(midpoint.reference[name]).requires_grad_()
         for name in spec.parameters
         if _learnable(midpoint.reference[name])
     }
@@ -105,6 +105,11 @@ def _learnable(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """A copy in which Adam's steps and squared gradients do not vanish, as they do in half precision."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+
+
 def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs: Any, labels: Any) -> None:
     """Give the latent weights the gradient of the midpoint loss at the re-ordered target next to them."""
     rebased = permute_state(midpoint.target, midpoint.spec, current)
@@ -113,4 +118,4 @@ def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs:
         loss = midpoint.batch_loss({**rebased, **leaves}, inputs, labels)
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     for tensor, gradient in zip(latent.values(), gradients, strict=True):
-        tensor.grad = gradient
+        tensor.grad = None if gradient is None else gradient.to(tensor.dtype)

@@ -204,12 +204,15 @@ def _generator(
     exponents: NDArray[np.int64],
     kind: str = "positive",
 ) -> Generator:
-    """The generator with these exponents: whole slots where their parts agree, biases with positive ones."""
-    biases = sum(
-        int(e) for slot, e in zip(slots, exponents, strict=True) if len(spec.shapes[slot.tensor]) == 1
-    )
-    sign = -1 if biases < 0 else 1
-    by_part = {slot: sign * int(e) for slot, e in zip(slots, exponents, strict=True)}
+    """The generator with these exponents: whole slots where their parts agree, biases with positive ones.
+
+    Without biases it is the rows of weights, what comes in, that have them.
+    """
+    pairs = [(slot, int(e)) for slot, e in zip(slots, exponents, strict=True)]
+    biases = sum(e for slot, e in pairs if len(spec.shapes[slot.tensor]) == 1)
+    rows = sum(e for slot, e in pairs if slot.axes[0] == 0)
+    sign = -1 if (biases or rows) < 0 else 1
+    by_part = {slot: sign * e for slot, e in pairs}
     merged: list[tuple[Slot, int]] = []
     for slot in spec.slots_of(group):
         parts = parts_of(slot)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,23 @@ def test_it_finds_a_lower_midpoint_loss_than_weight_matching() -> None:
     assert midpoint.loss(found.permutations) == pytest.approx(min(found.objective))
     assert min(found.objective) < 0.8 * start
     assert seen == list(enumerate(found.objective[1:]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_learns_what_single_precision_does(dtype: torch.dtype) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        inputs = torch.randn(128, 4)
+        labels = (inputs[:, 0] * inputs[:, 1] > inputs[:, 2]).long()
+        networks = [trained(seed, inputs, labels) for seed in (0, 1)]
+    spec, objectives = discover_symmetry(networks[0], inputs), []
+    for type_ in (torch.float32, dtype):
+        batches = list(zip(inputs.to(type_).split(32), labels.split(32), strict=True))
+        pair = (copy.deepcopy(net).to(type_) for net in networks)
+        found = straight_through(*pair, spec, data=batches, criterion=F.cross_entropy, epochs=10, lr=0.01)
+        objectives.append(found.objective)
+    for objective in objectives:
+        assert min(objective) < 0.8 * objective[0]
 
 
 @pytest.mark.parametrize("name", ["grouped", "heads", "tied_decoder", "tied_layers"])

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.symmetry import discover_symmetry, normalize_scale
@@ -33,6 +33,23 @@ def test_rescalings_are_found_on_example_inputs_in_float32() -> None:
     norms = torch.cat([normal[0].weight, normal[0].bias[:, None]], 1).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(6))
     assert difference(model, normal.state_dict(), inputs) < 1e-6
+
+
+def test_incoming_weights_without_biases_are_those_of_the_rows_in_any_order_of_layers() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv1d(6, 2, 3, bias=False)
+            self.body = nn.Linear(3, 6, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x).relu().mT)
+
+    torch.manual_seed(0)
+    model, inputs = Backwards().double(), torch.randn(4, 5, 3).double()
+    normal = normalize_scale(model, discover_symmetry(model, inputs), example_inputs=inputs)
+    torch.testing.assert_close(normal.body.weight.norm(dim=1), torch.ones(6).double())
+    assert difference(model, normal.state_dict(), inputs) < 1e-12
 
 
 def test_neither_rescalings_nor_inputs_is_an_error() -> None:
