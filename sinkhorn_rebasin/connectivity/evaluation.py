@@ -118,7 +118,7 @@ def evaluate_state(
         inputs, labels = (move_to(part, device) for part in split_batch(batch))
         outputs = run_at(module, state, inputs)
         losses.append(_scalar(criterion(outputs, labels)))
-        sizes.append(_samples(inputs, labels))
+        sizes.append(samples_in(inputs, labels))
         if _classifies(outputs, labels):
             correct.append((outputs.argmax(dim=1) == labels).double().mean() * sizes[-1])
     if sum(sizes) == 0:
@@ -168,7 +168,16 @@ def _scalar(loss: Tensor) -> Tensor:
     return loss.detach().reshape(())
 
 
-def _samples(inputs: Any, labels: Any) -> int:
+def samples_in(inputs: Any, labels: Any) -> int:
+    """How many samples a batch has, by the first tensor of its labels, or else of its inputs.
+
+    Raises:
+        DataError: neither has a tensor with a batch dimension.
+
+    Example:
+        >>> samples_in(torch.zeros(3, 2), (torch.zeros(3), torch.ones(3)))
+        3
+    """
     for part in (labels, inputs):
         if isinstance(part, dict):
             part = tuple(part.values())

@@ -17,13 +17,14 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.frozen import former_parameters
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     """Run the module's forward with the given parameters and buffers in place of its own.
 
     Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
-    does not differentiate. Neither the module nor the state is changed: a training-mode forward updates
+    does not differentiate. Neither module, state nor inputs are changed: a training-mode forward updates
     copies of the running statistics, and an embedding with a ``max_norm`` renormalises a copy of its weight. Tied
     names count once, the first that the state has.
 
@@ -49,26 +50,30 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
         aliases = next((names for names in tied if name in names), (name,))
         given = next((alias for alias in aliases if alias in weights), name)
         weights[given] = weights.get(given, weight).clone()
-    if torch.is_grad_enabled() and any(isinstance(part, nn.GroupNorm) for part in module.modules()):
-        inputs = _followed(inputs)
-    if isinstance(inputs, Mapping):
-        return functional_call(module, weights, (), dict(inputs))
-    arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    return functional_call(module, weights, arguments)
+    inputs = _fresh(inputs, any(isinstance(part, nn.GroupNorm) for part in module.modules()))
+    with former_parameters(module):
+        if isinstance(inputs, Mapping):
+            return functional_call(module, weights, (), dict(inputs))
+        arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+        return functional_call(module, weights, arguments)
 
 
-def _followed(inputs: Any) -> Any:
-    """The inputs as tensors that need a gradient.
+def _fresh(inputs: Any, has_group_norm: bool) -> Any:
+    """Copies of the inputs, for the network may write to them; they need a gradient where it has a group norm.
 
     With channels last in memory, the gradient of group norm on a processor ends the process (torch 2.13) where its
     weight needs one and what it normalises does not.
     """
+    followed = has_group_norm and torch.is_grad_enabled()
 
-    def follow(leaf: Any) -> Any:
-        plain = isinstance(leaf, Tensor) and leaf.is_floating_point() and not leaf.requires_grad
-        return leaf.detach().requires_grad_() if plain else leaf
+    def copied(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if followed and leaf.is_floating_point() and not leaf.requires_grad:
+            leaf = leaf.detach().requires_grad_()
+        return leaf.clone()  # no leaf of the graph, which could not be written to
 
-    return tree_map(follow, inputs)
+    return tree_map(copied, inputs)
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
+
+_FORMER = "_sinkhorn_rebasin_former_parameters"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ def traits_of(module: nn.Module) -> Traits:
 def frozen_copy(module: nn.Module) -> nn.Module:
     """A copy in which every parameter has become a buffer of the same name.
 
-    As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it.
+    As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it, unless
+    inside of :func:`former_parameters`, in which a network that reads its own parameters finds them.
     Tied parameters stay one tensor, and the state dict keeps its order.
 
     >>> frozen = frozen_copy(nn.Linear(3, 2))
@@ -60,9 +64,35 @@ def frozen_copy(module: nn.Module) -> nn.Module:
             values.setdefault(id(parameter), parameter.detach().clone())
             del child._parameters[name]
             child.register_buffer(name, values[id(parameter)])
+            vars(child).setdefault(_FORMER, []).append(name)
         for name in buffers:
             child._buffers[name] = child._buffers.pop(name)
     return frozen
+
+
+@contextmanager
+def former_parameters(network: nn.Module) -> Iterator[None]:
+    """The buffers of a frozen copy that were parameters are among its ``parameters()`` again, as plain tensors.
+
+    >>> frozen = frozen_copy(nn.Linear(3, 2))
+    >>> with former_parameters(frozen):
+    ...     len(list(frozen.parameters()))
+    2
+    >>> len(list(frozen.parameters()))
+    0
+    """
+    moved = [(child, vars(child)[_FORMER]) for child in network.modules() if _FORMER in vars(child)]
+    for child, names in moved:
+        # Not by register_parameter, which takes parameters alone.
+        child._parameters.update({name: child._buffers.pop(name) for name in names})
+    try:
+        yield
+    finally:
+        for child, names in moved:
+            rest = dict(child._buffers)
+            child._buffers.clear()  # former parameters come first, which is the order of the state dict
+            child._buffers.update({name: child._parameters.pop(name) for name in names})
+            child._buffers.update(rest)
 
 
 def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
@@ -83,6 +113,7 @@ def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Modul
     first = {name: names[0] for names in traits.tied for name in names}
     made: dict[str, Tensor] = {}
     for prefix, child in plain.named_modules():
+        vars(child).pop(_FORMER, None)
         child.training = traits.training[prefix]
         for name, buffer in list(child._buffers.items()):
             if buffer is None:

@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric
 
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.connectivity import LinearPath
+from sinkhorn_rebasin.connectivity.evaluation import samples_in
 from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
@@ -95,6 +96,7 @@ class RebasinModule(KeepsRandomState):
         self.val_auc = BarrierAUC(self.positions)
         self.val_midpoint_loss = MeanMetric()
         self._path: LinearPath | None = None
+        self._waits_for_batch = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the scores and log-scales, or what the factory makes."""
@@ -112,6 +114,7 @@ class RebasinModule(KeepsRandomState):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss = checked_loss(self.loss(self.rebasin, batch))
+        self._waits_for_batch = False
         if self._trainer is not None:
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("temperature", self.rebasin.temperature.clone(), prog_bar=True, batch_size=1)
@@ -127,7 +130,7 @@ class RebasinModule(KeepsRandomState):
         path = self._path or self.rebasin.path()
         states = (path.state_at(position) for position in self.positions)
         losses = torch.stack([self.criterion(self.rebasin.run(state, inputs), labels) for state in states])
-        samples = len(labels)
+        samples = samples_in(inputs, labels)
         self.val_barrier.update(losses, samples)
         self.val_auc.update(losses, samples)
         self.val_midpoint_loss.update(losses[len(losses) // 2], samples)
@@ -150,13 +153,17 @@ class RebasinModule(KeepsRandomState):
 
     def on_train_start(self) -> None:
         """Train on hard ones instead; any earlier, Lightning would warn of a module in eval mode."""
+        self._waits_for_batch = True
         if self.hard:
             self.rebasin.eval()
 
     def on_fit_end(self) -> None:
         """A fit that could not take a single step is an error, not a silent success."""
-        if self.trainer.num_training_batches == 0:
+        # A loader without a length, or a network that raises StopIteration, shows no sooner that nothing comes.
+        if self.trainer.num_training_batches == 0 or (
+            self._waits_for_batch and self.trainer.ckpt_path is None
+        ):
             raise DataError(
-                "Expected a training dataloader with at least one batch but it is empty; for losses without "
-                "data pass data_free_steps(n)."
+                "Expected a training dataloader with at least one batch but it is empty, or the network or loss "
+                "raised StopIteration, which ends an epoch; for losses without data pass data_free_steps(n)."
             )

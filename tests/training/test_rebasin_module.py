@@ -202,6 +202,21 @@ def test_validation_agrees_with_evaluate_path(tmp_path: Path, name: str) -> None
     assert alone["val_barrier"] == pytest.approx(logged["val_barrier"], rel=1e-6)
 
 
+def test_validation_counts_the_samples_of_labels_in_any_structure(tmp_path: Path) -> None:
+    def weighted(outputs: Tensor, labels: Any) -> Tensor:
+        classes, weights = labels
+        return (F.cross_entropy(outputs, classes, reduction="none") * weights).mean()
+
+    (x, classes), weights = dataset().tensors, torch.linspace(0.0, 2.0, 20)
+    batches = [(x[part], (classes[part], weights[part])) for part in (slice(0, 17), slice(17, 20))]
+    module = RebasinModule(built()[2], lambda rebasin, batch: 0.0, criterion=weighted, points=5)
+    data = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    (logged,) = trainer(tmp_path).validate(module, data, verbose=False)
+    expected = evaluate_path(module.rebasin, batches, weighted, points=5)
+    assert logged["val_midpoint_loss"] == pytest.approx(float(expected.midpoint_loss), rel=1e-5)
+    assert logged["val_barrier"] == pytest.approx(expected.barrier, rel=1e-4)
+
+
 def test_validation_changes_neither_scores_nor_random_state() -> None:
     module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy), points=3)
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
