@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
@@ -90,6 +90,23 @@ class BarrierMonitor(lightning.Callback):
         """Evaluate where training ends, unless that is done, and put the best parameters back."""
         if not self.history or self.history[-1][0] != trainer.global_step:
             self._evaluate(trainer, pl_module)
+        self._restore(pl_module)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the best parameters back where a fit that was resumed at its end had no step left to take."""
+        self._restore(pl_module)
+
+    @property
+    def state_key(self) -> str:
+        """What tells the states of several monitors of one Trainer apart in a checkpoint: how they evaluate."""
+        return self._generate_state_key(
+            points=self.points,
+            every=self.every,
+            repair=self.repair is not None,
+            restore_best=self.restore_best,
+        )
+
+    def _restore(self, pl_module: lightning.LightningModule) -> None:
         if self.restore_best and self.best_parameters:
             with torch.no_grad():
                 for name, parameter in _rebasin_of(pl_module).rebasin.named_parameters():
@@ -107,19 +124,30 @@ class BarrierMonitor(lightning.Callback):
 
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
         rebasin = _rebasin_of(pl_module).rebasin
-        prepare = self.prepare
+        prepare, convert = self.prepare, trainer.precision_plugin.convert_input
         with trainer.precision_plugin.val_step_context():
             if self.repair is not None:
-                prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, self.repair)
-            evaluation = evaluate_path(
-                rebasin, self.dataloader, self.criterion, points=self.points, prepare=prepare
-            )
+                repair = _Converted(self.repair, convert)
+                prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, repair)
+            data = self.dataloader
+            data = data if isinstance(data, Iterator) else _Converted(data, convert)
+            evaluation = evaluate_path(rebasin, data, self.criterion, points=self.points, prepare=prepare)
         self.history.append((trainer.global_step, evaluation))
         height = float(evaluation.losses.mean())
         if math.isfinite(height) and height < self.best:
             self.best = height
             self.best_parameters = {name: p.detach().clone() for name, p in rebasin.named_parameters()}
         return evaluation
+
+
+class _Converted:
+    """Batches in the precision of a Trainer, as often as they are asked for."""
+
+    def __init__(self, batches: Iterable[Any], convert: Callable[[Any], Any]) -> None:
+        self.batches, self.convert = batches, convert
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.convert, self.batches)
 
 
 def _rebasin_of(pl_module: lightning.LightningModule) -> RebasinModule:

@@ -51,7 +51,10 @@ class TemperatureAnnealing(lightning.Callback):
                 "Expected a training run whose length is known but it has no end; give the Trainer max_steps, or "
                 "max_epochs and a dataloader with a length."
             )
-        length = steps / self.cycles
-        done = min(trainer.global_step % length / max(1.0, length - 1), 1.0)
+        # In whole numbers, in which a cycle begins at the very step at which restarts do.
+        step, steps = min(trainer.global_step, int(steps) - 1), int(steps)
+        cycle = step * self.cycles // steps
+        start, end = (-(-number * steps // self.cycles) for number in (cycle, cycle + 1))
+        done = (step - start) / max(1, end - start - 1)
         with torch.no_grad():
             pl_module.rebasin.temperature.fill_(self.schedule(done))

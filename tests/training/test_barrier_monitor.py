@@ -7,6 +7,7 @@ import lightning
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from sinkhorn_rebasin import (
@@ -42,6 +43,36 @@ def test_history_agrees_with_the_evaluation_of_the_same_scores(tmp_path: Path) -
     assert torch.equal(monitor.history[-1][1].losses, end.losses)
     assert not torch.equal(start.losses, end.losses)
     assert float(fit.callback_metrics["barrier"]) == pytest.approx(end.barrier, rel=1e-6)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_data_come_in_the_type_of_the_trainer(tmp_path: Path, repaired: bool, precision: Any) -> None:
+    rebasin = built()[2]
+    options = {"repair": loader()} if repaired else {}
+    monitor = BarrierMonitor(loader(), points=5, **options)
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[monitor], precision=precision)
+    fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy)), loader())
+    dtype = torch.float64 if precision == "64-true" else torch.bfloat16
+    converted = [(x.to(dtype), labels) for x, labels in loader()]
+    prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, converted) if repaired else None
+    losses = evaluate_path(rebasin, converted, points=5, prepare=prepare).losses
+    torch.testing.assert_close(monitor.history[-1][1].losses, losses)
+
+
+def test_several_monitors_are_kept_apart_in_checkpoints(tmp_path: Path) -> None:
+    saving = ModelCheckpoint(tmp_path, filename="last")
+    monitors = [BarrierMonitor(loader(), points=3), BarrierMonitor(loader(), points=5, restore_best=True)]
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[*monitors, saving])
+    fit.fit(RebasinModule(built()[2], MidpointLoss(F.cross_entropy)), loader())
+    again = [BarrierMonitor(loader(), points=3), BarrierMonitor(loader(), points=5, restore_best=True)]
+    fit = trainer(tmp_path, max_epochs=2, callbacks=[*again, saving])
+    fit.fit(
+        RebasinModule(built()[2], MidpointLoss(F.cross_entropy)), loader(), ckpt_path=tmp_path / "last.ckpt"
+    )
+    for one, other in zip(monitors, again, strict=True):
+        assert [step for step, _ in other.history] == [0, 5, 10]
+        assert torch.equal(one.history[1][1].losses, other.history[1][1].losses)
 
 
 @pytest.mark.parametrize("repaired", [False, True])

@@ -19,11 +19,12 @@ from sinkhorn_rebasin import (
     RebasinModule,
     SinkhornRebasin,
     TemperatureAnnealing,
+    evaluate_path,
     geometric,
 )
 from sinkhorn_rebasin.errors import CheckpointError
 from tests.rebasin_problems import built, inputs, mlp
-from tests.training.fitting import Recorder, loader, trainer
+from tests.training.fitting import Recorder, loader, scores_of, trainer
 
 
 class StopAfter(lightning.Callback):
@@ -84,6 +85,40 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, stop: int, valid
         for (_, one), (_, other) in zip(whole_monitor.history, again_monitor.history, strict=True)
     )
     assert whole_monitor.best == again_monitor.best
+
+
+def test_a_checkpoint_written_after_validation_is_resumed_too(tmp_path: Path) -> None:
+    """It is written when the epoch's last step is done, but the epoch is not over for Lightning."""
+
+    def scores(resume: Path | None) -> dict[str, torch.Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(77 if resume else 1)
+            module = RebasinModule(built()[2], RandomPointLoss(F.cross_entropy), points=3)
+            saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+            fit = trainer(tmp_path, max_epochs=6, check_val_every_n_epoch=2, callbacks=[saving])
+            fit.fit(module, loader(shuffle=True), loader(), ckpt_path=resume)
+            return scores_of(module)
+
+    whole = scores(None)
+    for epoch in (1, 3):
+        resumed = scores(tmp_path / f"epoch={epoch}.ckpt")
+        assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.items())
+
+
+def test_the_best_are_put_back_when_a_run_is_resumed_at_its_end(tmp_path: Path) -> None:
+    def worse(rebasin: Any, batch: Any) -> torch.Tensor:
+        return -MidpointLoss(F.cross_entropy)(rebasin, batch)
+
+    found = []
+    for resume in (None, tmp_path / "epoch=1.ckpt"):
+        module = RebasinModule(built()[2], worse, lr=1.0)
+        monitor = BarrierMonitor(loader(), points=3, restore_best=True)
+        saving = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, enable_version_counter=False)
+        fit = trainer(tmp_path, max_epochs=2, callbacks=[monitor, saving])
+        fit.fit(module, loader(), ckpt_path=resume)
+        found.append(scores_of(module))
+        assert float(evaluate_path(module.rebasin, loader(), points=3).losses.mean()) == monitor.best
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
 
 
 def test_the_random_state_matters(tmp_path: Path) -> None:

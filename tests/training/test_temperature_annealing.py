@@ -40,6 +40,19 @@ def test_every_step_has_the_temperature_of_the_schedule(tmp_path: Path, schedule
     assert found.temperatures[-1] == pytest.approx(schedule(1.0), rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", [5, 7, 10, 15])
+@pytest.mark.parametrize("cycles", [2, 3, 4])
+def test_every_cycle_runs_from_the_beginning_to_the_end(tmp_path: Path, steps: int, cycles: int) -> None:
+    recorder = Recorder()
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy))
+    annealing = TemperatureAnnealing(linear(1.0, 0.5), cycles)
+    trainer(tmp_path, max_epochs=-1, max_steps=steps, callbacks=[annealing, recorder]).fit(module, loader())
+    begins = [step for step in range(steps) if step * cycles // steps > (step - 1) * cycles // steps]
+    lengths = [end - begin for begin, end in zip(begins, [*begins[1:], steps], strict=True)]
+    expected = [1.0 - 0.5 * done / max(1, length - 1) for length in lengths for done in range(length)]
+    assert recorder.temperatures == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "steps"),
     [

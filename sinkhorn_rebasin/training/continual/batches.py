@@ -14,7 +14,8 @@ from sinkhorn_rebasin.networks.execution import split_batch
 
 
 def training_batches(trainer: lightning.Trainer) -> Iterator[tuple[ExampleInputs, Tensor]]:
-    """Yield one epoch of the Trainer's training batches, (inputs, labels) on its device, as many as an epoch had."""
+    """Yield one epoch of training batches, (inputs, labels) on the device and in the precision of the Trainer."""
     count = trainer.num_training_batches
+    as_trained = trainer.precision_plugin.convert_input
     for batch in islice(trainer.train_dataloader or [], None if math.isinf(count) else int(count)):
-        yield split_batch(trainer.strategy.batch_to_device(batch))
+        yield split_batch(trainer.strategy.batch_to_device(as_trained(batch)))

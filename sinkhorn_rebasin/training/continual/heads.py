@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,19 @@ class Heads(nn.Module):
         own = self.visible[tasks].expand(len(outputs), -1)
         hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
         return outputs.masked_fill(hidden, fill)
+
+    def apart(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per task that samples are of, their outputs of it alone and their labels, numbered within them.
+
+        >>> heads = Heads([[0, 1], [2, 3]])
+        >>> list(heads.apart(torch.tensor([[1.0, 2.0, 9.0, 3.0]]), torch.tensor([3]), 1))
+        [(tensor([[9., 3.]]), tensor([1]))]
+        """
+        each = torch.as_tensor(tasks, device=labels.device).expand(len(labels))
+        for task in each.unique():
+            columns = self.visible[task].nonzero().flatten()
+            own = each == task
+            yield outputs[own][:, columns], torch.searchsorted(columns, labels[own])
 
     def check_labels(self, labels: Tensor, tasks: Tensor | int) -> None:
         """Raise unless every label is an output column of its sample's task.

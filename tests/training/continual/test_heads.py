@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sinkhorn_rebasin import FineTuning
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.training.continual.heads import Heads
 
@@ -27,6 +28,26 @@ def test_the_criterion_is_that_of_the_task_alone() -> None:
     loss.backward()
     assert outputs.grad is not None
     assert outputs.grad[:, [0, 3, 4]].abs().sum() == 0
+
+
+@pytest.mark.parametrize("tasks", [1, torch.tensor([1, 0, 1])])
+def test_smoothed_labels_are_smoothed_within_the_task(tasks: torch.Tensor | int) -> None:
+    classes = [[0, 3], [1, 2, 4]]
+    learner = FineTuning(
+        torch.nn.Linear(2, 5), 2, classes=classes, criterion=torch.nn.CrossEntropyLoss(label_smoothing=0.2)
+    )
+    outputs = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    each = [1, 1, 1] if isinstance(tasks, int) else tasks.tolist()
+    labels = torch.tensor([classes[task][-1] for task in each])
+    loss = learner.task_loss(outputs, labels, tasks)
+    alone = [
+        F.cross_entropy(row[None, classes[task]], torch.tensor([len(classes[task]) - 1]), label_smoothing=0.2)
+        for row, task in zip(outputs, each, strict=True)
+    ]
+    torch.testing.assert_close(loss, torch.stack(alone).mean())
+    loss.backward()
+    assert outputs.grad is not None
+    assert outputs.grad.isfinite().all()
 
 
 def test_shared_outputs_are_passed_on() -> None:
