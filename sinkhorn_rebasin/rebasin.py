@@ -182,8 +182,14 @@ class SinkhornRebasin(nn.Module):
         """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
         return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
 
-    def rebased_state(self, hard: bool | None = None) -> State:
-        """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told."""
+    def rebased_state(self, hard: bool | None = None, *, narrow: bool = True) -> State:
+        """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told.
+
+        Args:
+            hard: whether at hard permutations.
+            narrow: in the target's own types; else those of networks in half precision are in that of the scores,
+                through which small gradients come back.
+        """
         hard = not self.training if hard is None else hard
         target = self.target_state()
         permutations = self.hard_permutations() if hard else self.soft_permutations()
@@ -193,6 +199,8 @@ class SinkhornRebasin(nn.Module):
             rebased = permute_state(scaled, self.spec, permutations)
         else:
             rebased = self._signed.applied(scaled, permutations, self.soft_signs())
+        if not narrow:
+            return rebased
         # Scores are wider than half precision; the network takes its own type.
         return {
             name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor

@@ -61,17 +61,32 @@ def scale(
         temperature: τ > 0.
         tolerance: Largest deviation of a row or column sum from one.
         max_iterations: Most iterations to spend.
-        potential: Start y, shape (B, n); None chooses one.
+        potential: Start y, shape (B, n); None chooses one. Where a given start leads nowhere, as one from far away
+            may at a large spread, the start from the hard assignment gets as many iterations.
         bounds: Smallest and largest score.
     """
     low, high = bounds
     tame = False
+    spread = (high - low) / temperature
+    if potential is not None and spread > LARGE_SPREAD:
+        found = _scale_from(scores, temperature, tolerance, max_iterations, potential, False)
+        if float(found.marginal_error.max()) <= attainable_tolerance(
+            tolerance, scores.shape[-1], scores.dtype
+        ):
+            return found
+        again = scale(scores, temperature, tolerance, max_iterations, None, bounds)
+        return again._replace(iterations=found.iterations + again.iterations)
     if potential is None:
-        spread = (high - low) / temperature
         tame = spread < SMALL_SPREAD
         # any constant is a potential like zero; this one centres the exponents
         centre = scores.new_full(scores.shape[:-1], -0.5 * (low + high))
         potential = assignment_potentials(scores) if spread > LARGE_SPREAD else centre
+    return _scale_from(scores, temperature, tolerance, max_iterations, potential, tame)
+
+
+def _scale_from(
+    scores: Tensor, temperature: float, tolerance: float, max_iterations: int, potential: Tensor, tame: bool
+) -> Scaling:
     kernel = ScaledKernel(scores, temperature, potential, tame)
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
     iterations = _iterate(kernel, target, max_iterations)

@@ -20,7 +20,7 @@ class Rebasin(Protocol):
     def reference_state(self) -> State:
         """The reference's tensors."""
 
-    def rebased_state(self, hard: bool | None = None) -> State:
+    def rebased_state(self, hard: bool | None = None, *, narrow: bool = True) -> State:
         """The target's tensors after the permutations."""
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:

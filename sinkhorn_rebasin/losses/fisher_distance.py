@@ -67,8 +67,8 @@ class FisherDistance:
         Raises:
             ArchitectureError: when the curvature was measured on another architecture.
         """
-        reference, rebased = rebasin.reference_state(), rebasin.rebased_state()
-        difference = {name: rebased[name] - reference[name] for name in rebasin.spec.parameters}
+        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
+        difference = {name: _wide(rebased[name]) - _wide(reference[name]) for name in rebasin.spec.parameters}
         value = self.fisher.quadratic(difference)
         if self.damping:
             parts = [real_view(change) for change in difference.values()]
@@ -78,3 +78,8 @@ class FisherDistance:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.fisher).__name__}, damping={self.damping:g})"
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In single precision at least, in which sums over all weights neither overflow nor lose their gradient."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -49,9 +49,9 @@ class WeightDistance:
 
     def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
         """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
-        reference, rebased = rebasin.reference_state(), rebasin.rebased_state()
+        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
         spec = rebasin.spec
-        pairs = [(real_view(rebased[name]), real_view(reference[name])) for name in spec.parameters]
+        pairs = [(_wide(rebased[name]), _wide(reference[name])) for name in spec.parameters]
         if self.kind == "cosine":
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
             if not directed:
@@ -64,3 +64,9 @@ class WeightDistance:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kind!r})"
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Real numbers in single precision at least: the gradient of a mean over all weights underflows in half."""
+    real = real_view(tensor)
+    return real.to(torch.promote_types(real.dtype, torch.float32))

@@ -265,3 +265,15 @@ def test_small_matrices_against_all_permutations() -> None:
     scores = random_scores(5, 5, seed=4)
     best = max(float(scores[range(5), list(p)].sum()) for p in itertools.permutations(range(5)))
     assert float((sinkhorn(scores, 1e-3).matrix * scores).sum()) == pytest.approx(best, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_start_that_leads_nowhere_is_left_for_one_that_does(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.rand(2, 16, 4, generator=generator)
+    scores = factors[0] @ factors[1].T * 1e5
+    found = sinkhorn(scores, 1.0, tolerance=1e-4, initial_scaling=torch.zeros(16))
+    assert found.converged
+    assert float(found.marginal_error) < 1e-4
+    exact = sinkhorn(scores.double(), 1.0, tolerance=1e-9).matrix
+    torch.testing.assert_close(found.matrix.double(), exact, rtol=0, atol=0.05)

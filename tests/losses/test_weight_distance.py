@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
+from sinkhorn_rebasin import (
+    FisherDistance,
+    SinkhornRebasin,
+    WeightDistance,
+    diagonal_fisher,
+    discover_symmetry,
+)
 from sinkhorn_rebasin.errors import LossError
 from tests.rebasin_problems import built, inputs, planted
 
@@ -85,3 +93,24 @@ def test_the_batch_is_ignored_and_the_type_kept(kind: str) -> None:
 def test_another_kind_is_an_error() -> None:
     with pytest.raises(LossError, match="'l3'"):
         WeightDistance("l3")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loss", ["l2", "l1", "cosine", "fisher"])
+def test_gradients_of_wide_networks_in_half_precision_are_those_in_single(loss: str) -> None:
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Linear(700, 700), nn.ReLU(), nn.Linear(700, 700)).half() for _ in range(2)]
+    wide = [copy.deepcopy(net).float() for net in networks]
+    spec, found = discover_symmetry(wide[0], torch.randn(2, 700)), []
+    data = [torch.randn(4, 700)]
+    for pair in (networks, wide):
+        rebasin = SinkhornRebasin(*pair, spec=spec)
+        measure = (
+            FisherDistance(diagonal_fisher(wide[0], data, generator=torch.Generator().manual_seed(0)))
+            if loss == "fisher"
+            else WeightDistance(loss)  # type: ignore[arg-type]
+        )
+        measure(rebasin).backward()
+        found.append(next(iter(rebasin.scores.values())).grad)
+    assert found[0] is not None
+    assert found[1] is not None
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4 * float(found[1].abs().max()))
