@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -88,3 +90,32 @@ def real_view(tensor: Tensor) -> Tensor:
         [[1.0, 2.0]]
     """
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Pairs of tensors that are not one but have memory in common, as views of each other.
+
+    >>> weight = torch.zeros(3, 2)
+    >>> sharing_memory({"encoder": weight, "decoder": weight.t(), "other": torch.zeros(2)})
+    [('encoder', 'decoder')]
+    """
+    by_storage: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.layout == torch.strided and tensor.numel():
+            by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(name)
+    return [
+        pair
+        for names in by_storage.values()
+        for pair in combinations(names, 2)
+        if tensors[pair[0]] is not tensors[pair[1]] and _meet(*(tensors[name] for name in pair))
+    ]
+
+
+def _meet(first: Tensor, second: Tensor) -> bool:
+    """Whether the stretches of memory of two tensors meet; those of columns that interleave are taken to."""
+    starts, ends = [], []
+    for tensor in (first, second):
+        length = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        starts.append(tensor.data_ptr())
+        ends.append(tensor.data_ptr() + (length + 1) * tensor.element_size())
+    return max(starts) < min(ends)

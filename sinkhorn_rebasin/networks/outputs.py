@@ -44,7 +44,13 @@ def _attributes(leaf: Any) -> list[Any]:
         return list(leaf)
     if dataclasses.is_dataclass(leaf):
         return [getattr(leaf, field.name, None) for field in dataclasses.fields(leaf)]
-    return list(getattr(leaf, "__dict__", {}).values())
+    slots = [name for kind in type(leaf).__mro__ for name in _slots_of(kind)]
+    return [*getattr(leaf, "__dict__", {}).values(), *(getattr(leaf, name, None) for name in slots)]
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ()) if "torch" not in kind.__module__.split(".") else ()
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def largest_change(before: Any, after: Any) -> float:

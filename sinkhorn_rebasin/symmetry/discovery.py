@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
+from sinkhorn_rebasin.networks.architecture import sharing_memory
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
@@ -35,7 +36,8 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
     dropout and norm layers stay in eval mode, and random numbers tell no two places apart. A branch that cannot
     be followed freezes the units it reads. Of a network that branches on its data several runs are followed, so that
-    experts are reached; a :class:`RebasinWarning` names the parameters that none of them used.
+    experts and other ways are reached; a :class:`RebasinWarning` names the parameters that none of them used, or
+    tells that there were too many ways.
 
     Args:
         model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
@@ -55,7 +57,9 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     """
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         named, buffers, tape = _followed(model, example_inputs)
+        _fix_shared_memory(tape, model, named)
     _warn_of_unread(tape.missed)
+    _warn_of_wandering(model, tape)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
@@ -102,6 +106,26 @@ def _warn_of_unread(unread: Sequence[str]) -> None:
             RebasinWarning,
             stacklevel=3,
         )
+
+
+def _warn_of_wandering(model: nn.Module, tape: Tape) -> None:
+    if tape.wanders:
+        warnings.warn(
+            f"Expected {type(model).__name__}, which branches on its data, to take few ways on inputs like the "
+            f"example's but it took more than were followed, of which the last took a symmetry away: permutations "
+            f"may change what it computes on other inputs. Compare it with its permuted self on your data.",
+            RebasinWarning,
+            stacklevel=3,
+        )
+
+
+def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:
+    """Parameters that lie in the same memory without being one cannot move apart: they stay where they are."""
+    for name, other in sharing_memory(dict(model.named_parameters())):
+        for one, twin in ((name, other), (other, name)):
+            if one in tape.parameter_labels:
+                tape.relations.origin = None
+                tape.fix(tape.parameter_labels[one], f"shares its memory with {twin!r}")
 
 
 def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool) -> State:

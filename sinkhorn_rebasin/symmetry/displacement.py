@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec, random_permutations
 
 
@@ -50,6 +51,37 @@ def stirring_permutations(spec: PermutationSpec, generator: torch.Generator) -> 
         still = (blocks == torch.arange(group.size, device=blocks.device)).all(-1, keepdim=True)
         drawn[group.name] = torch.where(still, blocks.roll(1, -1), blocks).reshape(group.shape)
     return drawn
+
+
+# Turned around, larger and smaller than the example's: values that networks branch on.
+_STRETCHES = (1.0, -1.0, 10.0, -10.0, 0.1, -0.1)
+
+
+def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, attempt: int) -> ExampleInputs:
+    """Random inputs that may lead a network another way than the example does.
+
+    Floats are normal, at one of several sizes and signs; integers are drawn from the example's own, or, every other
+    time, from zero to the largest of them.
+    """
+
+    def drawn(leaf: Tensor) -> Tensor:
+        if leaf.is_floating_point():
+            return leaf * _STRETCHES[attempt % len(_STRETCHES)]
+        small = (
+            leaf.numel() == 0 or leaf.dtype == torch.bool or leaf.is_complex() or leaf.layout != torch.strided
+        )
+        if small or attempt % 2 == 0 or int(leaf.min()) < 0:
+            return leaf
+        high = largest[tuple(leaf.shape)]
+        noise = torch.randint(high + 1, leaf.shape, generator=generator, device=generator.device)
+        return noise.to(leaf.device, leaf.dtype)
+
+    largest = {
+        tuple(leaf.shape): int(leaf.max())
+        for leaf in tensors_in(example_inputs)
+        if leaf.numel() and not leaf.is_floating_point() and not leaf.is_complex()
+    }
+    return inputs_like(next(candidate_inputs(example_inputs, generator, wide=False)), drawn)
 
 
 def candidate_inputs(

@@ -18,13 +18,18 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at, training_copy
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.symmetry.batched import Layouts
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
+from sinkhorn_rebasin.symmetry.displacement import other_inputs
+from sinkhorn_rebasin.symmetry.extraction import find_slots
 from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run
-from sinkhorn_rebasin.symmetry.stillness import Readers
+from sinkhorn_rebasin.symmetry.solution import solve
+from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 
 # How often a network that chooses by data which parameters it uses is run again to meet the others.
 MOST_FURTHER_RUNS = 16
+# How many of those look for other ways through a network that uses all of its parameters, and how many are followed.
+MOST_OTHER_WAYS, MOST_FOLLOWED_WAYS = 12, 5
 # One pass finds the matrices of experts, the next what is added to their outputs, the last follows them all.
 MOST_PASSES = 3
 
@@ -62,7 +67,8 @@ def follow(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) 
         try:
             tape = _tape(model, state, inputs, outputs, layouts, functional=True)
         except ArchitectureError as error:
-            if "setup_context" not in str(error):
+            # A gradient inside of the forward is another thing that taking writes away does not allow.
+            if "setup_context" not in str(error) and "requires_grad_()" not in str(error):
                 raise
             tape = _tape(model, state, inputs, outputs, layouts, functional=False)
         found = tape.batched.layouts()
@@ -101,26 +107,50 @@ def _tape(
 def _follow_other_branches(
     tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
 ) -> None:
-    """Follow further runs of a network that branches on data when they use parameters that none used before.
+    """Follow further runs of a network that branches on data where they take another way than those before.
 
-    Experts that no token of the example went to are met by other tokens; every run only adds relations.
+    Experts that no token of the example went to are met by other tokens; every run only adds relations. While
+    parameters are unused, more runs are tried.
     """
     generator = torch.Generator("cpu").manual_seed(0)
-    for _ in range(MOST_FURTHER_RUNS):
+    ways: set[int] = set()
+    for attempt in range(MOST_FURTHER_RUNS):
         unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
-        if not tape.batched.lonely and not (tape.branches and unused):
+        other_ways = tape.branches and attempt < MOST_OTHER_WAYS
+        if not tape.batched.lonely and not other_ways and not (tape.branches and unused):
             return
-        further = next(candidate_inputs(inputs, generator, wide=False))
-        readers = Readers(state)
+        if not ways:
+            ways.add(_way(model, state, inputs)[0])
+        further = other_inputs(inputs, generator, attempt)
         try:
-            with readers:
-                checked_run(model, state, further)
-            if tape.batched.lonely or readers.names() & unused:
+            way, read = _way(model, state, further)
+            new = other_ways and way not in ways and len(ways) < MOST_FOLLOWED_WAYS
+            last = new and len(ways) + 1 == MOST_FOLLOWED_WAYS
+            before = _symmetries(tape) if last else frozenset()
+            if tape.batched.lonely or read & unused or new:
                 _follow(tape, model, state, further, functional)
+            tape.wanders |= last and _symmetries(tape) != before
         except ArchitectureError:
-            break
+            continue  # not every input will do
+        ways.add(way)
     for labels in tape.batched.lonely:
         tape.fix(labels, "no input tried went to some of the experts")
+
+
+def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
+    """What moves together by the runs followed so far."""
+    groups: dict[int, set[Any]] = {}
+    for slot in find_slots(solve(tape.relations), tape.parameter_labels):
+        groups.setdefault(slot.group, set()).add((slot.tensor, slot.axes, slot.layout))
+    return frozenset(frozenset(group) for group in groups.values())
+
+
+def _way(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
+    """What tells apart which way a run took, and the names of the parameters it read."""
+    readers, operations = Readers(state), Operations(state)
+    with readers, operations:
+        checked_run(model, state, inputs)
+    return operations.fingerprint(), readers.names()
 
 
 def _follow(
@@ -140,7 +170,7 @@ def _follow(
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:
-        with _plain_operations(), tape:
+        with _plain_operations(), tape, ValueReads(tape.note_read):
             outputs: list[Tensor] = run(state, constants, given)
     except Exception as error:
         raise ArchitectureError(

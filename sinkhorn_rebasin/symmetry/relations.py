@@ -6,6 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sinkhorn_rebasin.symmetry.numbering import Ids, distinct, numbered
 from sinkhorn_rebasin.symmetry.origin import Origin
@@ -101,15 +102,28 @@ class Relations:
 
     def fix_untouched(self, units: Ids, reason: str) -> None:
         """Of units that all came with one tensor, fix those that nothing relates or marks when it does others."""
+        touched = self._touched()
+        self.fix(units[self._partly(units, touched) & ~touched[units]], reason)
+
+    def fix_partly_untouched(self, units: Ids, reason: str) -> None:
+        """Fix all of the units that came with one tensor when something relates or marks some of them alone."""
+        self.fix(units[self._partly(units, self._touched())], reason)
+
+    def _touched(self) -> NDArray[np.bool_]:
+        """Which units something relates or marks."""
         touched = np.zeros(self.count, dtype=bool)
         for left, right, _ in self.edges:
             touched[left] = touched[right] = True
         for marked, _, _ in self.marks:
             touched[marked] = True
+        return touched
+
+    def _partly(self, units: Ids, touched: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of these units are of a class of which some are touched, and some are not."""
         classes = self._class_of(units)
-        has_touched = np.zeros(len(self.class_starts), dtype=bool)
-        has_touched[classes[touched[units]]] = True
-        self.fix(units[has_touched[classes] & ~touched[units]], reason)
+        found = np.zeros((2, len(self.class_starts)), dtype=bool)
+        found[touched[units].astype(int), classes] = True
+        return np.asarray(found.all(axis=0))[classes]
 
     def mark_partial(self, ids: Ids, reason: str) -> None:
         """Tell units apart that occur less or more often than others of their class.

@@ -37,6 +37,27 @@ class Readers(LightDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Operations(LightDispatchMode):
+    """Notes which operations run on which tensors of a state, with which numbers: runs of one way have the same."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._names = {id(tensor): name for name, tensor in state.items()}
+        self._seen: list[Any] = []
+
+    def fingerprint(self) -> int:
+        """A number that tells runs apart."""
+        return hash(tuple(self._seen))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        numbers = (leaf for leaf in args if isinstance(leaf, (bool, int, float)))
+        names = (self._names[id(leaf)] for leaf in args if id(leaf) in self._names)
+        self._seen.append((str(func), *numbers, *names))
+        return func(*args, **(kwargs or {}))
+
+
 class WriteProtection(LightDispatchMode):
     """Refuses operations that write to the memory of some tensors, and notes that there was one."""
 

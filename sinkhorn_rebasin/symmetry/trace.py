@@ -55,6 +55,7 @@ class Tape(LightDispatchMode):
         for name, tensor in parameters.items():
             self._names[tensor] = self._names.get(tensor, name)
         self.branches = False
+        self.wanders = False  # whether the last of the ways that were followed still had something to say
         self.missed: list[str] = []  # parameters that no run of a network with branches used
         self.add_inputs(inputs)
 
@@ -150,14 +151,26 @@ class Tape(LightDispatchMode):
     def fix_unread(self) -> None:
         """Parts of parameters that no operation read, as later rows of a table of positions, stay where they are.
 
-        Other inputs may read them in an order of their own.
+        Other inputs may read them in an order of their own. Where units are positions along several axes, as those of
+        one matrix for each expert, matrices that were read stay too: the others are read by what is on their units.
         """
         self.relations.origin = None
-        labels = self.parameter_labels.values()
-        units = [factor.ids[factor.ids >= 0] for each in labels for factor in each.factors]
+        factors = [factor for each in self.parameter_labels.values() for factor in each.factors]
+        matrices = [factor.ids[factor.ids >= 0] for factor in factors if len(factor.axes) > 1]
+        if matrices:
+            reason = "no input tried read some of its matrices"
+            self.relations.fix_partly_untouched(np.concatenate(matrices), reason)
+        units = [factor.ids[factor.ids >= 0] for factor in factors]
         if units:
             reason = "nothing reads these positions for inputs of this shape"
             self.relations.fix_untouched(np.concatenate(units), reason)
+
+    def note_read(self, tensor: Tensor) -> None:
+        """Values of a tensor leave for Python: the network may branch on them, and do anything with their order."""
+        if self.knows(tensor):
+            self.branches = True
+            self._fix_used([tensor])
+            self.fix(self.labels(tensor), "its values are read as a list or an array")
 
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""

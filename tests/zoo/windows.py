@@ -89,6 +89,18 @@ CASES = [
         (slots("a.weight 0", "a.bias 0", "codes 1"), slots("codes 0", "c.weight 1")),
     ),
     Case(
+        "distances_to_many_codes",
+        lambda: Function(
+            lambda net, x: net.c(torch.cdist(net.a(x), net.codes)),
+            a=nn.Linear(3, 4),
+            codes=nn.Parameter(torch.randn(30, 4)),
+            c=nn.Linear(30, 2),
+        ),
+        noise(6, 3),
+        ((4, 1), (30, 1)),
+        (slots("a.weight 0", "a.bias 0", "codes 1"), slots("codes 0", "c.weight 1")),
+    ),
+    Case(
         "read_on_a_grid",
         lambda: Function(
             lambda net, x: net.b(

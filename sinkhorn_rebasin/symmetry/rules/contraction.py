@@ -84,7 +84,7 @@ def grouped_product(tape: Tape, call: Call) -> Result:
     return product if call["bias"] is None else tape.join([product, tape.labels(call["bias"])], product.shape)
 
 
-@rule("_cdist_forward")
+@rule("_cdist_forward", "_euclidean_dist")
 def distances(tape: Tape, call: Call) -> Result:
     """Distances between the rows of two, possibly batched, matrices."""
     left, right = call["x1"], call["x2"]
