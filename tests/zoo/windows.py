@@ -19,6 +19,22 @@ def rotated(layers: Function, x: Tensor) -> Tensor:
     return layers.b(turned.flatten(-2))
 
 
+def codebook(name: str, codes: int) -> Case:
+    """Distances to so many codes: above 25 rows PyTorch takes another operation for them."""
+    return Case(
+        name,
+        lambda: Function(
+            lambda net, x: net.c(torch.cdist(net.a(x), net.codes)),
+            a=nn.Linear(3, 4),
+            codes=nn.Parameter(torch.randn(codes, 4)),
+            c=nn.Linear(codes, 2),
+        ),
+        noise(6, 3),
+        ((4, 1), (codes, 1)),
+        (slots("a.weight 0", "a.bias 0", "codes 1"), slots("codes 0", "c.weight 1")),
+    )
+
+
 CASES = [
     Case(
         "image_to_columns",
@@ -76,30 +92,8 @@ CASES = [
             slots("b.weight 0", "b.bias 0", "c.weight 1"),
         ),
     ),
-    Case(
-        "distances_to_a_codebook",
-        lambda: Function(
-            lambda net, x: net.c(torch.cdist(net.a(x), net.codes)),
-            a=nn.Linear(3, 4),
-            codes=nn.Parameter(torch.randn(5, 4)),
-            c=nn.Linear(5, 2),
-        ),
-        noise(6, 3),
-        ((4, 1), (5, 1)),
-        (slots("a.weight 0", "a.bias 0", "codes 1"), slots("codes 0", "c.weight 1")),
-    ),
-    Case(
-        "distances_to_many_codes",
-        lambda: Function(
-            lambda net, x: net.c(torch.cdist(net.a(x), net.codes)),
-            a=nn.Linear(3, 4),
-            codes=nn.Parameter(torch.randn(30, 4)),
-            c=nn.Linear(30, 2),
-        ),
-        noise(6, 3),
-        ((4, 1), (30, 1)),
-        (slots("a.weight 0", "a.bias 0", "codes 1"), slots("codes 0", "c.weight 1")),
-    ),
+    codebook("distances_to_a_codebook", 5),
+    codebook("distances_to_many_codes", 30),
     Case(
         "read_on_a_grid",
         lambda: Function(
