@@ -23,6 +23,7 @@ Stages: TypeAlias = Mapping[nn.Module, AffineLayer | str]
 """Layer of a network to what is corrected there: an affine layer, or a batch norm by its name."""
 
 
+@torch.inference_mode(False)  # whose tensors have no versions
 @torch.no_grad()
 def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, inputs: Any) -> Stages:
     """What is corrected, in the order in which it runs: without layers whose output a batch norm takes as it is."""

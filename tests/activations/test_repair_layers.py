@@ -65,6 +65,23 @@ def test_a_layer_stays_only_if_batch_norm_takes_its_very_outputs(inplace: bool) 
     torch.testing.assert_close(repaired.norm.running_mean, found.relu().mean(0))
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_repair_in_inference_mode_is_the_same(inside: bool) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(5, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 8), nn.Linear(8, 3)
+        )
+
+    reference, target = pair(make)
+    data = batches(20, 30)
+    spec, merged = discover_symmetry(reference, data[0]), merge(reference, target)
+    expected = repair(merged, reference, target, spec, data).state_dict()
+    with torch.inference_mode():
+        given = batches(20, 30) if inside else data
+        found = repair(merged, reference, target, spec, given).state_dict()
+    torch.testing.assert_close(found, expected)
+
+
 class Adapted(nn.Linear):
     """A linear layer with a low-rank adapter: scaling its weight alone does not scale what comes out."""
 
