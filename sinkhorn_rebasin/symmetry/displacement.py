@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
-from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec, random_permutations
 
 
@@ -72,15 +71,10 @@ def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, atte
         )
         if small or attempt % 2 == 0 or int(leaf.min()) < 0:
             return leaf
-        high = largest[tuple(leaf.shape)]
-        noise = torch.randint(high + 1, leaf.shape, generator=generator, device=generator.device)
+        high = int(leaf.max()) + 1
+        noise = torch.randint(high, leaf.shape, generator=generator, device=generator.device)
         return noise.to(leaf.device, leaf.dtype)
 
-    largest = {
-        tuple(leaf.shape): int(leaf.max())
-        for leaf in tensors_in(example_inputs)
-        if leaf.numel() and not leaf.is_floating_point() and not leaf.is_complex()
-    }
     return inputs_like(next(candidate_inputs(example_inputs, generator, wide=False)), drawn)
 
 
