@@ -10,7 +10,7 @@ from torch import Tensor
 from sinkhorn_rebasin.curvature import QuadraticForm
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Rebasin
-from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.architecture import real_view, single_precision
 
 
 class FisherDistance:
@@ -68,7 +68,10 @@ class FisherDistance:
             ArchitectureError: when the curvature was measured on another architecture.
         """
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
-        difference = {name: _wide(rebased[name]) - _wide(reference[name]) for name in rebasin.spec.parameters}
+        difference = {
+            name: single_precision(rebased[name]) - single_precision(reference[name])
+            for name in rebasin.spec.parameters
+        }
         value = self.fisher.quadratic(difference)
         if self.damping:
             parts = [real_view(change) for change in difference.values()]
@@ -78,8 +81,3 @@ class FisherDistance:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.fisher).__name__}, damping={self.damping:g})"
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In single precision at least, in which sums over all weights neither overflow nor lose their gradient."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Rebasin
-from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.architecture import real_view, single_precision
 
 
 class WeightDistance:
@@ -51,7 +51,11 @@ class WeightDistance:
         """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
         spec = rebasin.spec
-        pairs = [(_wide(rebased[name]), _wide(reference[name])) for name in spec.parameters]
+        moved, fixed = (
+            [single_precision(real_view(state[name])) for name in spec.parameters]
+            for state in (rebased, reference)
+        )
+        pairs = list(zip(moved, fixed, strict=True))
         if self.kind == "cosine":
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
             if not directed:
@@ -64,9 +68,3 @@ class WeightDistance:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kind!r})"
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Real numbers in single precision at least: the gradient of a mean over all weights underflows in half."""
-    real = real_view(tensor)
-    return real.to(torch.promote_types(real.dtype, torch.float32))

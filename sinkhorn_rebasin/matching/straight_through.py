@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import Criterion, State, StateLike
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
+from sinkhorn_rebasin.networks.architecture import single_precision
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 Progress = Callable[[int, float], None]
@@ -78,7 +79,7 @@ def straight_through(
     current = best = dict(found.permutations)
     objective = [midpoint.loss(current)]
     latent = {
-        name: _wide(midpoint.reference[name]).requires_grad_()
+        name: single_precision(midpoint.reference[name]).clone().requires_grad_()
         for name in spec.parameters
         if _learnable(midpoint.reference[name])
     }
@@ -103,11 +104,6 @@ def straight_through(
 
 def _learnable(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """A copy in which Adam's steps and squared gradients do not vanish, as they do in half precision."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
 def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs: Any, labels: Any) -> None:

@@ -92,6 +92,15 @@ def real_view(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
+def single_precision(tensor: Tensor) -> Tensor:
+    """The tensor in single precision at least: sums over all weights and small gradients are lost in half.
+
+    >>> single_precision(torch.ones(1).half()).dtype, single_precision(torch.ones(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     """Pairs of tensors that are not one but have memory in common, as views of each other.
 
