@@ -9,6 +9,7 @@ __all__ = [
     "LossError",
     "RebasinError",
     "RebasinWarning",
+    "RuleError",
     "SpecError",
     "SymmetryError",
 ]
@@ -28,6 +29,10 @@ class SpecError(RebasinError, ValueError):
 
 class SymmetryError(RebasinError, RuntimeError):
     """A claimed symmetry that changes the function of the network."""
+
+
+class RuleError(RebasinError, ValueError):
+    """A rule for an operation that cannot have one."""
 
 
 class ArchitectureError(RebasinError, ValueError):

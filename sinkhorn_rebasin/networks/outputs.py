@@ -31,13 +31,13 @@ def tensors_in(structure: Any) -> list[Tensor]:
                 found.append(leaf)
             elif id(leaf) not in seen:
                 seen.add(id(leaf))
-                inside.append(_attributes(leaf))
+                inside.append(attributes_of(leaf))
         waiting.extend(part for part in reversed(inside) if part)
     return found
 
 
-def _attributes(leaf: Any) -> list[Any]:
-    """What an object that is no container known to PyTorch holds."""
+def attributes_of(leaf: Any) -> list[Any]:
+    """What an object that is no container known to PyTorch holds; nothing for networks, types and functions."""
     if isinstance(leaf, (nn.Module, type, FunctionType, ModuleType)):
         return []
     if isinstance(leaf, (set, frozenset)):

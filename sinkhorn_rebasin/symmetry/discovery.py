@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.architecture import sharing_memory
-from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
-from sinkhorn_rebasin.symmetry.running import checked_run, runnable_copy
+from sinkhorn_rebasin.symmetry.running import runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
-from sinkhorn_rebasin.symmetry.stillness import WriteProtection
+from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.unread import fix_unread, fix_unseen
+from sinkhorn_rebasin.symmetry.write_protection import WriteProtection
 
 
 def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -89,11 +89,13 @@ def _followed(model: nn.Module, example_inputs: ExampleInputs) -> tuple[State, S
 def _run_and_follow(
     model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool
 ) -> tuple[State, State, Tape]:
-    model, inputs, outputs = runnable_copy(model, example_inputs, share_parameters)
-    buffers = _moving_buffers(model, inputs, share_parameters)
+    watch = GivenTensors()
+    model, inputs, outputs = runnable_copy(model, example_inputs, watch, share_parameters)
+    buffers = _state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-    tape = follow(model, named, inputs, outputs)
-    tape.fix_unread()
+    tape = follow(model, named, inputs, outputs, watch.tensors)
+    fix_unread(tape)
+    fix_unseen(tape)
     return named, buffers, tape
 
 
@@ -128,35 +130,21 @@ def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:
                 tape.fix(tape.parameter_labels[one], f"shares its memory with {twin!r}")
 
 
-def _moving_buffers(model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool) -> State:
-    """Float buffers of the state dict that a training-mode run changes: they are state, and move with their group."""
-    saved = model.state_dict()
-    buffers = {
-        name: buffer.clone()
-        for name, buffer in model.named_buffers()
-        if buffer.is_floating_point()
-        and buffer.dim() > 0
+def _state_buffers(model: nn.Module) -> State:
+    """Buffers of the state dict that may move with their group, as parameters do that are not trained.
+
+    A spec is true of every network of an architecture: what the state dict holds decides nothing by its values. That
+    leaves integers, which are places and counts.
+    """
+    saved = model.state_dict(keep_vars=True)
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers(remove_duplicate=False)
+        if (buffer.is_floating_point() or buffer.is_complex() or buffer.dtype == torch.bool)
         and buffer.layout == torch.strided
+        and not buffer.is_quantized
         and name in saved
     }
-    if not buffers:
-        return {}
-    trained = standalone_copy(model, share_parameters=share_parameters).train()
-    before = {name: buffer for name, buffer in trained.named_buffers() if name in buffers}
-    generator = torch.Generator("cpu").manual_seed(0)
-    for name, buffer in before.items():
-        # Statistics that have converged would not change; moved away, those that are estimated come back.
-        noise = torch.rand(buffer.shape, generator=generator, device="cpu", dtype=torch.float32).to(buffer)
-        before[name] = buffer.mul_(1 + 0.1 * noise).add_(0.01 * noise).clone()
-    try:
-        checked_run(trained, {}, example_inputs)
-    except ArchitectureError:
-        # Some networks run in eval mode only, for example batch norm on a single example.
-        norms = [(name, child) for name, child in model.named_modules() if isinstance(child, _NormBase)]
-        names = {f"{name}.{key}".lstrip(".") for name, child in norms for key, _ in child.named_buffers()}
-        return {name: buffer for name, buffer in buffers.items() if name in names}
-    after = dict(trained.named_buffers())
-    return {name: buffer for name, buffer in buffers.items() if not torch.equal(after[name], before[name])}
 
 
 def _spec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run
 from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.unread import loose_parameters
 from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 
 # How often a network that chooses by data which parameters it uses is run again to meet the others.
@@ -53,24 +54,25 @@ def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def follow(model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any) -> Tape:
+def follow(
+    model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any, given: Sequence[Tensor]
+) -> Tape:
     """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well.
 
     A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
     their own in each. Writes in place are taken away, but where an
-    ``autograd.Function`` without ``setup_context`` does not allow it.
+    ``autograd.Function`` without ``setup_context`` does not allow it. ``given`` are tensors that another run has read
+    and not made: what was there before.
     """
     aliases = {id(tensor): tensor.detach() for tensor in named.values()}
     state = {name: aliases[id(tensor)] for name, tensor in named.items()}
     layouts: Layouts = {}
     for _ in range(MOST_PASSES):
         try:
-            tape = _tape(model, state, inputs, outputs, layouts, functional=True)
-        except ArchitectureError as error:
-            # A gradient inside of the forward is another thing that taking writes away does not allow.
-            if "setup_context" not in str(error) and "requires_grad_()" not in str(error):
-                raise
-            tape = _tape(model, state, inputs, outputs, layouts, functional=False)
+            tape = _tape(model, state, inputs, outputs, layouts, given, functional=True)
+        except ArchitectureError:
+            # Gradients inside of the forward, and whoever asks for a tensor's memory, want the writes left in.
+            tape = _tape(model, state, inputs, outputs, layouts, given, functional=False)
         found = tape.batched.layouts()
         if not found:
             break
@@ -84,9 +86,11 @@ def _tape(
     inputs: ExampleInputs,
     outputs: Any,
     layouts: Layouts,
+    given: Sequence[Tensor],
     functional: bool,
 ) -> Tape:
-    tape = Tape(state, tensors_in(inputs), layouts)
+    tape = Tape(state, layouts)
+    tape.constants.add_foreign(given)
     check_repeatable(model, outputs, _follow(tape, model, state, inputs, functional), inputs)
     _follow_other_branches(tape, model, state, inputs, functional)
     if all(tape.uses(tensor) for tensor in state.values()):
@@ -100,7 +104,8 @@ def _tape(
         # It runs in eval mode only: what that does not use stays unused.
         pass
     if tape.branches:
-        tape.missed = [name for name, tensor in state.items() if not tape.uses(tensor)]
+        loose = set(loose_parameters(tape))
+        tape.missed = [name for name, tensor in state.items() if name in loose or not tape.meets(tensor)]
     return tape
 
 
@@ -147,7 +152,8 @@ def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
 
 def _way(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
     """What tells apart which way a run took, and the names of the parameters it read."""
-    readers, operations = Readers(state), Operations(state)
+    names = {**dict(model.named_buffers()), **state}
+    readers, operations = Readers(state), Operations(names, tensors_in(inputs))
     with readers, operations:
         checked_run(model, state, inputs)
     return operations.fingerprint(), readers.names()
@@ -159,19 +165,24 @@ def _follow(
     """Run a network under the tape; returns the tensors of its output."""
     # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
     model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
-    tape.origins.follow(model)
-    tape.add_inputs(tensors_in(given))
-    constants = {name: b for name, b in model.named_buffers() if name not in state and _is_dense(b)}
+    tape.begin(model, tensors_in(given))
+    buffers = {
+        n: b for n, b in model.named_buffers(remove_duplicate=False) if n not in state and _is_dense(b)
+    }
+    persistent = {n for n, _ in model.named_buffers(remove_duplicate=False) if n in state}
+    buffers |= {name: state[name] for name in persistent}
+    parameters = {name: tensor for name, tensor in state.items() if name not in persistent}
 
-    def forward(tensors: State, constants: State, given: ExampleInputs) -> list[Tensor]:
+    def forward(parameters: State, buffers: State, given: ExampleInputs) -> list[Tensor]:
         # Copied in here, buffers that the network writes to are followed like any other tensor.
-        copies = {name: buffer.clone() for name, buffer in constants.items()}
-        return tensors_in(run_at(model, {**tensors, **copies}, given))
+        copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
+        buffers = {name: copies[id(buffer)] for name, buffer in buffers.items()}
+        return tensors_in(run_at(model, {**parameters, **buffers}, given))
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:
         with _plain_operations(), tape, ValueReads(tape.note_read):
-            outputs: list[Tensor] = run(state, constants, given)
+            outputs: list[Tensor] = run(parameters, buffers, given)
     except Exception as error:
         raise ArchitectureError(
             f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "

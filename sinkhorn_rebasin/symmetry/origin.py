@@ -20,7 +20,7 @@ _MODULES = os.path.join(_TORCH, "nn", "modules", "")
 _OWN = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 _STANDARD = os.path.join(sysconfig.get_paths()["stdlib"], "")
 _ENTRY: CodeType = run_at.__code__
-_FRAMES_OF_THE_TRACE = 3
+_FRAMES_OF_THE_TRACE = 4
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.numbering import Ids, distinct, numbered
 from sinkhorn_rebasin.symmetry.origin import Origin
@@ -108,6 +110,26 @@ class Relations:
     def fix_partly_untouched(self, units: Ids, reason: str) -> None:
         """Fix all of the units that came with one tensor when something relates or marks some of them alone."""
         self.fix(units[self._partly(units, self._touched())], reason)
+
+    def is_partial(self, units: Ids) -> bool:
+        """Whether others of the classes of these units are not among them."""
+        sizes = np.diff([*self.class_starts, self.count])
+        found, counts = np.unique(self._class_of(units), return_counts=True)
+        return bool((counts < sizes[found]).any())
+
+    def tied_to(self, units: Ids) -> NDArray[np.bool_]:
+        """For every unit, whether relations lead from it to one of these, or its class is marked."""
+        classes = len(self.class_starts)
+        of = self.classes()
+        pairs = [np.unique(np.stack([of[left], of[right]]), axis=1) for left, right, _ in self.edges]
+        source, target = np.concatenate([np.empty((2, 0), dtype=np.int64), *pairs], axis=1)
+        links = coo_array((np.ones(len(source), dtype=np.int8), (source, target)), shape=(classes, classes))
+        component = connected_components(links, directed=False)[1]
+        good = np.zeros(classes, dtype=bool)
+        good[component[of[units]]] = True
+        for marked, _, _ in self.marks:
+            good[component[of[marked]]] = True
+        return np.asarray(good[component][of])
 
     def _touched(self) -> NDArray[np.bool_]:
         """Which units something relates or marks."""

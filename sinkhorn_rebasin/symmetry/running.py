@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,11 +20,15 @@ LARGEST_ROUNDING = 1e-4
 
 
 def runnable_copy(
-    model: nn.Module, inputs: ExampleInputs, share_parameters: bool = False
+    model: nn.Module,
+    inputs: ExampleInputs,
+    watch: AbstractContextManager[Any],
+    share_parameters: bool = False,
 ) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor]]:
     """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
 
-    The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only.
+    The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only. It runs
+    inside of ``watch``.
     """
     check_supported(model)
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
@@ -31,18 +36,21 @@ def runnable_copy(
         try:
             twin = standalone_copy(model).cpu().eval()
             moved = inputs_like(inputs, torch.Tensor.cpu)
-            return twin, moved, _first_run(twin, moved)
+            return twin, moved, _first_run(twin, moved, watch)
         except ArchitectureError:
             pass
     twin, given = standalone_copy(model, share_parameters=share_parameters).eval(), inputs_like(inputs)
-    return twin, given, _first_run(twin, given)
+    return twin, given, _first_run(twin, given, watch)
 
 
-def _first_run(model: nn.Module, inputs: ExampleInputs) -> list[torch.Tensor]:
+def _first_run(
+    model: nn.Module, inputs: ExampleInputs, watch: AbstractContextManager[Any]
+) -> list[torch.Tensor]:
     # Networks that keep what they made of their weights would hide it from the runs that follow.
     model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
-    outputs = checked_run(model, {}, inputs)
+    with watch:
+        outputs = checked_run(model, {}, inputs)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]
     if built:
         raise ArchitectureError(

@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+
+# Operations whose numbers are lengths, which follow from those of their tensors.
+_SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_sizes", "view", "zeros"}
+# How many elements of a tensor tell it apart from others.
+LARGEST_DIGESTED = 1 << 20
 
 
 class Readers(LightDispatchMode):
@@ -37,53 +43,76 @@ class Readers(LightDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Operations(LightDispatchMode):
-    """Notes which operations run on which tensors of a state, with which numbers: runs of one way have the same."""
+class GivenTensors(LightDispatchMode):
+    """Notes the tensors that a run is given: whatever its operations read and none of them has made."""
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._names = {id(tensor): name for name, tensor in state.items()}
+        self._made = WeakTensorKeyDictionary()
+        self._given = WeakTensorKeyDictionary()
+        self.tensors: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, Tensor) and leaf not in self._made and leaf not in self._given:
+                self._given[leaf] = True
+                self.tensors.append(leaf)
+        self._note(func, leaves)
+        for leaf in tree_leaves(outputs):
+            if isinstance(leaf, Tensor) and leaf not in self._given:
+                self._made[leaf] = True
+        return outputs
+
+    def _note(self, func: Any, leaves: Sequence[Any]) -> None:
+        """What else there is to remember of an operation."""
+
+
+class Operations(GivenTensors):
+    """Notes which operations run on what: runs of one way have the same operations, numbers and given tensors.
+
+    Tensors of the state count by name, inputs not at all, and others that the run is given by their values: a network
+    that chooses one of two masks by its data goes one of two ways.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], inputs: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self._names: dict[int, Any] = {id(tensor): name for name, tensor in state.items()}
+        self._names |= {id(tensor): None for tensor in inputs}
+        self._values = WeakTensorKeyDictionary()
         self._seen: list[Any] = []
 
     def fingerprint(self) -> int:
         """A number that tells runs apart."""
         return hash(tuple(self._seen))
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        numbers = (leaf for leaf in args if isinstance(leaf, (bool, int, float)))
-        names = (self._names[id(leaf)] for leaf in args if id(leaf) in self._names)
-        self._seen.append((str(func), *numbers, *names))
-        return func(*args, **(kwargs or {}))
+    def _note(self, func: Any, leaves: Sequence[Any]) -> None:
+        name = func.overloadpacket.__name__
+        numbers = (
+            leaf for leaf in leaves if isinstance(leaf, (bool, int, float)) and name not in _SIZES_ALONE
+        )
+        given = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf in self._given)
+        self._seen.append((str(func), *numbers, *map(self._described, given)))
+
+    def _described(self, tensor: Tensor) -> Any:
+        if id(tensor) in self._names:
+            return self._names[id(tensor)]
+        if tensor not in self._values:
+            self._values[tensor] = _digest(tensor)
+        return self._values[tensor]
 
 
-class WriteProtection(LightDispatchMode):
-    """Refuses operations that write to the memory of some tensors, and notes that there was one."""
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._kept = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
-        self._protected = {storage._cdata for storage in self._kept}
-        self.violated = False
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            schema = func._schema.arguments
-            given = {**dict(zip((argument.name for argument in schema), args, strict=False)), **kwargs}
-            written = [given.get(a.name) for a in schema if a.alias_info and a.alias_info.is_write]
-            self._check(func, tree_leaves(written))
-        return func(*args, **kwargs)
-
-    def _check(self, func: Any, written: Sequence[Any]) -> None:
-        for leaf in written:
-            strided = isinstance(leaf, Tensor) and leaf.layout == torch.strided
-            if strided and leaf.untyped_storage()._cdata in self._protected:
-                self.violated = True
-                raise RuntimeError(f"{func} writes to a parameter.")
+def _digest(tensor: Tensor) -> Any:
+    """What tells the values of two tensors apart; of large ones a part."""
+    kind = (tuple(tensor.shape), str(tensor.dtype))
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return kind
+    part = tensor.detach().reshape(-1)[:LARGEST_DIGESTED].cpu()
+    part = torch.view_as_real(part).contiguous() if part.is_complex() else part.contiguous()
+    return (*kind, hash(part.view(torch.uint8).numpy().tobytes()))
 
 
 class StillNoise(LightDispatchMode):

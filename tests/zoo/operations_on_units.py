@@ -15,13 +15,12 @@ def hidden(operation):
     )
 
 
-def with_buffer(values: list[float], operation) -> Function:
-    return Function(
-        lambda net, x: net.b(operation(net.a(x), net.constant)),
-        a=nn.Linear(3, 5),
-        b=nn.Linear(5, 2),
-        constant=torch.tensor(values),
+def with_buffer(values: list[float], operation, persistent: bool = False) -> Function:
+    net = Function(
+        lambda net, x: net.b(operation(net.a(x), net.constant)), a=nn.Linear(3, 5), b=nn.Linear(5, 2)
     )
+    net.register_buffer("constant", torch.tensor(values), persistent)
+    return net
 
 
 def add_into_view(net: Function, x: Tensor) -> Tensor:
@@ -48,6 +47,13 @@ CASES = [
         lambda: with_buffer([1.0, 0.0, 1.0, 0.0, 1.0], lambda h, mask: h * mask),
         noise(6, 3),
         ((3, 1), (2, 1)),
+    ),
+    Case(
+        "mask_in_the_state",
+        lambda: with_buffer([1.0, 0.0, 1.0, 0.0, 1.0], lambda h, mask: h * mask, persistent=True),
+        noise(6, 3),
+        ((5, 1),),
+        (HIDDEN | slots("constant 0"),),
     ),
     Case(
         "equal_constants", lambda: with_buffer([2.0] * 5, lambda h, c: h.tanh() + c), noise(6, 3), ((5, 1),)

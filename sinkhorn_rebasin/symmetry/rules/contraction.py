@@ -28,6 +28,8 @@ def contract(
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
     sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
     space = [sizes[name] for name in names]
+    if 0 in space[len(out) :]:
+        return Labels(tuple(space[: len(out)]))  # sums of nothing
 
     def placed(labels: Labels, axes: Sequence[str]) -> Labels:
         shape = [sizes[name] if name in axes else 1 for name in names]

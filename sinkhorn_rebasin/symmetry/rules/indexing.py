@@ -21,8 +21,7 @@ def looked_up(tape: Tape, labels: Labels, axis: int, index: Tensor, name: str) -
     """Positions of one axis picked by an index tensor, whose axes take the place of that axis."""
     shape = (*labels.shape[:axis], *index.shape, *labels.shape[axis + 1 :])
     if not tape.knows(index):
-        picked = labels.taken(axis, index.detach().cpu().numpy().reshape(-1).astype(np.int64))
-        return picked.reshaped(shape)
+        return labels.taken(axis, tape.constant_values(index).reshape(-1).astype(np.int64)).reshaped(shape)
     looked_in = with_positions_fixed(
         tape,
         labels,
@@ -47,7 +46,8 @@ def index_select(tape: Tape, call: Call) -> Result:
     """Positions of one axis in an order given by an index."""
     labels = tape.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
-    return looked_up(tape, labels, axis, call["index"].reshape(-1), call.name)
+    picked = looked_up(tape, labels, axis, call["index"], call.name)
+    return picked.reshaped(tuple(call.output.shape))
 
 
 @rule("index", "_unsafe_index")
@@ -64,7 +64,7 @@ def index(tape: Tape, call: Call) -> Result:
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
     if any(tape.knows(item) for item in items):
         return _indexed_by_data(tape, call, labels, axes, items)
-    places = [np.broadcast_to(item.detach().cpu().numpy(), lead) for item in items]
+    places = [np.broadcast_to(tape.constant_values(item), lead) for item in items]
     return _picked(labels, axes, places, lead)
 
 

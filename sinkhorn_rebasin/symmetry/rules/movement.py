@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ def reshape(tape: Tape, call: Call) -> Result:
     if not shape:
         tape.fix(labels, f"{call.name} reads a single unit")
         return Labels(shape)
+    if math.prod(shape) != math.prod(labels.shape):
+        raise NotUnderstoodError("it reads the bits of numbers as those of another type")
     if 0 in shape and [n for n in shape if n != 1] != [n for n in labels.shape if n != 1]:
         raise NotUnderstoodError("it reshapes an empty tensor")
     return labels.reshaped(shape)

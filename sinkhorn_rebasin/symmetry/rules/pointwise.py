@@ -48,15 +48,22 @@ def with_second_output(tape: Tape, call: Call) -> Result:
 
 
 @rule(
+    "empty",
     "empty_like",
+    "empty_strided",
     "fill",
+    "full",
     "full_like",
     "new_empty",
+    "new_empty_strided",
     "new_full",
     "new_ones",
     "new_zeros",
+    "ones",
     "ones_like",
+    "scalar_tensor",
     "zero",
+    "zeros",
     "zeros_like",
 )
 def value_free(tape: Tape, call: Call) -> Result:

@@ -128,8 +128,20 @@ def unpool(tape: Tape, call: Call) -> Result:
 
 @rule("grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(tape: Tape, call: Call) -> Result:
-    """Every channel read at the same places, which data tell."""
+    """Every channel of a sample read at the places that the sample's grid tells."""
     reason = f"{call.name} reads the places that its grid tells"
-    tape.fix(tape.labels(call["grid"]), reason)
-    axes = range(2, call["input"].dim())
-    return with_positions_fixed(tape, tape.labels(call["input"]), axes, call.output.shape, reason)
+    samples, rank = call["input"].shape[0], call["input"].dim()
+    places = (samples, 1, *call.output.shape[2:])
+    # Where the grid points to in each of its directions, at each place of the output.
+    grid = with_positions_fixed(
+        tape, tape.labels(call["grid"]), [rank - 1], (*call["grid"].shape[:-1], 1), reason
+    )
+    grid = grid.reshaped(places)
+    image = with_positions_fixed(
+        tape,
+        tape.labels(call["input"]),
+        range(2, rank),
+        (*call["input"].shape[:2], *[1] * (rank - 2)),
+        reason,
+    )
+    return tape.join([image, grid], call.output.shape)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sinkhorn_rebasin.errors import RuleError
 from sinkhorn_rebasin.symmetry.labels import Labels
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Call:
 Rule = Callable[["Tape", Call], Result]
 
 _RULES: dict[str, Rule] = {}
+_NAMESPACES = ("aten", "prims")
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -88,12 +90,52 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def register_rule(operation: str, acts_as: str | Rule) -> None:
+    """Tell how a custom operation acts on units.
+
+    An operation without a rule freezes every unit it meets. Where a custom one does to its tensors what an operation
+    of ATen does, as far as units are concerned, name that one; its arguments must be called the same. Otherwise give
+    a function of the tape and the :class:`Call` that returns the :class:`Labels` of the output, as those in
+    ``symmetry/rules`` are. A wrong rule is a wrong claim: check it with :func:`verify_symmetry`.
+
+    Args:
+        operation: the custom operation's full name, ``"namespace::name"``.
+        acts_as: an operation of ATen that has a rule, ``"gelu"`` for instance, or a rule.
+
+    Raises:
+        RuleError: when the name has no namespace, is ATen's own, or ``acts_as`` names no operation with a rule.
+
+    Example:
+        >>> @torch.library.custom_op("doctest::swish", mutates_args=())
+        ... def swish(x: Tensor) -> Tensor:
+        ...     return x * x.sigmoid()
+        >>> register_rule("doctest::swish", "pointwise")
+        >>> find_rule(torch.ops.doctest.swish.default) is not None
+        True
+    """
+    namespace, _, name = operation.rpartition("::")
+    if not namespace or not name or namespace in _NAMESPACES:
+        raise RuleError(
+            f"Expected the full name of a custom operation, 'namespace::name', but got {operation!r}."
+        )
+    known = _RULES.get(acts_as) if isinstance(acts_as, str) else acts_as
+    if known is None:
+        raise RuleError(
+            f"Expected the name of an operation of ATen that has a rule but got {acts_as!r}; for an element-wise one "
+            f"say 'pointwise'."
+        )
+    _RULES[operation] = known
+
+
 def find_rule(func: Any) -> Rule | None:
     """The rule of an operation: by name, or the pointwise rule by ATen's own tag, or None.
 
-    An operation in place has the rule of the operation it is the in-place form of.
+    An operation in place has the rule of the operation it is the in-place form of. One that is not ATen's has the
+    rule that was registered under its full name, whatever it is called like.
     """
     name = func.overloadpacket.__name__
+    if func.namespace not in _NAMESPACES:
+        return _RULES.get(f"{func.namespace}::{name}")
     named = _RULES.get(name) or _RULES.get(name.removesuffix("_"))
     if named is None and torch.Tag.pointwise in func.tags:
         return _RULES["pointwise"]

@@ -1,0 +1,57 @@
+"""Which parameters a tensor was computed from, and which of them a run has really used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+class ParameterFlow:
+    """Follows parameters through a run, a bit each.
+
+    A parameter that only meets tensors without elements, as the weight of an expert to which no row went, has told
+    nothing of its symmetries.
+
+    >>> import torch
+    >>> weight, other = torch.ones(2, 2), torch.ones(2)
+    >>> flow = ParameterFlow({"weight": weight, "other": other})
+    >>> nothing = torch.ones(0, 2) @ weight
+    >>> flow.passes([weight], [nothing])
+    >>> flow.loses([weight])
+    >>> flow.is_idle(weight), flow.is_idle(other)
+    (True, False)
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._bits = WeakTensorKeyDictionary()
+        for tensor in parameters.values():
+            if tensor not in self._bits:
+                self._bits[tensor] = 1 << len(self._bits)
+        self._lost = self._arrived = 0
+
+    def passes(self, operands: Iterable[Tensor], outputs: Sequence[Tensor]) -> None:
+        """An operation computes tensors from others."""
+        bits = self._of(operands)
+        if bits:
+            for output in outputs:
+                self._bits[output] = bits | self._bits.get(output, 0)
+
+    def loses(self, operands: Iterable[Tensor]) -> None:
+        """An operation computes nothing from tensors, as there are no elements."""
+        self._lost |= self._of(operands)
+
+    def arrives(self, tensors: Iterable[Tensor]) -> None:
+        """The values of tensors are returned, or read."""
+        self._arrived |= self._of(tensors)
+
+    def is_idle(self, parameter: Tensor) -> bool:
+        """Whether a parameter has met tensors without elements, and nothing came of it."""
+        return bool(self._bits.get(parameter, 0) & self._lost & ~self._arrived)
+
+    def _of(self, tensors: Iterable[Tensor]) -> int:
+        bits = 0
+        for tensor in tensors:
+            bits |= self._bits.get(tensor, 0)
+        return bits

@@ -1,0 +1,108 @@
+"""Labels of tensors whose memory may be written to, through them or through other views."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sinkhorn_rebasin.symmetry.constants import LARGEST_COMPARED_CONSTANT, storage_key
+from sinkhorn_rebasin.symmetry.labels import Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.overwriting import overwritten
+from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
+
+
+class LabelledMemory:
+    """Labels by tensor, kept right where operations write in place.
+
+    Functionalisation takes away the writes of the network's own code; what is left is inside kernels.
+    """
+
+    def __init__(self, relations: Relations) -> None:
+        self._relations = relations
+        self._labels = WeakTensorKeyDictionary()
+        self._outdated = WeakTensorKeyDictionary()
+        self._overwritten: dict[int, torch.UntypedStorage] = {}
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return tensor in self._labels
+
+    def __getitem__(self, tensor: Tensor) -> Labels:
+        labels: Labels = self._labels[tensor]
+        return labels
+
+    def __setitem__(self, tensor: Tensor, labels: Labels) -> None:
+        self._labels[tensor] = labels
+
+    def is_overwritten(self, tensor: Tensor) -> bool:
+        """Whether something that was not understood has written to a tensor's memory."""
+        return bool(self._overwritten) and storage_key(tensor) in self._overwritten
+
+    def lost(self, tensor: Tensor) -> Labels | None:
+        """Fixed labels where a write that was not followed has left nothing else; None where none has."""
+        if self.is_overwritten(tensor):
+            return fixed_labels(tensor.shape)
+        for outdated, operation in self._outdated.get(tensor, ()):
+            self._relations.fix(outdated.units, f"{operation} writes in place through another view")
+        return fixed_labels(tensor.shape) if tensor in self._outdated else None
+
+    def twin(self, tensor: Tensor) -> Tensor | None:
+        """A labelled tensor that is the same view of the same memory as one that is not labelled."""
+        key = storage_key(tensor)
+        for other in list(self._labels):
+            if storage_key(other) == key and _is_same_view(tensor, other):
+                return other
+        return None
+
+    def fix_sharing(self, tensor: Tensor, reason: str) -> bool:
+        """Fix the units of all views of a tensor's memory; False when none has labels."""
+        key = storage_key(tensor)
+        sharing = [other for other in list(self._labels) if storage_key(other) == key]
+        for other in sharing:
+            self._relations.fix(self._labels[other].units, reason)
+        return bool(sharing)
+
+    def check_written(self, call: Call, result: Result) -> None:
+        """A write in place is understood where the tensor is known; other views of what changed are outdated."""
+        for tensor in call.written:
+            labels = self._labels.get(tensor)
+            if labels is None or tensor is not call.outputs or not isinstance(result, Labels):
+                raise NotUnderstoodError("it writes in place to memory made inside the network")
+            key = storage_key(tensor)
+            if labels.same_as(result):
+                continue
+            for other in list(self._labels):
+                if other is tensor or storage_key(other) != key or not _overlap(tensor, other):
+                    continue
+                seen = overwritten(self._relations, other, self._labels[other], tensor, result)
+                if seen is not None and other not in self._outdated:
+                    self._labels[other] = seen
+                else:
+                    before = (self._labels[other], call.name)
+                    self._outdated.setdefault(other, [before]).append((result, call.name))
+
+    def freeze_written(self, call: Call) -> None:
+        """Memory that functionalisation left to be written in place: whatever lies in it stays fixed from here."""
+        for tensor in call.written:
+            self.fix_sharing(tensor, f"{call.name} writes in place")
+            self._overwritten[storage_key(tensor)] = tensor.untyped_storage()
+
+
+def _is_same_view(first: Tensor, second: Tensor) -> bool:
+    if first.layout != torch.strided or second.layout != torch.strided or first.dtype != second.dtype:
+        return False
+    return (first.shape, first.stride(), first.storage_offset()) == (
+        second.shape,
+        second.stride(),
+        second.storage_offset(),
+    )
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two views of one memory share an element; large ones are taken to."""
+    if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
+        return True
+    return len(np.intersect1d(element_offsets(first), element_offsets(second))) > 0

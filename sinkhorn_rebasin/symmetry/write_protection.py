@@ -1,0 +1,86 @@
+"""Runs that must not write to tensors they share with the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from sinkhorn_rebasin.symmetry.constants import storage_key
+from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+from sinkhorn_rebasin.symmetry.value_reads import MEMORY
+
+# Ways past the dispatcher to write to a tensor.
+_WRITABLE = (*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__)  # type: ignore[attr-defined]
+
+
+class WriteProtection(LightDispatchMode):
+    """Refuses operations that write to the memory of some tensors, or hand it out, and notes that there was one.
+
+    >>> weight = torch.zeros(2)
+    >>> protection = WriteProtection([weight])
+    >>> try:
+    ...     with protection:
+    ...         weight.numpy()[0] = 1.0
+    ... except RuntimeError:
+    ...     protection.violated, weight.tolist()
+    (True, [0.0, 0.0])
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._kept = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
+        self._protected = {storage._cdata for storage in self._kept}
+        self._memory = _MemoryProtection(self.check)
+        self.violated = False
+
+    def __enter__(self) -> Any:
+        self._memory.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._memory.__exit__(*error)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            schema = func._schema.arguments
+            given = {**dict(zip((argument.name for argument in schema), args, strict=False)), **kwargs}
+            written = [given.get(a.name) for a in schema if a.alias_info and a.alias_info.is_write]
+            self.check(func, tree_leaves(written))
+        return func(*args, **kwargs)
+
+    def check(self, func: Any, written: Sequence[Any]) -> None:
+        """Raise RuntimeError when one of these is protected."""
+        for leaf in written:
+            strided = isinstance(leaf, Tensor) and leaf.layout == torch.strided
+            if strided and storage_key(leaf) in self._protected:
+                self.violated = True
+                raise RuntimeError(f"{func} writes to a parameter, or may.")
+
+
+class _MemoryProtection(TorchFunctionMode):
+    """What the dispatcher does not see."""
+
+    def __init__(self, check: Callable[[Any, Sequence[Any]], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _WRITABLE and not torch._C._functorch.is_functionaltensor(args[0]):
+            with torch._C.DisableTorchFunction():
+                self._check(func, args[:1])
+        return func(*args, **(kwargs or {}))
