@@ -1,5 +1,9 @@
 """The errors and warnings of the package, all under one base class each."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 __all__ = [
     "ArchitectureError",
     "AssignmentError",
@@ -28,7 +32,15 @@ class SpecError(RebasinError, ValueError):
 
 
 class SymmetryError(RebasinError, RuntimeError):
-    """A claimed symmetry that changes the function of the network."""
+    """A claimed symmetry that changes the function of the network.
+
+    Attributes:
+        groups: names of the groups that change it, where that is known.
+    """
+
+    def __init__(self, message: str, groups: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.groups = tuple(dict.fromkeys(groups))
 
 
 class RuleError(RebasinError, ValueError):

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.permutations.rescaling import Generator, RescalingSpec, re
 from sinkhorn_rebasin.permutations.scale_normalization import normalize_state, unit_norms
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.validity import Validity
 
 __all__ = [
     "Frozen",
@@ -23,6 +24,7 @@ __all__ = [
     "PermutationSpec",
     "RescalingSpec",
     "Slot",
+    "Validity",
     "check_permutations",
     "compose",
     "identity_permutations",

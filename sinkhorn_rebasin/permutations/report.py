@@ -34,7 +34,7 @@ def describe(spec: PermutationSpec) -> str:
 
     Names that differ in numbers alone share a row when their groups have the same size and the same slots.
     """
-    parts = [headline(spec)]
+    parts = [headline(spec), *([str(spec.validity)] if spec.validity else [])]
     for table in tables(spec):
         parts.append(f"\n{table.title}\n{_drawn(table)}" + (f"\n{table.rest}" if table.rest else ""))
     return "\n".join(parts)
@@ -42,7 +42,7 @@ def describe(spec: PermutationSpec) -> str:
 
 def describe_markdown(spec: PermutationSpec) -> str:
     """The same for notebooks."""
-    lines = [headline(spec)]
+    lines = [headline(spec), *(["", _escaped(str(spec.validity))] if spec.validity else [])]
     for table in tables(spec):
         lines += ["", f"**{table.title}**", "", "| " + " | ".join(table.columns) + " |"]
         lines.append("|" + "---|" * len(table.columns))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.layout import Layout, Positions
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
+from sinkhorn_rebasin.permutations.validity import Validity
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
@@ -31,6 +32,8 @@ class PermutationSpec:
 
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
     to the slots on it. Parents come before their nested groups. ``tied`` are the names that share one tensor.
+    ``validity`` tells for which inputs discovery found them, and what was proven; two specs that differ in nothing
+    else are equal.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
@@ -51,6 +54,7 @@ class PermutationSpec:
     frozen: tuple[Frozen, ...] = ()
     buffers: frozenset[str] = frozenset()
     tied: tuple[tuple[str, ...], ...] = ()
+    validity: Validity | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -168,7 +172,7 @@ class PermutationSpec:
                     f"Was the spec discovered on another network?"
                 )
 
-    def without(self, *names: str) -> PermutationSpec:
+    def without(self, *names: str, reason: str = "") -> PermutationSpec:
         """The spec with these groups held fixed; groups nested in them stay, inside the next ancestor that stays."""
         dropped = {self[name].name for name in names}
         kept = tuple(
@@ -177,7 +181,7 @@ class PermutationSpec:
             if group.name not in dropped
         )
         frozen = tuple(
-            Frozen(slot.tensor, slot.axes[-1], f"group {slot.group!r} was dropped on request")
+            Frozen(slot.tensor, slot.axes[-1], reason or f"group {slot.group!r} was dropped on request")
             for slot in self.slots
             if slot.group in dropped
         )
@@ -201,6 +205,7 @@ class PermutationSpec:
                 "frozen": [vars(item) for item in self.frozen],
                 "buffers": sorted(self.buffers),
                 "tied": self.tied,
+                "validity": self.validity and self.validity.to_json(),
             }
         )
 
@@ -216,6 +221,7 @@ class PermutationSpec:
                 "frozen": tuple(Frozen(**item) for item in data["frozen"]),
                 "buffers": frozenset(data["buffers"]),
                 "tied": tuple(tuple(names) for names in data.get("tied", ())),
+                "validity": Validity.from_json(data["validity"]) if data.get("validity") else None,
             }
         except (ValueError, KeyError, TypeError) as error:
             raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
-from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
+from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.validity import Validity
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.following import follow
+from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
@@ -35,9 +37,13 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     Parameters that eval mode does not use (auxiliary heads) read hidden units all the same: if there are any, a run
     in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
     dropout and norm layers stay in eval mode, and random numbers tell no two places apart. A branch that cannot
-    be followed freezes the units it reads. Of a network that branches on its data several runs are followed, so that
-    experts and other ways are reached; a :class:`RebasinWarning` names the parameters that none of them used, or
-    tells that there were too many ways.
+    be followed freezes the units it reads.
+
+    Of a network that reads values, by which it may choose what it does, several runs are followed, so that experts
+    and other ways are reached. What is found is verified then as :func:`verify_symmetry` does, and groups that fail
+    are dropped. A :class:`RebasinWarning` names them, names the parameters that no run used, and tells where there
+    were too many ways or where something is computed that cannot be followed. ``spec.validity`` says for which inputs
+    the symmetries were found.
 
     Args:
         model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
@@ -58,14 +64,23 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         named, buffers, tape = _followed(model, example_inputs)
         _fix_shared_memory(tape, model, named)
-    _warn_of_unread(tape.missed)
-    _warn_of_wandering(model, tape)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
-    return _spec(named, frozenset(buffers), tape, solution, slots)
+    spec = _spec(named, frozenset(buffers), tape, solution, slots)
+    warn_of_what_was_not_followed(model, tape)
+    validity = Validity(
+        described_inputs(model, example_inputs),
+        tape.trained,
+        tape.branches,
+        tape.ways,
+        None,
+        tuple(tape.missed),
+    )
+    spec = replace(spec, validity=validity)
+    return proven(model, spec, example_inputs) if tape.wants_proof else spec
 
 
 def _followed(model: nn.Module, example_inputs: ExampleInputs) -> tuple[State, State, Tape]:
@@ -97,28 +112,6 @@ def _run_and_follow(
     fix_unread(tape)
     fix_unseen(tape)
     return named, buffers, tape
-
-
-def _warn_of_unread(unread: Sequence[str]) -> None:
-    if unread:
-        warnings.warn(
-            f"Expected a network that branches on its data to use all parameters on inputs like the example's but no "
-            f"run used {', '.join(map(repr, unread))}: permutations may change what it computes where it does. "
-            f"Pass example inputs that reach them.",
-            RebasinWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_of_wandering(model: nn.Module, tape: Tape) -> None:
-    if tape.wanders:
-        warnings.warn(
-            f"Expected {type(model).__name__}, which branches on its data, to take few ways on inputs like the "
-            f"example's but it took more than were followed, of which the last took a symmetry away: permutations "
-            f"may change what it computes on other inputs. Compare it with its permuted self on your data.",
-            RebasinWarning,
-            stacklevel=3,
-        )
 
 
 def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:

@@ -28,8 +28,17 @@ class ParameterFlow:
         self._bits = WeakTensorKeyDictionary()
         for tensor in parameters.values():
             if tensor not in self._bits:
-                self._bits[tensor] = 1 << len(self._bits)
+                self._bits[tensor] = 2 << len(self._bits)
         self._lost = self._arrived = 0
+
+    def enters(self, inputs: Iterable[Tensor]) -> None:
+        """Tensors are inputs of a run, which share a bit."""
+        for tensor in inputs:
+            self._bits[tensor] = 1
+
+    def is_constant(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether none of these was computed from parameters or inputs."""
+        return not self._of(tensors)
 
     def passes(self, operands: Iterable[Tensor], outputs: Sequence[Tensor]) -> None:
         """An operation computes tensors from others."""

@@ -100,6 +100,7 @@ def _tape(
         checked_run(trained, {}, inputs)
         tape.noise_is_symmetric = True
         _follow(tape, trained, state, inputs, functional)
+        tape.trained = True
     except ArchitectureError:
         # It runs in eval mode only: what that does not use stays unused.
         pass
@@ -138,6 +139,7 @@ def _follow_other_branches(
         except ArchitectureError:
             continue  # not every input will do
         ways.add(way)
+        tape.ways = max(tape.ways, len(ways))
     for labels in tape.batched.lonely:
         tape.fix(labels, "no input tried went to some of the experts")
 
@@ -165,7 +167,10 @@ def _follow(
     """Run a network under the tape; returns the tensors of its output."""
     # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
     model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
-    tape.begin(model, tensors_in(given))
+    # Integers of the state dict are data, whose values another network of the architecture may not have.
+    saved = model.state_dict(keep_vars=True)
+    integers = [b for n, b in model.named_buffers() if n in saved and n not in state and _is_dense(b)]
+    tape.begin(model, [*tensors_in(given), *integers])
     buffers = {
         n: b for n, b in model.named_buffers(remove_duplicate=False) if n not in state and _is_dense(b)
     }

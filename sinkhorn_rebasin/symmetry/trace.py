@@ -25,6 +25,8 @@ from sinkhorn_rebasin.symmetry.rules import find_rule, movement, shuffling, stri
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError
 from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON, tells_values
 
+# What puts a constant of several values together, of which each may be one value everywhere.
+_COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stack"}
 _MOVING = tuple(module.__name__ for module in (movement, shuffling, strided, windows))
 
 
@@ -57,6 +59,8 @@ class Tape(LightDispatchMode):
         self.literals = False  # whether Python made tensors of several numbers of its own
         self.unseen: Origin | None = None  # the first operation that met what was computed out of sight
         self.wanders = False  # whether the last of the ways that were followed still had something to say
+        self.ways = 1  # how many ways through the network were followed
+        self.trained = False  # whether a run in training mode was among them
         self.missed: list[str] = []  # parameters that no run of a network with branches used
 
     def begin(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -64,6 +68,7 @@ class Tape(LightDispatchMode):
         self.origins.follow(model)
         self.constants.add_own(reachable_tensors(model))
         self._has_read = False
+        self.flow.enters(inputs)
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
 
@@ -143,6 +148,11 @@ class Tape(LightDispatchMode):
             return constant_labels(tensor)
         axes = [(axis,) for axis, length in enumerate(tensor.shape) if length > 1]
         return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether Python had a say in what was computed, so that what was seen may be true of this run alone."""
+        return self.branches or self.literals or self.unseen is not None
 
     def constant_values(self, tensor: Tensor) -> NDArray[Any]:
         """Values of a tensor that is no function of parameters and inputs.
@@ -253,6 +263,8 @@ class Tape(LightDispatchMode):
             rule = find_rule(call.func)
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")
+            if call.func.overloadpacket.__name__ in _COMPOSING and self.flow.is_constant(call.tensors):
+                raise NotUnderstoodError("where one constant ends and the next begins may have been read")
             result = rule(self, call)
             if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)

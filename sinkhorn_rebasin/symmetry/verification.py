@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
+from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
@@ -19,12 +20,15 @@ from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, displaced, stirring_permutations, widened
+from sinkhorn_rebasin.symmetry.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
+from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, stirring_permutations, widened
 from sinkhorn_rebasin.symmetry.precision import DoublePrecision
 from sinkhorn_rebasin.symmetry.running import checked_run, random_message
 from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
 
 ROUNDING_OF_NARROW_TYPES = 1e-4
+# How much more a sum may change that is added up in another order than one of weights that are rounded otherwise.
+MOST_ROUNDING = 100.0
 
 
 def verify_symmetry(
@@ -33,15 +37,21 @@ def verify_symmetry(
     example_inputs: ExampleInputs,
     *,
     tolerance: float = 1e-9,
-    trials: int = 2,
+    trials: int = 4,
     generator: torch.Generator | None = None,
 ) -> float:
     r"""Largest relative change of the output under random permutations of all groups, in float64.
 
     .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{\max |f_\theta(x)|}
 
-    over ``trials`` random inputs of the example's shapes and types, at weights moved a little away from the
-    model's own, so that neutral values (zero biases, unit variances) hide nothing. It costs two forwards a trial.
+    over ``trials`` random weights and inputs. The first are near those given: inputs of the example's shapes, types
+    and spread, and weights moved a little, so that neutral values (zero biases, unit variances) hide nothing. The
+    next are not: floats ten times as large, a tenth, and with the other sign; integers from the whole range of the
+    tables they are looked up in; two and three times as many samples; gradients switched on; weights drawn from all
+    of their tensor. Where a network does not run on such inputs, it is tried nearer to the example. It costs two
+    forwards a trial, and a few to find ranges. Other shapes and other arguments are not tried, nor what training
+    mode does with parameters that eval mode uses too.
+
     A network with kernels that float64 has not is checked in its own type, to 1e-4 (or what half precision
     allows); one that random inputs break, on the example's own values. When the spec permutes parameters that eval
     mode does not use (auxiliary heads), the output in training mode is checked as well, without dropout.
@@ -51,7 +61,7 @@ def verify_symmetry(
         spec: the claimed symmetries.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
         tolerance: largest change that passes for rounding in float64.
-        trials: how many inputs and permutations to try; every group moves in each.
+        trials: how many weights, inputs and permutations to try; every group moves in each.
         generator: draws weights, inputs and permutations; without it they are the same in every call.
 
     Raises:
@@ -97,55 +107,125 @@ class _Check:
     spec: PermutationSpec
     tolerance: float
     context: Callable[[], AbstractContextManager[Any]]
+    gradients: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it runs in float64."""
+        return self.context is DoublePrecision
 
     def run(self, state: State, inputs: ExampleInputs) -> list[Tensor]:
         # What a network remembers of its weights from one run must not meet the weights of another.
         forgetful = standalone_copy(self.model, share_parameters=True)
-        with self.context():
-            return tensors_in(checked_run(forgetful, state, inputs))
+        with self.context(), torch.set_grad_enabled(self.gradients):
+            return [tensor.detach() for tensor in tensors_in(checked_run(forgetful, state, inputs))]
 
     def change(self, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any) -> float:
         return largest_change(before, self.run(permute_state(state, self.spec, permutations), inputs))
 
 
 def _largest(check: _Check, example_inputs: ExampleInputs, trials: int, generator: torch.Generator) -> float:
-    """Largest change over several inputs and permutations."""
-    state = displaced(named_tensors(check.model), check.spec, generator)
+    """Largest change over several weights, inputs and permutations."""
+    own = named_tensors(check.model)
     worst = 0.0
-    readers = Readers(state)
+    readers: Readers | None = None
+    ranges: dict[int, int] | None = None
     for trial in range(trials):
-        with readers if trial == 0 else nullcontext():
-            inputs, before = _first_output(check, state, example_inputs, generator)
+        wanted = CONDITIONS[trial % len(CONDITIONS)]
+        if wanted.integers and ranges is None:
+            ranges = _ranges(check, example_inputs, own)
+        condition, state, inputs, before = _first_output(
+            check, wanted, own, example_inputs, ranges or {}, generator
+        )
+        check = replace(check, gradients=condition.gradients)
+        if readers is None:
+            first, readers = (state, inputs), Readers(state)
+            with readers:
+                check.run(state, inputs)
         permutations = stirring_permutations(check.spec, generator)
+        _check_ties(check, permute_state(state, check.spec, permutations))
         change = check.change(state, permutations, inputs, before)
         if not change <= check.tolerance:
-            raise SymmetryError(_blame(check, state, permutations, inputs, before, change))
+            raise _blame(check, state, permutations, inputs, before, change)
         worst = max(worst, change)
-    if trials and not {slot.tensor for slot in check.spec.slots} - check.spec.buffers <= readers.names():
-        worst = max(worst, _change_in_training(check, state, permutations, inputs))
+    if (
+        readers is not None
+        and not {slot.tensor for slot in check.spec.slots} - check.spec.buffers <= readers.names()
+    ):
+        worst = max(worst, _change_in_training(check, first[0], permutations, first[1]))
     return worst
 
 
-def _first_output(
-    check: _Check, state: State, example_inputs: ExampleInputs, generator: torch.Generator
-) -> tuple[ExampleInputs, list[Tensor]]:
-    """The first inputs that the network runs on with an output that can be compared."""
-    wide = check.context is DoublePrecision
-    failure: Exception = SymmetryError("")
-    for inputs in candidate_inputs(example_inputs, generator, wide):
+def _ranges(check: _Check, example_inputs: ExampleInputs, own: State) -> dict[int, int]:
+    def runs(inputs: ExampleInputs) -> bool:
         try:
-            outputs = check.run(state, inputs)
-        except ArchitectureError as error:
-            failure = error
-            continue
-        reason = _incomparable(outputs)
-        if reason is None:
-            return inputs, outputs
-        failure = SymmetryError(
-            f"Expected an output that can be compared, to verify the symmetries with, but "
-            f"{type(check.model).__name__} {reason}{_not_finite(state)}; skip the verification with "
-            f"check=False."
-        )
+            return _incomparable(check.run(own, inputs)) is None
+        except ArchitectureError:
+            return False
+
+    candidates = candidate_inputs(example_inputs, torch.Generator("cpu").manual_seed(0), check.is_wide)
+    *_, example = candidates
+    return integer_ranges(example, own, runs)
+
+
+def _is_rounding(
+    check: _Check,
+    state: State,
+    inputs: ExampleInputs,
+    before: list[Tensor],
+    change: float,
+    generator: torch.Generator,
+) -> bool:
+    """Whether weights that are rounded otherwise change the output about as much: chaos proves nothing."""
+    rounded = dict(state)
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            sign = torch.randint(2, tensor.shape, generator=generator, device=generator.device) * 2 - 1
+            rounded[name] = tensor * (1 + torch.finfo(tensor.dtype).eps * sign.to(tensor.device))
+    return change <= MOST_ROUNDING * largest_change(before, check.run(rounded, inputs))
+
+
+def _check_ties(check: _Check, moved: State) -> None:
+    """What is one tensor under several names must move alike under all of them: whoever loads it reads each."""
+    for names in tied_names(check.model):
+        known = [name for name in names if name in moved]
+        for name in known[1:]:
+            if not torch.equal(moved[known[0]], moved[name]):
+                raise SymmetryError(
+                    f"Expected {known[0]!r} and {name!r}, which are one tensor, to move alike but the spec moves "
+                    f"them differently. Was it discovered on another network?",
+                    groups=[
+                        slot.group for slot in (*check.spec.slots_on(known[0]), *check.spec.slots_on(name))
+                    ],
+                )
+
+
+def _first_output(
+    check: _Check,
+    wanted: Condition,
+    own: State,
+    example_inputs: ExampleInputs,
+    ranges: Mapping[int, int],
+    generator: torch.Generator,
+) -> tuple[Condition, State, ExampleInputs, list[Tensor]]:
+    """The first weights and inputs that the network runs on with an output that can be compared."""
+    failure: Exception = SymmetryError("")
+    for condition in dict.fromkeys(wanted.simpler()):
+        state = condition.weights(own, check.spec, generator)
+        for inputs in inputs_of(condition, example_inputs, ranges, generator, check.is_wide):
+            try:
+                outputs = replace(check, gradients=condition.gradients).run(state, inputs)
+            except ArchitectureError as error:
+                failure = error
+                continue
+            reason = _incomparable(outputs)
+            if reason is None:
+                return condition, state, inputs, outputs
+            failure = SymmetryError(
+                f"Expected an output that can be compared, to verify the symmetries with, but "
+                f"{type(check.model).__name__} {reason}{_not_finite(state)}; skip the verification with "
+                f"check=False."
+            )
     raise failure
 
 
@@ -187,26 +267,27 @@ def _change_in_training(
         return 0.0
     change = trained.change(state, permutations, inputs, before)
     if not change <= check.tolerance:
-        raise SymmetryError(_blame(trained, state, permutations, inputs, before, change))
+        raise _blame(trained, state, permutations, inputs, before, change)
     return change
 
 
 def _blame(
     check: _Check, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any, change: float
-) -> str:
+) -> SymmetryError:
     again = largest_change(before, check.run(state, inputs))
     if again > check.tolerance:
-        return random_message(check.model, again)
-    guilty = []
+        return SymmetryError(random_message(check.model, again))
+    guilty = {}
     for group in check.spec.groups:
         alone = {**identity_permutations(check.spec), group.name: permutations[group.name]}
         alone_change = check.change(state, alone, inputs, before)
         if not alone_change <= check.tolerance:
-            guilty.append(f"{group.name!r} ({alone_change:.1e})")
-    names = ", ".join(guilty) or "none of the groups alone, only together"
+            guilty[group.name] = f"{group.name!r} ({alone_change:.1e})"
+    names = ", ".join(guilty.values()) or "none of the groups alone, only together"
     mode = "in training mode " if check.model.training else ""
-    return (
+    return SymmetryError(
         f"Expected permutations to leave the output of {type(check.model).__name__} {mode}unchanged (to "
         f"{check.tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. "
-        f"Freeze them with spec.without(...)."
+        f"Freeze them with spec.without(...).",
+        groups=list(guilty) or check.spec.names,
     )

@@ -1,0 +1,93 @@
+"""What discovery tells of a network that chooses what it does by the values it reads."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
+from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.verification import verify_symmetry
+
+
+def proven(model: nn.Module, spec: PermutationSpec, example_inputs: ExampleInputs) -> PermutationSpec:
+    """The spec without groups that verification finds to change the function, and how much the others do."""
+    while spec.groups:
+        try:
+            change = verify_symmetry(model, spec, example_inputs)
+        except ArchitectureError:
+            return spec  # it runs on no inputs but the example's
+        except SymmetryError as error:
+            if not error.groups:
+                return spec  # no output that can be compared
+            _warn(
+                f"Expected permutations that leave the output of {type(model).__name__}, which reads values, "
+                f"unchanged but those of the groups {', '.join(map(repr, error.groups))} do not on other inputs than "
+                f"the example's: they are frozen."
+            )
+            spec = spec.without(
+                *error.groups, reason="it changes the output on other inputs than the example's"
+            )
+        else:
+            return replace(spec, validity=spec.validity and replace(spec.validity, change=change))
+    return spec
+
+
+def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
+    """Tell what other inputs may reach, and what was computed out of sight."""
+    name = type(model).__name__
+    if tape.missed:
+        _warn(
+            f"Expected a network that branches on its data to use all parameters on inputs like the example's but no "
+            f"run used {', '.join(map(repr, tape.missed))}: permutations may change what it computes where it does. "
+            f"Pass example inputs that reach them."
+        )
+    if tape.wanders:
+        _warn(
+            f"Expected {name}, which branches on its data, to take few ways on inputs like the example's but it took "
+            f"more than were followed, of which the last took a symmetry away: permutations may change what it "
+            f"computes on other inputs. Compare it with its permuted self on your data."
+        )
+    if tape.unseen is not None:
+        place = f" at {tape.unseen.source}" if tape.unseen.source else ""
+        _warn(
+            f"Expected {name} to compute where it can be followed but it uses a tensor{place} that no operation seen "
+            f"has made, as other threads and libraries do: everything it computes is frozen. Compute it in the "
+            f"thread of the forward, by operations of PyTorch."
+        )
+
+
+def _warn(text: str) -> None:
+    # Through the three calls that lead here from the line that asked for the symmetries.
+    warnings.warn(text, RebasinWarning, stacklevel=4)
+
+
+def described_inputs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[str, ...]:
+    """Name, shape and type of every tensor among the example inputs.
+
+    >>> import torch
+    >>> described_inputs(nn.Linear(3, 2), torch.ones(4, 3))
+    ('input: (4, 3) float32',)
+    """
+    if isinstance(example_inputs, Mapping):
+        named: list[tuple[str, Any]] = list(example_inputs.items())
+    else:
+        several = isinstance(example_inputs, (tuple, list))
+        values = list(example_inputs) if several else [example_inputs]
+        names = [p.name for p in inspect.signature(model.forward).parameters.values()]
+        named = [
+            (names[place] if place < len(names) else str(place), value) for place, value in enumerate(values)
+        ]
+    return tuple(_described(name, tensor) for name, value in named for tensor in tensors_in(value))
+
+
+def _described(name: str, tensor: Tensor) -> str:
+    return f"{name}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
