@@ -107,6 +107,7 @@ class SinkhornRebasin(nn.Module):
         check_comparable(reference, target)
         self.spec = spec if spec is not None else _discovered(reference, example_inputs)
         self.spec.check_state(tensors_of(reference))
+        self.spec.check_constants(tensors_of(target))
         if not self.spec.groups:
             raise ArchitectureError(
                 f"Expected a network with permutable hidden units but {type(reference).__name__} has none. "

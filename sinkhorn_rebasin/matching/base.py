@@ -41,6 +41,7 @@ class Alignment:
     def apply(self, target: nn.Module | StateLike) -> State:
         """The rebased target's state: same function, new place."""
         state = signed = as_state(target)
+        self.spec.check_constants(state)
         if self.signs and self.rescaling is not None:
             signed = rescale_state(state, self.spec, self.rescaling, signs=self.signs)
         moved = permute_state(signed, self.spec, self.permutations)
@@ -81,4 +82,6 @@ def as_states(
     first, second = as_state(reference), as_state(target)
     check_same(first, second)
     spec.check_state(first)
+    for state in (first, second):
+        spec.check_constants(state)
     return first, second

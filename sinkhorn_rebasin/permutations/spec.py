@@ -18,7 +18,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.layout import Layout, Positions
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
-from sinkhorn_rebasin.permutations.validity import Validity
+from sinkhorn_rebasin.permutations.validity import Validity, digest_of
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
@@ -32,6 +32,8 @@ class PermutationSpec:
 
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
     to the slots on it. Parents come before their nested groups. ``tied`` are the names that share one tensor.
+    ``constants`` are hashes of the integers of the state dict that the network reads, as an order of channels:
+    another network of the architecture has the same symmetries where it has the same ones.
     ``validity`` tells for which inputs discovery found them, and what was proven; two specs that differ in nothing
     else are equal.
 
@@ -54,6 +56,7 @@ class PermutationSpec:
     frozen: tuple[Frozen, ...] = ()
     buffers: frozenset[str] = frozenset()
     tied: tuple[tuple[str, ...], ...] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
     validity: Validity | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +175,15 @@ class PermutationSpec:
                     f"Was the spec discovered on another network?"
                 )
 
+    def check_constants(self, state: StateLike) -> None:
+        """Raise :class:`SpecError` naming the first integers that differ from those of the spec's network."""
+        for name, digest in self.constants.items():
+            if name in state and digest_of(state[name]) != digest:
+                raise SpecError(
+                    f"Expected integers {name!r} as in the network that the spec was discovered on, which reads "
+                    f"them, but got others: discover the symmetries of this network."
+                )
+
     def without(self, *names: str, reason: str = "") -> PermutationSpec:
         """The spec with these groups held fixed; groups nested in them stay, inside the next ancestor that stays."""
         dropped = {self[name].name for name in names}
@@ -205,6 +217,7 @@ class PermutationSpec:
                 "frozen": [vars(item) for item in self.frozen],
                 "buffers": sorted(self.buffers),
                 "tied": self.tied,
+                "constants": dict(self.constants),
                 "validity": self.validity and self.validity.to_json(),
             }
         )
@@ -221,6 +234,7 @@ class PermutationSpec:
                 "frozen": tuple(Frozen(**item) for item in data["frozen"]),
                 "buffers": frozenset(data["buffers"]),
                 "tied": tuple(tuple(names) for names in data.get("tied", ())),
+                "constants": dict(data.get("constants", {})),
                 "validity": Validity.from_json(data["validity"]) if data.get("validity") else None,
             }
         except (ValueError, KeyError, TypeError) as error:

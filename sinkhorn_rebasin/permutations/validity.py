@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,13 @@ class Validity:
         """What :meth:`to_json` gave."""
         lists = {name: tuple(data[name]) for name in ("inputs", "unread")}
         return cls(**{**data, **lists})
+
+
+def digest_of(tensor: Tensor) -> str:
+    """Hash the values of a tensor of integers.
+
+    >>> import torch
+    >>> digest_of(torch.tensor([1, 0])) == digest_of(torch.tensor([1, 0], dtype=torch.int32))
+    True
+    """
+    return hashlib.sha256(tensor.detach().long().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

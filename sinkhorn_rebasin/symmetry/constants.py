@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ class Constants:
     def __init__(self) -> None:
         self._made = WeakTensorKeyDictionary()
         # Storages are kept, so that nothing made later can lie at their place.
-        self._own: dict[int, torch.UntypedStorage] = {}
-        self._foreign: dict[int, torch.UntypedStorage] = {}
+        self._own: dict[int, Any] = {}
+        self._foreign: dict[int, Any] = {}
 
     def add_own(self, tensors: Iterable[Tensor]) -> None:
         """Tensors of the network itself."""
@@ -59,10 +60,12 @@ class Constants:
         return any(storage_key(made) == key for made in list(self._made))
 
 
-def _storages(tensors: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
-    strided = [tensor for tensor in tensors if tensor.layout == torch.strided]
+def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
     with torch._C.DisableTorchFunction():
-        return {storage_key(tensor): tensor.untyped_storage() for tensor in strided}
+        return {
+            storage_key(tensor): tensor.untyped_storage() if tensor.layout == torch.strided else tensor
+            for tensor in tensors
+        }
 
 
 def storage_key(tensor: Tensor) -> int:

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.networks.architecture import sharing_memory
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.validity import Validity
+from sinkhorn_rebasin.permutations.validity import Validity, digest_of
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
@@ -162,7 +162,8 @@ def _spec(
     shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
     frozen: tuple[Frozen, ...] = frozen_axes(named, tape, slots)
     tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied)
+    constants = {name: digest_of(tensor) for name, tensor in sorted(tape.integers.read.items())}
+    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied, constants)
 
 
 def _valid_parent(solution: Solution, names: Mapping[int, str], parent: int) -> str | None:

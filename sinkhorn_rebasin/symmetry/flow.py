@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -64,3 +65,38 @@ class ParameterFlow:
         for tensor in tensors:
             bits |= self._bits.get(tensor, 0)
         return bits
+
+
+class WatchedTensors:
+    """Notes which of some tensors operations read, by name and with their values; copies count as the tensor.
+
+    >>> import torch
+    >>> watched, order = WatchedTensors(), torch.tensor([1, 0])
+    >>> watched.watch({"order": order})
+    >>> watched.note(torch.ops.aten.clone.default, [order], other := order.clone())
+    >>> sorted(watched.read)
+    []
+    >>> watched.note(torch.ops.aten.add.Tensor, [other, other], other + other)
+    >>> watched.read
+    {'order': tensor([1, 0])}
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[str, Tensor] = {}
+        self._names = WeakTensorKeyDictionary()
+
+    def watch(self, tensors: Mapping[str, Tensor]) -> None:
+        """From now on these are watched too."""
+        for name, tensor in tensors.items():
+            self._names[tensor] = name
+
+    def note(self, func: Any, operands: Iterable[Tensor], outputs: Any) -> None:
+        """An operation reads tensors and returns others."""
+        for tensor in operands:
+            name = self._names.get(tensor)
+            if name is None:
+                continue
+            if func.overloadpacket.__name__ in ("clone", "detach", "alias"):
+                self._names[outputs] = name
+            else:
+                self.read.setdefault(name, tensor.detach().clone())

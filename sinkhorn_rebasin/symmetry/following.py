@@ -167,13 +167,11 @@ def _follow(
     """Run a network under the tape; returns the tensors of its output."""
     # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
     model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
-    # Integers of the state dict are data, whose values another network of the architecture may not have.
     saved = model.state_dict(keep_vars=True)
-    integers = [b for n, b in model.named_buffers() if n in saved and n not in state and _is_dense(b)]
-    tape.begin(model, [*tensors_in(given), *integers])
     buffers = {
         n: b for n, b in model.named_buffers(remove_duplicate=False) if n not in state and _is_dense(b)
     }
+    tape.begin(model, tensors_in(given), {n: b for n, b in buffers.items() if n in saved})
     persistent = {n for n, _ in model.named_buffers(remove_duplicate=False) if n in state}
     buffers |= {name: state[name] for name in persistent}
     parameters = {name: tensor for name, tensor in state.items() if name not in persistent}

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.constants import Constants, constant_labels
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.flow import ParameterFlow
+from sinkhorn_rebasin.symmetry.flow import ParameterFlow, WatchedTensors
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.memory import LabelledMemory
@@ -52,6 +52,7 @@ class Tape(LightDispatchMode):
         self._places = WeakTensorKeyDictionary()
         self.constants = Constants()
         self.flow = ParameterFlow(parameters)
+        self.integers = WatchedTensors()
         for name, tensor in parameters.items():
             self.names[tensor] = self.names.get(tensor, name)
         self.branches = False  # whether a run has read a value, so that others may go another way
@@ -63,12 +64,13 @@ class Tape(LightDispatchMode):
         self.trained = False  # whether a run in training mode was among them
         self.missed: list[str] = []  # parameters that no run of a network with branches used
 
-    def begin(self, model: nn.Module, inputs: Sequence[Tensor]) -> None:
-        """A run of a network begins; every position of its inputs is fixed."""
+    def begin(self, model: nn.Module, inputs: Sequence[Tensor], integers: Mapping[str, Tensor]) -> None:
+        """A run of a network begins; every position of its inputs is fixed, and what reads its integers is noted."""
         self.origins.follow(model)
         self.constants.add_own(reachable_tensors(model))
         self._has_read = False
         self.flow.enters(inputs)
+        self.integers.watch(integers)
         for tensor in inputs:
             self._labels[tensor] = fixed_labels(tensor.shape)
 
@@ -89,6 +91,7 @@ class Tape(LightDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self._find_origin(tensor, func)
+        self.integers.note(func, tensors, outputs)
         known = [tensor for tensor in tensors if self.knows(tensor)]
         if (
             known

@@ -157,8 +157,14 @@ class ByWidth(nn.Module):
 
 def test_more_ways_than_can_be_followed_are_told() -> None:
     torch.manual_seed(0)
-    with pytest.warns(RebasinWarning, match="ByWidth, which branches.*more than were followed"):
-        discover_symmetry(ByWidth(), torch.randn(2, 4))
+    with pytest.warns(RebasinWarning) as told:
+        spec = discover_symmetry(ByWidth(), torch.randn(2, 4))
+    texts = [str(warning.message) for warning in told]
+    assert any("ByWidth, which branches" in text and "more than were followed" in text for text in texts)
+    for text in texts[1:]:
+        assert "do not on other inputs than the example's: they are frozen" in text
+    assert spec.validity is not None
+    assert spec.validity.ways == 5
 
 
 class Force(nn.Module):
