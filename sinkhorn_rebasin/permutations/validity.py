@@ -40,7 +40,7 @@ class Validity:
         modes = "eval and training mode" if self.training else "eval mode"
         parts = [f"followed in {modes} for {', '.join(self.inputs)}"]
         if self.reads_values:
-            parts.append(f"it reads values, of {self.ways} ways that it takes each was followed")
+            parts.append(f"it reads values: {self.ways} ways through it were followed")
         if self.change is not None:
             parts.append(f"proven on other inputs to {self.change:.0e}")
         if self.unread:

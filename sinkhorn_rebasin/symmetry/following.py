@@ -135,11 +135,11 @@ def _follow_other_branches(
             before = _symmetries(tape) if last else frozenset()
             if tape.batched.lonely or read & unused or new:
                 _follow(tape, model, state, further, functional)
+                tape.ways += way not in ways
             tape.wanders |= last and _symmetries(tape) != before
         except ArchitectureError:
             continue  # not every input will do
         ways.add(way)
-        tape.ways = max(tape.ways, len(ways))
     for labels in tape.batched.lonely:
         tape.fix(labels, "no input tried went to some of the experts")
 
