@@ -17,6 +17,7 @@ from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, S
 from sinkhorn_rebasin.permutations.validity import Validity, digest_of
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
 from sinkhorn_rebasin.symmetry.following import follow
+from sinkhorn_rebasin.symmetry.preservation import preserving_slots
 from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import runnable_copy
@@ -66,6 +67,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         _fix_shared_memory(tape, model, named)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
+    slots = preserving_slots(tape.relations, solution, tape.parameter_labels, slots)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]

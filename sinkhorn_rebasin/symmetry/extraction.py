@@ -72,7 +72,7 @@ def _table(
     """Positions of every unit over some axes, (blocks, size, width); None when the units differ in width."""
     if len(factors) == 1:
         members = memberships.of(factors[0].ids, group)
-        positions, unit, keys = members.positions, members.unit, [members.inside, members.role]
+        positions, unit, keys = members.positions, members.unit, [*members.inside, members.role]
     else:
         wide = [memberships.of(factor.over(axes, shape), group).spread() for factor in factors]
         unit = np.full(math.prod(shape[axis] for axis in axes), -1, dtype=np.int64)
@@ -81,7 +81,7 @@ def _table(
             if ((unit >= 0) & (members.unit >= 0) & (unit != members.unit)).any():
                 return None
             unit = np.where(members.unit >= 0, members.unit, unit)
-            keys.extend([members.inside, members.role])
+            keys.extend([*members.inside, members.role])
         positions = np.flatnonzero(unit >= 0)
         unit, keys = unit[positions], [key[positions] for key in keys]
     blocks, size = memberships.groups[group].blocks, memberships.groups[group].size

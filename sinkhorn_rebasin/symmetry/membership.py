@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,18 @@ from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids
 from sinkhorn_rebasin.symmetry.solution import Solution
 
-_MOST_PLACES = 1 << 24
-
 
 @dataclass(frozen=True)
 class Members:
-    """Flat positions at which units of a group lie: which unit, the place in it that other groups give, its role."""
+    """The flat positions of an array that hold units of a group.
+
+    Attributes:
+        length: how many positions the array has.
+        positions: those that hold units of the group, (k,).
+        unit: which unit of the group each holds, (k,); one more than the last where coordinates disagree.
+        inside: what tells apart the positions of one unit, (places, k): equal columns at matching positions.
+        role: the part each plays in its unit, (k,).
+    """
 
     length: int
     positions: Ids
@@ -26,9 +33,9 @@ class Members:
 
     def spread(self) -> Members:
         """The same at every position: unit -1 where there is none."""
-        unit, inside = np.full(self.length, -1, dtype=np.int64), np.zeros(self.length, dtype=np.int64)
-        role = np.zeros(self.length, dtype=np.uint64)
-        unit[self.positions], inside[self.positions] = self.unit, self.inside
+        unit, role = np.full(self.length, -1, dtype=np.int64), np.zeros(self.length, dtype=np.uint64)
+        inside = np.zeros((len(self.inside), self.length), dtype=np.int64)
+        unit[self.positions], inside[:, self.positions] = self.unit, self.inside
         role[self.positions] = self.role
         return Members(self.length, np.arange(self.length), unit, inside, role)
 
@@ -43,14 +50,14 @@ class Memberships:
         self._parents = np.array([*(group.parent for group in solution.groups), -1], dtype=np.int64)
         self._known: dict[tuple[int, int], tuple[Ids, Members]] = {}
         self._descendants: dict[int, NDArray[np.bool_]] = {}
-        self._has_pairs = bool((solution.pair >= 0).any())
+        self._product: NDArray[np.bool_] = np.any(solution.coordinates >= 0, axis=1)
 
     def groups_on(self, labels: Labels) -> list[int]:
         """Groups, with their ancestors, that have units on a tensor."""
         self._known.clear()  # what was looked up for the tensor before is not asked for again
         found: set[int] = set()
-        pairs = self._solution.pair[labels.units]
-        units = np.concatenate([labels.units, pairs[pairs >= 0]])
+        coordinates = self._solution.coordinates[labels.units]
+        units = np.concatenate([labels.units, coordinates[coordinates >= 0]])
         for leaf in np.unique(self._solution.group[units]):
             found.update(self._chain(int(leaf)))
         return sorted(group for group in found if self.groups[group].valid)
@@ -65,12 +72,16 @@ class Memberships:
         leaf = np.where(flat >= 0, self._solution.group[flat], -1)
         positions = np.flatnonzero(self._below(group)[leaf])
         unit, inside = self._own(flat[positions], group)
-        if self._has_pairs:
-            paired = np.flatnonzero((flat >= 0) & (self._solution.pair[flat, 0] >= 0))
-            both, place = self._paired(self._solution.pair[flat[paired]], group)
+        inside = inside[None]
+        if self._solution.coordinates.shape[1]:
+            tuples = np.flatnonzero((flat >= 0) & self._product[flat])
+            both, places = self._of_tuples([*self._solution.coordinates[flat[tuples]].T], group)
             held = both >= 0
-            positions = np.concatenate([positions, paired[held]])
-            unit, inside = np.concatenate([unit, both[held]]), np.concatenate([inside, place[held]])
+            positions = np.concatenate([positions, tuples[held]])
+            unit = np.concatenate([unit, both[held]])
+            alone = np.zeros((len(places), inside.shape[1]), dtype=np.int64)
+            alone[:1] = inside
+            inside = np.concatenate([alone, places[:, held]], axis=1)
         return Members(len(flat), positions, unit, inside, self._solution.role[flat[positions]])
 
     def _below(self, group: int) -> NDArray[np.bool_]:
@@ -88,19 +99,26 @@ class Memberships:
             group = self.groups[group].parent
         return found
 
-    def _paired(self, pair: Ids, group: int) -> tuple[Ids, Ids]:
-        """The same for units that are pairs of two others, one of which may be in the group."""
-        left, left_inside = self._own(pair[:, 0], group)
-        right, right_inside = self._own(pair[:, 1], group)
-        # Where only one of the two is in the group, the other one's number among its like tells the places apart.
-        left_place = np.where(left >= 0, left_inside, self._number(pair[:, 0]))
-        right_place = np.where(right >= 0, right_inside, self._number(pair[:, 1]))
-        return np.maximum(left, right), left_place * _MOST_PLACES + right_place
+    def _of_tuples(self, coordinates: Sequence[Ids], group: int) -> tuple[Ids, Ids]:
+        """The unit of a group that tuples lie in, (k,), and what each coordinate says about the place, (places, k).
+
+        Coordinates that are not in the group say which of their like they are.
+        """
+        unit = np.full(len(coordinates[0]), -1, dtype=np.int64)
+        places = []
+        for one in coordinates:
+            own, inside = self._own(one, group)
+            own = np.where(one >= 0, own, -1)
+            places.append(np.where(own >= 0, inside, self._number(one)))
+            disagree = (own >= 0) & (unit >= 0) & (own != unit)
+            unit = np.where(
+                disagree, self.groups[group].size * self.groups[group].blocks, np.maximum(own, unit)
+            )
+        return unit, np.stack(places)
 
     def _number(self, units: Ids) -> Ids:
-        """Number of a unit in its block."""
-        group = self._solution.group[units]
-        return np.where(group >= 0, self._solution.unit[units] % self._sizes[group], 0)
+        """What tells a unit from its like: its number in its group, or its own where it has none."""
+        return np.where(self._solution.group[units] >= 0, self._solution.unit[units], units)
 
     def _own(self, units: Ids, group: int) -> tuple[Ids, Ids]:
         """Unit of a group that each traced unit lies in (-1: none), and the place inside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
+from sinkhorn_rebasin.symmetry.graph import Graph, forest_of_matchings, without_trivial
 from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, distinct, mix, numbered
-from sinkhorn_rebasin.symmetry.pairs import find_pairs
+from sinkhorn_rebasin.symmetry.products import find_pairs
 from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
 
@@ -29,43 +31,16 @@ class SolvedGroup:
 class Solution:
     """Group (or -1), unit number in it (block * size + i) and role inside the unit, for every traced unit.
 
-    A unit that is a pair of two others (one dimension of one head, say, where all heads of a group share the
-    permutation of their dimensions) has no group of its own but the numbers of those two in ``pair``, else -1.
+    A unit that is a tuple of others (one dimension of one head, say, where all heads of a group share the permutation
+    of their dimensions) has no group of its own but the numbers of those in its row of ``coordinates``. Rows are
+    filled up with -1, which is all there is in the rows of other units.
     """
 
     groups: list[SolvedGroup]
     group: Ids
     unit: Ids
     role: Hashes
-    pair: Ids
-
-
-@dataclass
-class _Graph:
-    """What is left to solve: live nodes with colours and the block they live in, and edges inside blocks."""
-
-    nodes: Ids
-    colour: Ids
-    block: Ids
-    source: Ids
-    target: Ids
-    kind: Ids
-
-    def keep(self, alive: NDArrayBool) -> _Graph:
-        new = np.full(len(self.nodes), -1, dtype=np.int64)
-        new[alive] = np.arange(int(alive.sum()))
-        edges = alive[self.source] & alive[self.target]
-        return _Graph(
-            self.nodes[alive],
-            self.colour[alive],
-            self.block[alive],
-            new[self.source[edges]],
-            new[self.target[edges]],
-            self.kind[edges],
-        )
-
-
-NDArrayBool = np.ndarray
+    coordinates: Ids
 
 
 @dataclass
@@ -77,11 +52,11 @@ class _Solver:
     role: Hashes
     group: Ids
     unit: Ids
-    pair: Ids
     groups: list[SolvedGroup] = field(default_factory=list)
+    products: list[tuple[Ids, Ids]] = field(default_factory=list)
     owners: list[tuple[int, int]] = field(default_factory=lambda: [(-1, 0)])
 
-    def level(self, graph: _Graph) -> _Graph:
+    def level(self, graph: Graph) -> Graph:
         """One level; what returns lives inside blocks found here."""
         size_before = (len(graph.nodes), len(graph.source))
         blocks_before = len(np.unique(graph.block))
@@ -97,18 +72,18 @@ class _Solver:
             return graph.keep(np.zeros(len(graph.nodes), dtype=bool))
         return self._split(graph, component.astype(np.int64), count)
 
-    def _simplify(self, graph: _Graph) -> _Graph:
+    def _simplify(self, graph: Graph) -> Graph:
         while True:
             before = (len(graph.nodes), len(graph.source))
             graph.colour = refine(graph.colour, graph.source, graph.target, graph.kind)
             graph = self._settle_unique(graph)
-            graph = _drop_trivial(graph)
+            graph = without_trivial(graph)
             graph = self._merge_matchings(graph)
-            graph = self._take_out_pairs(graph)
+            graph = self._take_out_products(graph)
             if (len(graph.nodes), len(graph.source)) == before:
                 return graph
 
-    def _settle_unique(self, graph: _Graph) -> _Graph:
+    def _settle_unique(self, graph: Graph) -> Graph:
         """Nodes of a colour of their own in their block move only with the block."""
         cell = numbered(graph.block, graph.colour)
         unique = np.bincount(cell)[cell] == 1
@@ -127,9 +102,9 @@ class _Solver:
         members = touched[self.representative]
         self.role[members] = combine(self.role[members], hashes[self.representative[members]])
 
-    def _merge_matchings(self, graph: _Graph) -> _Graph:
+    def _merge_matchings(self, graph: Graph) -> Graph:
         """Colours matched one to one inside every block become one colour."""
-        chosen, root = _forest_of_matchings(graph)
+        chosen, root = forest_of_matchings(graph)
         if not chosen.any():
             return graph
         links = coo_array(
@@ -146,9 +121,9 @@ class _Solver:
         self.representative = new_node[self.representative]
         source, target, kind = distinct(merged[graph.source], merged[graph.target], graph.kind)
         colour = root[graph.colour[first]]
-        return _Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
+        return Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
 
-    def _take_out_pairs(self, graph: _Graph) -> _Graph:
+    def _take_out_products(self, graph: Graph) -> Graph:
         """Nodes that are all the pairs of two other colours of their block move as those two do."""
         found = find_pairs(graph.colour, graph.block, graph.source, graph.target, graph.kind)
         if found is None:
@@ -160,15 +135,14 @@ class _Solver:
             source, target = np.concatenate([graph.source, first]), np.concatenate([graph.target, second])
             return replace(graph, source=source, target=target, kind=np.concatenate([graph.kind, kind]))
         members = found.members
-        self.pair[graph.nodes[members]] = np.stack(
-            [graph.nodes[found.first], graph.nodes[found.second]], axis=1
-        )
+        coordinates = np.stack([graph.nodes[found.first], graph.nodes[found.second]], axis=1)
+        self.products.append((graph.nodes[members], coordinates))
         self._extend_role(graph.nodes[members], graph.colour[members])
         alive = np.ones(len(graph.nodes), dtype=bool)
         alive[members] = False
         return graph.keep(alive)
 
-    def _give_up(self, graph: _Graph) -> None:
+    def _give_up(self, graph: Graph) -> None:
         """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
         for block in np.unique(graph.block):
             group = self.owners[block][0]
@@ -176,7 +150,7 @@ class _Solver:
                 self.groups[group].valid = False
                 group = self.groups[group].parent
 
-    def _split(self, graph: _Graph, component: Ids, count: int) -> _Graph:
+    def _split(self, graph: Graph, component: Ids, count: int) -> Graph:
         """Components of one kind in a block are the units of a group; the larger ones become blocks."""
         kinds = np.zeros(count, dtype=np.uint64)
         np.add.at(kinds, component, mix(graph.colour))
@@ -195,7 +169,7 @@ class _Solver:
         return graph.keep(~leaves)
 
     def _group_of(
-        self, graph: _Graph, members: Ids, first: Ids, parents: Ids, blocks: Ids, new_block: Ids
+        self, graph: Graph, members: Ids, first: Ids, parents: Ids, blocks: Ids, new_block: Ids
     ) -> None:
         order = np.lexsort((graph.nodes[first], blocks, parents[:, 1]))
         distinct, counts = np.unique(blocks, return_counts=True)
@@ -212,49 +186,6 @@ class _Solver:
         for unit, member in enumerate(members[order]):
             new_block[member] = len(self.owners)
             self.owners.append((len(self.groups) - 1, unit))
-
-
-def _drop_trivial(graph: _Graph) -> _Graph:
-    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing.
-
-    Nor do those of each node of a colour with all the others.
-    """
-    apart = graph.source != graph.target
-    source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
-    if len(source):
-        cell = numbered(graph.block, graph.colour)
-        size = np.bincount(cell)[cell]
-        bundle = numbered(cell[source], graph.colour[target], kind)
-        pairs = size[source] * (size[target] - (cell[source] == cell[target]))
-        keep = np.bincount(bundle)[bundle] != pairs
-        source, target, kind = source[keep], target[keep], kind[keep]
-    return _Graph(graph.nodes, graph.colour, graph.block, source, target, kind)
-
-
-def _forest_of_matchings(graph: _Graph) -> tuple[NDArrayBool, Ids]:
-    """Edges that match two colours one to one, enough to connect the matched colours without a cycle."""
-    root = np.arange(int(graph.colour.max()) + 1 if len(graph.colour) else 0)
-    chosen = np.zeros(len(graph.source), dtype=bool)
-    if not len(graph.source):
-        return chosen, root
-    left, right = graph.colour[graph.source], graph.colour[graph.target]
-    bundle = numbered(left, right, graph.kind)
-    sizes = np.bincount(graph.colour)
-    matching = (left != right) & (sizes[left] == sizes[right]) & (np.bincount(bundle)[bundle] == sizes[left])
-
-    def find(colour: int) -> int:
-        while root[colour] != colour:
-            root[colour] = colour = int(root[root[colour]])
-        return colour
-
-    used = np.zeros(int(bundle.max()) + 1, dtype=bool)
-    _, edges = np.unique(bundle[matching], return_index=True)
-    for edge in np.flatnonzero(matching)[edges]:
-        first, second = find(int(left[edge])), find(int(right[edge]))
-        if first != second:
-            root[second] = first
-            used[bundle[edge]] = True
-    return used[bundle] & matching, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)
 
 
 def solve(relations: Relations) -> Solution:
@@ -282,12 +213,36 @@ def solve(relations: Relations) -> Solution:
     kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])
     if len(source):
         source, target, kind_of = distinct(source, target, kind_of)
-    graph = _Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
+    graph = Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
     none = np.full(relations.count, -1, dtype=np.int64)
-    solver = _Solver(relations, representative, role, none, none.copy(), np.stack([none, none], axis=1))
+    solver = _Solver(relations, representative, role, none, none.copy())
     while len(graph.nodes):
         graph = solver.level(graph)
     final = solver.representative
-    pair = solver.pair[final]
-    pair = np.where(pair >= 0, final[pair], -1)
-    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role, pair)
+    coordinates = _resolved(solver.products, final)[final]
+    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role, coordinates)
+
+
+def _resolved(products: Sequence[tuple[Ids, Ids]], final: Ids) -> Ids:
+    """Coordinates of every unit, (units, most coordinates), none of which has coordinates of its own; -1 elsewhere.
+
+    >>> inner, outer = (np.array([2]), np.array([[0, 1]])), (np.array([3]), np.array([[2, 1]]))
+    >>> _resolved([outer, inner], np.arange(4)).tolist()
+    [[-1, -1, -1], [-1, -1, -1], [0, 1, -1], [0, 1, 1]]
+    """
+    rows: Ids = np.full((len(final), 0), -1, dtype=np.int64)
+    # What is taken out later may be a coordinate of what was taken out before, and never the other way round.
+    for members, coordinates in reversed(products):
+        wide = np.concatenate([_expanded(rows, one) for one in final[coordinates].T], axis=1)
+        wide = wide[:, (wide >= 0).any(axis=0)]
+        more = max(0, wide.shape[1] - rows.shape[1])
+        rows = np.pad(rows, ((0, 0), (0, more)), constant_values=-1)
+        rows[members, : wide.shape[1]] = wide
+    return rows
+
+
+def _expanded(rows: Ids, units: Ids) -> Ids:
+    """The coordinates of each unit, or the unit itself where it has none."""
+    found = rows[units] if rows.shape[1] else np.full((len(units), 1), -1, dtype=np.int64)
+    found[:, 0] = np.where(found[:, 0] < 0, units, found[:, 0])
+    return found

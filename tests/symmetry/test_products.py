@@ -1,4 +1,4 @@
-"""Units that are all the pairs of two others leave those two free."""
+"""Units that are all the tuples of others leave those free."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(shadows: int) -> Solution:
 def test_rows_and_columns_are_free_and_places_follow_them(shadows: int) -> None:
     solution = table(shadows)
     assert sorted((group.size, group.blocks) for group in solution.groups) == [(2, 1), (3, 1)]
-    rows, columns, places = solution.unit[:2], solution.unit[2:5], solution.pair[5:11]
+    rows, columns, places = solution.unit[:2], solution.unit[2:5], solution.coordinates[5:11]
     assert sorted(rows) == [0, 1]
     assert sorted(columns) == [0, 1, 2]
     for place, (row, column) in zip(places, np.ndindex(2, 3), strict=True):
