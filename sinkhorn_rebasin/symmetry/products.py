@@ -1,93 +1,164 @@
-"""Units that are all the pairs of two other kinds of units, and so need no permutation of their own."""
+"""Units that are all the tuples of other units, and so need no permutation of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, distinct, numbered
+from sinkhorn_rebasin.symmetry.graph import Graph
+from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, determines, distinct, numbered
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Nodes that are pairs, the two nodes each is the pair of, and couples of nodes that always come together."""
+class Product:
+    """Nodes of one colour, (n,), and the coordinates of each: one node of each of several other colours, (n, k)."""
 
     members: Ids
-    first: Ids
-    second: Ids
-    couples: list[tuple[Ids, Ids]]
+    coordinates: Ids
 
 
-def find_pairs(colour: Ids, block: Ids, source: Ids, target: Ids, kind: Ids) -> Pairs | None:
-    """The colours that are all pairs of two others; None when there are none.
+@dataclass
+class _Links:
+    """What the nodes of one colour are related to.
 
-    Every node of such a colour is related to exactly one node of each of two other colours and to nothing else, no
-    two nodes to the same two, and in every block there are as many as there are pairs. Two colours whose nodes are
-    always met together are told first: they are matched, and what is left may be pairs.
+    ``near`` gives, per colour, the one node of it that each node is related to; ``edges`` the edges that say so.
+    ``far`` holds the edges of further nodes, which are related to one node of the colour each: one array a kind.
     """
-    if not len(source):
-        return None
-    couples: list[tuple[Ids, Ids]] = []
-    found: dict[int, tuple[Ids, Ids, Ids]] = {}
-    needed: set[int] = set()
-    node = np.concatenate([source, target])
-    other = np.concatenate([target, source])
-    kinds = np.concatenate([2 * kind, 2 * kind + 1])
-    sizes = np.bincount(colour)
-    of_colour, _ = distinct(colour, block)
-    per_block = sizes / np.maximum(1, np.bincount(of_colour, minlength=len(sizes)))
-    for one, edges in _single_everywhere(colour, node, other, kinds, sizes):
-        links: dict[int, Ids] = {}
-        bundle = numbered(colour[other[edges]], kinds[edges])
-        for chosen in (edges[bundle == number] for number in range(int(bundle.max()) + 1)):
-            near = int(colour[other[chosen[0]]])
-            neighbours = other[chosen][np.argsort(node[chosen], kind="stable")]
-            if near == one or not np.array_equal(links.setdefault(near, neighbours), neighbours):
-                links = {}
-                break
-        through = _matched_through(list(links.values()))
-        if through is not None:
-            couples.append(through)
-        if through is not None or len(links) != 2 or one in needed or set(links) & found.keys():
+
+    colour: int
+    near: dict[int, Ids] = field(default_factory=dict)
+    edges: dict[int, list[Ids]] = field(default_factory=dict)
+    far: list[Ids] = field(default_factory=list)
+
+
+@dataclass
+class _Changes:
+    """Edges to drop and to add, and what was taken out; colours that are concerned are left alone from then on."""
+
+    dropped: list[Ids] = field(default_factory=list)
+    added: list[tuple[Ids, Ids]] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    busy: set[int] = field(default_factory=set)
+
+    def applied(self, graph: Graph) -> Graph:
+        """The graph that is left."""
+        kept = np.ones(len(graph.source), dtype=bool)
+        for edges in self.dropped:
+            kept[edges % len(kept)] = False
+        first = int(graph.kind.max()) + 1
+        kinds = [np.full(len(one), first + number) for number, (one, _) in enumerate(self.added)]
+        changed = replace(
+            graph,
+            source=np.concatenate([graph.source[kept], *(source for source, _ in self.added)]),
+            target=np.concatenate([graph.target[kept], *(target for _, target in self.added)]),
+            kind=np.concatenate([graph.kind[kept], *kinds]),
+        )
+        alive = np.ones(len(graph.nodes), dtype=bool)
+        for product in self.products:
+            alive[product.members] = False
+        return changed.keep(alive)
+
+
+def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
+    """Take out the nodes that are all the tuples of others.
+
+    A colour is a product when each of its nodes is related to one node of each of several other colours, no two
+    nodes to the same ones, and every block holds as many nodes as there are tuples in it. Further nodes that are
+    each related to one node of the product are related to its coordinates instead. Where, of the colours near a
+    node, one tells another, those two are related with each other and the node with the first alone; what is left
+    may be a product then. All this says what the relations said before, in other words.
+    """
+    changes = _Changes()
+    if not len(graph.source):
+        return graph, []
+    node, other = np.concatenate([graph.source, graph.target]), np.concatenate([graph.target, graph.source])
+    cell = numbered(graph.block, graph.colour)
+    in_cell = np.bincount(cell)[cell]
+    for links in _colours_with_links(graph, node, other):
+        concerned = {links.colour, *links.near, *(int(graph.colour[other[edges[0]]]) for edges in links.far)}
+        if concerned & changes.busy:
             continue
-        (left, first), (right, second) = links.items()
-        full = per_block[left] > 1 and per_block[right] > 1
-        full &= per_block[one] == per_block[left] * per_block[right]
-        if full and count_distinct(first, second) == sizes[one]:
-            found[one] = np.flatnonzero(colour == one), first, second
-            needed |= {left, right}
-    if not couples and not found:
-        return None
-    none = np.empty(0, dtype=np.int64)
-    columns = zip(*found.values(), strict=True) if found else ((none,),) * 3
-    members, first, second = (np.concatenate(column) for column in columns)
-    return Pairs(members, first, second, couples)
+        members = np.flatnonzero(graph.colour == links.colour)
+        implied = _implied(links, len(members))
+        if implied:
+            for first, second in implied:
+                changes.added.append(_pairs(links.near[first], links.near[second]))
+                changes.dropped.extend(links.edges[second])
+        elif _is_full(links, in_cell, members):
+            coordinates = np.stack(list(links.near.values()), axis=1)
+            changes.products.append(Product(members, coordinates))
+            row = np.empty(len(graph.nodes), dtype=np.int64)
+            row[members] = np.arange(len(members))
+            for edges in links.far:
+                changes.added.extend(_pairs(other[edges], to) for to in coordinates[row[node[edges]]].T)
+        else:
+            continue
+        changes.busy |= concerned
+    return changes.applied(graph), changes.products
 
 
-def _single_everywhere(
-    colour: Ids, node: Ids, other: Ids, kinds: Ids, sizes: Ids
-) -> Iterator[tuple[int, Ids]]:
-    """Colours whose every node has exactly one neighbour of each colour and kind near it, with their edges."""
-    bundle = numbered(colour[node], colour[other], kinds)
-    nodes_in = np.bincount(distinct(bundle, node)[0])
-    single = (np.bincount(bundle)[bundle] == sizes[colour[node]]) & (nodes_in[bundle] == sizes[colour[node]])
-    spoilt = np.zeros(len(sizes), dtype=bool)
-    spoilt[colour[node[~single]]] = True
-    order = np.argsort(colour[node], kind="stable")
-    starts = np.flatnonzero(np.diff(colour[node][order], prepend=-1))
-    for edges in np.split(order, starts[1:]):
-        one = int(colour[node[edges[0]]])
-        if not spoilt[one]:
-            yield one, edges
+def _colours_with_links(graph: Graph, node: Ids, other: Ids) -> Iterator[_Links]:
+    """Colours of which each node is related to one node of several others.
+
+    All other edges of such a colour must be those of nodes that are related to one of its nodes each.
+    """
+    direction = np.repeat([0, 1], len(graph.source))
+    bundle = numbered(graph.colour[node], graph.colour[other], 2 * np.tile(graph.kind, 2) + direction)
+    order = np.argsort(bundle, kind="stable")
+    starts = np.flatnonzero(np.diff(bundle[order], prepend=-1))
+    first, size = order[starts], np.bincount(bundle)
+    nodes = np.bincount(distinct(bundle, node)[0])
+    colour, near = graph.colour[node[first]], graph.colour[other[first]]
+    single = (size == nodes) & (nodes == np.bincount(graph.colour)[colour])
+    # The same edges from their other end.
+    shared = single[bundle[(first + len(graph.source)) % len(node)]]
+    colours = int(graph.colour.max()) + 1
+    several = np.bincount(colour[single], minlength=colours) > 1
+    spoilt = np.bincount(colour[(~single & ~shared) | (colour == near)], minlength=colours) > 0
+    # Numbers of bundles go up with the colour.
+    bundles = np.split(order, starts[1:])
+    ends = np.searchsorted(colour, np.arange(colours + 1))
+    for one in np.flatnonzero(several & ~spoilt):
+        links = _Links(int(one))
+        for number in range(ends[one], ends[one + 1]):
+            edges = bundles[number]
+            if not single[number]:
+                links.far.append(edges)
+                continue
+            neighbours = other[edges][np.argsort(node[edges], kind="stable")]
+            if not np.array_equal(links.near.setdefault(int(near[number]), neighbours), neighbours):
+                break
+            links.edges.setdefault(int(near[number]), []).append(edges)
+        else:
+            yield links
 
 
-def _matched_through(links: list[Ids]) -> tuple[Ids, Ids] | None:
-    """Two colours of which each node is always met together with the same node of the other."""
-    for place, first in enumerate(links):
-        for second in links[place + 1 :]:
-            both = distinct(first, second)
-            if len(both[0]) == len(np.unique(first)) == len(np.unique(second)) < len(first):
-                return both[0], both[1]
-    return None
+def _implied(links: _Links, count: int) -> list[tuple[int, int]]:
+    """Pairs of colours near the nodes, of which there are so many, where the first tells the second.
+
+    No colour is the second of two pairs, and none is a first after it was a second.
+    """
+    left, found = dict(links.near), []
+    sizes = {colour: count_distinct(near) for colour, near in left.items()}
+    for second in links.near:
+        for first in left:
+            fits = first != second and sizes[second] <= sizes[first] < count
+            if fits and determines(left[first], left[second]):
+                found.append((first, second))
+                del left[second]
+                break
+    return found
+
+
+def _is_full(links: _Links, in_cell: Ids, members: Ids) -> bool:
+    """Whether the nodes of a colour are all the tuples of the nodes near them, in every block."""
+    sizes = np.stack([in_cell[near] for near in links.near.values()])
+    full = len(sizes) > 1 and bool((sizes > 1).all() and (np.prod(sizes, axis=0) == in_cell[members]).all())
+    return full and count_distinct(*links.near.values()) == len(members)
+
+
+def _pairs(first: Ids, second: Ids) -> tuple[Ids, Ids]:
+    one, two = distinct(first, second)
+    return one, two

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
 from sinkhorn_rebasin.symmetry.graph import Graph, forest_of_matchings, without_trivial
 from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, distinct, mix, numbered
-from sinkhorn_rebasin.symmetry.products import find_pairs
+from sinkhorn_rebasin.symmetry.products import take_out_products
 from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
 
@@ -124,23 +124,13 @@ class _Solver:
         return Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
 
     def _take_out_products(self, graph: Graph) -> Graph:
-        """Nodes that are all the pairs of two other colours of their block move as those two do."""
-        found = find_pairs(graph.colour, graph.block, graph.source, graph.target, graph.kind)
-        if found is None:
-            return graph
-        if found.couples:
-            kinds = int(graph.kind.max()) + 1 + np.arange(len(found.couples))
-            kind = np.repeat(kinds, [len(first) for first, _ in found.couples])
-            first, second = (np.concatenate(side) for side in zip(*found.couples, strict=True))
-            source, target = np.concatenate([graph.source, first]), np.concatenate([graph.target, second])
-            return replace(graph, source=source, target=target, kind=np.concatenate([graph.kind, kind]))
-        members = found.members
-        coordinates = np.stack([graph.nodes[found.first], graph.nodes[found.second]], axis=1)
-        self.products.append((graph.nodes[members], coordinates))
-        self._extend_role(graph.nodes[members], graph.colour[members])
-        alive = np.ones(len(graph.nodes), dtype=bool)
-        alive[members] = False
-        return graph.keep(alive)
+        """Nodes that are all the tuples of others in their block move as those do."""
+        colour, nodes = graph.colour, graph.nodes
+        graph, found = take_out_products(graph)
+        for product in found:
+            self.products.append((nodes[product.members], nodes[product.coordinates]))
+            self._extend_role(nodes[product.members], colour[product.members])
+        return graph
 
     def _give_up(self, graph: Graph) -> None:
         """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
