@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from sinkhorn_rebasin.permutations.action import apply_indices
-from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.symmetry.extraction import FoundSlot
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels
+from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, mix
 from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.slot_moves import Moves, SlotMoves
 from sinkhorn_rebasin.symmetry.solution import Solution
 
 # The first trial moves every unit to the next place in its block, the others draw a permutation for every block.
-_TRIALS, _TRIALS_ON_TENSORS = 4, 2
-# Per group, where each unit (block * size + i) goes inside its block.
-_Moves = dict[int, Ids]
+_TRIALS, _TRIALS_ON_TENSORS = 3, 2
 
 
 def preserving_slots(
@@ -52,7 +48,7 @@ def preserving_slots(
 
 @dataclass(frozen=True)
 class _Edges:
-    """All relations in three rows, or all marks with values in place of the second unit."""
+    """All relations with hashes of their kinds, or all marks with values in place of second units."""
 
     first: Ids
     second: Ids
@@ -81,7 +77,8 @@ class _Check:
 
     def __post_init__(self) -> None:
         self._edges = _Edges.of(self.relations.edges)
-        self._marks = _Edges.of(self.relations.marks)
+        marks = _Edges.of(self.relations.marks)
+        self._marks = replace(marks, kind=combine(marks.kind, marks.second))
         groups, solution = self.solution.groups, self.solution
         lengths = np.array([group.size * group.blocks for group in groups], dtype=np.int64)
         grouped = solution.group >= 0
@@ -92,19 +89,22 @@ class _Check:
         """Whether permutations of the groups of these slots, and of no other, preserve everything."""
         groups = sorted({slot.group for slot in slots})
         moving = self._moving(groups)
-        before = self._addresses(moving, np.arange(self._offset[-1]))
-        if len(np.unique(before[moving])) < int(moving.sum()):
-            return False
         edges = self._edges.where(moving[self._edges.first] | moving[self._edges.second])
         marks = self._marks.where(moving[self._marks.first])
+        addresses = _Addresses.of(self.solution, self._offset, moving)
+        before = addresses.under(np.arange(self._offset[-1]))
+        ordered = np.sort(before[moving])
+        if (ordered[1:] == ordered[:-1]).any():
+            return False
         expected = _fingerprint(before, moving, edges, marks)
+        on_tensors = SlotMoves(self.parameter_labels, slots, moving)
         generator = np.random.default_rng(0)
         for trial in range(_TRIALS):
             moves = {group: self._moves(group, generator if trial else None) for group in groups}
-            after = self._addresses(moving, self._images(moves))
+            after = addresses.under(self._images(moves))
             if _fingerprint(after, moving, edges, marks) != expected:
                 return False
-            if trial < _TRIALS_ON_TENSORS and not self._agree(slots, moves, moving, before, after):
+            if trial < _TRIALS_ON_TENSORS and not on_tensors.agree(moves, before, after):
                 return False
         return True
 
@@ -125,7 +125,7 @@ class _Check:
         places = np.tile(np.arange(size), (blocks, 1))
         return np.roll(places, -1, axis=1) if generator is None else generator.permuted(places, axis=1)
 
-    def _images(self, moves: _Moves) -> Ids:
+    def _images(self, moves: Moves) -> Ids:
         """The unit that each unit becomes, all groups' units in one row."""
         images = np.arange(self._offset[-1])
         for number, group in enumerate(self.solution.groups):
@@ -140,45 +140,45 @@ class _Check:
                 images[row] = self._offset[number] + (blocks[:, None] * group.size + inside).ravel()
         return images
 
-    def _addresses(self, moving: NDArray[np.bool_], images: Ids) -> Hashes:
-        """A hash that tells what each unit becomes: its place in its group and its role, or its coordinates."""
-        solution = self.solution
-        found = mix(np.arange(len(moving)))
-        own = moving & (solution.group >= 0)
-        found[own] = combine(
-            solution.role[own], images[self._offset[solution.group[own]] + solution.unit[own]]
-        )
-        tuples = moving & (solution.group < 0)
-        if tuples.any():
-            together = solution.role[tuples]
-            for column in solution.coordinates[tuples].T:
-                together = combine(together, np.where(column >= 0, found[column], np.uint64(0)))
-            found[tuples] = together
-        return found
 
-    def _agree(
-        self,
-        slots: Sequence[FoundSlot],
-        moves: _Moves,
-        moving: NDArray[np.bool_],
-        before: Hashes,
-        after: Hashes,
-    ) -> bool:
-        """Whether the slots carry to every position of a tensor what the unit there becomes."""
-        on: dict[str, list[FoundSlot]] = {}
-        for slot in sorted(slots, key=lambda slot: -slot.group):  # parents have lower numbers, and act later
-            on.setdefault(slot.tensor, []).append(slot)
-        for name, labels in self.parameter_labels.items():
-            for factor in labels.factors:
-                if name not in on and not moving[factor.ids[factor.ids >= 0]].any():
-                    continue
-                old, new = _moved(factor, labels.shape, on.get(name, []), moves)
-                units = old >= 0
-                if not np.array_equal(units, new >= 0) or not np.array_equal(old[~units], new[~units]):
-                    return False
-                if not np.array_equal(before[new[units]], after[old[units]]):
-                    return False
-        return True
+@dataclass(frozen=True)
+class _Addresses:
+    """A hash that tells what a unit becomes: its place in its group and its role, or its coordinates and its role."""
+
+    fixed: Hashes
+    own: Ids
+    place: Ids
+    own_role: Hashes
+    tuples: Ids
+    coordinates: Ids
+    tuple_role: Hashes
+
+    @classmethod
+    def of(cls, solution: Solution, offset: Ids, moving: NDArray[np.bool_]) -> _Addresses:
+        own, tuples = (
+            np.flatnonzero(moving & (solution.group >= 0)),
+            np.flatnonzero(moving & (solution.group < 0)),
+        )
+        return cls(
+            mix(np.arange(len(moving))),
+            own,
+            offset[solution.group[own]] + solution.unit[own],
+            solution.role[own] * np.uint64(3),
+            tuples,
+            solution.coordinates[tuples].T,
+            solution.role[tuples],
+        )
+
+    def under(self, images: Ids) -> Hashes:
+        """The address of what every unit becomes; ``images`` is where each unit of each group goes."""
+        found = self.fixed.copy()
+        found[self.own] = mix(self.own_role + mix(images)[self.place])
+        if len(self.tuples):
+            together = self.tuple_role
+            for column in self.coordinates:
+                together = combine(together, np.where(column >= 0, found[column], np.uint64(0)))
+            found[self.tuples] = together
+        return found
 
 
 def _fingerprint(
@@ -186,19 +186,5 @@ def _fingerprint(
 ) -> tuple[int, ...]:
     """Hashes of the set of moving units, of their relations and of their marks, whatever the order."""
     pairs = mix(addresses[edges.first] * np.uint64(3) + addresses[edges.second] + edges.kind)
-    marked = mix(addresses[marks.first] * np.uint64(3) + mix(marks.second) + marks.kind)
+    marked = mix(addresses[marks.first] + marks.kind)
     return tuple(int(each.sum(dtype=np.uint64)) for each in (mix(addresses[moving]), pairs, marked))
-
-
-def _moved(
-    factor: Factor, shape: Sequence[int], slots: Sequence[FoundSlot], moves: _Moves
-) -> tuple[Ids, Ids]:
-    """The entries of a factor, over its axes and those that move with them, before and after slots act."""
-    near = [slot for slot in slots if set(slot.axes) & set(factor.axes)]
-    axes = tuple(sorted({*factor.axes}.union(*(slot.axes for slot in near))))
-    old = factor.over(axes, shape).copy()
-    new = torch.from_numpy(old)
-    for slot in near:
-        placed = Slot("", slot.tensor, tuple(axes.index(axis) for axis in slot.axes), slot.layout)
-        new = apply_indices(new, placed, torch.from_numpy(moves[slot.group]).squeeze(0))
-    return old, new.numpy()
