@@ -73,6 +73,19 @@ def count_distinct(*columns: Column) -> int:
     return len(np.unique(keyed(*columns)))
 
 
+def ranks(values: Column) -> Ids:
+    """How many equal entries stand before each.
+
+    >>> ranks(np.array([5, 7, 5, 5, 7])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    found = np.empty(len(values), dtype=np.int64)
+    found[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return found
+
+
 def determines(first: Column, second: Column) -> bool:
     """Whether equal entries of the first array always come with equal entries of the second."""
     return count_distinct(first) == count_distinct(first, second)

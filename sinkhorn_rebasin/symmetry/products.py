@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.graph import Graph
+from sinkhorn_rebasin.symmetry.links import Links, both_ends, links_of_colours
 from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, determines, distinct, numbered
 
 
@@ -17,20 +17,6 @@ class Product:
 
     members: Ids
     coordinates: Ids
-
-
-@dataclass
-class _Links:
-    """What the nodes of one colour are related to.
-
-    ``near`` gives, per colour, the one node of it that each node is related to; ``edges`` the edges that say so.
-    ``far`` holds the edges of further nodes, which are related to one node of the colour each: one array a kind.
-    """
-
-    colour: int
-    near: dict[int, Ids] = field(default_factory=dict)
-    edges: dict[int, list[Ids]] = field(default_factory=dict)
-    far: list[Ids] = field(default_factory=list)
 
 
 @dataclass
@@ -73,10 +59,12 @@ def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
     changes = _Changes()
     if not len(graph.source):
         return graph, []
-    node, other = np.concatenate([graph.source, graph.target]), np.concatenate([graph.target, graph.source])
+    node, other = both_ends(graph)
     cell = numbered(graph.block, graph.colour)
     in_cell = np.bincount(cell)[cell]
-    for links in _colours_with_links(graph, node, other):
+    for links in links_of_colours(graph, free=True):
+        if links.entangled:
+            continue
         concerned = {links.colour, *links.near, *(int(graph.colour[other[edges[0]]]) for edges in links.far)}
         if concerned & changes.busy:
             continue
@@ -99,43 +87,7 @@ def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
     return changes.applied(graph), changes.products
 
 
-def _colours_with_links(graph: Graph, node: Ids, other: Ids) -> Iterator[_Links]:
-    """Colours of which each node is related to one node of several others.
-
-    All other edges of such a colour must be those of nodes that are related to one of its nodes each.
-    """
-    direction = np.repeat([0, 1], len(graph.source))
-    bundle = numbered(graph.colour[node], graph.colour[other], 2 * np.tile(graph.kind, 2) + direction)
-    order = np.argsort(bundle, kind="stable")
-    starts = np.flatnonzero(np.diff(bundle[order], prepend=-1))
-    first, size = order[starts], np.bincount(bundle)
-    nodes = np.bincount(distinct(bundle, node)[0])
-    colour, near = graph.colour[node[first]], graph.colour[other[first]]
-    single = (size == nodes) & (nodes == np.bincount(graph.colour)[colour])
-    # The same edges from their other end.
-    shared = single[bundle[(first + len(graph.source)) % len(node)]]
-    colours = int(graph.colour.max()) + 1
-    several = np.bincount(colour[single], minlength=colours) > 1
-    spoilt = np.bincount(colour[(~single & ~shared) | (colour == near)], minlength=colours) > 0
-    # Numbers of bundles go up with the colour.
-    bundles = np.split(order, starts[1:])
-    ends = np.searchsorted(colour, np.arange(colours + 1))
-    for one in np.flatnonzero(several & ~spoilt):
-        links = _Links(int(one))
-        for number in range(ends[one], ends[one + 1]):
-            edges = bundles[number]
-            if not single[number]:
-                links.far.append(edges)
-                continue
-            neighbours = other[edges][np.argsort(node[edges], kind="stable")]
-            if not np.array_equal(links.near.setdefault(int(near[number]), neighbours), neighbours):
-                break
-            links.edges.setdefault(int(near[number]), []).append(edges)
-        else:
-            yield links
-
-
-def _implied(links: _Links, count: int) -> list[tuple[int, int]]:
+def _implied(links: Links, count: int) -> list[tuple[int, int]]:
     """Pairs of colours near the nodes, of which there are so many, where the first tells the second.
 
     No colour is the second of two pairs, and none is a first after it was a second.
@@ -152,7 +104,7 @@ def _implied(links: _Links, count: int) -> list[tuple[int, int]]:
     return found
 
 
-def _is_full(links: _Links, in_cell: Ids, members: Ids) -> bool:
+def _is_full(links: Links, in_cell: Ids, members: Ids) -> bool:
     """Whether the nodes of a colour are all the tuples of the nodes near them, in every block."""
     sizes = np.stack([in_cell[near] for near in links.near.values()])
     full = len(sizes) > 1 and bool((sizes > 1).all() and (np.prod(sizes, axis=0) == in_cell[members]).all())

@@ -10,11 +10,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.contraction import contract_classes
+from sinkhorn_rebasin.symmetry.fibres import find_fibres, without_fibres
 from sinkhorn_rebasin.symmetry.graph import Graph, forest_of_matchings, without_trivial
+from sinkhorn_rebasin.symmetry.meets import find_meets, with_meets
 from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, distinct, mix, numbered
 from sinkhorn_rebasin.symmetry.products import take_out_products
 from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
+
+# When the units that the solver adds make up more than the traced ones, it gives up.
+_MOST_GROWTH = 2
 
 
 @dataclass
@@ -68,8 +73,7 @@ class _Solver:
         )
         count, component = connected_components(links, directed=False)
         if (len(graph.nodes), len(graph.source)) == size_before and count == blocks_before:
-            self._give_up(graph)
-            return graph.keep(np.zeros(len(graph.nodes), dtype=bool))
+            return self._with_meets(graph) or self._without_fibres(graph) or self._given_up(graph)
         return self._split(graph, component.astype(np.int64), count)
 
     def _simplify(self, graph: Graph) -> Graph:
@@ -132,13 +136,41 @@ class _Solver:
             self._extend_role(nodes[product.members], colour[product.members])
         return graph
 
-    def _give_up(self, graph: Graph) -> None:
+    def _with_meets(self, graph: Graph) -> Graph | None:
+        """The graph with nodes for what others share; None when they share nothing more."""
+        meets = list(find_meets(graph))
+        count = sum(int(meet.parts.max()) + 1 for meet in meets)
+        if not meets or len(self.group) + count > _MOST_GROWTH * self.relations.count:
+            return None
+        return with_meets(graph, meets, self._new_units(count))
+
+    def _without_fibres(self, graph: Graph) -> Graph | None:
+        """The graph without nodes that lie in tuples, but with their places there; None where there are none."""
+        found = find_fibres(graph)
+        if found is None:
+            return None
+        first = self._new_units(len(found.block))
+        coordinates = np.column_stack([graph.nodes[found.coordinates], first + found.last])
+        self.products.append((graph.nodes[found.members], coordinates))
+        self._extend_role(graph.nodes[found.members], graph.colour[found.members])
+        return without_fibres(graph, found, first)
+
+    def _new_units(self, count: int) -> int:
+        """Room for units that nothing in the trace stands for; the number of the first."""
+        first, none = len(self.group), np.full(count, -1, dtype=np.int64)
+        self.representative = np.concatenate([self.representative, first + np.arange(count)])
+        self.group, self.unit = np.concatenate([self.group, none]), np.concatenate([self.unit, none])
+        self.role = np.concatenate([self.role, np.full(count, first, dtype=np.uint64)])
+        return first
+
+    def _given_up(self, graph: Graph) -> Graph:
         """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
         for block in np.unique(graph.block):
             group = self.owners[block][0]
             while group >= 0:
                 self.groups[group].valid = False
                 group = self.groups[group].parent
+        return graph.keep(np.zeros(len(graph.nodes), dtype=bool))
 
     def _split(self, graph: Graph, component: Ids, count: int) -> Graph:
         """Components of one kind in a block are the units of a group; the larger ones become blocks."""
