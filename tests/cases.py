@@ -9,6 +9,7 @@ from tests.zoo import (
     grids,
     linear,
     operations_on_units,
+    sampling,
     sequence,
     windows,
     wiring,
@@ -25,6 +26,7 @@ CASES: list[Case] = [
     *wiring.CASES,
     *windows.CASES,
     *coincidences.CASES,
+    *sampling.CASES,
 ]
 
 __all__ = ["CASES", "Case", "case", "found_slots", "noise", "randomise", "slots"]

@@ -16,7 +16,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     strided,
     windows,
 )
-from sinkhorn_rebasin.symmetry.rules.registry import find_rule
+from sinkhorn_rebasin.symmetry.rules.registry import find_rule, register_rule
 
 __all__ = [
     "complex_numbers",
@@ -31,6 +31,7 @@ __all__ = [
     "pooling",
     "randomness",
     "reduction",
+    "register_rule",
     "shuffling",
     "strided",
     "windows",

@@ -145,3 +145,14 @@ def grid_sampler(tape: Tape, call: Call) -> Result:
         reason,
     )
     return tape.join([image, grid], call.output.shape)
+
+
+@rule("affine_grid_generator")
+def affine_grid(tape: Tape, call: Call) -> Result:
+    """Places of a regular grid under the affine map of each sample, whose coefficients are told apart."""
+    reason = f"{call.name} multiplies with fixed places"
+    theta, shape = call["theta"], tuple(call.output.shape)
+    rows = with_positions_fixed(tape, tape.labels(theta), [2], (*theta.shape[:2], 1), reason)
+    rows = rows.reshaped((shape[0], *[1] * (len(shape) - 2), shape[-1]))
+    places = [fixed_factor(axis, shape[axis]) for axis in range(1, len(shape) - 1) if shape[axis] > 1]
+    return tape.join([rows, Labels(shape, tuple(places))], shape)

@@ -118,13 +118,21 @@ def register_rule(operation: str, acts_as: str | Rule) -> None:
         raise RuleError(
             f"Expected the full name of a custom operation, 'namespace::name', but got {operation!r}."
         )
-    known = _RULES.get(acts_as) if isinstance(acts_as, str) else acts_as
+    known = _rule_named(acts_as) if isinstance(acts_as, str) else acts_as
     if known is None:
         raise RuleError(
             f"Expected the name of an operation of ATen that has a rule but got {acts_as!r}; for an element-wise one "
             f"say 'pointwise'."
         )
     _RULES[operation] = known
+
+
+def _rule_named(name: str) -> Rule | None:
+    """The rule of an operation of ATen, or one that goes by this name itself."""
+    packet = getattr(torch.ops.aten, name, None)
+    if name in _RULES or packet is None:
+        return _RULES.get(name)
+    return find_rule(getattr(packet, packet.overloads()[0]))
 
 
 def find_rule(func: Any) -> Rule | None:
