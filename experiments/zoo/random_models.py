@@ -13,13 +13,17 @@ DRAWS_PER_KIND = 4
 
 def entries() -> Iterator[Entry]:
     """A thousand networks, called after their seed and their blocks."""
+    yield from map(entry, range(NETWORKS))
+
+
+def entry(seed: int) -> Entry:
+    """The network of a seed, called after it and its blocks."""
     # The strategy is part of the tests, and nothing else of the experiments needs them.
     from tests.random_networks import build, inputs_of, random_plan
 
-    for seed in range(NETWORKS):
-        plan = random_plan(seed)
-        name = f"{seed}: {' '.join(block.kind for block in plan.blocks)}"
-        yield Entry(name, partial(build, plan), partial(inputs_of, plan))
+    plan = random_plan(seed)
+    name = f"{seed}: {' '.join(block.kind for block in plan.blocks)}"
+    return Entry(name, partial(build, plan), partial(inputs_of, plan))
 
 
 def blocks() -> Iterator[Entry]:
