@@ -24,6 +24,7 @@ from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run
 from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
 from sinkhorn_rebasin.symmetry.unread import loose_parameters
 from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 
@@ -184,7 +185,7 @@ def _follow(
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:
-        with _plain_operations(), tape, ValueReads(tape.note_read):
+        with _plain_operations(), tape, ValueReads(tape.note_read, tape.note_made), uncompiled():
             outputs: list[Tensor] = run(parameters, buffers, given)
     except Exception as error:
         raise ArchitectureError(

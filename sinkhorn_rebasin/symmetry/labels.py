@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from torch import Tensor
 
 from sinkhorn_rebasin.symmetry.numbering import (
     Ids,
@@ -115,6 +116,11 @@ def fixed_factor(axis: int, length: int) -> Factor:
 def fixed_labels(shape: Sequence[int]) -> Labels:
     """Every axis fixed: what a tensor carries of which nothing is known to move."""
     return Labels(tuple(shape), tuple(fixed_factor(a, n) for a, n in enumerate(shape) if n > 1))
+
+
+def all_fixed(tensor: Tensor) -> Labels:
+    """Fix every position of a tensor; nested ones have no shape to have positions in."""
+    return Labels(()) if tensor.is_nested else fixed_labels(tensor.shape)
 
 
 def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:

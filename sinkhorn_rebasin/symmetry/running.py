@@ -14,6 +14,7 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
 
 # Rounding stays below it, also where kernels add up in another order from run to run.
 LARGEST_ROUNDING = 1e-4
@@ -69,7 +70,7 @@ def checked_run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> An
         ArchitectureError: when it does not run on them, or returns no tensor.
     """
     try:
-        outputs = run_at(model, state, inputs_like(inputs))
+        outputs = run_uncompiled(lambda: run_at(model, state, inputs_like(inputs)))
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in tensors_in(inputs)]
         raise ArchitectureError(

@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.constants import Constants, constant_labels
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.flow import ParameterFlow, WatchedTensors
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels, all_fixed, fixed_labels
 from sinkhorn_rebasin.symmetry.memory import LabelledMemory
 from sinkhorn_rebasin.symmetry.origin import Origin, Origins
 from sinkhorn_rebasin.symmetry.relations import Relations
@@ -72,7 +72,7 @@ class Tape(LightDispatchMode):
         self.flow.enters(inputs)
         self.integers.watch(integers)
         for tensor in inputs:
-            self._labels[tensor] = fixed_labels(tensor.shape)
+            self._labels[tensor] = all_fixed(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -219,6 +219,10 @@ class Tape(LightDispatchMode):
             self._fix_used([tensor])
             self.fix(self.labels(tensor), "its values are read as a list or an array")
 
+    def note_made(self, tensor: Tensor) -> None:
+        """Python has made a tensor of values that it has read."""
+        self._labels[tensor] = all_fixed(tensor)
+
     def fix_outputs(self, outputs: Any) -> None:
         """The network's outputs are read position by position."""
         leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
@@ -250,7 +254,7 @@ class Tape(LightDispatchMode):
         found = self._labels_made(call, known, outputs)
         for index, tensor in enumerate(outputs):
             labels = found[index] if index < len(found) else None
-            self._labels[tensor] = labels if labels is not None else fixed_labels(tensor.shape)
+            self._labels[tensor] = labels if labels is not None else all_fixed(tensor)
             self._made_by[tensor] = self.relations.origin
 
     def _labels_made(
@@ -263,6 +267,8 @@ class Tape(LightDispatchMode):
                 # Where there is nothing, nothing of some experts among others has been seen to meet.
                 return [Labels(tuple(output.shape)) for output in outputs]
         try:
+            if any(tensor.is_nested for tensor in (*call.tensors, *outputs)):
+                raise NotUnderstoodError("it acts on a nested tensor")
             rule = find_rule(call.func)
             if rule is None:
                 raise NotUnderstoodError("there is no rule for it")

@@ -1,0 +1,122 @@
+"""Runs without the compiler, in which higher-order operators are the operations that they stand for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+Output = TypeVar("Output")
+
+
+def run_uncompiled(run: Callable[[], Output]) -> Output:
+    """Run something as :func:`uncompiled`, also when it is the first to load the compiler.
+
+    What was compiled before the compiler could be told is forgotten, and the run is repeated.
+    """
+    if _compiler_is_loaded():
+        with uncompiled():
+            return run()
+    try:
+        with uncompiled():
+            output = run()
+    except Exception:
+        if not _compiler_is_loaded():
+            raise
+    else:
+        if not _compiler_is_loaded():
+            return output
+    torch._dynamo.reset()
+    with uncompiled():
+        return run()
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what a network compiles as it is written, and higher-order operators by what they compute.
+
+    The compiler gives up on functions that run under a dispatch mode, and remembers that for good: the caller's own
+    runs would find them so. A compiler that is not loaded is left alone, as it takes 100 MB.
+    """
+    stance = torch.compiler.set_stance("force_eager") if _compiler_is_loaded() else nullcontext()
+    with stance, PlainOperators():
+        yield
+
+
+def _compiler_is_loaded() -> bool:
+    return "torch._dynamo" in sys.modules
+
+
+class PlainOperators(TorchFunctionMode):
+    """Computes higher-order operators (loops, branches, attention) by plain operations, which dispatch modes see.
+
+    >>> with PlainOperators():
+    ...     torch.ops.higher_order.cond(torch.tensor(True), torch.neg, torch.abs, (torch.ones(2),))
+    tensor([-1., -1.])
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            plain = _plain(func, args)
+            if plain is not None:
+                with self:
+                    return plain(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _plain(func: HigherOrderOperator, args: Sequence[Any]) -> Callable[..., Any] | None:
+    """The function that computes an operator eagerly; None where it is better left to PyTorch."""
+    name = func.name()
+    if name == "custom_function_call":
+        return _custom_forward if _only_writes_are_taken_away() and not _follows_gradients(args) else None
+    return _KERNELS.get(name) or func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+
+
+def _only_writes_are_taken_away() -> bool:
+    """Whether functionalisation is the one transform that is active."""
+    functorch: Any = torch._C._functorch
+    if functorch.get_dynamic_layer_stack_depth() != 1:
+        return False
+    return bool(functorch.peek_interpreter_stack().key() == functorch.TransformType.Functionalize)
+
+
+def _follows_gradients(args: Sequence[Any]) -> bool:
+    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _custom_forward(function: type[torch.autograd.Function], *args: Any) -> Any:
+    return function.forward(*args)
+
+
+def _branch(condition: Any, if_true: Callable[..., Any], if_false: Callable[..., Any], operands: Any) -> Any:
+    return if_true(*operands) if condition else if_false(*operands)
+
+
+def _scan(
+    combine: Callable[..., Any], start: Sequence[Any], rows: Sequence[Tensor], additional_inputs: Any = ()
+) -> list[Any]:
+    carry, found = list(start), []
+    for row in zip(*rows, strict=True):
+        results = combine(*carry, *row, *additional_inputs)
+        carry = list(results[: len(start)])
+        found.append(results[len(start) :])
+    return [*carry, *(torch.stack(column) for column in zip(*found, strict=True))]
+
+
+# PyTorch's own refuse to run under a dispatch mode.
+_KERNELS: dict[str, Callable[..., Any]] = {"cond": _branch, "scan": _scan}
