@@ -69,7 +69,8 @@ class LabelledMemory:
         """A write in place is understood where the tensor is known; other views of what changed are outdated."""
         for tensor in call.written:
             labels = self._labels.get(tensor)
-            if labels is None or tensor is not call.outputs or not isinstance(result, Labels):
+            known = labels is not None and not self.is_overwritten(tensor)
+            if not known or tensor is not call.outputs or not isinstance(result, Labels):
                 raise NotUnderstoodError("it writes in place to memory made inside the network")
             key = storage_key(tensor)
             if labels.same_as(result):
