@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at, training_copy
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.symmetry.batched import Layouts
 from sinkhorn_rebasin.symmetry.displacement import other_inputs
 from sinkhorn_rebasin.symmetry.extraction import find_slots
-from sinkhorn_rebasin.symmetry.running import check_repeatable, checked_run
+from sinkhorn_rebasin.symmetry.running import LARGEST_ROUNDING, check_repeatable, checked_run
 from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
@@ -61,23 +62,34 @@ def follow(
     """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well.
 
     A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
-    their own in each. Writes in place are taken away, but where an
-    ``autograd.Function`` without ``setup_context`` does not allow it. ``given`` are tensors that another run has read
-    and not made: what was there before.
+    their own in each. ``given`` are tensors that another run has read and not made: what was there before.
     """
     aliases = {id(tensor): tensor.detach() for tensor in named.values()}
     state = {name: aliases[id(tensor)] for name, tensor in named.items()}
     layouts: Layouts = {}
     for _ in range(MOST_PASSES):
-        try:
-            tape = _tape(model, state, inputs, outputs, layouts, given, functional=True)
-        except ArchitectureError:
-            # Gradients inside of the forward, and whoever asks for a tensor's memory, want the writes left in.
-            tape = _tape(model, state, inputs, outputs, layouts, given, functional=False)
+        tape = _faithful(partial(_tape, model, state, inputs, outputs, layouts, given))
         found = tape.batched.layouts()
         if not found:
             break
         layouts = {**layouts, **found}
+    return tape
+
+
+def _faithful(followed: Callable[[bool], tuple[Tape, float]]) -> Tape:
+    """The tape of runs from which writes in place are taken away, or else of runs as they are.
+
+    Functionalisation fails at gradients inside of the forward, and where the memory of a tensor is asked for: what
+    fails without it too is raised. It computes something else where memory is shared past PyTorch.
+    """
+    try:
+        tape, change = followed(True)
+    except ArchitectureError:
+        return followed(False)[0]
+    if change > LARGEST_ROUNDING:
+        with suppress(ArchitectureError):
+            other, other_change = followed(False)
+            return other if other_change <= LARGEST_ROUNDING else tape
     return tape
 
 
@@ -89,13 +101,16 @@ def _tape(
     layouts: Layouts,
     given: Sequence[Tensor],
     functional: bool,
-) -> Tape:
+) -> tuple[Tape, float]:
+    """The tape of all runs that are followed, and by how much the output of the first was not the network's."""
     tape = Tape(state, layouts)
     tape.constants.add_foreign(given)
-    check_repeatable(model, outputs, _follow(tape, model, state, inputs, functional), inputs)
+    followed = _follow(tape, model, state, inputs, functional)
+    check_repeatable(model, outputs, followed, inputs)
+    change = largest_change(outputs, followed)
     _follow_other_branches(tape, model, state, inputs, functional)
     if all(tape.uses(tensor) for tensor in state.values()):
-        return tape
+        return tape, change
     trained = training_copy(model)
     try:
         checked_run(trained, {}, inputs)
@@ -108,7 +123,7 @@ def _tape(
     if tape.branches:
         loose = set(loose_parameters(tape))
         tape.missed = [name for name, tensor in state.items() if name in loose or not tape.meets(tensor)]
-    return tape
+    return tape, change
 
 
 def _follow_other_branches(
