@@ -24,11 +24,11 @@ def integer_kernel(matrix: NDArray[np.float64], tolerance: float = 1e-9) -> list
     padded = np.vstack([matrix, np.zeros((max(0, unknowns - len(matrix)), unknowns))])
     _, values, rows = np.linalg.svd(padded, full_matrices=False)
     kernel = rows[values <= tolerance * max(values.max(initial=0.0), np.finfo(np.float64).tiny)]
-    found = (_small_integers(row) for row in _echelon(kernel))
+    found = (_small_integers(row, max(1e-5, 100 * tolerance)) for row in _echelon(kernel, tolerance))
     return [row for row in found if row is not None]
 
 
-def _echelon(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _echelon(rows: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
     """The reduced row echelon form, by Gauss-Jordan elimination with row pivots."""
     rows = rows.copy()
     done = 0
@@ -36,7 +36,7 @@ def _echelon(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         if done == len(rows):
             break
         pivot = done + int(np.abs(rows[done:, column]).argmax())
-        if abs(rows[pivot, column]) < 1e-6:
+        if abs(rows[pivot, column]) < max(1e-6, tolerance):
             continue
         rows[[done, pivot]] = rows[[pivot, done]]
         rows[done] /= rows[done, column]
@@ -46,9 +46,9 @@ def _echelon(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return rows
 
 
-def _small_integers(row: NDArray[np.float64]) -> NDArray[np.int64] | None:
+def _small_integers(row: NDArray[np.float64], rounding: float) -> NDArray[np.int64] | None:
     for factor in (1, 2):
         whole = np.rint(factor * row)
-        if np.abs(factor * row - whole).max() < 1e-5 and np.abs(whole).max() <= LARGEST_EXPONENT:
+        if np.abs(factor * row - whole).max() < rounding and np.abs(whole).max() <= LARGEST_EXPONENT:
             return whole.astype(np.int64)
     return None

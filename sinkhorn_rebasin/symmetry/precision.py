@@ -2,62 +2,84 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+from sinkhorn_rebasin.symmetry.grouped_products import grouped_product
 
+ROUNDING_OF_NARROW_TYPES = 1e-4
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
+_NARROW_COMPLEX = (torch.complex64, torch.complex32)
 _WIDE = {torch.float64, torch.complex128}
 
 
 class DoublePrecision(LightDispatchMode):
-    """Casts of float64 and complex128 tensors to narrower types are left out.
+    """Every float that an operation makes is a float64, and casts to narrower types are left out.
 
-    Many networks normalise or attend in float32 on purpose; the rounding of that would hide what verification
-    looks for.
+    Many networks normalise or attend in float32 on purpose, or make memory and masks of that type; the rounding of
+    that would hide what verification looks for. In a backward pass nothing is changed: the casts there are those
+    that autograd owes to a tensor of a narrow type.
+
+    >>> with DoublePrecision():
+    ...     torch.zeros(2).dtype, torch.ones(2, dtype=torch.float64).float().dtype
+    (torch.float64, torch.float64)
     """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        wide = {leaf.dtype for leaf in tree_leaves(args) if isinstance(leaf, Tensor)} & _WIDE
-        if wide and kwargs.get("dtype") in _NARROW:
-            kwargs["dtype"] = torch.float64
-        elif wide and kwargs.get("dtype") == torch.complex64:
-            kwargs["dtype"] = torch.complex128
         if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.float64:
             return grouped_product(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def grouped_product(
-    rows: Tensor,
-    matrices: Tensor,
-    ends: Tensor | None = None,
-    bias: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """Consecutive rows times matrices of their own, as ``torch.nn.functional.grouped_mm``, of any type.
-
-    Shapes:
-        rows (n, inputs), matrices (experts, inputs, outputs), ends (experts,): where the rows of each expert end.
-
-    >>> rows, matrices = torch.randn(5, 3), torch.randn(2, 3, 4)
-    >>> found = grouped_product(rows, matrices, torch.tensor([2, 5], dtype=torch.int32))
-    >>> torch.allclose(found, torch.cat([rows[:2] @ matrices[0], rows[2:] @ matrices[1]]))
-    True
-    """
-    if ends is None or rows.dim() != 2 or matrices.dim() != 3:
-        raise NotImplementedError(
-            "Expected rows (n, inputs) and matrices (experts, inputs, outputs) with ends."
+        if _in_backward_pass():
+            return func(*args, **kwargs)
+        wide = {leaf.dtype for leaf in tree_leaves(args) if isinstance(leaf, Tensor)} & _WIDE
+        if wide and kwargs.get("dtype") is not None:
+            kwargs["dtype"] = _widened(kwargs["dtype"])
+        outputs = func(*args, **kwargs)
+        if any(returned.alias_info is not None for returned in func._schema.returns):
+            return outputs
+        return tree_map(
+            lambda leaf: leaf.to(_widened(leaf.dtype)) if isinstance(leaf, Tensor) else leaf, outputs
         )
-    bounds = [0, *ends.tolist()]
-    parts = [rows[a:b] @ matrix for (a, b), matrix in zip(pairwise(bounds), matrices, strict=True)]
-    product = torch.cat([*parts, rows.new_zeros(len(rows) - bounds[-1], matrices.shape[-1])])
-    return product if bias is None else product + bias
+
+
+def is_wide(network: nn.Module) -> bool:
+    """Tell whether a network has weights in double precision.
+
+    >>> is_wide(nn.Linear(2, 1)), is_wide(nn.Linear(2, 1).double())
+    (False, True)
+    """
+    return any(tensor.dtype in _WIDE for tensor in network.parameters())
+
+
+def precision_of(network: nn.Module) -> AbstractContextManager[Any]:
+    """Double precision all the way for a network that has it; any other runs as it is."""
+    return DoublePrecision() if is_wide(network) else nullcontext()
+
+
+def narrow_tolerance(tensors: Iterable[Tensor]) -> float:
+    """The largest relative change that passes for rounding in the types of some tensors.
+
+    >>> narrow_tolerance([torch.zeros(1)])
+    0.0001
+    """
+    types = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    return max([ROUNDING_OF_NARROW_TYPES, *(20 * torch.finfo(dtype).eps for dtype in types)])
+
+
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    if dtype in _NARROW:
+        return torch.float64
+    return torch.complex128 if dtype in _NARROW_COMPLEX else dtype
+
+
+def _in_backward_pass() -> bool:
+    """Whether autograd runs, and no layer in it that is computed again."""
+    return torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
+from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
@@ -19,12 +21,14 @@ from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingS
 from sinkhorn_rebasin.symmetry.displacement import widened
 from sinkhorn_rebasin.symmetry.independence import independent
 from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
+from sinkhorn_rebasin.symmetry.precision import ROUNDING_OF_NARROW_TYPES, narrow_tolerance
 from sinkhorn_rebasin.symmetry.rescaling_equations import MOST_DRAWS, Equations
-from sinkhorn_rebasin.symmetry.rescaling_trials import Trials, answering
-from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_wide
+from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
+from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_precisely
 from sinkhorn_rebasin.symmetry.sign_flips import sign_candidates
 
 TOLERANCE = 1e-9
+Found = TypeVar("Found")
 
 
 def discover_rescaling(
@@ -58,11 +62,12 @@ def discover_rescaling(
         spec: its permutation symmetries: rescalings are found for their groups.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
         signs: look for flips of sign as well; it costs up to 2^(K/2 + 1) forwards for a group of K slots.
-        tolerance: largest relative change of the output that passes for rounding in float64.
+        tolerance: largest relative change of the output that passes for rounding in float64. A network that does
+            not run in float64 is asked in float32, to 1e-4.
         generator: draws weights, inputs and scales; without it they are the same in every call.
 
     Raises:
-        ArchitectureError: when the network does not run in float64, has no derivatives, or cannot be copied.
+        ArchitectureError: when the network does not run on the inputs, has no derivatives, or cannot be copied.
         SpecError: when the spec is of another network.
 
     Example:
@@ -79,20 +84,27 @@ def discover_rescaling(
     spec.check_state(named_tensors(model))
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
-        trials = _trials(model, spec, example_inputs, tolerance, generator)
-        equations = Equations(trials)
-        matrices = equations.gathered()
-        silent = equations.silent()
-        _warn_of(silent)
-        live = {
-            group: [equations.slots[group][place] for place in np.flatnonzero(answering(matrix))]
-            for group, matrix in matrices.items()
-            if group not in silent
-        }
-        found = _positive(trials, matrices, live)
-        if signs:
-            found += _signs(trials, live, found)
-    return RescalingSpec(tuple(equations.slots), tuple(found))
+        rescaling, silent = _in_precision(
+            lambda trials: _search(trials, signs), model, spec, example_inputs, tolerance, generator
+        )
+    _warn_of(silent)
+    return rescaling
+
+
+def _search(trials: Trials, signs: bool) -> tuple[RescalingSpec, Mapping[str, Sequence[str]]]:
+    """The rescalings that are found, and by group the tensors of which nothing is known."""
+    equations = Equations(trials)
+    matrices = equations.gathered()
+    silent = equations.silent()
+    live = {
+        group: [equations.slots[group][place] for place in np.flatnonzero(trials.answering(matrix))]
+        for group, matrix in matrices.items()
+        if group not in silent
+    }
+    found = _positive(trials, matrices, live)
+    if signs:
+        found += _signs(trials, live, found)
+    return RescalingSpec(tuple(equations.slots), tuple(found)), silent
 
 
 def requested_rescaling(
@@ -120,20 +132,29 @@ def requested_rescaling(
     return discover_rescaling(model, spec, example_inputs)
 
 
-def _trials(
+def _in_precision(
+    search: Callable[[Trials], Found],
     model: nn.Module,
     spec: PermutationSpec,
     example_inputs: ExampleInputs,
     tolerance: float,
     generator: torch.Generator,
-) -> Trials:
-    wide = widened(model)
-    if wide is None:
+) -> Found:
+    """What is found in float64, or in the network's own type where it does not run in float64."""
+    wide, own = widened(model), standalone_copy(model).eval()
+    rounding = narrow_tolerance(own.parameters())
+    if wide is not None:
+        try:
+            return search(Trials(wide.eval(), spec, example_inputs, tolerance, generator))
+        except ArchitectureError:
+            if rounding > ROUNDING_OF_NARROW_TYPES:
+                raise
+    if rounding > ROUNDING_OF_NARROW_TYPES:
         raise ArchitectureError(
-            f"Expected a network that runs in float64, to find its rescalings with, but the device of "
-            f"{type(model).__name__} has no such type: move it to the CPU."
+            f"Expected a network in float32 or float64, to find its rescalings with, but {type(model).__name__} has "
+            f"weights in half precision and its device no float64: move it to the CPU."
         )
-    return Trials(wide.eval(), spec, example_inputs, tolerance, generator)
+    return search(Trials(own, spec, example_inputs, max(tolerance, rounding), generator))
 
 
 def _verify(
@@ -142,8 +163,14 @@ def _verify(
     rescaling.shapes(spec)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         generator = torch.Generator("cpu").manual_seed(0)
-        trials = _trials(model, spec, example_inputs, TOLERANCE, generator)
-        held = trials.verified(rescaling.generators)
+        held = _in_precision(
+            lambda trials: trials.verified(rescaling.generators),
+            model,
+            spec,
+            example_inputs,
+            TOLERANCE,
+            generator,
+        )
     wrong = [str(one) for one in rescaling.generators if one not in held]
     if wrong:
         raise SymmetryError(
@@ -169,7 +196,8 @@ def _positive(
     """The generators of all groups that hold at random s > 0."""
     candidates = []
     for group, slots in live.items():
-        for exponents in integer_kernel(matrices[group][:, answering(matrices[group])]):
+        matrix = matrices[group][:, trials.answering(matrices[group])]
+        for exponents in integer_kernel(matrix, trials.rounding):
             candidates.append(_generator(trials.spec, group, slots, exponents))
     return independent(trials.spec, trials.verified(candidates))
 
@@ -185,7 +213,7 @@ def _signs(
     ]
 
     def outputs(flipped: State) -> list[Tensor]:
-        return [tensor for network, inputs in drawn for tensor in run_wide(network, flipped, inputs)]
+        return [tensor for network, inputs in drawn for tensor in run_precisely(network, flipped, inputs)]
 
     candidates = []
     for group, slots in live.items():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.slots import by_first_slot
-from sinkhorn_rebasin.symmetry.rescaling_trials import Trials, answering
+from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
 from sinkhorn_rebasin.symmetry.sensitivity import scalable_slots
 
 FEWEST_DRAWS, MOST_DRAWS = 3, 24
@@ -67,7 +67,7 @@ class Equations:
         """Per group, slots that the output depended on at some draws of a network but not at all of them."""
         found = {}
         for name, parts in self._rows.items():
-            on = np.stack([answering(part) for part in parts])
+            on = np.stack([self.trials.answering(part) for part in parts])
             some = np.flatnonzero(on.any(axis=0) & ~on.all(axis=0))
             found[name] = [self.slots[name][place] for place in some]
         return {name: slots for name, slots in found.items() if slots}

@@ -18,7 +18,8 @@ from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
 from sinkhorn_rebasin.symmetry.displacement import displaced
-from sinkhorn_rebasin.symmetry.sensitivity import draw_run, run_wide, sensitivities
+from sinkhorn_rebasin.symmetry.precision import is_wide, narrow_tolerance
+from sinkhorn_rebasin.symmetry.sensitivity import draw_run, run_precisely, sensitivities
 
 FEWEST_TRIALS, MOST_TRIALS = 2, 24
 # Log-scales between these reach past the bounds of ReLU6 and its like, where they are no longer homogeneous.
@@ -30,7 +31,7 @@ Sensitivities = Mapping[str, NDArray[np.float64]]
 
 @dataclass
 class Trials:
-    """A network in float64, and the draws at which it runs.
+    """A network, in float64 if it runs in it, and the draws at which it runs.
 
     Attributes:
         networks: in eval mode; and, once asked for, without its chance in training mode, with other branches.
@@ -68,7 +69,7 @@ class Trials:
         try:
             state = self.weights()
             inputs, _ = draw_run(twin, state, self.example_inputs, self.generator)
-            again = [run_wide(twin, state, inputs) for _ in range(2)]
+            again = [run_precisely(twin, state, inputs) for _ in range(2)]
         except ArchitectureError:
             return None
         if not largest_change(*again) <= self.tolerance:
@@ -115,7 +116,7 @@ class Trials:
             before_draw = self.generator.get_state()
             inputs, before = draw_run(network, state, self.example_inputs, self.generator)
             moved = rescale_state(state, self.spec, rescaling, logs, signs)
-            if not largest_change(before, run_wide(network, moved, inputs)) <= self.tolerance:
+            if not largest_change(before, run_precisely(network, moved, inputs)) <= self.tolerance:
                 return False
             self._answered(network, state, waiting, before_draw)
         return True
@@ -129,7 +130,7 @@ class Trials:
         replay = torch.Generator(self.generator.device)
         replay.set_state(before_draw)
         for name, matrix in sensitivities(network, state, waiting, self.example_inputs, replay).items():
-            silent = ~answering(matrix)
+            silent = ~self.answering(matrix)
             waiting[name] = [slot for slot, still in zip(waiting[name], silent, strict=True) if still]
             if not waiting[name]:
                 del waiting[name]
@@ -153,9 +154,18 @@ class Trials:
                     inputs, before = draw_run(network, state, self.example_inputs, self.generator)
                 except ArchitectureError:
                     continue  # nothing finite comes out so far away
-                if not largest_change(before, run_wide(network, moved, inputs)) <= self.tolerance:
+                if not largest_change(before, run_precisely(network, moved, inputs)) <= self.tolerance:
                     return False
         return True
+
+    @property
+    def rounding(self) -> float:
+        """What relative sizes pass for zero in the equations."""
+        return 1e-9 if is_wide(self.network) else narrow_tolerance(self.network.parameters())
+
+    def answering(self, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which slots the output depends on: see :func:`answering`."""
+        return answering(matrix, self.rounding / 10)
 
     def weights(self) -> State:
         """The network's tensors, moved a little."""
@@ -181,18 +191,26 @@ class Trials:
 
     def _normal(self, shape: tuple[int, ...]) -> Tensor:
         device = self.generator.device
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device=device)
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         device = self.generator.device
-        return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device)
+        return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
+
+    @property
+    def _type(self) -> torch.dtype:
+        """The type that factors have, so that weights keep theirs."""
+        types = [
+            tensor.dtype.to_real() for tensor in self.network.parameters() if tensor.dtype.is_floating_point
+        ]
+        return torch.float64 if is_wide(self.network) or not types else types[0]
 
 
-def answering(matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+def answering(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:
     """Which slots, (slots,), the output depends on by the equations (rows, slots) of one or several draws.
 
     >>> answering(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist()
     [True, False]
     """
     sizes = np.abs(matrix).max(axis=0, initial=0.0)
-    return np.asarray(sizes > 1e-10 * max(sizes.max(initial=0.0), 1e-100))
+    return np.asarray(sizes > least * max(sizes.max(initial=0.0), 1e-100))

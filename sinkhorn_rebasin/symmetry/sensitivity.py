@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
-from sinkhorn_rebasin.symmetry.precision import DoublePrecision
+from sinkhorn_rebasin.symmetry.precision import is_wide, precision_of
 from sinkhorn_rebasin.symmetry.running import checked_run
 
 # Queries, keys and values, or the gates of a recurrent cell, in one tensor; pixels of a flattened map are more.
@@ -50,15 +50,15 @@ def scalable_slots(spec: PermutationSpec, group: str) -> list[Slot]:
 def draw_run(
     network: nn.Module, state: State, example_inputs: ExampleInputs, generator: torch.Generator
 ) -> tuple[ExampleInputs, list[Tensor]]:
-    """Random inputs that the network runs on, and the tensors it returns, in float64.
+    """Random inputs that the network runs on, and the tensors it returns, in float64 where its weights are.
 
     Raises:
-        ArchitectureError: when it runs on no candidate in float64, or returns nothing that can be compared.
+        ArchitectureError: when it runs on no candidate, or returns nothing that can be compared.
     """
     failure: ArchitectureError | None = None
-    for inputs in candidate_inputs(example_inputs, generator, wide=True):
+    for inputs in candidate_inputs(example_inputs, generator, wide=is_wide(network)):
         try:
-            outputs = run_wide(network, state, inputs)
+            outputs = run_precisely(network, state, inputs)
         except ArchitectureError as error:
             failure = error
             continue
@@ -71,9 +71,9 @@ def draw_run(
     )
 
 
-def run_wide(network: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
-    """The tensors that a network in float64 returns at these weights."""
-    with DoublePrecision():
+def run_precisely(network: nn.Module, state: State, inputs: ExampleInputs) -> list[Tensor]:
+    """Return the tensors that a network computes at these weights, in float64 all the way where they are."""
+    with precision_of(network):
         return tensors_in(checked_run(network, state, inputs))
 
 
@@ -104,7 +104,7 @@ def sensitivities(
         objective = _weighted_sum(outputs, generator)
         if objective is None:
             return {group: np.zeros((0, len(parts))) for group, parts in slots.items()}
-        with DoublePrecision():
+        with precision_of(network):
             found = torch.autograd.grad(objective, list(leaves.values()), allow_unused=True)
     gradients = dict(zip(leaves, found, strict=True))
     return {
@@ -136,5 +136,5 @@ def _per_unit(gradient: Tensor | None, tensor: Tensor, slot: Slot) -> NDArray[np
     product = real_view(gradient) * real_view(weights)
     front = product.movedim(slot.axes, tuple(range(len(slot.axes))))
     length = math.prod(weights.shape[axis] for axis in slot.axes)
-    totals = front.reshape(length, -1).sum(1).cpu().double().numpy()
+    totals = front.reshape(length, -1).double().sum(1).cpu().numpy()
     return np.asarray(totals[table].sum(1))

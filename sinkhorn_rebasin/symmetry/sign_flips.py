@@ -46,7 +46,8 @@ def sign_candidates(
         odd = (np.array([found.get(slot, 0) % 2 for slot in slots]) for found in exponents)
         return [flips for flips in odd if flips.any()]
     noise = torch.randn(spec[group].shape, generator=generator, dtype=torch.float64, device=generator.device)
-    signs = {group: torch.where(noise == noise.min(), -1.0, noise.sign())[None]}
+    drawn = torch.where(noise == noise.min(), -1.0, noise.sign())[None]
+    signs = {group: drawn.to(state[slots[0].tensor].dtype.to_real())}
 
     def flipped(chosen: Flips) -> list[Tensor]:
         flips = Generator(group, "sign", tuple((s, 1) for s, on in zip(slots, chosen, strict=True) if on))

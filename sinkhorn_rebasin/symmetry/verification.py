@@ -22,13 +22,16 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
 from sinkhorn_rebasin.symmetry.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
 from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, stirring_permutations, widened
-from sinkhorn_rebasin.symmetry.precision import DoublePrecision
+from sinkhorn_rebasin.symmetry.precision import DoublePrecision, narrow_tolerance
 from sinkhorn_rebasin.symmetry.running import checked_run, random_message
 from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
 
-ROUNDING_OF_NARROW_TYPES = 1e-4
 # How much more a sum may change that is added up in another order than one of weights that are rounded otherwise.
 MOST_ROUNDING = 100.0
+
+
+class _IncomparableError(SymmetryError):
+    """An output holds NaN, or nothing finite."""
 
 
 def verify_symmetry(
@@ -52,9 +55,10 @@ def verify_symmetry(
     forwards a trial, and a few to find ranges. Other shapes and other arguments are not tried, nor what training
     mode does with parameters that eval mode uses too.
 
-    A network with kernels that float64 has not is checked in its own type, to 1e-4 (or what half precision
-    allows); one that random inputs break, on the example's own values. When the spec permutes parameters that eval
-    mode does not use (auxiliary heads), the output in training mode is checked as well, without dropout.
+    A network with kernels that float64 has not, or that overflows in it, is checked in its own type, to 1e-4 (or
+    what half precision allows); one that random inputs break, on the example's own values. When the spec permutes
+    parameters that eval mode does not use (auxiliary heads), the output in training mode is checked as well,
+    without dropout.
 
     Args:
         model: the network; neither it nor its mode nor the random state is changed.
@@ -90,13 +94,11 @@ def verify_symmetry(
                 return _largest(
                     _Check(wide.eval(), spec, tolerance, DoublePrecision), example_inputs, trials, generator
                 )
-            except ArchitectureError:
-                # Some kernels exist in narrow types only.
+            except (ArchitectureError, _IncomparableError):
+                # Some kernels exist in narrow types only, and some masks overflow in wider ones.
                 pass
         own = standalone_copy(model).eval()
-        types = [tensor.dtype for tensor in named_tensors(own).values() if tensor.is_floating_point()]
-        rounding = max((20 * torch.finfo(dtype).eps for dtype in types), default=0.0)
-        narrow = max(tolerance, ROUNDING_OF_NARROW_TYPES, rounding)
+        narrow = max(tolerance, narrow_tolerance(named_tensors(own).values()))
         return _largest(_Check(own, spec, narrow, nullcontext), example_inputs, trials, generator)
 
 
@@ -222,7 +224,7 @@ def _first_output(
             reason = _incomparable(outputs)
             if reason is None:
                 return condition, state, inputs, outputs, readers.names()
-            failure = SymmetryError(
+            failure = _IncomparableError(
                 f"Expected an output that can be compared, to verify the symmetries with, but "
                 f"{type(check.model).__name__} {reason}{_not_finite(state)}; skip the verification with "
                 f"check=False."
