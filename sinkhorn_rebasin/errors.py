@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ArchitectureError",
@@ -16,6 +16,7 @@ __all__ = [
     "RuleError",
     "SpecError",
     "SymmetryError",
+    "prefix_hint",
 ]
 
 
@@ -69,3 +70,33 @@ class RebasinWarning(UserWarning):
 
 class ConvergenceWarning(RebasinWarning):
     """An iteration that stopped before it reached its tolerance."""
+
+
+def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:
+    """Name the prefix of a wrapper that found tensor names carry, as the end of a message.
+
+    Example:
+        >>> prefix_hint(["module.weight"], ["weight"]).startswith(" The names begin with 'module.'")
+        True
+        >>> prefix_hint(["weight"], ["weight", "bias"])
+        ''
+    """
+    known = set(expected)
+    foreign = [name for name in found if name not in known]
+    compiled = any(name.replace("_orig_mod.", "") in known for name in foreign)
+    for name in foreign:
+        parts = name.split(".")
+        behind = [".".join(parts[:place]) + "." for place in range(1, len(parts))]
+        prefix = next((start for start in behind if name.removeprefix(start) in known), None)
+        if prefix is not None and all(other.startswith(prefix) for other in foreign):
+            return (
+                f" The names begin with {prefix!r}, as of a network inside of a wrapper (DataParallel, "
+                f"torch.compile, a LightningModule): pass the state of the network itself, or take it off with "
+                f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}."
+            )
+    if compiled:
+        return (
+            " The names hold '_orig_mod.', which torch.compile adds: take it off with "
+            "{name.replace('_orig_mod.', ''): tensor for name, tensor in state.items()}."
+        )
+    return ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch as safetensors
 import torch
 from torch import Tensor, nn
 
@@ -117,3 +118,27 @@ class TestSavingAndCopying:
         other = copy.deepcopy(rebasin).eval()
         assert relative(other(x), target(x)) < 1e-5
         assert relative(other.to_model()(x), target(x)) < 1e-5
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_a_file_of_safetensors_is_loaded(self, name: str, tmp_path: Path) -> None:
+        reference, target, rebasin = built(name)
+        other = SinkhornRebasin(reference, target, inputs(name), init="identity")
+        safetensors.save_model(rebasin, str(tmp_path / "rebasin.safetensors"))
+        safetensors.load_model(other, str(tmp_path / "rebasin.safetensors"))
+        rebasin.eval(), other.eval()
+        for at in (0.0, 0.5, 1.0):
+            assert torch.equal(other(inputs(name), at=at), rebasin(inputs(name), at=at))
+
+    def test_one_name_of_a_tied_tensor_is_enough_for_a_checkpoint(self) -> None:
+        _, _, rebasin = built("tied")
+        kept = {name: value for name, value in rebasin.state_dict().items() if "third.weight" not in name}
+        other = SinkhornRebasin(network("tied", 8), network("tied", 9), inputs("tied"))
+        for twin in (other, copy.deepcopy(other).double().float()):  # converted, tied buffers come apart
+            twin.load_state_dict(kept, strict=False)
+            assert torch.equal(twin.eval()(inputs("tied"), at=0.5), rebasin.eval()(inputs("tied"), at=0.5))
+
+    @pytest.mark.parametrize("prefix", ["module.", "rebasin."])
+    def test_the_prefix_of_a_wrapper_is_named(self, prefix: str) -> None:
+        _, _, rebasin = built()
+        with pytest.raises(CheckpointError, match=f"'{prefix}'"):
+            rebasin.load_state_dict({prefix + name: value for name, value in rebasin.state_dict().items()})

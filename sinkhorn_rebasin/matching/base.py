@@ -13,6 +13,7 @@ from sinkhorn_rebasin.networks.architecture import check_same, tensors_of
 from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
+from sinkhorn_rebasin.permutations.completeness import completed
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def as_states(
         SpecError: when the spec is of another architecture.
     """
     first, second = as_state(reference), as_state(target)
-    check_same(first, second)
     spec.check_state(first)
     for state in (first, second):
         spec.check_constants(state)
+    first, second = completed(spec, first), completed(spec, second)
+    check_same(first, second)
     return first, second

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
 
 
 def tensors_of(module: nn.Module) -> State:
@@ -51,7 +51,9 @@ def check_state(module: nn.Module, state: StateLike, role: str) -> None:
     own = tensors_of(module)
     for name in state:
         if name not in own:
-            raise ArchitectureError(f"Expected the {role} state to fit the network but it has no {name!r}.")
+            raise ArchitectureError(
+                f"Expected the {role} state to fit the network but it has no {name!r}.{prefix_hint(state, own)}"
+            )
         if state[name].shape != own[name].shape:
             raise ArchitectureError(
                 f"Expected {name!r} of shape {tuple(own[name].shape)} in the {role} state"
@@ -74,6 +76,7 @@ def check_same(start: StateLike, end: StateLike) -> None:
             holder = "first" if name in start else "second"
             raise ArchitectureError(
                 f"Expected both networks to have the same parameters but only the {holder} has {name!r}."
+                f"{prefix_hint(start, end) or prefix_hint(end, start)}"
             )
         if start[name].shape != end[name].shape:
             raise ArchitectureError(

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
 _FORMER = "_sinkhorn_rebasin_former_parameters"
+_TIES = "_sinkhorn_rebasin_former_ties"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     ([], ['bias', 'weight'])
     """
     frozen = standalone_copy(module)
+    vars(frozen)[_TIES] = tied_names(module)
     values: dict[int, Tensor] = {}
     for child in frozen.modules():
         buffers = list(child._buffers)
@@ -95,6 +97,31 @@ def former_parameters(network: nn.Module) -> Iterator[None]:
             child._buffers.update(rest)
 
 
+def former_names(child: nn.Module) -> list[str]:
+    """Names of a module's own buffers that were parameters before it was frozen.
+
+    >>> former_names(frozen_copy(nn.Linear(3, 2)))
+    ['weight', 'bias']
+    """
+    names: list[str] = vars(child).get(_FORMER, [])
+    return names
+
+
+def former_ties(module: nn.Module) -> list[list[str]]:
+    """Groups of names that were one tensor when the frozen copies inside of a module were made.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    >>> net[1].weight = net[0].weight
+    >>> former_ties(nn.ModuleDict({"reference": frozen_copy(net).double()}))
+    [['reference.0.weight', 'reference.1.weight']]
+    """
+    return [
+        [f"{prefix}.{name}" if prefix else name for name in names]
+        for prefix, child in module.named_modules()
+        for names in vars(child).get(_TIES, [])
+    ]
+
+
 def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
     """A plain network: a frozen copy's structure with these tensors and the traits it had before.
 
@@ -113,7 +140,8 @@ def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Modul
     first = {name: names[0] for names in traits.tied for name in names}
     made: dict[str, Tensor] = {}
     for prefix, child in plain.named_modules():
-        vars(child).pop(_FORMER, None)
+        for mark in (_FORMER, _TIES):
+            vars(child).pop(mark, None)
         child.training = traits.training[prefix]
         for name, buffer in list(child._buffers.items()):
             if buffer is None:

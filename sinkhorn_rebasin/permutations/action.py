@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permuta
     act before the group they live in.
 
     Args:
-        state: tensor name to tensor; what the spec does not name is passed on as it is.
+        state: tensor name to tensor; what the spec does not name is passed on as it is. One name of a tied tensor is
+            enough. States of parameters alone, such as moments of an optimiser, gradients or averages, may lack the
+            buffers.
         permutations: per group, long indices (..., n) act by indexing; floating point matrices (..., n, n) by
             products, differentiably in both the matrices and the tensors.
 
@@ -32,6 +35,9 @@ def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permuta
 
     Raises:
         SpecError: when state, spec and permutations do not belong together.
+
+    Warns:
+        RebasinWarning: The state has some of the spec's buffers and lacks others, which are named.
 
     Example:
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
@@ -61,7 +67,41 @@ def permute_tensor(tensor: Tensor, slots: tuple[Slot, ...], permutations: Permut
             tensor = apply_matrices(tensor, slot, permutation)
         else:
             tensor = apply_indices(tensor, slot, permutation)
-    return tensor
+    return dense_gradient(tensor) if slots else tensor
+
+
+class _DenseGradient(torch.autograd.Function):
+    """The tensor itself; a sparse gradient becomes a dense one."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.to_dense()
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return tangent.view_as(tangent)
+
+
+def dense_gradient(tensor: Tensor) -> Tensor:
+    """Let only dense gradients through; embeddings with ``sparse=True`` give others, which products do not take.
+
+    >>> table = torch.zeros(3, 2, requires_grad=True)
+    >>> torch.nn.functional.embedding(torch.tensor([1]), dense_gradient(table), sparse=True).sum().backward()
+    >>> table.grad.is_sparse
+    False
+    """
+    # Of the layers that PyTorch has, those whose weight is a matrix alone give sparse gradients.
+    return _DenseGradient.apply(tensor) if tensor.dim() == 2 and tensor.requires_grad else tensor
 
 
 def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
@@ -113,7 +153,8 @@ def _flatten(tensor: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, torch.Size]
 
 
 def _restore(flat: Tensor, axes: tuple[int, ...], shape: torch.Size) -> Tensor:
-    return flat.reshape(shape).movedim(tuple(range(len(axes))), axes)
+    # In memory as its axes are, for a forward may read it with view().
+    return flat.reshape(shape).movedim(tuple(range(len(axes))), axes).contiguous()
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.layout import Layout, Positions
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
@@ -162,18 +163,11 @@ class PermutationSpec:
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def check_state(self, state: StateLike) -> None:
-        """Raise :class:`SpecError` naming the first tensor in which a state differs from this architecture."""
-        for name, shape in self.shapes.items():
-            if name not in state:
-                raise SpecError(
-                    f"Expected a state with the tensor {name!r}, which this spec permutes, but it is missing. "
-                    f"Was the spec discovered on another network?"
-                )
-            if tuple(state[name].shape) != tuple(shape):
-                raise SpecError(
-                    f"Expected tensor {name!r} of shape {tuple(shape)} but got {tuple(state[name].shape)}. "
-                    f"Was the spec discovered on another network?"
-                )
+        """Raise :class:`SpecError` naming the first tensor in which a state differs from this architecture.
+
+        One name of a tied tensor is enough, and a state of parameters alone need not have buffers.
+        """
+        check_state(self, state)
 
     def check_constants(self, state: StateLike) -> None:
         """Raise :class:`SpecError` naming the first integers that differ from those of the spec's network."""

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations import (
+    Group,
+    Layout,
     PermutationSpec,
+    Slot,
     identity_permutations,
     permutation_matrix,
     permute_state,
@@ -185,3 +188,23 @@ def test_states_of_other_networks_are_refused() -> None:
         permute_state({n: t for n, t in state.items() if n != "out"}, WHOLE, permutations)
     with pytest.raises(SpecError, match=r"'in' of shape \(4, 3\) but got \(4, 2\)"):
         permute_state({**state, "in": torch.zeros(4, 2)}, WHOLE, permutations)
+
+
+@every_spec
+def test_moved_tensors_are_contiguous(spec: PermutationSpec) -> None:
+    state = state_of(spec)
+    for permutations in (drawn(spec), matrices_of(spec)):
+        moved = permute_state(state, spec, permutations)
+        assert all(tensor.is_contiguous() for tensor in moved.values())
+
+
+def test_sparse_gradients_reach_the_matrices_dense() -> None:
+    table, matrix = torch.randn(7, 4), torch.randn(4, 4)
+    spec = PermutationSpec((Group("a", 4),), (Slot("a", "table", (1,), Layout(1, 4)),), {"table": (7, 4)})
+    gradients = []
+    for sparse in (False, True):
+        p = matrix.clone().requires_grad_()
+        moved = permute_state({"table": table}, spec, {"a": p})["table"]
+        torch.nn.functional.embedding(torch.tensor([1, 1, 5]), moved, sparse=sparse).square().sum().backward()
+        gradients.append(p.grad)
+    assert torch.allclose(*gradients)

@@ -1,0 +1,57 @@
+"""Whether a state is one of a spec's architecture, and which of its tensors it may leave out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+
+def check_state(spec: PermutationSpec, state: StateLike) -> None:
+    """Raise :class:`SpecError` for a state of another architecture.
+
+    Of names that share one tensor, one is enough. A state of parameters alone, such as moments of an optimiser,
+    lacks every buffer; one that lacks some buffers and has others is warned of.
+    """
+    present = completed(spec, state)
+    missing = [name for name in spec.shapes if name not in present]
+    for name, shape in spec.shapes.items():
+        if name in present and tuple(present[name].shape) != tuple(shape):
+            raise SpecError(
+                f"Expected tensor {name!r} of shape {tuple(shape)} but got {tuple(present[name].shape)}. "
+                f"Was the spec discovered on another network?"
+            )
+        if name not in present and name not in spec.buffers:
+            raise SpecError(
+                f"Expected a state with the tensor {name!r}, which this spec permutes, but it is missing."
+                f"{prefix_hint(state, spec.shapes) or ' Was the spec discovered on another network?'}"
+            )
+    if missing and any(name in state for name in spec.buffers):
+        warnings.warn(
+            f"Expected a state with all buffers of the spec, or with none of them, but it lacks "
+            f"{', '.join(map(repr, missing))}: they stay as they are wherever this state is loaded.",
+            RebasinWarning,
+            stacklevel=4,
+        )
+
+
+def completed(spec: PermutationSpec, state: StateLike) -> State:
+    """Give every name of a tied tensor the tensor that the state holds under another of its names.
+
+    >>> import torch
+    >>> from sinkhorn_rebasin.permutations import PermutationSpec
+    >>> spec = PermutationSpec((), (), {"in": (2,), "out": (2,)}, tied=(("in", "out"),))
+    >>> sorted(completed(spec, {"out": torch.zeros(2)}))
+    ['in', 'out']
+    """
+    found = dict(state)
+    for names in spec.tied:
+        given = next((name for name in names if name in state), None)
+        if given is not None:
+            found.update({name: state[given] for name in names if name not in state})
+    return found
