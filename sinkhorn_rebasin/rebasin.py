@@ -7,24 +7,27 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State, StateLike
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError
-from sinkhorn_rebasin.matching.initialisation import Initialisation, initial_scores
+from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
+from sinkhorn_rebasin.connectivity.statistics import moving_statistics
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.matching.initialisation import Initialisation, check_group_names, initial_scores
 from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
+from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
@@ -119,28 +122,28 @@ class SinkhornRebasin(nn.Module):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._traits = traits_of(target)
+        self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
         self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs, check=check)
         states = self.reference_state(), self.target_state()
+        self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
         start = initial_scores(
             *states, self.spec, init, rescaling=self.rescaling, noise=noise, generator=generator
         )
-        _check_group_names(self.spec)
+        check_group_names(self.spec)
         self._signed = SignedPermutations(self.spec, self.rescaling)
-        self.scores = _learned(start.scores)
-        self.sign_scores = _learned(start.sign_scores)
+        self.scores = LearnedTensors(start.scores)
+        self.sign_scores = LearnedTensors(start.sign_scores)
         shapes = self.rescaling.shapes(self.spec)
-        self.log_scales = _learned(
+        self.log_scales = LearnedTensors(
             {name: start.scores[name].new_zeros(shape) for name, shape in shapes.items()}
         )
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
         # Where the last Sinkhorn iteration ended, from which the next one starts.
-        self.scalings = nn.Module()
-        for name, value in start.scores.items():
-            self.scalings.register_buffer(name, torch.zeros_like(value[..., 0]))
+        self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in start.scores.items()})
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
 
@@ -192,45 +195,48 @@ class SinkhornRebasin(nn.Module):
                 through which small gradients come back.
         """
         hard = not self.training if hard is None else hard
-        target = self.target_state()
         permutations = self.hard_permutations() if hard else self.soft_permutations()
+        return self.rebased_by(permutations, narrow=narrow)
+
+    def rebased_by(self, permutations: Permutations, *, narrow: bool = True) -> State:
+        """The target's tensors after rescaling and these permutations, all hard or all soft, and their signs.
+
+        Buffers that are no statistics, such as masks, and weights of which some are infinite are moved by hard
+        permutations in either case.
+        """
+        hard = not any(permutation.is_floating_point() for permutation in permutations.values())
+        target = self.target_state()
         signs = signs_of_units(dict(self.sign_scores.items()), permutations) if hard else None
         scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()), signs)
         if hard:
             rebased = permute_state(scaled, self.spec, permutations)
         else:
             rebased = self._signed.applied(scaled, permutations, self.soft_signs())
+            whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
+            moved = self.rebased_by(self.hard_permutations()) if whole else {}
+            rebased.update({name: moved[name] for name in whole})
         if not narrow:
             return rebased
         # Scores are wider than half precision; the network takes its own type.
-        return {
-            name: tensor.to(target[name].dtype) if target[name].is_floating_point() else tensor
-            for name, tensor in rebased.items()
-        }
+        return {name: tensor.to(target[name].dtype) for name, tensor in rebased.items()}
 
     def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
         """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
 
-        Integer, boolean and sparse buffers are those of the target.
+        Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
+        those of the nearer end.
 
         Raises:
             ArchitectureError: when the position is a tensor with more than one entry.
+
+        Warns:
+            RebasinWarning: Such buffers differ; they are named once.
         """
-        if isinstance(position, Tensor) and position.ndim != 0:
-            raise ArchitectureError(
-                f"Expected a number or a 0-d tensor as position but got shape {tuple(position.shape)}."
-            )
-        reference, rebased = self.reference_state(), self.rebased_state(hard)
-        return {
-            name: torch.lerp(
-                tensor,
-                reference[name].to(tensor.dtype),
-                position.to(tensor) if isinstance(position, Tensor) else position,
-            )
-            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
-            else tensor
-            for name, tensor in rebased.items()
-        }
+        return self.mixed(self.rebased_state(hard), position)
+
+    def mixed(self, rebased: StateLike, position: float | Tensor) -> State:
+        """The tensors between a rebased target and the reference, as in :meth:`state_at`."""
+        return self._mixing(rebased, self.reference_state(), position)
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """The output of the rebased target, or of the network at a position of the segment.
@@ -249,7 +255,8 @@ class SinkhornRebasin(nn.Module):
 
     def path(self) -> LinearPath:
         """The segment from the hard rebased target (λ=0) to the reference (λ=1)."""
-        return LinearPath(self.to_model(), self.rebased_state(hard=True), self.reference_state())
+        states = self.rebased_state(hard=True), self.reference_state()
+        return LinearPath(self.to_model(), *states, self._mixing.statistics)
 
     def to_model(self) -> nn.Module:
         """The target with hard permutations as a plain network: the same function in a new place."""
@@ -278,22 +285,9 @@ class SinkhornRebasin(nn.Module):
         return f"{groups}{more}; temperature={float(self.temperature):g}"
 
 
-def _learned(values: Mapping[str, Tensor]) -> nn.ParameterDict:
-    return nn.ParameterDict({name: nn.Parameter(value) for name, value in values.items()})
-
-
 def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
     if example_inputs is None:
         raise ArchitectureError(
             "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
         )
     return discover_symmetry(reference, example_inputs)
-
-
-def _check_group_names(spec: PermutationSpec) -> None:
-    for name in spec.names:
-        if not name or "." in name or hasattr(nn.ParameterDict(), name):
-            raise SpecError(
-                f"Expected group names that can name a parameter, without dots and no attribute of "
-                f"torch.nn.ParameterDict, but got {name!r}."
-            )

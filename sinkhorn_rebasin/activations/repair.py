@@ -164,8 +164,10 @@ class Repair:
             if self.start[name].is_floating_point() and self.start[name].layout == torch.strided:
                 start = self.start[name].double()
                 step = self.end[name].double() - start
-                along += ((state[name].to(start) - start) * step).sum().item()
-                total += step.square().sum().item()
+                moved = state[name].to(start) - start
+                finite = step.isfinite() & moved.isfinite()
+                along += (moved * step)[finite].sum().item()
+                total += step[finite].square().sum().item()
         return min(max(along / total, 0.0), 1.0) if total else 0.0
 
     @torch.no_grad()

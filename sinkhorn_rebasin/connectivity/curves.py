@@ -5,15 +5,27 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of
+from sinkhorn_rebasin.connectivity.interpolation import (
+    check_position,
+    common_type,
+    is_mixable,
+    lerp,
+    nearer,
+    same_values,
+    warn_of_whole,
+    whole_tensors,
+)
+from sinkhorn_rebasin.errors import RebasinWarning
+from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.support import check_values
@@ -45,17 +57,22 @@ class SupportsPath(Protocol):
 class StatePath(ABC):
     """A curve from one state to another; a kind of curve says only how two tensors are joined.
 
-    The states are read when a position is asked for and never written to. Integer and boolean buffers,
-    such as ``num_batches_tracked``, are those of the start.
+    The states are read when a position is asked for and never written to. Weights and running statistics of norm
+    layers are joined, and equal tensors pass through bit for bit. Other buffers, of which a mean is none, are those
+    of the nearer end; where they differ, a warning names them.
     """
 
-    def __init__(self, module: nn.Module, start: StateLike, end: StateLike) -> None:
+    def __init__(
+        self, module: nn.Module, start: StateLike, end: StateLike, statistics: Collection[str] = ()
+    ) -> None:
         check_state(module, start, "start")
         check_state(module, end, "end")
         check_same(start, end)
         self._module = module
         self.start: State = dict(start)
         self.end: State = dict(end)
+        self._whole = whole_tensors(module, statistics)
+        warn_of_whole(self.start, self.end, self._whole)
 
     @property
     def module(self) -> nn.Module:
@@ -77,12 +94,11 @@ class StatePath(ABC):
         Raises:
             ArchitectureError: the position is a tensor with more than one entry.
         """
-        if isinstance(position, Tensor) and position.ndim != 0:
-            raise ArchitectureError(
-                f"Expected a number or a 0-d tensor as position but got shape {tuple(position.shape)}."
-            )
+        check_position(position)
         return {
-            name: self.tensor_at(name, position) if _is_continuous(tensor) else tensor.clone()
+            name: self.tensor_at(name, position)
+            if name not in self._whole and is_mixable(tensor)
+            else nearer(tensor, self.end[name], position)
             for name, tensor in self.start.items()
         }
 
@@ -114,9 +130,14 @@ class LinearPath(StatePath):
         module: the architecture, never changed; the network runs in the mode this module is in.
         start: parameters and buffers at λ=0.
         end: parameters and buffers at λ=1, of the same names and shapes.
+        statistics: names of float buffers that are joined too, besides those of norm layers: averages that a layer
+            of your own keeps while it trains.
 
     Raises:
         ArchitectureError: names or shapes of a state differ from the module's; the first is named.
+
+    Warns:
+        RebasinWarning: Buffers that are no statistics differ; all of them are named.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -129,7 +150,7 @@ class LinearPath(StatePath):
     """
 
     @classmethod
-    def between(cls, start: nn.Module, end: nn.Module) -> LinearPath:
+    def between(cls, start: nn.Module, end: nn.Module, statistics: Collection[str] = ()) -> LinearPath:
         """Return the segment between two networks of one architecture; the first lends its forward.
 
         Raises:
@@ -144,11 +165,11 @@ class LinearPath(StatePath):
         check_values(end)
         start_state, end_state = tensors_of(start), tensors_of(end)
         check_same(start_state, end_state)
-        return cls(start, start_state, end_state)
+        _warn_of_unsaved(start, end)
+        return cls(start, start_state, end_state, statistics)
 
     def tensor_at(self, name: str, position: float | Tensor) -> Tensor:
-        start, end = _common_type(self.start[name], self.end[name])
-        return torch.lerp(start, end, _weight(position, start))
+        return lerp(self.start[name], self.end[name], position)
 
 
 class BezierPath(StatePath):
@@ -158,7 +179,9 @@ class BezierPath(StatePath):
         module: the architecture, never changed.
         start: parameters and buffers at λ=0.
         end: parameters and buffers at λ=1.
-        control: the point that bends the curve; with the mean of the ends the curve is the segment.
+        control: the point that bends the curve; with the mean of the ends the curve is the segment. Of its buffers
+            only statistics count.
+        statistics: as for :class:`LinearPath`.
 
     Raises:
         ArchitectureError: names or shapes of a state differ from the module's.
@@ -173,28 +196,43 @@ class BezierPath(StatePath):
     Ensembling of DNNs", 2018.
     """
 
-    def __init__(self, module: nn.Module, start: StateLike, end: StateLike, control: StateLike) -> None:
-        super().__init__(module, start, end)
+    def __init__(
+        self,
+        module: nn.Module,
+        start: StateLike,
+        end: StateLike,
+        control: StateLike,
+        statistics: Collection[str] = (),
+    ) -> None:
+        super().__init__(module, start, end, statistics)
         check_state(module, control, "control")
         check_same(start, control)
         self.control: State = dict(control)
 
     def tensor_at(self, name: str, position: float | Tensor) -> Tensor:
-        start, control = _common_type(self.start[name], self.control[name])
-        control, end = _common_type(control, self.end[name])
-        weight = _weight(position, control)
-        first = torch.lerp(start.to(control), control, weight)
-        return torch.lerp(first, torch.lerp(control, end, weight), weight)
+        start, control = common_type(self.start[name], self.control[name])
+        control, end = common_type(control, self.end[name])
+        wide = wider(control.dtype)
+        # Three steps in single precision, and one rounding.
+        first = lerp(start.to(wide), control.to(wide), position)
+        second = lerp(control.to(wide), end.to(wide), position)
+        bent = lerp(first, second, position).to(control.dtype)
+        # Rounding gives every NaN the same bits.
+        return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)
 
 
-def _is_continuous(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _common_type(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(first.dtype, second.dtype)
-    return first.to(dtype), second.to(dtype)
-
-
-def _weight(position: float | Tensor, like: Tensor) -> float | Tensor:
-    return position.to(like) if isinstance(position, Tensor) else position
+def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
+    """Warn of buffers that are in no state dict and differ: the path has those of the start everywhere."""
+    saved, others = tensors_of(start), dict(end.named_buffers())
+    differing = [
+        name
+        for name, buffer in start.named_buffers()
+        if name not in saved and name in others and not same_values(buffer, others[name])
+    ]
+    if differing:
+        warnings.warn(
+            f"Expected equal buffers where a state dict does not save them (persistent=False) but "
+            f"{', '.join(map(repr, differing))} differ: the whole path runs with those of the start, the end too.",
+            RebasinWarning,
+            stacklevel=3,
+        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin.connectivity.interpolation import possibly_infinite
 from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.networks.architecture import single_precision
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -71,3 +74,25 @@ def checked_loss(loss: Tensor) -> Tensor:
             "training mode, and does the loss run it without .detach() or torch.no_grad()?"
         )
     return loss.reshape(())
+
+
+def compared_weights(
+    moved: StateLike, fixed: StateLike, names: Iterable[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Pair the weights of two networks in single precision, with zeros where either is infinite.
+
+    Infinite weights have no distance: one that stays infinite says nothing of the order of units.
+
+    >>> infinite, finite = torch.tensor([-torch.inf, 1.0]), torch.tensor([-torch.inf, 2.0])
+    >>> compared_weights({"w": infinite}, {"w": finite}, ["w"])
+    {'w': (tensor([0., 1.]), tensor([0., 2.]))}
+    """
+    pairs = {name: (single_precision(moved[name]), single_precision(fixed[name])) for name in names}
+    odd = possibly_infinite(
+        {(name, i): tensor for name, pair in pairs.items() for i, tensor in enumerate(pair)}
+    )
+    for name in {name for name, _ in odd}:
+        infinite = pairs[name][0].isinf() | pairs[name][1].isinf()
+        first, second = (tensor.masked_fill(infinite, 0.0) for tensor in pairs[name])
+        pairs[name] = first, second
+    return pairs

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sinkhorn_rebasin.curvature import QuadraticForm
 from sinkhorn_rebasin.errors import LossError
-from sinkhorn_rebasin.losses.base import Rebasin
-from sinkhorn_rebasin.networks.architecture import real_view, single_precision
+from sinkhorn_rebasin.losses.base import Rebasin, compared_weights
+from sinkhorn_rebasin.networks.architecture import real_view
 
 
 class FisherDistance:
@@ -68,10 +68,8 @@ class FisherDistance:
             ArchitectureError: when the curvature was measured on another architecture.
         """
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
-        difference = {
-            name: single_precision(rebased[name]) - single_precision(reference[name])
-            for name in rebasin.spec.parameters
-        }
+        compared = compared_weights(rebased, reference, rebasin.spec.parameters)
+        difference = {name: first - second for name, (first, second) in compared.items()}
         value = self.fisher.quadratic(difference)
         if self.damping:
             parts = [real_view(change) for change in difference.values()]

@@ -15,12 +15,11 @@ from sinkhorn_rebasin._typing import Criterion, Permutations
 from sinkhorn_rebasin.activations import Repair
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.stages import stages_of
-from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at, split_batch
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_state, permute_tensor
+from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
 
 Correction: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -86,11 +85,9 @@ class RepairedPointLoss(RandomPointLoss):
         position = self.position()
         hard = not rebasin.training
         permutations = rebasin.hard_permutations() if hard else rebasin.soft_permutations()
-        network, target = self.repair.network, rebasin.target_state()
+        network = self.repair.network
         # The same permutations for weights and statistics: one Sinkhorn iteration, not two.
-        moved = permute_state(target, rebasin.spec, permutations)
-        rebased = {name: tensor.to(target[name].dtype) for name, tensor in moved.items()}
-        state = LinearPath(network, rebased, rebasin.reference_state()).state_at(position)
+        state = rebasin.mixed(rebasin.rebased_by(permutations), position)
         corrected = _corrected(self._corrections(permutations, position))
         with corrected, batch_statistics(network, on=rebasin.training), untouched_randomness():
             outputs = run_at(network, state, inputs)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import LossError
-from sinkhorn_rebasin.losses.base import Rebasin
-from sinkhorn_rebasin.networks.architecture import real_view, single_precision
+from sinkhorn_rebasin.losses.base import Rebasin, compared_weights
+from sinkhorn_rebasin.networks.architecture import real_view
 
 
 class WeightDistance:
@@ -22,8 +22,8 @@ class WeightDistance:
         \mathrm{cosine}: \tfrac1L \sum_l 1 - \cos(\pi_P(\theta_T)_l, (\theta_R)_l)
 
     over N parameter elements in L tensors, tied ones once; buffers do not count, nor, for the cosine, tensors that
-    are zero in the reference and so have no direction. Complex numbers count as pairs of real ones.
-    It needs no data: the batch is ignored.
+    are zero in the reference and so have no direction, nor numbers that are infinite in either network. Complex
+    numbers count as pairs of real ones. It needs no data: the batch is ignored.
 
     Args:
         kind: ``"l2"``, ``"l1"`` or ``"cosine"``.
@@ -50,12 +50,8 @@ class WeightDistance:
     def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
         """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
-        spec = rebasin.spec
-        moved, fixed = (
-            [single_precision(real_view(state[name])) for name in spec.parameters]
-            for state in (rebased, reference)
-        )
-        pairs = list(zip(moved, fixed, strict=True))
+        compared = compared_weights(rebased, reference, rebasin.spec.parameters).values()
+        pairs = [(real_view(first), real_view(second)) for first, second in compared]
         if self.kind == "cosine":
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]
             if not directed:

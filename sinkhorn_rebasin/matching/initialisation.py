@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import SpecError
@@ -108,4 +108,14 @@ def _check_signs(alignment: Alignment, spec: PermutationSpec, rescaling: Rescali
             raise SpecError(
                 f"Expected an alignment whose signs belong to the rescalings that are learned but those of group "
                 f"{name!r}, {tuple(signs.shape)}, do not: pass rescale=alignment.rescaling."
+            )
+
+
+def check_group_names(spec: PermutationSpec) -> None:
+    """Raise SpecError unless every group's name can name a parameter."""
+    for name in spec.names:
+        if not name or "." in name or hasattr(nn.ParameterDict(), name):
+            raise SpecError(
+                f"Expected group names that can name a parameter, without dots and no attribute of "
+                f"torch.nn.ParameterDict, but got {name!r}."
             )

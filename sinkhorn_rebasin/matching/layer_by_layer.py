@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.similarity import units_of
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
@@ -38,7 +38,7 @@ def match_layer_by_layer(
         ArchitectureError: when the networks differ.
         SpecError: when the spec is of another network, or has nested groups, which are named.
     """
-    first, second = as_states(reference, target, spec)
+    first, second = comparable_states(*as_states(reference, target, spec), spec)
     permutations, objective = identity_permutations(spec), 0.0
     for group, slots in groups_in_order(spec, method):
         ours, theirs = [], []

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import Criterion, Permutations, StateLike
+from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.matching.base import as_network, as_states
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, move_to, run_at, split_batch
@@ -61,6 +62,7 @@ class Midpoint:
             raise LossError("Expected a criterion, (outputs, labels) to a scalar loss, but got None.")
         self.spec, self.criterion = spec, criterion
         self.network = as_network(reference, target)
+        self._mixing = Interpolation(self.network)
         self.data = list(data) if isinstance(data, Iterator) else data
         self.device = device_of(self.reference)
 
@@ -85,12 +87,7 @@ class Midpoint:
 
     def batch_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> Tensor:
         """The loss of one batch halfway between the reference and this state, differentiable in it."""
-        state: State = {
-            name: torch.lerp(tensor, rebased[name], 0.5)
-            if (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
-            else rebased[name]
-            for name, tensor in self.reference.items()
-        }
+        state = self._mixing(rebased, self.reference, 0.5)
         with untouched_randomness(), batch_statistics(self.network, on=True):
             loss = self.criterion(run_at(self.network, state, inputs), labels)
         if loss.numel() != 1 or not bool(torch.isfinite(loss)):

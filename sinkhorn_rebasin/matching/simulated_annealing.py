@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import Criterion, Permutations, State, StateLike
 from sinkhorn_rebasin.assignment import geometric
 from sinkhorn_rebasin.errors import LossError, SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.networks.architecture import real_view
@@ -131,7 +131,7 @@ def _energy(
         given, lacking = ("data", "criterion") if criterion is None else ("criterion", "data")
         raise LossError(f"Expected data and a criterion, or neither, but got {given} without {lacking}.")
     if data is None:
-        first, second = as_states(reference, target, spec)
+        first, second = comparable_states(*as_states(reference, target, spec), spec)
         return _weight_distance(first, second, spec)
     midpoint = Midpoint(reference, target, spec, data, criterion)
     return midpoint.loss

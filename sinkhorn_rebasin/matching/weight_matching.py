@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
@@ -84,7 +84,7 @@ def weight_matching(
     Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation Symmetries" (2023).
     """
     generator = generator or torch.Generator().manual_seed(0)
-    first, second = as_states(reference, target, spec)
+    first, second = comparable_states(*as_states(reference, target, spec), spec)
     if isinstance(start, str) and start not in ("invariants", "identity"):
         raise SpecError(f"Expected start to be 'invariants', 'identity' or permutations but got {start!r}.")
     begin = identity_permutations(spec) if isinstance(start, str) else dict(start)
@@ -112,6 +112,7 @@ def match_remaining(
     A named group that has groups nested in it must be named together with all of them.
     """
     groups = [group for group in spec.groups if group.name in names]
-    search = CoordinateAscent(reference, target, spec, permutations, generator)
+    states = comparable_states(reference, target, spec)
+    search = CoordinateAscent(*states, spec, permutations, generator)
     search.guess(groups)
     return dict(search.climb(groups, max_passes).permutations)

@@ -101,7 +101,16 @@ def single_precision(tensor: Tensor) -> Tensor:
     >>> single_precision(torch.ones(1).half()).dtype, single_precision(torch.ones(1).double()).dtype
     (torch.float32, torch.float64)
     """
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.to(wider(tensor.dtype))
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """Return a type with single precision at least; eight-bit floats have no rules of promotion.
+
+    >>> wider(torch.float8_e4m3fn), wider(torch.float64), wider(torch.complex64)
+    (torch.float32, torch.float64, torch.complex64)
+    """
+    return torch.float32 if dtype.itemsize == 1 else torch.promote_types(dtype, torch.float32)
 
 
 def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.connectivity.interpolation import lerp
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
 from sinkhorn_rebasin.training.continual.batches import training_batches
@@ -56,7 +57,7 @@ class ModeConnectivitySGD(ContinualLearner):
         found = {name: value.detach().clone() for name, value in self.network.named_parameters()}
         with torch.no_grad():
             for name, parameter in self.network.named_parameters():
-                parameter.lerp_(before[name], 0.5)
+                parameter.copy_(lerp(parameter, before[name], 0.5))
         optimizer = self.network_optimizer()
         epochs = (
             max(1, self.trainer.current_epoch) if self.connecting_epochs is None else self.connecting_epochs
@@ -83,8 +84,6 @@ class ModeConnectivitySGD(ContinualLearner):
         return old + self.task_loss(self._between(found, position, inputs), labels, self.task)
 
     def _between(self, start: State, position: float, inputs: ExampleInputs) -> Tensor:
-        state = {
-            name: torch.lerp(start[name], value, position) for name, value in self.network.named_parameters()
-        }
+        state = {name: lerp(start[name], value, position) for name, value in self.network.named_parameters()}
         outputs: Tensor = run_at(self.network, state, inputs)
         return outputs
