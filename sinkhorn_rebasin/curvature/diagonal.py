@@ -139,6 +139,9 @@ def prepared(network: nn.Module) -> tuple[nn.Module, State]:
     """A copy of the network in eval mode, and its tensors, detached and with tied ones once."""
     check_supported(network)
     twin = evaluation_copy(network)
+    for child in twin.modules():
+        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
+            child.sparse = False  # vmap cannot run what gives sparse gradients
     tied = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
     return twin, {name: value.detach().clone() for name, value in named_tensors(twin).items() if name in tied}
 

@@ -106,7 +106,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _squared(gradient: Tensor) -> Tensor:
-    gradient = _wide(gradient)
+    gradient = _wide(gradient.to_dense())
     if not gradient.is_complex():
         return gradient.square()
     return torch.complex(gradient.real.square(), gradient.imag.square())

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Segment
 from sinkhorn_rebasin.networks.execution import split_batch
+from sinkhorn_rebasin.permutations.action import dense_gradient
 
 
 def residual_state(rebasin: Segment, residual: StateLike, at: float = 0.5, hard: bool | None = None) -> State:
@@ -39,7 +40,11 @@ def residual_state(rebasin: Segment, residual: StateLike, at: float = 0.5, hard:
                 f"Expected a residual with the names and shapes of the network's tensors but got {name!r} of shape "
                 f"{tuple(value.shape)}, where the network has {found}."
             )
-    return {name: value + residual[name] if name in residual else value for name, value in state.items()}
+    # Embeddings may give sparse gradients, which are nothing to clip or to decay weights with.
+    return {
+        name: dense_gradient(value + residual[name]) if name in residual else value
+        for name, value in state.items()
+    }
 
 
 class ContinualLoss:

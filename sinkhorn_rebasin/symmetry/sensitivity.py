@@ -133,7 +133,7 @@ def _per_unit(gradient: Tensor | None, tensor: Tensor, slot: Slot) -> NDArray[np
     if gradient is None:
         return np.zeros(len(table))
     weights = tensor.detach()
-    product = real_view(gradient) * real_view(weights)
+    product = real_view(gradient.to_dense()) * real_view(weights)
     front = product.movedim(slot.axes, tuple(range(len(slot.axes))))
     length = math.prod(weights.shape[axis] for axis in slot.axes)
     totals = front.reshape(length, -1).double().sum(1).cpu().numpy()
