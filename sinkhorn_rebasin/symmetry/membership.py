@@ -110,6 +110,7 @@ class Memberships:
             own, inside = self._own(one, group)
             own = np.where(one >= 0, own, -1)
             places.append(np.where(own >= 0, inside, self._number(one)))
+            places.append(self._solution.node_role[one].view(np.int64))
             disagree = (own >= 0) & (unit >= 0) & (own != unit)
             unit = np.where(
                 disagree, self.groups[group].size * self.groups[group].blocks, np.maximum(own, unit)

@@ -148,36 +148,36 @@ class _Addresses:
     fixed: Hashes
     own: Ids
     place: Ids
-    own_role: Hashes
+    role: Hashes
     tuples: Ids
-    coordinates: Ids
     tuple_role: Hashes
+    columns: list[tuple[Hashes, Ids, Ids, Hashes]]
 
     @classmethod
     def of(cls, solution: Solution, offset: Ids, moving: NDArray[np.bool_]) -> _Addresses:
+        fixed = mix(np.arange(len(moving)))
+        place = offset[solution.group] + solution.unit
         own, tuples = (
             np.flatnonzero(moving & (solution.group >= 0)),
             np.flatnonzero(moving & (solution.group < 0)),
         )
-        return cls(
-            mix(np.arange(len(moving))),
-            own,
-            offset[solution.group[own]] + solution.unit[own],
-            solution.role[own] * np.uint64(3),
-            tuples,
-            solution.coordinates[tuples].T,
-            solution.role[tuples],
-        )
+        columns = []
+        for column in solution.coordinates[tuples].T:
+            move = np.flatnonzero((column >= 0) & moving[column])
+            still = np.where(column >= 0, fixed[column], np.uint64(0))
+            columns.append((still, move, place[column[move]], solution.node_role[column[move]]))
+        return cls(fixed, own, place[own], solution.role[own], tuples, solution.role[tuples], columns)
 
     def under(self, images: Ids) -> Hashes:
         """The address of what every unit becomes; ``images`` is where each unit of each group goes."""
-        found = self.fixed.copy()
-        found[self.own] = mix(self.own_role + mix(images)[self.place])
-        if len(self.tuples):
-            together = self.tuple_role
-            for column in self.coordinates:
-                together = combine(together, np.where(column >= 0, found[column], np.uint64(0)))
-            found[self.tuples] = together
+        found, places = self.fixed.copy(), mix(images)
+        found[self.own] = mix(self.role * np.uint64(3) + places[self.place])
+        together = self.tuple_role
+        for still, move, place, role in self.columns:
+            address = still.copy()
+            address[move] = mix(role * np.uint64(3) + places[place])
+            together = combine(together, address)
+        found[self.tuples] = together
         return found
 
 

@@ -38,7 +38,8 @@ class Solution:
 
     A unit that is a tuple of others (one dimension of one head, say, where all heads of a group share the permutation
     of their dimensions) has no group of its own but the numbers of those in its row of ``coordinates``. Rows are
-    filled up with -1, which is all there is in the rows of other units.
+    filled up with -1, which is all there is in the rows of other units. ``node_role`` is the role of a coordinate: of
+    all units that were merged into it, any of which may stand for it.
     """
 
     groups: list[SolvedGroup]
@@ -46,6 +47,7 @@ class Solution:
     unit: Ids
     role: Hashes
     coordinates: Ids
+    node_role: Hashes
 
 
 @dataclass
@@ -55,6 +57,7 @@ class _Solver:
     relations: Relations
     representative: Ids
     role: Hashes
+    node_role: Hashes
     group: Ids
     unit: Ids
     groups: list[SolvedGroup] = field(default_factory=list)
@@ -97,6 +100,7 @@ class _Solver:
 
     def _settle(self, nodes: Ids, group: Ids, unit: Ids, colour: Ids) -> None:
         self.group[nodes], self.unit[nodes] = group, unit
+        self.node_role[nodes] = combine(self.node_role[nodes], colour)
         self._extend_role(nodes, colour)
 
     def _extend_role(self, nodes: Ids, colour: Ids) -> None:
@@ -117,6 +121,8 @@ class _Solver:
         )
         count, merged = connected_components(links, directed=False)
         self._extend_role(graph.nodes, graph.colour)
+        together = np.zeros(count, dtype=np.uint64)
+        np.add.at(together, merged, combine(self.node_role[graph.nodes], graph.colour))
         first = np.full(count, len(graph.nodes), dtype=np.int64)
         np.minimum.at(first, merged, np.arange(len(graph.nodes)))
         new_node = np.empty(len(self.group), dtype=np.int64)
@@ -124,6 +130,7 @@ class _Solver:
         new_node[graph.nodes] = graph.nodes[first[merged]]
         self.representative = new_node[self.representative]
         source, target, kind = distinct(merged[graph.source], merged[graph.target], graph.kind)
+        self.node_role[graph.nodes[first]] = together
         colour = root[graph.colour[first]]
         return Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
 
@@ -161,6 +168,7 @@ class _Solver:
         self.representative = np.concatenate([self.representative, first + np.arange(count)])
         self.group, self.unit = np.concatenate([self.group, none]), np.concatenate([self.unit, none])
         self.role = np.concatenate([self.role, np.full(count, first, dtype=np.uint64)])
+        self.node_role = np.concatenate([self.node_role, np.zeros(count, dtype=np.uint64)])
         return first
 
     def _given_up(self, graph: Graph) -> Graph:
@@ -237,12 +245,19 @@ def solve(relations: Relations) -> Solution:
         source, target, kind_of = distinct(source, target, kind_of)
     graph = Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
     none = np.full(relations.count, -1, dtype=np.int64)
-    solver = _Solver(relations, representative, role, none, none.copy())
+    solver = _Solver(relations, representative, role, np.zeros_like(role), none, none.copy())
     while len(graph.nodes):
         graph = solver.level(graph)
     final = solver.representative
     coordinates = _resolved(solver.products, final)[final]
-    return Solution(solver.groups, solver.group[final], solver.unit[final], solver.role, coordinates)
+    return Solution(
+        solver.groups,
+        solver.group[final],
+        solver.unit[final],
+        solver.role,
+        coordinates,
+        solver.node_role,
+    )
 
 
 def _resolved(products: Sequence[tuple[Ids, Ids]], final: Ids) -> Ids:

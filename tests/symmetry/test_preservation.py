@@ -104,7 +104,6 @@ def test_two_units_that_the_solution_does_not_tell_apart_stay() -> None:
     units = relations.new_units((4,))
     labels = {"w": Labels((4,), (Factor((0,), units),))}
     same = np.zeros(4, dtype=np.int64)
-    solution = Solution(
-        [SolvedGroup(2, 1, -1)], same, np.array([0, 0, 1, 1]), same.astype(np.uint64), np.empty((4, 0), int)
-    )
+    role, unit, none = same.astype(np.uint64), np.array([0, 0, 1, 1]), np.empty((4, 0), dtype=np.int64)
+    solution = Solution([SolvedGroup(2, 1, -1)], same, unit, role, none, role)
     assert preserving_slots(relations, solution, labels, find_slots(solution, labels)) == []

@@ -60,6 +60,29 @@ def outer_products(net: Function, x: Tensor) -> Tensor:
     return net.last(torch.einsum("ni,nj,nk->nijk", net.a(x), net.b(x), net.c(x)).flatten(1))
 
 
+def lines_through_a_grid(net: Function, x: Tensor) -> Tensor:
+    """Sums over the first axis of a grid and sums over the last: only the grid tells the middle one."""
+    grid = net.first(x).relu().unflatten(-1, (3, 4, 5))
+    planes = net.planes(grid.square().mean(1).flatten(1)), net.others(grid.square().mean(3).flatten(1))
+    mixed = torch.einsum("nabc,ad,ce->nbde", grid, net.rows, net.columns)
+    return torch.cat([*planes, mixed.square().mean(1).relu().flatten(1)], 1)
+
+
+def summed_grid(net: Function, x: Tensor) -> Tensor:
+    """A grid whose sums over the last axis are a grid that is mixed."""
+    grid = net.first(x).relu().unflatten(-1, (3, 4, 5)).mean(3)
+    grid = torch.einsum("nab,ac,bd->ncd", grid, net.rows, net.columns)
+    return net.last(grid.relu().flatten(1))
+
+
+def lambdas(net: Function, x: Tensor) -> Tensor:
+    """A lambda layer (Bello, 2021) with several key and value maps."""
+    x = net.first(x).relu()
+    queries = net.q(x).unflatten(-1, (3, 4))
+    keys, values = net.k(x).unflatten(-1, (2, 4)).softmax(1), net.v(x).unflatten(-1, (2, 5))
+    return net.last(torch.einsum("bnhk,bmuk,bmuv->bnhv", queries, keys, values).flatten(2))
+
+
 CASES = [
     Case(
         "grid_of_two",
@@ -136,5 +159,43 @@ CASES = [
         ),
         noise(4, 3),
         ((2, 1), (3, 1), (4, 1), (6, 1)),
+    ),
+    Case(
+        "axis_told_by_lines_through_a_grid",
+        lambda: Function(
+            lines_through_a_grid,
+            first=nn.Linear(3, 60),
+            planes=nn.Linear(20, 2),
+            others=nn.Linear(12, 2),
+            rows=weights(3, 2),
+            columns=weights(5, 2),
+        ),
+        noise(4, 3),
+        ((3, 1), (4, 1), (5, 1)),
+    ),
+    Case(
+        "grid_of_sums",
+        lambda: Function(
+            summed_grid,
+            first=nn.Linear(3, 60),
+            rows=weights(3, 6),
+            columns=weights(4, 7),
+            last=nn.Linear(42, 2),
+        ),
+        noise(4, 3),
+        ((3, 1), (4, 1), (5, 1), (6, 1), (7, 1)),
+    ),
+    Case(
+        "lambda_layer",
+        lambda: Function(
+            lambdas,
+            first=nn.Linear(3, 6),
+            q=nn.Linear(6, 12, bias=False),
+            k=nn.Linear(6, 8, bias=False),
+            v=nn.Linear(6, 10, bias=False),
+            last=nn.Linear(15, 2),
+        ),
+        noise(2, 6, 3),
+        ((2, 1), (3, 1), (4, 1), (5, 1), (6, 1)),
     ),
 ]
