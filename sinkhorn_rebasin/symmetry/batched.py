@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sinkhorn_rebasin.symmetry.labels import Labels
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.labels import Factor, Labels
 from sinkhorn_rebasin.symmetry.numbering import Ids
 from sinkhorn_rebasin.symmetry.relations import Relations
 
@@ -49,7 +51,12 @@ class BatchedParameters:
                 self._found.setdefault(name, set()).add(tuple(sorted(found)))
 
     def meet(self, relations: Relations, parts: Sequence[Labels]) -> None:
-        """What is added to the outputs of experts has units of its own for each of them, too."""
+        """What is added to the outputs of experts, or of heads, has units of its own for each of them, too."""
+        for part in parts:
+            for factor in part.factors:
+                if len(factor.axes) > 1:
+                    others = [other for other in parts if other is not part and len(other.factors) > 1]
+                    self._beside(relations, factor, len(part.shape), others)
         if not self._settled:
             return
         for part in parts:
@@ -60,6 +67,14 @@ class BatchedParameters:
                     for other in parts:
                         lead = len(part.shape) - len(other.shape)
                         self.note(relations, other, [a - lead for a in factor.axes if a >= lead])
+
+    def _beside(self, relations: Relations, wide: Factor, rank: int, others: Sequence[Labels]) -> None:
+        """Axes of a parameter that meet a unit of its own at each of their places: a bias (heads, units), say."""
+        for other in others:
+            lead = rank - len(other.shape)
+            inside = [f for f in other.factors if {axis + lead for axis in f.axes} <= set(wide.axes)]
+            if len(inside) > 1 and wide.ids.min() >= 0 and len(np.unique(wide.ids)) == wide.ids.size:
+                self.note(relations, Labels(other.shape, tuple(inside)), range(len(other.shape)))
 
     def visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:
         """Remember which experts (the first axis of some matrices) the rows of an input went to."""
