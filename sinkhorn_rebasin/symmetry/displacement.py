@@ -91,7 +91,7 @@ def candidate_inputs(
         return _wide(tensor) if wide else tensor.to(like.dtype)
 
     def normal(leaf: Tensor) -> Tensor:
-        if leaf.numel() == 0 or not leaf.is_floating_point():
+        if leaf.numel() == 0 or not leaf.is_floating_point() or leaf.layout != torch.strided:
             return resampled(leaf)
         spread = leaf.double().std(correction=0).clamp_min(1e-3)
         noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64, device=generator.device)

@@ -52,14 +52,14 @@ def multiply(tape: Tape, left: Tensor, right: Tensor) -> Labels:
     return contract(tape, tape.labels(left), left_axes, tape.labels(right), right_axes, out)
 
 
-@rule("mm", "bmm", "mv", "dot", "vdot")
+@rule("mm", "bmm", "mv", "dot", "vdot", "_sparse_sparse_matmul")
 def matrix_product(tape: Tape, call: Call) -> Result:
     """Products of two matrices, batches of matrices or vectors."""
     left, right = call.tensors[:2]
     return multiply(tape, left, right)
 
 
-@rule("addmm", "baddbmm", "addmv", "_addmm_activation")
+@rule("addmm", "baddbmm", "addmv", "_addmm_activation", "_sparse_addmm", "sspaddmm")
 def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
     """A product added to another tensor."""
     added, left, right = call.tensors[:3]

@@ -1,4 +1,4 @@
-"""Looking up and writing positions by index: by constants as on the data, by data at the price of a fixed axis."""
+"""Looking up positions by index: by constants as on the data, by data at the price of a fixed axis."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def index(tape: Tape, call: Call) -> Result:
 
 def _picked(labels: Labels, axes: Sequence[int], places: Sequence[Ids], lead: tuple[int, ...]) -> Labels:
     """Run the indexing on the label arrays."""
-    first, kept = _order(labels, axes, len(lead))
+    first, kept = arrangement(labels, axes, len(lead))
     shape = _result_shape(labels, axes, lead)
     factors = []
     for factor in labels.factors:
@@ -87,7 +87,7 @@ def _picked(labels: Labels, axes: Sequence[int], places: Sequence[Ids], lead: tu
     return simplified(shape, factors)
 
 
-def _order(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, dict[int, int]]:
+def arrangement(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, dict[int, int]]:
     """Where the index's axes go (together in place, or in front), and where the other axes go."""
     adjacent = list(axes) == list(range(axes[0], axes[0] + len(axes)))
     first = axes[0] if adjacent else 0
@@ -96,7 +96,7 @@ def _order(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, dict[in
 
 
 def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) -> tuple[int, ...]:
-    first, kept = _order(labels, axes, len(lead))
+    first, kept = arrangement(labels, axes, len(lead))
     shape = [0] * (len(kept) + len(lead))
     shape[first : first + len(lead)] = lead
     for axis, place in kept.items():
@@ -110,7 +110,7 @@ def _indexed_by_data(
     """What is found depends on its place only through the indices, whose labels it takes over."""
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
     found = _found(tape, labels, axes, lead, f"{call.name} looks up its positions by data")
-    first, _ = _order(labels, axes, len(lead))
+    first, _ = arrangement(labels, axes, len(lead))
     behind = [1] * (len(found.shape) - first - len(lead))
     places = [tape.labels(item).reshaped((*item.shape, *behind)) for item in items]
     return tape.join([found, *places], found.shape)
@@ -120,7 +120,7 @@ def _found(tape: Tape, labels: Labels, axes: Sequence[int], lead: tuple[int, ...
     """What is left of a tensor of which some axes were looked up, the index's own axes still without labels."""
     single = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
     left = with_positions_fixed(tape, labels, axes, single, reason)
-    _, kept = _order(labels, axes, len(lead))
+    _, kept = arrangement(labels, axes, len(lead))
     factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in left.factors]
     return Labels(_result_shape(labels, axes, lead), tuple(factors))
 
@@ -150,38 +150,3 @@ def gather(tape: Tape, call: Call) -> Result:
     shape = tuple(call.output.shape)
     fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
     return tape.join([fixed, tape.labels(call["index"])], shape)
-
-
-@rule("index_add", "index_copy")
-def write_along(tape: Tape, call: Call) -> Result:
-    """Positions of one axis overwritten or added to; along the other axes the two tensors meet."""
-    labels, source = tape.labels(call["self"]), tape.labels(call["source"])
-    axis = axis_of(call["dim"], len(labels.shape))
-    reason = f"{call.name} writes to positions by index"
-    tape.fix(tape.labels(call["index"]), reason)
-    fixed = with_positions_fixed(tape, labels, [axis], labels.shape, reason)
-    shape = (*labels.shape[:axis], 1, *labels.shape[axis + 1 :])
-    return tape.join([fixed, with_positions_fixed(tape, source, [axis], shape, reason)], labels.shape)
-
-
-@rule("index_put", "_unsafe_index_put")
-def index_put(tape: Tape, call: Call) -> Result:
-    """Positions of leading axes overwritten or added to; the axes behind them meet the written values'."""
-    labels = tape.labels(call["self"])
-    if any(item is None for item in call["indices"]):
-        raise NotUnderstoodError("it indexes other than the leading axes")
-    masks = [item for item in call["indices"] if str(item.dtype) == "torch.bool"]
-    if masks and len(call["indices"]) > 1:
-        raise NotUnderstoodError("it mixes masks with other indices")
-    axes = range(masks[0].dim() if masks else len(call["indices"]))
-    reason = f"{call.name} writes to positions by index"
-    for item in call["indices"]:
-        tape.fix(tape.labels(item), reason)
-    fixed = with_positions_fixed(tape, labels, axes, labels.shape, reason)
-    behind = labels.shape[len(axes) :]
-    values = tape.labels(call["values"])
-    # The values are broadcast to the index's own axes and those behind; what they vary over in front is fixed.
-    lead = range(max(0, len(values.shape) - len(behind)))
-    kept = (*[1] * len(lead), *values.shape[len(lead) :])
-    written = with_positions_fixed(tape, values, lead, kept, reason)
-    return tape.join([fixed, written.reshaped(kept[len(lead) :])], labels.shape)
