@@ -64,7 +64,8 @@ class MemoryLeavesError(RuntimeError):
 class ValueReads(TorchFunctionMode):
     """Tells of every tensor whose values or memory Python gets hold of, and gives its real values.
 
-    ``read`` is told of tensors that become lists, arrays, memory or items of new tensors, ``made`` of those new tensors.
+    ``read`` is told of tensors that become lists, arrays, memory or items of new tensors, ``made`` of those new
+    tensors.
 
     >>> seen = []
     >>> with ValueReads(seen.append, lambda tensor: None):
