@@ -95,6 +95,8 @@ def inputs_of(
             leaf: Tensor, leaves: list[list[Tensor]] = leaves, numbers: Iterator[int] = numbers
         ) -> Tensor:
             number = next(numbers)
+            if leaf.layout != torch.strided:
+                return leaf
             parts = [one[number] for one in leaves]
             whole = torch.cat(parts) if leaf.dim() and len(leaf) == length else leaf
             if whole.is_floating_point():

@@ -22,7 +22,7 @@ from sinkhorn_rebasin.symmetry.memory import LabelledMemory
 from sinkhorn_rebasin.symmetry.origin import Origin, Origins
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement, shuffling, strided, windows
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, labels_of_outputs
 from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON, tells_values
 
 # What puts a constant of several values together, of which each may be one value everywhere.
@@ -278,9 +278,16 @@ class Tape(LightDispatchMode):
             if rule.__module__ not in _MOVING or call.written:
                 self._mark_partial(call, known)
             self._labels.check_written(call, result)
+            found = labels_of_outputs(result, outputs)
         except NotUnderstoodError as error:
             for tensor in known:
                 self.fix(self.labels(tensor), f"{call.name}: {error}")
             self._labels.freeze_written(call)
             return []
-        return [result] if isinstance(result, Labels) else (result or [])
+        for tensor, labels in zip(outputs, found, strict=True):
+            if labels is None and tensor.numel():
+                # What a rule says nothing of depends on the operands all the same.
+                factors = tuple(factor for operand in known for factor in self.labels(operand).factors)
+                reason = f"{call.name}: there is no rule for all it returns"
+                self.fix_when_used(tensor, Labels((), factors), reason)
+        return found

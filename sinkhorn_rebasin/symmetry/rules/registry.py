@@ -150,6 +150,19 @@ def find_rule(func: Any) -> Rule | None:
     return named
 
 
+def labels_of_outputs(result: Result, outputs: Sequence[Tensor]) -> list[Labels | None]:
+    """Give the labels of each output, None for those that a rule said nothing of.
+
+    Raises:
+        NotUnderstoodError: when labels have another shape than their output.
+    """
+    found = [result] if isinstance(result, Labels) else list(result)[: len(outputs)]
+    for labels, tensor in zip(found, outputs, strict=False):
+        if labels is not None and labels.shape != tuple(tensor.shape):
+            raise NotUnderstoodError(f"its rule knows no output of shape {tuple(tensor.shape)}")
+    return [*found, *[None] * (len(outputs) - len(found))]
+
+
 def axis_of(dim: int, rank: int) -> int:
     """A possibly negative axis as a number from 0 on."""
     return dim % rank if rank else 0
