@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -92,8 +93,9 @@ class DistillingRebasinLearner(RebasinLearner):
 
     def residual_optimizer(self) -> torch.optim.Optimizer:
         """AdamW."""
+        parameters = self.residual_parameters()
         return torch.optim.AdamW(
-            self.residual_parameters(), self.residual_lr, weight_decay=self.residual_decay
+            parameters, self.residual_lr, weight_decay=self.residual_decay, eps=adam_eps(parameters)
         )
 
     def after_backward(self) -> None:
@@ -151,3 +153,18 @@ class DistillingRebasinLearner(RebasinLearner):
         if self.heads.shared and self.memory is not None:
             change = change[:, self.memory.classes().to(change.device)]
         return self.heads.mean_square(change, tasks)
+
+
+def adam_eps(parameters: Iterable[Tensor], decay: float = 0.999) -> float:
+    r"""Return an eps that bounds Adam's steps in the parameters' type.
+
+    Averages of squares, :math:`(1 - \beta_2) g^2`, vanish below the smallest number of the type: the gradient there
+    is the least that they can be divided by. In float16 that is 0.008, in all other types less than the usual eps.
+
+    Example:
+        >>> adam_eps([torch.zeros(1)]), round(adam_eps([torch.zeros(1).half()]), 4)
+        (1e-08, 0.0077)
+    """
+    types = {parameter.dtype for parameter in parameters}
+    least = max((torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps for dtype in types), default=0.0)
+    return float(max(1e-8, (least / (1 - decay)) ** 0.5))
