@@ -1,0 +1,98 @@
+"""A check of its own: networks built and loaded anew, inputs of another batch size, float64."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
+
+_WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+def change_on_fresh_inputs(
+    discovered: nn.Module,
+    build: Callable[[], nn.Module],
+    spec: PermutationSpec,
+    fresh: Callable[[], Any],
+    seed: int,
+) -> tuple[float, torch.dtype]:
+    """Return the largest relative change of the outputs when all groups are permuted, and the precision.
+
+    The network and its permuted twin are built under one seed and share nothing. ``load_state_dict`` brings the
+    permuted state into the twin. Another seed than that of discovery gives other weights and statistics in the same
+    architecture. Integers in the state dict are indices and counts: they stay those of the discovered network.
+    """
+    integers = {
+        name: tensor.clone()
+        for name, tensor in discovered.state_dict().items()
+        if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    }
+    model, twin = _built(build, seed, integers), _built(build, seed, integers)
+    _seed(seed + 100)
+    inputs = fresh()
+    state = permute_state(model.state_dict(), spec, random_permutations(spec))
+    try:
+        return _change(model.double(), twin.double(), state, _wide(inputs)), torch.float64
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "expected scalar type" not in str(error):
+            raise
+    model, twin = _built(build, seed, integers), _built(build, seed, integers)
+    return _change(model, twin, state, inputs), torch.float32
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (other people's networks draw from NumPy's global state)
+
+
+def _built(build: Callable[[], nn.Module], seed: int, integers: dict[str, Tensor]) -> nn.Module:
+    _seed(seed)
+    model = build().eval()
+    model.load_state_dict(integers, strict=False)
+    return model
+
+
+def _change(model: nn.Module, twin: nn.Module, state: dict[str, Tensor], inputs: Any) -> float:
+    before, again = _outputs(model, inputs), _outputs(twin, inputs)
+    if any(not torch.equal(one, other) for one, other in zip(before, again, strict=True)):
+        raise ValueError("Expected a network that is the same when built again but got other outputs.")
+    twin.load_state_dict(state)
+    after = _outputs(twin, inputs)
+    return max(_relative(one, other) for one, other in zip(before, after, strict=True))
+
+
+def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
+    copied = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+    _seed(0)
+    with torch.no_grad():
+        if isinstance(copied, dict):
+            outputs = model(**copied)
+        else:
+            outputs = model(*copied) if isinstance(copied, tuple) else model(copied)
+    found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    if not found:
+        raise TypeError(f"Expected tensors in tuples, lists and dicts but got {type(outputs).__name__}.")
+    return found
+
+
+def _relative(before: Tensor, after: Tensor) -> float:
+    kind = torch.complex128 if before.is_complex() else torch.float64
+    before, after = before.to(kind), after.to(kind)
+    if not (before.isfinite().all() and after.isfinite().all()):
+        raise ValueError("Expected finite outputs on the fresh inputs but got infinities or NaN.")
+    scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    return float((before - after).abs().max() / scale)
+
+
+def _wide(inputs: Any) -> Any:
+    return tree_map(
+        lambda leaf: leaf.to(_WIDER.get(leaf.dtype, leaf.dtype)) if isinstance(leaf, Tensor) else leaf, inputs
+    )

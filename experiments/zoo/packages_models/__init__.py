@@ -1,0 +1,12 @@
+"""Networks of packages that install from PyPI without compiling, from small configurations with random weights.
+
+Every factory imports its package itself, so that the list can be read without any of them.
+"""
+
+from __future__ import annotations
+
+from experiments.zoo.packages_models import graphs
+from experiments.zoo.packages_models.network import Network
+
+FIELDS = (graphs.GRAPHS,)
+NETWORKS: dict[str, Network] = {network.name: network for field in FIELDS for network in field}
