@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 
+# What torch says where a network makes float32 memory of its own.
+_OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type")
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -41,7 +43,7 @@ def change_on_fresh_inputs(
     try:
         return _change(model.double(), twin.double(), state, _wide(inputs)), torch.float64
     except RuntimeError as error:
-        if "dtype" not in str(error) and "expected scalar type" not in str(error):
+        if not any(word in str(error) for word in _OF_TYPES):
             raise
     model, twin = _built(build, seed, integers), _built(build, seed, integers)
     return _change(model, twin, state, inputs), torch.float32

@@ -48,8 +48,14 @@ def row_of(network: Network) -> dict[str, Any]:
 
 
 def _made(network: Network) -> nn.Module:
-    """Build a network, with statistics that are those of no untrained one: equal values would hide what moves them."""
+    """Build a network with statistics of its own, and with the branches switched on that a gain of zero ends.
+
+    Statistics that are all equal would hide what moves them.
+    """
     model = network.make()
+    for parameter in model.parameters():
+        if parameter.numel() == 1 and not parameter.any():
+            nn.init.ones_(parameter)
     for name, buffer in model.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.zoo.packages_models.inputs import edges, graph, noise
+from experiments.zoo.packages_models.inputs import graph
 from experiments.zoo.packages_models.network import Field
 
 GRAPHS = Field()
@@ -209,7 +209,7 @@ def gps() -> nn.Module:
 
 @_network("torch-geometric", graph)
 def generalized() -> nn.Module:
-    from torch_geometric.nn import GENConv, GCNConv
+    from torch_geometric.nn import GCNConv, GENConv
 
     return Layers(
         GENConv(4, 16, learn_t=True), GENConv(16, 16, aggr="powermean", learn_p=True), GCNConv(16, 2)
