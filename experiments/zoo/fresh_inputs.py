@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 
 # What torch says where a network makes float32 memory of its own.
 _OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type")
+# Of a network that rounds to float32 inside.
+ROUND_OFF = 1e-5
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -41,7 +44,9 @@ def change_on_fresh_inputs(
     inputs = fresh()
     state = permute_state(model.state_dict(), spec, random_permutations(spec))
     try:
-        return _change(model.double(), twin.double(), state, _wide(inputs)), torch.float64
+        with _SinglePrecision() as seen:
+            change = _change(model.double(), twin.double(), state, _wide(inputs))
+        return change, torch.float32 if seen.narrow and change <= ROUND_OFF else torch.float64
     except RuntimeError as error:
         if not any(word in str(error) for word in _OF_TYPES):
             raise
@@ -53,6 +58,19 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (other people's networks draw from NumPy's global state)
+
+
+class _SinglePrecision(TorchDispatchMode):
+    """Notice whether a network rounds to float32 although it is given float64."""
+
+    narrow = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        self.narrow |= any(
+            isinstance(leaf, Tensor) and leaf.dtype == torch.float32 for leaf in tree_leaves(outputs)
+        )
+        return outputs
 
 
 def _built(build: Callable[[], nn.Module], seed: int, integers: dict[str, Tensor]) -> nn.Module:

@@ -20,8 +20,8 @@ from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 SOUND = 1e-9
-# For the few networks that run in single precision only.
-SOUND_IN_SINGLE_PRECISION = 1e-4
+# For networks that round to single precision themselves.
+SOUND_IN_SINGLE_PRECISION = 1e-5
 WELL_COVERED = 0.99
 # verify_symmetry's, then those on fresh inputs: of the network itself, and of one with other weights and buffers.
 CHANGES = ("change", "change on fresh inputs", "change of another network")
@@ -46,6 +46,7 @@ def measure(entry: Entry) -> dict[str, Any]:
     row: dict[str, Any] = {"network": entry.name}
     try:
         model, inputs = redraw(entry.make()).eval(), entry.inputs()
+        before = _weights(model) if entry.fresh is not None else {}
         row["parameters"] = sum(p.numel() for p in model.parameters())
         started = time.perf_counter()
         spec = discover_symmetry(model, inputs)
@@ -59,10 +60,16 @@ def measure(entry: Entry) -> dict[str, Any]:
         row["change"] = verify_symmetry(model, spec, inputs)
         row["change of a wrong one"] = effect_of_a_wrong_permutation(model, spec, inputs)
         row["sound"] = all(row.get(name, 0.0) <= limit for name in CHANGES)
+        if changed := [name for name, old in before.items() if not torch.equal(old, _weights(model)[name])]:
+            row |= {"sound": False, "error": f"the caller's {', '.join(changed)[:200]} changed"}
     except FAILURES as error:
         row |= {"sound": False, "error": f"{type(error).__name__}: {error}"[:300]}
         row["where"] = traceback.format_exc().splitlines()[-6:-1]
     return row
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def _check_on_fresh_inputs(
@@ -71,12 +78,14 @@ def _check_on_fresh_inputs(
     """Check the network itself and another one of its architecture, and return which change is round-off."""
     if entry.fresh is None:
         return SOUND
+    precisions = set()
     for seed, name in enumerate(CHANGES[1:]):
         row[name], precision = change_on_fresh_inputs(
             model, lambda: redraw(entry.make()), spec, entry.fresh, seed
         )
-    row["precision"] = str(precision).removeprefix("torch.")
-    return SOUND if precision == torch.float64 else SOUND_IN_SINGLE_PRECISION
+        precisions.add(str(precision).removeprefix("torch."))
+    row["precision"] = min(precisions)
+    return SOUND if precisions == {"float64"} else SOUND_IN_SINGLE_PRECISION
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

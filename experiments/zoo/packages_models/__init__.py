@@ -5,8 +5,30 @@ Every factory imports its package itself, so that the list can be read without a
 
 from __future__ import annotations
 
-from experiments.zoo.packages_models import diffusion, flows, graphs, segmentation, speech, tabular
+from experiments.zoo.packages_models import (
+    adapters,
+    detection,
+    diffusion,
+    flows,
+    graphs,
+    operators,
+    retrieval,
+    segmentation,
+    speech,
+    tabular,
+)
 from experiments.zoo.packages_models.network import Network
 
-FIELDS = (graphs.GRAPHS, diffusion.DIFFUSION, segmentation.SEGMENTATION, speech.SPEECH, tabular.TABULAR, flows.FLOWS)
+FIELDS = (
+    adapters.ADAPTERS,
+    detection.DETECTION,
+    diffusion.DIFFUSION,
+    flows.FLOWS,
+    graphs.GRAPHS,
+    operators.OPERATORS,
+    retrieval.RETRIEVAL,
+    segmentation.SEGMENTATION,
+    speech.SPEECH,
+    tabular.TABULAR,
+)
 NETWORKS: dict[str, Network] = {network.name: network for field in FIELDS for network in field}

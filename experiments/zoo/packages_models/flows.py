@@ -45,9 +45,9 @@ def autoregressive() -> nn.Module:
     from nflows.transforms.permutations import ReversePermutation
 
     return _nflow(
-        MaskedAffineAutoregressiveTransform(D, 32),
+        MaskedAffineAutoregressiveTransform(D, 64),
         ReversePermutation(D),
-        MaskedAffineAutoregressiveTransform(D, 32, use_residual_blocks=False),
+        MaskedAffineAutoregressiveTransform(D, 64, use_residual_blocks=False),
     )
 
 
@@ -59,9 +59,11 @@ def spline_coupling() -> nn.Module:
 
     def coupling(mask: list[int]) -> Any:
         def net(inputs: int, outputs: int) -> nn.Module:
-            return ResidualNet(inputs, outputs, hidden_features=32, num_blocks=1)
+            return ResidualNet(inputs, outputs, hidden_features=64, num_blocks=1)
 
-        return PiecewiseRationalQuadraticCouplingTransform(torch.tensor(mask), net, num_bins=4, tails="linear", tail_bound=3.0)
+        return PiecewiseRationalQuadraticCouplingTransform(
+            torch.tensor(mask), net, num_bins=4, tails="linear", tail_bound=3.0
+        )
 
     return _nflow(coupling([1, 0, 1, 0]), LULinear(D), coupling([0, 1, 0, 1]))
 
@@ -74,7 +76,7 @@ def glow_coupling() -> nn.Module:
 
     def coupling(mask: list[int]) -> Any:
         def net(inputs: int, outputs: int) -> nn.Module:
-            return ResidualNet(inputs, outputs, hidden_features=32, num_blocks=1, use_batch_norm=True)
+            return ResidualNet(inputs, outputs, hidden_features=64, num_blocks=1, use_batch_norm=True)
 
         return AffineCouplingTransform(torch.tensor(mask), net)
 
@@ -93,7 +95,9 @@ def real_nvp() -> nn.Module:
 
     flows: list[Any] = []
     for _ in range(2):
-        flows.append(normflows.flows.AffineCouplingBlock(normflows.nets.MLP([2, 32, 32, 4], init_zeros=False)))
+        flows.append(
+            normflows.flows.AffineCouplingBlock(normflows.nets.MLP([2, 32, 32, 4], init_zeros=False))
+        )
         flows.append(normflows.flows.Permute(D, mode="swap"))
     return _normalizing(flows)
 
@@ -104,7 +108,7 @@ def autoregressive_splines() -> nn.Module:
 
     flows: list[Any] = []
     for _ in range(2):
-        flows.append(normflows.flows.AutoregressiveRationalQuadraticSpline(D, 1, 32, num_bins=4))
+        flows.append(normflows.flows.AutoregressiveRationalQuadraticSpline(D, 1, 64, num_bins=4))
         flows.append(normflows.flows.LULinearPermute(D))
     return _normalizing(flows)
 
@@ -124,35 +128,35 @@ def residual_flow() -> nn.Module:
 def masked_autoregressive() -> nn.Module:
     from zuko.flows import MAF
 
-    return LogProbability(MAF(D, 3, transforms=2, hidden_features=(32, 32)))
+    return LogProbability(MAF(D, 3, transforms=2, hidden_features=(64, 64)))
 
 
 @_network("zuko", with_context)
 def neural_splines() -> nn.Module:
     from zuko.flows import NSF
 
-    return LogProbability(NSF(D, 3, bins=4, transforms=2, hidden_features=(32, 32)))
+    return LogProbability(NSF(D, 3, bins=4, transforms=2, hidden_features=(64, 64)))
 
 
 @_network("zuko", with_context)
 def nice() -> nn.Module:
     from zuko.flows import NICE
 
-    return LogProbability(NICE(D, 3, transforms=2, hidden_features=(32, 32)))
+    return LogProbability(NICE(D, 3, transforms=2, hidden_features=(64, 64)))
 
 
 @_network("zuko", noise(D))
 def sum_of_squares() -> nn.Module:
     from zuko.flows import SOSPF
 
-    return LogProbability(SOSPF(D, transforms=2, hidden_features=(32, 32)))
+    return LogProbability(SOSPF(D, transforms=2, hidden_features=(64, 64)))
 
 
 @_network("zuko", noise(D))
 def bernstein() -> nn.Module:
     from zuko.flows import BPF
 
-    return LogProbability(BPF(D, degree=5, transforms=1, hidden_features=(32, 32)))
+    return LogProbability(BPF(D, degree=5, transforms=1, hidden_features=(64, 64)))
 
 
 @_network("zuko", with_context)
@@ -160,7 +164,7 @@ def neural_autoregressive() -> nn.Module:
     from zuko.flows import NAF
 
     network = {"hidden_features": (16, 16)}
-    return LogProbability(NAF(D, 3, transforms=1, signal=4, network=network, hidden_features=(32, 32)))
+    return LogProbability(NAF(D, 3, transforms=1, signal=4, network=network, hidden_features=(64, 64)))
 
 
 @_network("zuko", noise(D))

@@ -21,14 +21,14 @@ SMP = "segmentation-models-pytorch"
 def unet() -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    return smp.Unet(**ENCODER, decoder_channels=(24, 16, 16, 8, 8))
+    return smp.Unet(**ENCODER, decoder_channels=(32, 32, 16, 16, 16), decoder_attention_type="scse")
 
 
 @_network(SMP, images(64))
 def unet_plus_plus() -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    return smp.UnetPlusPlus(**ENCODER, decoder_channels=(24, 16, 16, 8, 8), decoder_attention_type="scse")
+    return smp.UnetPlusPlus(**ENCODER, decoder_channels=(24, 16, 16, 8, 8))
 
 
 @_network(SMP, images(64))
@@ -142,8 +142,8 @@ def v_net() -> nn.Module:
 def med_next() -> nn.Module:
     from monai.networks.nets import MedNeXt
 
-    blocks = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1), "bottleneck_blocks": 1}
-    return MedNeXt(2, 8, 1, 2, **blocks, norm_type="group")
+    blocks = {"blocks_down": (1, 1), "blocks_up": (1, 1), "blocks_bottleneck": 1}
+    return MedNeXt(2, 8, 1, 2, **blocks, kernel_size=3)
 
 
 @_network("monai", lambda batch: (torch.randn(batch, 1, 16, 16), torch.randint(0, 900, (batch,))))
@@ -158,16 +158,12 @@ def diffusion_unet() -> nn.Module:
 def vq_vae() -> nn.Module:
     from monai.networks.nets import VQVAE
 
-    return VQVAE(
-        2,
-        1,
-        1,
-        channels=(8, 16),
-        num_res_layers=1,
-        num_res_channels=(8, 16),
-        num_embeddings=16,
-        embedding_dim=8,
-    )
+    sizes = {"channels": (8, 16), "num_res_layers": 1, "num_res_channels": (8, 16), "num_embeddings": 16}
+    strides = {
+        "downsample_parameters": ((2, 4, 1, 1),) * 2,
+        "upsample_parameters": ((2, 4, 1, 1, 0),) * 2,
+    }
+    return Part(VQVAE(2, 1, 1, **sizes, **strides, embedding_dim=8), 0)
 
 
 @_network("monai", noise(1, 32, 32))
@@ -187,7 +183,6 @@ def t_feat() -> nn.Module:
 
 @_network("kornia", images(32))
 def kornia_vit() -> nn.Module:
-    from kornia.contrib import ClassificationHead, VisionTransformer
+    from kornia.models.vit import VisionTransformer
 
-    body = VisionTransformer(32, 8, 3, 32, depth=2, num_heads=4)
-    return nn.Sequential(body, ClassificationHead(32, 5))
+    return nn.Sequential(VisionTransformer(32, 8, 3, 32, depth=2, num_heads=4), nn.Linear(32, 5))

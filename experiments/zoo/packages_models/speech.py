@@ -37,14 +37,6 @@ def ecapa_tdnn() -> nn.Module:
 
 
 @_network("speechbrain", noise(20, 16))
-def x_vector() -> nn.Module:
-    _without_torchaudio()
-    from speechbrain.lobes.models.Xvector import Xvector
-
-    return Xvector(tdnn_blocks=3, tdnn_channels=[32, 32, 64], tdnn_kernel_sizes=[5, 3, 1], tdnn_dilations=[1, 2, 1], lin_neurons=24, in_channels=16)
-
-
-@_network("speechbrain", noise(20, 16))
 def crdnn() -> nn.Module:
     _without_torchaudio()
     from speechbrain.lobes.models.CRDNN import CRDNN
@@ -81,7 +73,13 @@ def branchformer() -> nn.Module:
     _without_torchaudio()
     from speechbrain.lobes.models.transformer.TransformerASR import TransformerASR
 
-    sizes = {"d_model": 32, "nhead": 4, "num_encoder_layers": 1, "num_decoder_layers": 0, "csgu_linear_units": 48}
+    sizes = {
+        "d_model": 32,
+        "nhead": 4,
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 0,
+        "csgu_linear_units": 48,
+    }
     kinds = {"encoder_module": "branchformer", "attention_type": "regularMHA", "kernel_size": 5}
     return nn.Sequential(
         Method(TransformerASR(31, 16, **sizes, **kinds, normalize_before=True, causal=False), "encode"),
@@ -95,7 +93,14 @@ def context_net() -> nn.Module:
     from speechbrain.lobes.models.ContextNet import ContextNet
 
     return nn.Sequential(
-        ContextNet(input_shape=(3, 20, 16), out_channels=24, conv_channels=[16, 24], num_blocks=2, num_layers=2),
+        ContextNet(
+            input_shape=(3, 20, 16),
+            out_channels=24,
+            conv_channels=[16, 16, 24, 24],
+            strides=[1, 1, 2, 1],
+            num_blocks=4,
+            num_layers=1,
+        ),
         nn.Linear(24, 5),
     )
 
@@ -106,7 +111,13 @@ def convolutional_front_end() -> nn.Module:
     from speechbrain.lobes.models.convolution import ConvolutionFrontEnd
 
     layers = ConvolutionFrontEnd(
-        (None, 20, 16), num_blocks=2, num_layers_per_block=1, out_channels=(8, 12), kernel_sizes=(3, 3), strides=(1, 2), residuals=(False, True)
+        (None, 20, 16),
+        num_blocks=2,
+        num_layers_per_block=1,
+        out_channels=(8, 12),
+        kernel_sizes=(3, 3),
+        strides=(1, 2),
+        residuals=(False, True),
     )
     return nn.Sequential(layers, nn.Flatten(2), nn.Linear(96, 5))
 
@@ -124,7 +135,9 @@ def transformer_language_model() -> nn.Module:
     _without_torchaudio()
     from speechbrain.lobes.models.transformer.TransformerLM import TransformerLM
 
-    return TransformerLM(31, d_model=32, nhead=4, num_encoder_layers=2, num_decoder_layers=0, d_ffn=48, normalize_before=True)
+    return TransformerLM(
+        31, d_model=32, nhead=4, num_encoder_layers=2, num_decoder_layers=0, d_ffn=48, normalize_before=True
+    )
 
 
 @_network("speechbrain", noise(16, 200))
@@ -140,5 +153,7 @@ def dual_path() -> nn.Module:
 def conformer() -> nn.Module:
     from conformer import Conformer
 
-    body = Conformer(dim=32, depth=2, dim_head=8, heads=4, ff_mult=2, conv_expansion_factor=2, conv_kernel_size=5)
+    body = Conformer(
+        dim=32, depth=2, dim_head=8, heads=4, ff_mult=2, conv_expansion_factor=2, conv_kernel_size=5
+    )
     return nn.Sequential(nn.Linear(32, 32), body, nn.Linear(32, 5))

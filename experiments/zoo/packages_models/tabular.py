@@ -30,7 +30,10 @@ def kinds(batch: int) -> Tensor:
 def tab_net() -> nn.Module:
     from pytorch_tabnet.tab_network import TabNet
 
-    return Part(TabNet(10, 3, n_d=16, n_a=16, n_steps=2, virtual_batch_size=8, group_attention_matrix=torch.eye(10)), 0)
+    return Part(
+        TabNet(10, 3, n_d=16, n_a=16, n_steps=2, virtual_batch_size=8, group_attention_matrix=torch.eye(10)),
+        0,
+    )
 
 
 @_network("rtdl_revisiting_models", noise(10))
@@ -78,7 +81,9 @@ def piecewise_linear_embeddings() -> nn.Module:
 def tab_transformer() -> nn.Module:
     from tab_transformer_pytorch import TabTransformer
 
-    return TabTransformer(categories=KINDS, num_continuous=6, dim=32, dim_out=2, depth=2, heads=4, dim_head=8)
+    return TabTransformer(
+        categories=KINDS, num_continuous=6, dim=32, dim_out=2, depth=2, heads=4, dim_head=8, mlp_act=nn.ReLU()
+    )
 
 
 @_network("tab-transformer-pytorch", kinds_and_numbers)
@@ -92,8 +97,7 @@ def lucidrains_ft_transformer() -> nn.Module:
 def tab_m() -> nn.Module:
     from tabm import TabM
 
-    sizes = {"n_blocks": 2, "d_block": 32, "k": 4, "dropout": 0.0}
-    return TabM(n_num_features=6, cat_cardinalities=list(KINDS), d_out=2, **sizes, arch_type="tabm")
+    return TabM.make(n_num_features=6, cat_cardinalities=list(KINDS), d_out=2, n_blocks=2, d_block=32, k=4)
 
 
 class Frame(nn.Module):
@@ -107,9 +111,10 @@ class Frame(nn.Module):
         self.numerical, self.categorical = torch_frame.numerical, torch_frame.categorical
         self.names = {self.numerical: list("abcdef"), self.categorical: list("xyz")}
         numbers = {StatType.MEAN: 0.1, StatType.STD: 1.1, StatType.QUANTILES: [-2.0, -1.0, 0.0, 1.0, 2.0]}
-        statistics = {name: numbers for name in "abcdef"}
+        statistics = dict.fromkeys("abcdef", numbers)
         statistics |= {
-            name: {StatType.COUNT: (list(range(most)), [1] * most)} for name, most in zip("xyz", KINDS, strict=True)
+            name: {StatType.COUNT: (list(range(most)), [1] * most)}
+            for name, most in zip("xyz", KINDS, strict=True)
         }
         from torch_frame.nn import models
 
