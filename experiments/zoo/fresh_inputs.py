@@ -16,8 +16,8 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random
 
 # What torch says where a network makes float32 memory of its own.
 _OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type")
-# Of a network that rounds to float32 inside.
-ROUND_OFF = 1e-5
+# What rounding to float32 inside makes of no change.
+LEAST_ROUND_OFF, MOST_ROUND_OFF = 1e-10, 1e-5
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -37,7 +37,8 @@ def change_on_fresh_inputs(
     integers = {
         name: tensor.clone()
         for name, tensor in discovered.state_dict().items()
-        if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+        if isinstance(tensor, Tensor)
+        and not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
     }
     model, twin = _built(build, seed, integers), _built(build, seed, integers)
     _seed(seed + 100)
@@ -46,7 +47,8 @@ def change_on_fresh_inputs(
     try:
         with _SinglePrecision() as seen:
             change = _change(model.double(), twin.double(), state, _wide(inputs))
-        return change, torch.float32 if seen.narrow and change <= ROUND_OFF else torch.float64
+        rounded = seen.narrow and LEAST_ROUND_OFF < change <= MOST_ROUND_OFF
+        return change, torch.float32 if rounded else torch.float64
     except RuntimeError as error:
         if not any(word in str(error) for word in _OF_TYPES):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +28,27 @@ def show(console: Console, family: str, rows: Rows, figures: dict[str, Any]) -> 
 EXCEPTION_COLUMNS = ("network", "covered", "elements", "frozen by", "for example")
 
 
+def by_package(rows: Rows) -> list[dict[str, Any]]:
+    """One row a package, for networks that are called after theirs: how many are sound, and the median covered."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "skipped" not in row:
+            found.setdefault(row["network"].partition("/")[0], []).append(row)
+    return [
+        {
+            "package": name,
+            "version": next((row["version"] for row in part if "version" in row), ""),
+            "networks": len(part),
+            "sound": sum(row["sound"] for row in part),
+            "covered, median": f"{statistics.median(row.get('covered', 0.0) for row in part):.1%}",
+        }
+        for name, part in sorted(found.items())
+    ]
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     if "change" not in row:
-        return ["", "", "", "", "", row["error"][:60]]
+        return ["", "", "", "", "", (row.get("skipped") or row["error"])[:60]]
     note = "" if row.get("as a human", True) else "not as a human"
     note = note if row["sound"] else "not sound"
     return [
@@ -61,6 +80,8 @@ def exception_rows(rows: Rows, most: int | None = None) -> list[dict[str, Any]]:
 
 def readme_rows(family: str, figures: dict[str, Any]) -> list[dict[str, Any]]:
     """The family as one line."""
+    if figures["median_covered"] is None:
+        return [{"family": family, "sound": f"0 of {figures['networks']}"}]
     row = {
         "family": family,
         "sound": f"{figures['sound']} of {figures['networks']}",

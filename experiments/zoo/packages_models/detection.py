@@ -14,7 +14,7 @@ _network = DETECTION.network
 SIZES: dict[str, Any] = {
     "d_model": 32,
     "encoder_layers": 1,
-    "decoder_layers": 1,
+    "decoder_layers": 2,
     "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
@@ -41,7 +41,7 @@ def _backbone(stages: int = 4) -> Any:
     from transformers import ResNetConfig
 
     names = [f"stage{number + 1}" for number in range(4 - stages + 0, 4)]
-    sizes = {"embedding_size": 8, "hidden_sizes": [16, 16, 24, 32], "depths": [1, 1, 1, 1]}
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 16, 24, 32], "depths": [1, 1, 1, 1]}
     return ResNetConfig(**sizes, layer_type="basic", out_features=names)
 
 
@@ -49,9 +49,7 @@ def _detector(kind: str, stages: int = 1, **settings: Any) -> nn.Module:
     import transformers
 
     config = getattr(transformers, kind.replace("ForObjectDetection", "") + "Config")
-    made = config(
-        backbone_config=_backbone(stages), use_timm_backbone=False, use_pretrained_backbone=False, **settings
-    )
+    made = config(backbone_config=_backbone(stages), use_timm_backbone=False, **settings)
     return Detections(getattr(transformers, kind)(made))
 
 
@@ -79,7 +77,7 @@ def deformable_detr() -> nn.Module:
 @_network("transformers", images(64))
 def deformable_detr_of_two_stages() -> nn.Module:
     points = {"num_feature_levels": 2, "encoder_n_points": 2, "decoder_n_points": 2}
-    more = {"two_stage": True, "with_box_refine": True}
+    more = {"two_stage": True, "with_box_refine": True, "two_stage_num_proposals": 5}
     return _detector("DeformableDetrForObjectDetection", 2, **SIZES, **points, **more)
 
 
@@ -87,7 +85,7 @@ def _real_time(kind: str, **more: Any) -> nn.Module:
     import transformers
 
     backbone = transformers.RTDetrResNetConfig(
-        embedding_size=8,
+        embedding_size=16,
         hidden_sizes=[16, 16, 24, 32],
         depths=[1, 1, 1, 1],
         layer_type="basic",
@@ -102,7 +100,7 @@ def _real_time(kind: str, **more: Any) -> nn.Module:
     sizes |= {
         "decoder_in_channels": [32, 32, 32],
         "decoder_ffn_dim": 48,
-        "decoder_layers": 1,
+        "decoder_layers": 2,
         "num_queries": 5,
     }
     sizes |= {"decoder_attention_heads": 4, "encoder_attention_heads": 4, "num_labels": 3, "num_denoising": 0}
@@ -149,7 +147,8 @@ def mask_former() -> nn.Module:
     }
     backbone = SwinConfig(**swin, window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"])
     decoder = DetrConfig(backbone_config=_backbone(1), **SIZES)
-    config = MaskFormerConfig(32, 16, backbone_config=backbone, decoder_config=decoder, num_labels=3)
+    sizes = {"fpn_feature_size": 32, "mask_feature_size": 16}
+    config = MaskFormerConfig(**sizes, backbone_config=backbone, decoder_config=decoder, num_labels=3)
     return Detections(
         MaskFormerForInstanceSegmentation(config), "class_queries_logits", "masks_queries_logits"
     )

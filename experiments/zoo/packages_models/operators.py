@@ -37,15 +37,13 @@ def u_shaped_operator() -> nn.Module:
         "uno_out_channels": [16, 24, 16],
         "uno_n_modes": [[6, 6]] * 3,
     }
-    return UNO(in_channels=1, out_channels=1, **sizes, uno_scalings=[[1.0, 1.0], [0.5, 0.5], [2, 2]])
-
-
-@_network("neuraloperator", noise(1, 16, 16))
-def local_operator() -> nn.Module:
-    from neuralop.models import LocalNO
-
-    sizes = {"n_modes": (6, 6), "hidden_channels": 16, "n_layers": 2, "default_in_shape": (16, 16)}
-    return LocalNO(in_channels=1, out_channels=1, **sizes, disco_layers=False)
+    return UNO(
+        in_channels=1,
+        out_channels=1,
+        **sizes,
+        channel_mlp_skip="linear",
+        uno_scalings=[[1.0, 1.0], [0.5, 0.5], [2, 2]],
+    )
 
 
 @_network("siren-pytorch", noise(2))
