@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 
 # What torch says where a network makes float32 memory of its own.
-_OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type")
+_OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type", "got Double")
 # What rounding to float32 inside makes of no change.
 LEAST_ROUND_OFF, MOST_ROUND_OFF = 1e-10, 1e-5
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}

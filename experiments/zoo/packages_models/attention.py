@@ -12,7 +12,7 @@ from experiments.zoo.packages_models.network import Field
 
 ATTENTION = Field()
 _network = ATTENTION.network
-VIT: dict[str, Any] = {"image_size": 32, "patch_size": 8, "num_classes": 5, "dim": 32, "depth": 2, "heads": 4}
+VIT: dict[str, Any] = {"image_size": 32, "patch_size": 4, "num_classes": 5, "dim": 32, "depth": 2, "heads": 4}
 LAYERS: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 4, "attn_dim_head": 8}
 
 
@@ -42,7 +42,7 @@ def cross_vit() -> nn.Module:
 
     small = {
         "sm_dim": 16,
-        "sm_patch_size": 8,
+        "sm_patch_size": 4,
         "sm_enc_depth": 1,
         "sm_enc_heads": 2,
         "sm_enc_mlp_dim": 32,
@@ -50,7 +50,7 @@ def cross_vit() -> nn.Module:
     }
     large = {
         "lg_dim": 24,
-        "lg_patch_size": 16,
+        "lg_patch_size": 8,
         "lg_enc_depth": 1,
         "lg_enc_heads": 2,
         "lg_enc_mlp_dim": 32,
@@ -81,6 +81,23 @@ def nested() -> nn.Module:
     return NesT(
         image_size=32, patch_size=4, dim=16, heads=2, num_hierarchies=2, block_repeats=(1, 1), num_classes=5
     )
+
+
+@_network("vit-pytorch", images(16))
+def rotary_by_flex_attention() -> nn.Module:
+    from vit_pytorch.vit_nd_rotary import ViTND
+
+    sizes = {"ndim": 2, "input_shape": (16, 16), "patch_size": 4, "num_classes": 5, "dim": 32, "depth": 2}
+    return ViTND(**sizes, heads=4, mlp_dim=48, dim_head=16)
+
+
+@_network("titans-pytorch", words(16))
+def memory_as_context() -> nn.Module:
+    from titans_pytorch import MemoryAsContextTransformer
+
+    sizes = {"num_tokens": 99, "dim": 32, "depth": 2, "heads": 4, "dim_head": 8, "segment_len": 8}
+    memory = {"num_persist_mem_tokens": 2, "num_longterm_mem_tokens": 2, "neural_memory_layers": (1,)}
+    return MemoryAsContextTransformer(**sizes, **memory, use_flex_attn=False)
 
 
 @_network("x-transformers", words())

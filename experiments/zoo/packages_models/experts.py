@@ -43,14 +43,16 @@ def stable_block() -> nn.Module:
 def sparse_experts() -> nn.Module:
     from mixture_of_experts import MoE
 
-    return _between(Part(MoE(dim=16, num_experts=4, hidden_dim=32), 0))
+    return _between(Part(MoE(dim=16, num_experts=4, hidden_dim=32, second_policy_eval="all"), 0))
 
 
 @_network("mixture-of-experts", noise(8, 5))
 def experts_of_experts() -> nn.Module:
     from mixture_of_experts import HeirarchicalMoE
 
-    return _between(Part(HeirarchicalMoE(dim=16, num_experts=(2, 2), hidden_dim=32), 0))
+    return _between(
+        Part(HeirarchicalMoE(dim=16, num_experts=(2, 2), hidden_dim=32, second_policy_eval="all"), 0)
+    )
 
 
 @_network("soft-moe-pytorch", noise(7, 5))

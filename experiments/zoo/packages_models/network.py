@@ -62,7 +62,8 @@ class Part(nn.Module):
 
     def forward(self, *arguments: Any, **named: Any) -> Tensor:
         outputs = self.model(*arguments, **named)
-        found: Tensor = getattr(outputs, self.part) if isinstance(self.part, str) else outputs[self.part]
+        named = isinstance(self.part, str) and not isinstance(outputs, dict)
+        found: Tensor = getattr(outputs, str(self.part)) if named else outputs[self.part]
         return found
 
 

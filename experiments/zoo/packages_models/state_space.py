@@ -14,21 +14,25 @@ STATE_SPACE = Field()
 _network = STATE_SPACE.network
 
 
-@_network("mambapy", noise(9, 16))
+def _between(body: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 16), body, nn.Linear(16, 3))
+
+
+@_network("mambapy", noise(9, 5))
 def mamba() -> nn.Module:
     from mambapy.mamba import Mamba, MambaConfig
 
-    return nn.Sequential(Mamba(MambaConfig(d_model=16, n_layers=2, d_state=4, pscan=False)), nn.Linear(16, 3))
+    return _between(Mamba(MambaConfig(d_model=16, n_layers=2, d_state=4, pscan=False)))
 
 
-@_network("mambapy", noise(8, 16))
+@_network("mambapy", noise(8, 5))
 def mamba_by_parallel_scan() -> nn.Module:
     from mambapy.mamba import Mamba, MambaConfig
 
-    return nn.Sequential(Mamba(MambaConfig(d_model=16, n_layers=1, d_state=4, pscan=True)), nn.Linear(16, 3))
+    return _between(Mamba(MambaConfig(d_model=16, n_layers=1, d_state=4, pscan=True)))
 
 
-@_network("mambapy", noise(9, 16))
+@_network("mambapy", noise(9, 5))
 def jamba() -> nn.Module:
     from mambapy.jamba import Jamba, JambaLMConfig
 
@@ -38,21 +42,21 @@ def jamba() -> nn.Module:
         **sizes, **more, num_experts_per_tok=2, expert_layer_offset=1, expert_layer_period=2
     )
     config.use_cuda, config.pscan = False, False
-    return nn.Sequential(Part(Jamba(config), 0), nn.Linear(16, 3))
+    return _between(Part(Jamba(config), 0))
 
 
-@_network("s5-pytorch", noise(9, 16))
+@_network("s5-pytorch", noise(9, 5))
 def simplified_state_space() -> nn.Module:
     from s5 import S5Block
 
-    return nn.Sequential(S5Block(16, 8, bidir=False), S5Block(16, 8, bidir=True), nn.Linear(16, 3))
+    return _between(nn.Sequential(S5Block(16, 8, bidir=False), S5Block(16, 8, bidir=True)))
 
 
 @_network("minGRU-pytorch", words(9))
 def min_gru() -> nn.Module:
-    from minGRU_pytorch import minGRULM
+    from minGRU_pytorch.minLM import minLM
 
-    return minGRULM(num_tokens=99, dim=24, depth=2, ff_mult=2, conv_kernel_size=3, expansion=1.5)
+    return minLM(num_tokens=99, dim=24, depth=2, ff_mult=2, enable_conv=True)
 
 
 @_network("transformers", tokens)
@@ -163,6 +167,11 @@ class Spikes(nn.Module):
 def spiking_convolutions() -> nn.Module:
     from spikingjelly.activation_based import layer, neuron
 
-    body = [layer.Conv2d(3, 16, 3), layer.BatchNorm2d(16), neuron.IFNode(), layer.MaxPool2d(2)]
-    body += [layer.Conv2d(16, 24, 3), neuron.ParametricLIFNode(), nn.Flatten(), layer.Linear(216, 24)]
-    return Spikes(nn.Sequential(*body, neuron.LIFNode(), layer.Linear(24, 3)))
+    body = [layer.Conv2d(3, 16, 3), layer.BatchNorm2d(16), neuron.IFNode(v_threshold=0.3), layer.MaxPool2d(2)]
+    body += [
+        layer.Conv2d(16, 24, 3),
+        neuron.ParametricLIFNode(v_threshold=0.3),
+        nn.Flatten(),
+        layer.Linear(216, 24),
+    ]
+    return Spikes(nn.Sequential(*body, neuron.LIFNode(v_threshold=0.3), layer.Linear(24, 3)))
