@@ -20,6 +20,7 @@ from experiments.zoo.tables import by_package
 
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 120.0
+MEASURING = ("exceptions", "fresh_inputs", "measurement", "packages_worker", "sensitivity")
 WORKER = "experiments.zoo.packages_worker"
 
 
@@ -37,7 +38,7 @@ class Runner:
 
     Attributes:
         python: the Python in whose environment the packages are.
-        folder: finished rows. A row is measured again when the package or the network's factory has changed.
+        folder: finished rows. A row is measured again when the package or the file of the network's factory has changed.
         seconds: how long one network may take.
         worker: the module that measures one network and writes its row.
     """
@@ -99,9 +100,10 @@ def tables(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def sources() -> str:
-    """Return a short hash of the package's sources, by which rows of another version are told."""
+    """Return a short hash of the sources that a row depends on, by which rows of another version are told."""
     found = hashlib.sha256()
-    for file in sorted(Path(sinkhorn_rebasin.__file__).parent.rglob("*.py")):
+    measuring = (REPOSITORY / "experiments" / "zoo" / f"{name}.py" for name in MEASURING)
+    for file in [*sorted(Path(sinkhorn_rebasin.__file__).parent.rglob("*.py")), *measuring]:
         found.update(file.read_bytes())
     return found.hexdigest()[:16]
 

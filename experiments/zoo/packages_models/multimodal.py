@@ -72,7 +72,9 @@ def llava() -> nn.Module:
 
     vision = CLIPVisionConfig(**SIZES, image_size=32, patch_size=8, projection_dim=16)
     text = LlamaConfig(**SIZES, vocab_size=99, num_key_value_heads=2, use_cache=False)
-    config = LlavaConfig(vision, text, image_token_index=IMAGE_TOKEN, image_seq_length=16)
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, image_seq_length=16
+    )
     return Part(LlavaForConditionalGeneration(config), "logits")
 
 
@@ -89,7 +91,13 @@ def pali_gemma() -> nn.Module:
         **SIZES, image_size=32, patch_size=8, vision_use_head=False, projection_dim=32
     )
     text = GemmaConfig(**SIZES, vocab_size=99, num_key_value_heads=2, head_dim=8, use_cache=False)
-    config = PaliGemmaConfig(vision, text, image_token_index=IMAGE_TOKEN, projection_dim=32, hidden_size=32)
+    config = PaliGemmaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=IMAGE_TOKEN,
+        projection_dim=32,
+        hidden_size=32,
+    )
     return Part(PaliGemmaForConditionalGeneration(config), "logits")
 
 
@@ -101,6 +109,9 @@ def patches_of_images(batch: int) -> dict[str, Tensor]:
     return {
         "input_ids": torch.cat([start, places, end, words], 1),
         "pixel_values": torch.randn(batch * 16, 3 * 2 * 4 * 4),
+        "mm_token_type_ids": torch.cat(
+            [torch.zeros(batch, 1), torch.ones(batch, 4), torch.zeros(batch, 10)], 1
+        ).int(),
         "image_grid_thw": torch.tensor([[1, 4, 4]]).repeat(batch, 1),
         "attention_mask": torch.ones(batch, 6 + words.shape[1], dtype=torch.long),
     }
@@ -123,7 +134,14 @@ def qwen2_vl() -> nn.Module:
     return Part(Qwen2VLForConditionalGeneration(config), "logits")
 
 
-@_network("transformers", lambda batch: {**tokens(batch), "decoder_input_values": torch.randn(batch, 6, 16)})
+@_network(
+    "transformers",
+    lambda batch: {
+        **tokens(batch),
+        "decoder_input_values": torch.randn(batch, 6, 16),
+        "speaker_embeddings": torch.randn(batch, 24),
+    },
+)
 def speech_t5() -> nn.Module:
     from transformers import SpeechT5Config, SpeechT5ForTextToSpeech
 
@@ -145,7 +163,14 @@ def speech_t5() -> nn.Module:
         "speech_decoder_prenet_dropout": 0.0,
     }
     config = SpeechT5Config(
-        vocab_size=99, hidden_size=32, **sizes, **more, **rest, reduction_factor=1, use_cache=False
+        vocab_size=99,
+        hidden_size=32,
+        **sizes,
+        **more,
+        **rest,
+        reduction_factor=1,
+        speaker_embedding_dim=24,
+        use_cache=False,
     )
     return Part(SpeechT5ForTextToSpeech(config), "spectrogram")
 
@@ -193,7 +218,7 @@ def patch_time_series() -> nn.Module:
         "patch_length": 8,
     }
     kinds = {"patch_stride": 8, "context_length": 32, "prediction_length": 4, "loss": "mse", "scaling": "std"}
-    config = PatchTSTConfig(num_input_channels=3, **sizes, **kinds, distribution_output=None)
+    config = PatchTSTConfig(num_input_channels=3, **sizes, **kinds)
     return Part(PatchTSTForPrediction(config), "prediction_outputs")
 
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class Network:
 
     @property
     def source(self) -> str:
-        """A short hash of the factory's text."""
-        return hashlib.sha256(inspect.getsource(self.make).encode()).hexdigest()[:16]
+        """A short hash of the file that holds the factory."""
+        return hashlib.sha256(Path(inspect.getfile(self.make)).read_bytes()).hexdigest()[:16]
 
 
 class Field(list[Network]):
