@@ -38,7 +38,7 @@ class Runner:
 
     Attributes:
         python: the Python in whose environment the packages are.
-        folder: finished rows. A row is measured again when the package or the file of the network's factory has changed.
+        folder: finished rows. A row is measured again when the package or the factory's file has changed.
         seconds: how long one network may take.
         worker: the module that measures one network and writes its row.
     """
