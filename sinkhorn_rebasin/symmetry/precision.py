@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.grouped_products import grouped_product
+from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON
 
 ROUNDING_OF_NARROW_TYPES = 1e-4
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
@@ -43,7 +44,8 @@ class DoublePrecision(LightDispatchMode):
         if wide and kwargs.get("dtype") is not None:
             kwargs["dtype"] = _widened(kwargs["dtype"])
         outputs = func(*args, **kwargs)
-        if any(returned.alias_info is not None for returned in func._schema.returns):
+        is_view = any(returned.alias_info is not None for returned in func._schema.returns)
+        if is_view and func not in FROM_PYTHON:
             return outputs
         return tree_map(
             lambda leaf: leaf.to(_widened(leaf.dtype)) if isinstance(leaf, Tensor) else leaf, outputs

@@ -20,21 +20,20 @@ Output = TypeVar("Output")
 def run_uncompiled(run: Callable[[], Output]) -> Output:
     """Run something as :func:`uncompiled`, also when it is the first to load the compiler.
 
-    What was compiled before the compiler could be told is forgotten, and the run is repeated.
+    What the compiler has met before it could be told is forgotten, and a run that it has made fail is repeated.
     """
     if _compiler_is_loaded():
         with uncompiled():
             return run()
     try:
         with uncompiled():
-            output = run()
+            return run()
     except Exception:
         if not _compiler_is_loaded():
             raise
-    else:
-        if not _compiler_is_loaded():
-            return output
-    torch._dynamo.reset()
+    finally:
+        if _compiler_is_loaded():
+            torch._dynamo.reset()
     with uncompiled():
         return run()
 
