@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -45,13 +46,36 @@ def uncompiled() -> Iterator[None]:
     The compiler gives up on functions that run under a dispatch mode, and remembers that for good: the caller's own
     runs would find them so. A compiler that is not loaded is left alone, as it takes 100 MB.
     """
-    stance = torch.compiler.set_stance("force_eager") if _compiler_is_loaded() else nullcontext()
-    with stance, PlainOperators():
+    with _EAGER if _compiler_is_loaded() else nullcontext(), PlainOperators():
         yield
 
 
 def _compiler_is_loaded() -> bool:
     return "torch._dynamo" in sys.modules
+
+
+class _EagerStance:
+    """The compiler's stance, which is the whole process's: the last thread to leave puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._taken: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._taken = torch.compiler.set_stance("force_eager")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._taken.__exit__(*error)
+
+
+_EAGER = _EagerStance()
 
 
 class PlainOperators(TorchFunctionMode):

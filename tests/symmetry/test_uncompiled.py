@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -148,6 +149,18 @@ def test_the_stance_of_the_compiler_is_put_back() -> None:
 
     with pytest.raises(KeyError):
         fails()
+    assert torch._dynamo.eval_frame._stance == stance
+
+
+def test_two_threads_put_the_stance_back() -> None:
+    stance = torch._dynamo.eval_frame._stance
+    one, other = uncompiled(), uncompiled()
+    one.__enter__()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(other.__enter__).result()
+        one.__exit__(None, None, None)
+        assert torch._dynamo.eval_frame._stance.stance == "force_eager"
+        pool.submit(other.__exit__, None, None, None).result()
     assert torch._dynamo.eval_frame._stance == stance
 
 
