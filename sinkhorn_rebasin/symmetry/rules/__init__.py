@@ -1,10 +1,14 @@
 """What each family of operations does to labels; one file a family, found through one registry."""
 
 from sinkhorn_rebasin.symmetry.rules import (
+    attention,
     complex_numbers,
     contraction,
     convolution,
+    derivatives,
     indexing,
+    losses,
+    matrices,
     movement,
     normalization,
     ordering,
@@ -13,6 +17,7 @@ from sinkhorn_rebasin.symmetry.rules import (
     randomness,
     reduction,
     scattering,
+    segments,
     shuffling,
     strided,
     windows,
@@ -20,11 +25,15 @@ from sinkhorn_rebasin.symmetry.rules import (
 from sinkhorn_rebasin.symmetry.rules.registry import find_rule, register_rule
 
 __all__ = [
+    "attention",
     "complex_numbers",
     "contraction",
     "convolution",
+    "derivatives",
     "find_rule",
     "indexing",
+    "losses",
+    "matrices",
     "movement",
     "normalization",
     "ordering",
@@ -34,6 +43,7 @@ __all__ = [
     "reduction",
     "register_rule",
     "scattering",
+    "segments",
     "shuffling",
     "strided",
     "windows",

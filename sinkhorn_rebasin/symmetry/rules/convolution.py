@@ -22,7 +22,7 @@ def convolution(tape: Tape, call: Call) -> Result:
     tensor, weight = call["input"], call["weight"]
     groups, transposed = call["groups"], call.get("transposed", False)
     output = tuple(call.output.shape)
-    kernel = _kernel_labels(tape, weight, groups, transposed)
+    kernel = kernel_labels(tape, weight, groups, transposed)
     batch, channels, *positions = tensor.shape
     names = [f"s{axis}" for axis in range(len(positions))]
     data = _windows(tape, call, output[2:])
@@ -33,7 +33,7 @@ def convolution(tape: Tape, call: Call) -> Result:
     return with_channel_tensors(tape, labels, [call.get("bias")], (1,))
 
 
-def _kernel_labels(tape: Tape, weight: Tensor, groups: int, transposed: bool) -> Labels:
+def kernel_labels(tape: Tape, weight: Tensor, groups: int, transposed: bool) -> Labels:
     """Labels of a weight seen as (groups, o, i), or (groups, i, o) when transposed, its kernel fixed."""
     first, second, *kernel = weight.shape
     view = (groups, first // groups, second, *kernel)

@@ -43,7 +43,19 @@ def reshape(tape: Tape, call: Call) -> Result:
     return labels.reshaped(shape)
 
 
-@rule("alias", "clone", "contiguous", "detach", "lift", "lift_fresh", "lift_fresh_copy")
+@rule(
+    "_conj",
+    "_conj_copy",
+    "_neg_view",
+    "_neg_view_copy",
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "lift",
+    "lift_fresh",
+    "lift_fresh_copy",
+)
 def same(tape: Tape, call: Call) -> Result:
     """The same elements in other memory."""
     return tape.labels(call.tensors[0])

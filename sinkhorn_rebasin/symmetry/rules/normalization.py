@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from sinkhorn_rebasin.symmetry.blocks import reduced
 from sinkhorn_rebasin.symmetry.labels import Labels
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -49,16 +50,22 @@ def batch_norm(tape: Tape, call: Call) -> Result:
     statistics_from_batch = call.get("training", call.get("train", False)) or call.get("running_mean") is None
     if statistics_from_batch:
         labels = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != 1])
-    return [with_channel_tensors(tape, labels, channel_tensors, (1,))]
+    normalised = with_channel_tensors(tape, labels, channel_tensors, (1,))
+    # Means and variances that come along tell of their channel.
+    others = [axis for axis in range(len(labels.shape)) if axis != 1]
+    channels = reduced(tape.relations, normalised, others).reshaped((labels.shape[1],))
+    along = [channels if tuple(output.shape) == channels.shape else None for output in call.outputs[1:]]
+    return [normalised, *along]
 
 
 @rule("_weight_norm_interface")
 def weight_norm(tape: Tape, call: Call) -> Result:
     """A weight over its norm along all axes but one, times a magnitude for each position of that one."""
     labels = tape.labels(call["v"])
-    norms = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != call["dim"]])
+    axes = [axis for axis in range(len(labels.shape)) if axis != axis_of(call["dim"], len(labels.shape))]
+    norms = with_statistics(tape, labels, axes)
     weight = tape.join([norms, tape.labels(call["g"])], labels.shape)
-    return [weight, tape.labels(call["g"])]
+    return [weight, reduced(tape.relations, labels, axes)]
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
@@ -67,8 +74,10 @@ def layer_norm(tape: Tape, call: Call) -> Result:
     labels = tape.labels(call["input"])
     rank = len(labels.shape)
     axes = tuple(range(rank - len(call["normalized_shape"]), rank))
-    labels = with_statistics(tape, labels, list(axes))
-    return [with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], axes)]
+    moments = reduced(tape.relations, labels, axes)
+    labels = tape.join([labels, moments], labels.shape)
+    normalised = with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], axes)
+    return [normalised, moments, moments]
 
 
 @rule("native_group_norm")
@@ -78,6 +87,8 @@ def group_norm(tape: Tape, call: Call) -> Result:
     batch, channels, *positions = labels.shape
     groups = call["group"]
     split = labels.reshaped((batch, groups, channels // groups, *positions))
-    split = with_statistics(tape, split, list(range(2, len(split.shape))))
-    labels = split.reshaped(labels.shape)
-    return [with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], (1,))]
+    moments = reduced(tape.relations, split, range(2, len(split.shape)))
+    labels = tape.join([split, moments], split.shape).reshaped(labels.shape)
+    normalised = with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], (1,))
+    moments = moments.reshaped((batch, groups))
+    return [normalised, moments, moments]

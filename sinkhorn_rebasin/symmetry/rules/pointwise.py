@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -16,17 +16,48 @@ if TYPE_CHECKING:
 
 @rule(
     "pointwise",
-    "_to_copy",
+    "binary_cross_entropy_backward",
+    "complex",
     "dropout",
+    "elu_backward",
+    "hardshrink_backward",
+    "hardsigmoid_backward",
     "hardswish",
+    "hardswish_backward",
+    "hardtanh_backward",
+    "huber_loss_backward",
+    "leaky_relu_backward",
+    "log_sigmoid_backward",
     "masked_fill",
+    "mse_loss_backward",
+    "polar",
     "prelu",
     "_prelu_kernel",
+    "_prelu_kernel_backward",
+    "rrelu_with_noise_backward",
+    "smooth_l1_loss_backward",
+    "soft_margin_loss_backward",
+    "softplus_backward",
+    "softshrink_backward",
+    "_to_copy",
     "where",
 )
 def pointwise(tape: Tape, call: Call) -> Result:
     """Functions of one or several tensors, element by element, with broadcasting."""
-    return tape.join([tape.labels(tensor) for tensor in call.tensors], call.output.shape)
+    tensors = [tensor for tensor in call.tensors if tensor.numel() or not call.output.numel()]
+    labels = tape.join([tape.labels(tensor) for tensor in tensors], call.output.shape)
+    if isinstance(call.outputs, Tensor):
+        return labels
+    return [labels if tuple(output.shape) == labels.shape else None for output in call.outputs]
+
+
+@rule("rrelu_with_noise", "rrelu_with_noise_functional")
+def randomised_leaky_relu(tape: Tape, call: Call) -> Result:
+    """Slopes are drawn in training only."""
+    if call["training"] and not tape.noise_is_symmetric:
+        raise NotUnderstoodError("it is random")
+    labels = tape.labels(call["self"])
+    return labels if isinstance(call.outputs, Tensor) else [labels, labels]
 
 
 @rule("glu")

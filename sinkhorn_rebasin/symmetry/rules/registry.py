@@ -61,6 +61,8 @@ class Call:
         if "batch_norm" in self.name:
             return []
         written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
+        if "noise" in written and not self.get("training"):
+            written.remove("noise")  # a randomised leaky ReLU draws its slopes in training only
         return [self.arguments[n] for n in written if isinstance(self.arguments[n], Tensor)]
 
     @property

@@ -63,18 +63,6 @@ def scatter(tape: Tape, call: Call) -> Result:
     return tape.join([fixed, *(without(tape, part, [axis], reason) for part in parts)], labels.shape)
 
 
-@rule("segment_reduce")
-def segment_reduce(tape: Tape, call: Call) -> Result:
-    """Runs of positions of one axis reduced to one each; how long they are is data."""
-    reason = f"{call.name} adds up runs of positions"
-    for name in ("lengths", "indices", "offsets"):
-        if call[name] is not None:
-            tape.fix(tape.labels(call[name]), reason)
-    return with_positions_fixed(
-        tape, tape.labels(call["data"]), range(call["axis"] + 1), tuple(call.output.shape), reason
-    )
-
-
 @rule("masked_scatter")
 def masked_scatter(tape: Tape, call: Call) -> Result:
     """Positions that a mask picks, overwritten by another tensor's elements in their order.

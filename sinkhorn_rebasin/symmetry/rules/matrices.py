@@ -1,0 +1,103 @@
+"""Functions of whole matrices, the last two axes: what depends on their order fixes both, batches stay free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.rules.contraction import contract
+from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
+from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
+from sinkhorn_rebasin.symmetry.rules.scattering import without
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+@rule("tril", "triu")
+def triangle(tape: Tape, call: Call) -> Result:
+    """A triangle tells rows and columns apart."""
+    labels, rank = tape.labels(call["self"]), call["self"].dim()
+    reason = f"{call.name} depends on the order of its axes"
+    return with_positions_fixed(tape, labels, [rank - 2, rank - 1], labels.shape, reason)
+
+
+@rule(
+    "_linalg_det",
+    "_linalg_eigh",
+    "_linalg_slogdet",
+    "_linalg_svd",
+    "linalg_cholesky_ex",
+    "linalg_eig",
+    "linalg_lu_factor_ex",
+    "linalg_matrix_exp",
+    "linalg_pinv",
+    "linalg_qr",
+)
+def matrix_function(tape: Tape, call: Call) -> Result:
+    """Decompositions and the like: one matrix, one result."""
+    tensor = call.tensors[0]
+    batch = tensor.dim() - 2
+    reason = f"{call.name} depends on the order of its axes"
+    kept = without(tape, tape.labels(tensor), [batch, batch + 1], reason)
+    found = []
+    for output in call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]:
+        behind = tuple(output.shape[batch:])
+        blank = kept.reshaped((*kept.shape[:batch], *[1] * len(behind)))
+        axes = range(batch, batch + len(behind))
+        found.append(with_positions_fixed(tape, blank, axes, tuple(output.shape), reason))
+    return found
+
+
+def inverted(tape: Tape, labels: Labels, reason: str) -> Labels:
+    """Labels of the inverse of a matrix: to re-order its rows is to re-order the columns of the inverse."""
+    rank = len(labels.shape)
+    if any({rank - 2, rank - 1} <= set(factor.axes) for factor in labels.factors):
+        return with_positions_fixed(tape, labels, [rank - 2, rank - 1], labels.shape, reason)
+    return labels.renamed(labels.shape, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@rule("linalg_inv_ex")
+def inverse(tape: Tape, call: Call) -> Result:
+    """The inverse of a matrix; the number of an error is zero wherever there is one."""
+    labels = inverted(tape, tape.labels(call["A"]), f"{call.name} mixes all of a matrix")
+    return [labels, Labels(tuple(call.outputs[1].shape))]
+
+
+@rule("_linalg_solve_ex")
+def solve(tape: Tape, call: Call) -> Result:
+    """The inverse of a matrix times another matrix, or times a vector."""
+    matrix, other = call["A"], call["B"]
+    batch = [f"b{axis}" for axis in range(matrix.dim() - 2)]
+    columns = [] if other.dim() == matrix.dim() - 1 else ["k"]
+    if other.shape[: len(batch)] != matrix.shape[:-2] or other.dim() != len(batch) + 1 + len(columns):
+        raise NotUnderstoodError("its batches are broadcast")
+    backwards = inverted(tape, tape.labels(matrix), f"{call.name} mixes all of a matrix")
+    left, right = tape.labels(other), [*batch, "m", *columns]
+    if call["left"]:
+        found = contract(tape, backwards, [*batch, "n", "m"], left, right, [*batch, "n", *columns])
+    else:
+        found = contract(tape, left, [*batch, "k", "m"], backwards, [*batch, "m", "n"], [*batch, "k", "n"])
+    result, *factors, error = call.outputs
+    return [found.reshaped(tuple(result.shape)), *[None] * len(factors), Labels(tuple(error.shape))]
+
+
+@rule("cholesky_solve", "linalg_solve_triangular", "triangular_solve")
+def solve_in_order(tape: Tape, call: Call) -> Result:
+    """One row after the other: the triangle is fixed, and so is the axis that it meets; the other one is free."""
+    names = {"linalg_solve_triangular": ("self", "B"), "triangular_solve": ("A", "self")}
+    triangle, other = (
+        call[name] for name in names.get(call.func.overloadpacket.__name__, ("input2", "self"))
+    )
+    rank, reason = call.output.dim(), f"{call.name} depends on the order of its axes"
+    axis = rank - 2 if call.get("left", True) else rank - 1
+    shape = tuple(call.output.shape)
+    parts = []
+    for tensor, axes in ((triangle, (rank - 2, rank - 1)), (other, (axis,))):
+        labels = tape.labels(tensor)
+        labels = labels.reshaped((*[1] * (rank - len(labels.shape)), *labels.shape))
+        parts.append(without(tape, labels, axes, reason))
+    fresh = with_positions_fixed(
+        tape, Labels((1,) * rank), [axis], (*[1] * axis, shape[axis], *[1] * (rank - axis - 1)), reason
+    )
+    return [tape.join([fresh, *parts], shape)]

@@ -1,0 +1,51 @@
+"""Runs of positions whose ends are data: segments, packed sequences, bags of embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.symmetry.labels import fixed_labels
+from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
+from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.symmetry.trace import Tape
+
+
+def _fix(tape: Tape, call: Call, names: tuple[str, ...], reason: str) -> None:
+    """What some arguments hold stays where it is."""
+    for name in names:
+        if call[name] is not None:
+            tape.fix(tape.labels(call[name]), reason)
+
+
+@rule("segment_reduce")
+def segment_reduce(tape: Tape, call: Call) -> Result:
+    """Runs of positions of one axis reduced to one each."""
+    reason = f"{call.name} adds up runs of positions"
+    _fix(tape, call, ("lengths", "indices", "offsets"), reason)
+    axes = range(call["axis"] + 1)
+    return with_positions_fixed(tape, tape.labels(call["data"]), axes, tuple(call.output.shape), reason)
+
+
+@rule("_pack_padded_sequence")
+def pack(tape: Tape, call: Call) -> Result:
+    """Steps of sequences, as many as each is long, one after the other along one axis."""
+    labels, reason = tape.labels(call["input"]), f"{call.name} lays steps end to end"
+    _fix(tape, call, ("lengths",), reason)
+    packed, sizes = call.outputs
+    shape = (packed.shape[0], 1, *packed.shape[1:])
+    steps = with_positions_fixed(tape, labels, [0, 1], shape, reason).reshaped(tuple(packed.shape))
+    return [steps, fixed_labels(sizes.shape)]
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(tape: Tape, call: Call) -> Result:
+    """Rows of a table, summed, averaged or compared bag by bag: the columns stay free."""
+    reason = f"{call.name} looks up its positions by data"
+    _fix(tape, call, ("indices", "offsets", "per_sample_weights"), reason)
+    bags, *rest = call.outputs
+    found = with_positions_fixed(tape, tape.labels(call["weight"]), [0], tuple(bags.shape), reason)
+    # Where a maximum is, there is a row of it for each column.
+    others = [found if output.shape == bags.shape else fixed_labels(output.shape) for output in rest]
+    return [found, *others]
