@@ -7,7 +7,7 @@ followed again with units for each pair of expert and input, and of expert and o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -39,9 +39,15 @@ class BatchedParameters:
             self._owners[relations.class_of(int(factor.ids.max()))] = (name, factor.axes)
 
     def note(self, relations: Relations, labels: Labels, axes: Sequence[int]) -> None:
-        """Axes of a factor of a product that are multiplied, or kept, in step: batches and one other."""
+        """Axes of a factor of a product that are multiplied, or kept, in step: batches and one other.
+
+        A table whose rows were laid out over further axes, some of them more than once, holds no matrices: a row for
+        each distance between two positions, say.
+        """
         together: dict[str, set[int]] = {}
         for factor in labels.on(axes):
+            if not set(factor.axes) <= set(axes) and len(np.unique(factor.ids)) < factor.ids.size:
+                continue
             unit = int(factor.ids.max(initial=-1))
             owner = self._owners.get(relations.class_of(unit)) if unit >= 0 else None
             if owner is not None:
@@ -98,10 +104,27 @@ class BatchedParameters:
             shape = self._shapes[name]
             wide = {axes for axes in groups if not any(set(axes) < set(other) for other in groups)}
             if all(_size(shape, axes) <= MOST_UNITS for axes in wide):
-                covered = {axis for axes in wide for axis in axes}
-                alone = {(a,) for a, n in enumerate(shape) if a not in covered and n > 1}
-                found[name] = frozenset(wide | alone)
+                found[name] = _with_single_axes(shape, wide)
         return found
+
+    def narrower(self, relations: Relations, parameter_labels: Mapping[str, Labels]) -> Layouts:
+        """Layouts with fewer sets of axes for parameters of which the run has read some matrices and not others.
+
+        Matrices that were not read have no permutations of their own; in step with the others they may move.
+        """
+        found = {}
+        for name in self._settled.keys() & parameter_labels.keys():
+            factors = [f for f in parameter_labels[name].factors if len(f.axes) > 1]
+            kept = {f.axes for f in factors if not relations.partly_untouched(f.ids.ravel()).any()}
+            if len(kept) < len(factors):
+                found[name] = _with_single_axes(self._shapes[name], kept)
+        return found
+
+
+def _with_single_axes(shape: Sequence[int], wide: Set[tuple[int, ...]]) -> frozenset[tuple[int, ...]]:
+    """Sets of axes, and the other axes one by one."""
+    covered = {axis for axes in wide for axis in axes}
+    return frozenset(wide | {(a,) for a, n in enumerate(shape) if a not in covered and n > 1})
 
 
 def _size(shape: Sequence[int], axes: Sequence[int]) -> int:

@@ -33,8 +33,9 @@ from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 MOST_FURTHER_RUNS = 16
 # How many of those look for other ways through a network that uses all of its parameters, and how many are followed.
 MOST_OTHER_WAYS, MOST_FOLLOWED_WAYS = 12, 5
-# One pass finds the matrices of experts, the next what is added to their outputs, the last follows them all.
-MOST_PASSES = 3
+# One pass finds the matrices of experts, the next what is added to their outputs, one more which of them were not
+# read, and the last follows them all.
+MOST_PASSES = 4
 
 
 @contextmanager
@@ -70,6 +71,9 @@ def follow(
     for _ in range(MOST_PASSES):
         tape = _faithful(partial(_tape, model, state, inputs, outputs, layouts, given))
         found = tape.batched.layouts()
+        if not found and not tape.branches:
+            # What the network does with matrices that this run has not read it can only do as with the others.
+            found = tape.batched.narrower(tape.relations, tape.parameter_labels)
         if not found:
             break
         layouts = {**layouts, **found}

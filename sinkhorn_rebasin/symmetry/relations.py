@@ -109,7 +109,11 @@ class Relations:
 
     def fix_partly_untouched(self, units: Ids, reason: str) -> None:
         """Fix all of the units that came with one tensor when something relates or marks some of them alone."""
-        self.fix(units[self._partly(units, self._touched())], reason)
+        self.fix(units[self.partly_untouched(units)], reason)
+
+    def partly_untouched(self, units: Ids) -> NDArray[np.bool_]:
+        """Which of these units came with one tensor of which something relates or marks some units alone."""
+        return self._partly(units, self._touched())
 
     def is_partial(self, units: Ids) -> bool:
         """Whether others of the classes of these units are not among them."""
