@@ -16,6 +16,7 @@ from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.constants import Constants, constant_labels
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.flow import ParameterFlow, WatchedTensors
+from sinkhorn_rebasin.symmetry.identities import Identities
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, all_fixed, fixed_labels
 from sinkhorn_rebasin.symmetry.memory import LabelledMemory
@@ -51,6 +52,7 @@ class Tape(LightDispatchMode):
         self._labels = LabelledMemory(self.relations)
         self._places = WeakTensorKeyDictionary()
         self.constants = Constants()
+        self._identities = Identities(self.relations)
         self.flow = ParameterFlow(parameters)
         self.integers = WatchedTensors()
         for name, tensor in parameters.items():
@@ -148,7 +150,7 @@ class Tape(LightDispatchMode):
             return unpinned(self.relations, self._labels[tensor])
         name = self.name_of(tensor)
         if name is None:
-            return constant_labels(tensor)
+            return self._identities.labels(tensor) or constant_labels(tensor)
         axes = [(axis,) for axis, length in enumerate(tensor.shape) if length > 1]
         return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
 
