@@ -54,6 +54,13 @@ class Constants:
         """Whether a tensor lies in memory that was there before the run and is not the network's."""
         return storage_key(tensor) in self._foreign
 
+    def made_beside(self, tensor: Tensor) -> list[Tensor]:
+        """Constants of the run that lie in a tensor's memory, the tensor itself among them."""
+        key = storage_key(tensor)
+        if key in self._own or key in self._foreign:
+            return []
+        return [made for made in list(self._made) if storage_key(made) == key]
+
     def shares_memory(self, tensor: Tensor) -> bool:
         """Whether a tensor is another view of a constant that was made in the run."""
         key = storage_key(tensor)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.constants import LARGEST_COMPARED_CONSTANT, storage_key
+from sinkhorn_rebasin.symmetry.constants import LARGEST_COMPARED_CONSTANT, constant_labels, storage_key
 from sinkhorn_rebasin.symmetry.labels import Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
@@ -57,13 +59,22 @@ class LabelledMemory:
                 return other
         return None
 
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """Labelled tensors that lie in a tensor's memory, the tensor itself among them."""
+        key = storage_key(tensor)
+        return [other for other in list(self._labels) if storage_key(other) == key]
+
     def fix_sharing(self, tensor: Tensor, reason: str) -> bool:
         """Fix the units of all views of a tensor's memory; False when none has labels."""
-        key = storage_key(tensor)
-        sharing = [other for other in list(self._labels) if storage_key(other) == key]
+        sharing = self.sharing(tensor)
         for other in sharing:
             self._relations.fix(self._labels[other].units, reason)
         return bool(sharing)
+
+    def take_in(self, constants: Iterable[Tensor]) -> None:
+        """Constants get labels by what they hold now."""
+        for tensor in constants:
+            self._labels[tensor] = constant_labels(tensor)
 
     def check_written(self, call: Call, result: Result) -> None:
         """A write in place is understood where the tensor is known; other views of what changed are outdated."""

@@ -82,6 +82,8 @@ class Tape(LightDispatchMode):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             former = self._former(args[0]) if func is torch.ops.aten.as_strided.default else None
+            if func._schema.is_mutable:
+                self._take_in_written(Call.bind(func, args, kwargs, None))
         outputs = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if former is not None:
@@ -136,6 +138,13 @@ class Tape(LightDispatchMode):
         if self.knows(tensor):
             self._labels[former] = self.labels(tensor)
         return former
+
+    def _take_in_written(self, call: Call) -> None:
+        """Label constants as they are before something that is no constant is written to their memory."""
+        if any(self.knows(tensor) for tensor in call.tensors):
+            for tensor in call.written:
+                if not self.knows(tensor):
+                    self._labels.take_in(self.constants.made_beside(tensor))
 
     def name_of(self, tensor: Tensor) -> str | None:
         """Name of a parameter, None for any other tensor."""
@@ -246,7 +255,8 @@ class Tape(LightDispatchMode):
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
         self._fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
-        self.flow.passes([tensor for tensor in known if tensor.numel() > 0], outputs)
+        reached = [*outputs, *(other for tensor in call.written for other in self._labels.sharing(tensor))]
+        self.flow.passes([tensor for tensor in known if tensor.numel() > 0], reached)
         if tells_values(call):
             self.branches = self._has_read = True
             self.flow.arrives(known)
