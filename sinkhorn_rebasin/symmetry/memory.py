@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.constants import LARGEST_COMPARED_CONSTANT, constant_labels, storage_key
+from sinkhorn_rebasin.symmetry.constants import (
+    LARGEST_COMPARED_CONSTANT,
+    Constants,
+    constant_labels,
+    storage_key,
+)
 from sinkhorn_rebasin.symmetry.labels import Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
@@ -71,10 +76,14 @@ class LabelledMemory:
             self._relations.fix(self._labels[other].units, reason)
         return bool(sharing)
 
-    def take_in(self, constants: Iterable[Tensor]) -> None:
-        """Constants get labels by what they hold now."""
-        for tensor in constants:
-            self._labels[tensor] = constant_labels(tensor)
+    def take_in(self, call: Call, constants: Constants, is_known: Callable[[Tensor], bool]) -> None:
+        """Label constants by what they hold before something that is no constant is written to their memory."""
+        if not any(is_known(tensor) for tensor in call.tensors):
+            return
+        for tensor in call.written:
+            if not is_known(tensor):
+                for made in constants.made_beside(tensor):
+                    self._labels[made] = constant_labels(made)
 
     def check_written(self, call: Call, result: Result) -> None:
         """A write in place is understood where the tensor is known; other views of what changed are outdated."""

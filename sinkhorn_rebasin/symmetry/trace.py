@@ -83,7 +83,7 @@ class Tape(LightDispatchMode):
         with torch._C.DisableTorchFunction():
             former = self._former(args[0]) if func is torch.ops.aten.as_strided.default else None
             if func._schema.is_mutable:
-                self._take_in_written(Call.bind(func, args, kwargs, None))
+                self._labels.take_in(Call.bind(func, args, kwargs, None), self.constants, self.knows)
         outputs = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if former is not None:
@@ -138,13 +138,6 @@ class Tape(LightDispatchMode):
         if self.knows(tensor):
             self._labels[former] = self.labels(tensor)
         return former
-
-    def _take_in_written(self, call: Call) -> None:
-        """Label constants as they are before something that is no constant is written to their memory."""
-        if any(self.knows(tensor) for tensor in call.tensors):
-            for tensor in call.written:
-                if not self.knows(tensor):
-                    self._labels.take_in(self.constants.made_beside(tensor))
 
     def name_of(self, tensor: Tensor) -> str | None:
         """Name of a parameter, None for any other tensor."""
