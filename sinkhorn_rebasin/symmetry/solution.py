@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.contraction import contract_classes
 from sinkhorn_rebasin.symmetry.fibres import find_fibres, without_fibres
 from sinkhorn_rebasin.symmetry.graph import Graph, forest_of_matchings, without_trivial
 from sinkhorn_rebasin.symmetry.meets import find_meets, with_meets
-from sinkhorn_rebasin.symmetry.numbering import Hashes, Ids, combine, distinct, mix, numbered
+from sinkhorn_rebasin.symmetry.numbering import Column, Hashes, Ids, combine, distinct, mix, numbered
 from sinkhorn_rebasin.symmetry.products import take_out_products
 from sinkhorn_rebasin.symmetry.refinement import refine
 from sinkhorn_rebasin.symmetry.relations import Relations
@@ -100,10 +100,12 @@ class _Solver:
 
     def _settle(self, nodes: Ids, group: Ids, unit: Ids, colour: Ids) -> None:
         self.group[nodes], self.unit[nodes] = group, unit
-        self.node_role[nodes] = combine(self.node_role[nodes], colour)
-        self._extend_role(nodes, colour)
+        # Colours are numbered anew at every level, where units of other groups settle.
+        played = combine(mix(colour), group + 1)
+        self.node_role[nodes] = combine(self.node_role[nodes], played)
+        self._extend_role(nodes, played)
 
-    def _extend_role(self, nodes: Ids, colour: Ids) -> None:
+    def _extend_role(self, nodes: Ids, colour: Column) -> None:
         hashes = np.zeros(len(self.group), dtype=np.uint64)
         touched = np.zeros(len(self.group), dtype=bool)
         hashes[nodes], touched[nodes] = mix(colour), True
