@@ -177,7 +177,7 @@ def inverted() -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             sizes = {"num_variates": 5, "lookback_len": 12, "dim": 32, "depth": 2, "heads": 4, "dim_head": 8}
-            self.model = iTransformer(**sizes, pred_length=4, use_reversible_instance_norm=True)
+            self.model = iTransformer(**sizes, pred_length=(4, 6), use_reversible_instance_norm=True)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             found: torch.Tensor = self.model(x)[4]
