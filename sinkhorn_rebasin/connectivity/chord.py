@@ -65,8 +65,10 @@ def area_under_curve(positions: Tensor, losses: Tensor, *, signed: bool = False)
     """Return the area between the losses and their chord, by the trapezoid rule over the positions.
 
     Only what lies above the chord counts: the difference is clipped at 0 at every position, so that a dip
-    in one place cannot pay for a bump in another and the area is zero exactly when the barrier is. With
-    ``signed=True`` nothing is clipped and what lies below counts as negative.
+    in one place cannot pay for a bump in another and the area is zero exactly when the barrier is. Where the losses
+    cross the chord between two positions, this is more than the area above the chord of the losses joined by straight
+    lines: the crossing itself is not looked for. With ``signed=True`` nothing is clipped and what lies below counts
+    as negative.
 
     Args:
         positions: (points,), ascending from one end of the path to the other.

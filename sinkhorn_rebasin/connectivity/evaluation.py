@@ -13,6 +13,7 @@ from sinkhorn_rebasin._typing import Criterion, State
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
@@ -41,14 +42,16 @@ def evaluate_path(
     Args:
         path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
         dataloader: batches of (inputs, labels); inputs a tensor, a tuple or a dict of keyword arguments.
-        criterion: (outputs, labels) to the mean loss of the batch.
+        criterion: (outputs, labels) to the mean loss of the batch. What ``nn.CrossEntropyLoss`` ignores or weighs,
+            or ``functools.partial(F.cross_entropy, ...)``, is known and counted so.
         points: how many positions from 0 to 1; odd, so that ½ is one of them.
         prepare: called at every position with the network, in eval mode, and the state; returns the state
             to evaluate. ``BatchNormReset(loader)`` re-estimates running statistics here.
         progress: show a progress bar.
 
     Returns:
-        losses averaged over samples; accuracies when the outputs are (samples, classes, ...) and the labels
+        losses averaged over all that counts, see :func:`evaluate_state`; accuracies when
+        the outputs are (samples, classes, ...) and the labels
         integer classes (samples, ...), otherwise None.
 
     Raises:
@@ -96,12 +99,14 @@ def evaluate_state(
 ) -> tuple[float, float | None]:
     """Return (mean loss, accuracy) of the network at one state, in the mode its module is in.
 
-    Each batch counts by its number of samples. The accuracy is None where the outputs are not
-    (samples, classes, ...) or the labels not integer classes (samples, ...); several labels of a sample, such as the
-    next word at every place, count in equal parts.
+    Each batch counts by what its mean was taken over: labels that are not ignored, weighed by their classes, with
+    cross-entropy; samples with criteria of your own, or labels that are not negative where they are classes. So the
+    loss does not depend on how samples are spread over batches. A criterion that is a sum is added up. The accuracy
+    is that of the labels that count, such as the next word at every place, and None where the outputs are not
+    (samples, classes, ...) or the labels not integer classes (samples, ...).
 
     Raises:
-        DataError: no batch, or no pair (inputs, labels).
+        DataError: no batch, no pair (inputs, labels), or no label that counts.
         LossError: the criterion does not return one number.
 
     Example:
@@ -111,24 +116,42 @@ def evaluate_state(
         (4.0, None)
     """
     losses: list[Tensor] = []
+    weights: list[float | Tensor] = []
     correct: list[Tensor] = []
-    sizes: list[int] = []
+    counted: list[Tensor] = []
+    samples = 0
     device = device_of(state)
     for batch in dataloader:
         inputs, labels = (move_to(part, device) for part in split_batch(batch))
         outputs = run_at(module, state, inputs)
+        own = samples_in(inputs, labels)
+        samples += own
         losses.append(_scalar(criterion(outputs, labels)))
-        sizes.append(samples_in(inputs, labels))
-        if _classifies(outputs, labels):
-            correct.append((outputs.argmax(dim=1) == labels).double().mean() * sizes[-1])
-    if sum(sizes) == 0:
+        weights.append(batch_weight(outputs, labels, criterion, own))
+        if classifies(outputs, labels):
+            known = counted_labels(labels, criterion)
+            correct.append((outputs.argmax(dim=1) == known).sum())
+            counted.append((known >= 0).sum())
+    if samples == 0:
         raise DataError("Expected at least one batch with samples but the dataloader is empty.")
+    loss = _mean(losses, weights, summed=adds_up(criterion))
+    if len(correct) < len(losses) or not bool(sum(counted)):
+        return loss, None
+    return loss, torch.stack(correct).sum().item() / torch.stack(counted).sum().item()
+
+
+def _mean(losses: list[Tensor], weights: list[float | Tensor], *, summed: bool) -> float:
+    """The criterion over all batches at once, from its values on each."""
     # Stacked on the device first: one transfer at the end instead of a wait in every batch.
-    weights = torch.tensor(sizes, dtype=torch.float64, device="cpu")
-    loss = (torch.stack(losses).cpu().double() * weights).sum() / weights.sum()
-    if len(correct) < len(sizes):
-        return loss.item(), None
-    return loss.item(), torch.stack(correct).sum().item() / weights.sum().item()
+    values = torch.stack(losses).cpu().double()
+    if summed:
+        return values.sum().item()
+    shares = torch.stack(
+        [torch.as_tensor(weight, device=losses[0].device).double() for weight in weights]
+    ).cpu()
+    if not bool(shares.sum() > 0):
+        raise DataError("Expected at least one label that counts but all are ignored or negative.")
+    return ((values * shares).where(shares > 0, 0.0).sum() / shares.sum()).item()
 
 
 def as_curve(path: PathLike) -> Curve:
@@ -166,34 +189,3 @@ def _scalar(loss: Tensor) -> Tensor:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise LossError(f"Expected the criterion to return one number per batch but got {found}.")
     return loss.detach().reshape(())
-
-
-def samples_in(inputs: Any, labels: Any) -> int:
-    """How many samples a batch has, by the first tensor of its labels, or else of its inputs.
-
-    Raises:
-        DataError: neither has a tensor with a batch dimension.
-
-    Example:
-        >>> samples_in(torch.zeros(3, 2), (torch.zeros(3), torch.ones(3)))
-        3
-    """
-    for part in (labels, inputs):
-        if isinstance(part, dict):
-            part = tuple(part.values())
-        if isinstance(part, (tuple, list)):
-            part = part[0] if part else None
-        if isinstance(part, Tensor) and part.ndim > 0:
-            return part.shape[0]
-    raise DataError("Expected labels or inputs with a batch dimension but found neither to be a tensor.")
-
-
-def _classifies(outputs: Any, labels: Any) -> bool:
-    return (
-        isinstance(outputs, Tensor)
-        and isinstance(labels, Tensor)
-        and outputs.ndim >= 2
-        and outputs.shape[1] > 1
-        and labels.shape == outputs.shape[:1] + outputs.shape[2:]
-        and not (labels.is_floating_point() or labels.is_complex())
-    )

@@ -17,6 +17,7 @@ from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.counting import with_counted_labels
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -116,7 +117,7 @@ def diagonal_fisher(
     sums = SquaredGradients(twin, state, names, likelihood, chunk_size)
     samples = 0
     with untouched_randomness():
-        for inputs, observed in read(data, state, batches, labelled=labels == "observed"):
+        for inputs, observed in read(data, state, batches, likelihood):
             with torch.no_grad():
                 outputs = run_at(twin, state, inputs)
             for chosen, weights in likelihood.weighted_labels(outputs, observed):
@@ -152,11 +153,17 @@ def is_continuous(tensor: Tensor) -> bool:
 
 
 def read(
-    data: Iterable[Any], state: State, batches: int | None, *, labelled: bool
+    data: Iterable[Any], state: State, batches: int | None, likelihood: Likelihood
 ) -> Iterator[tuple[Any, Any]]:
-    """Inputs and labels on the network's device."""
+    """Inputs and labels on the network's device, without samples of which no observed label counts."""
+    labelled = likelihood.labels == "observed"
     for batch in islice(iter(data), batches):
-        yield move_to(split_batch(batch, labelled=labelled), device_of(state))
+        inputs, labels = move_to(split_batch(batch, labelled=labelled), device_of(state))
+        if labelled:
+            inputs, labels = with_counted_labels(inputs, labels, likelihood.criterion)
+            if isinstance(labels, Tensor) and labels.ndim and not len(labels):
+                continue
+        yield inputs, labels
 
 
 def no_samples() -> DataError:

@@ -149,7 +149,7 @@ def kronecker_fisher(
     factors: FactorSums | None = None
     samples = 0
     with untouched_randomness():
-        for inputs, observed in read(data, state, batches, labelled=labels == "observed"):
+        for inputs, observed in read(data, state, batches, likelihood):
             if factors is None:
                 factors = FactorSums(twin, state, layers_run(twin, state, inputs))
                 names = [name for name, p in network.named_parameters() if is_continuous(p)]

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import Criterion, Permutations, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.matching.base import as_network, as_states
+from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, move_to, run_at, split_batch
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
@@ -87,16 +88,29 @@ class Midpoint:
 
     def batch_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> Tensor:
         """The loss of one batch halfway between the reference and this state, differentiable in it."""
+        return self._weighted_loss(rebased, inputs, labels)[0]
+
+    def _weighted_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> tuple[Tensor, float]:
+        """The loss of one batch and what its mean was taken over; zero where nothing counts."""
         state = self._mixing(rebased, self.reference, 0.5)
         with untouched_randomness(), batch_statistics(self.network, on=True):
-            loss = self.criterion(run_at(self.network, state, inputs), labels)
+            outputs = run_at(self.network, state, inputs)
+            loss = self.criterion(outputs, labels)
+        weight = float(batch_weight(outputs, labels, self.criterion, samples_in(inputs, labels)))
+        if not weight > 0:
+            return outputs.sum() * 0, 0.0
         if loss.numel() != 1 or not bool(torch.isfinite(loss)):
             raise LossError(f"Expected the criterion to give one finite number but got {loss.detach()}.")
-        return loss.reshape(())
+        return loss.reshape(()), weight
 
     @torch.no_grad()
     def loss(self, permutations: Permutations) -> float:
-        """The loss halfway to the target under these permutations, averaged over all batches."""
+        """The loss halfway to the target under these permutations, over all batches as if they were one."""
         rebased = permute_state(self.target, self.spec, permutations)
-        losses = [float(self.batch_loss(rebased, *batch)) for batch in self.batches()]
-        return sum(losses) / len(losses)
+        found = [self._weighted_loss(rebased, *batch) for batch in self.batches()]
+        if adds_up(self.criterion):
+            return float(sum(loss for loss, _ in found))
+        total = sum(weight for _, weight in found)
+        if not total > 0:
+            raise DataError("Expected at least one label that counts but all are ignored or negative.")
+        return float(sum(loss * weight for loss, weight in found)) / total

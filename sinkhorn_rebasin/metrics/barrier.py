@@ -18,6 +18,7 @@ class PathMetric(Metric):
 
     Args:
         positions: how many evenly spaced positions from 0 to 1, or the positions themselves, ascending.
+        summed: losses are sums over batches, not means, and are added up.
 
     Raises:
         DataError: positions that do not ascend, no update before compute, or losses of the wrong shape.
@@ -31,8 +32,11 @@ class PathMetric(Metric):
     total: Tensor
     samples: Tensor
 
-    def __init__(self, positions: int | Sequence[float] | Tensor = 25, **kwargs: Any) -> None:
+    def __init__(
+        self, positions: int | Sequence[float] | Tensor = 25, *, summed: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.summed = summed
         if isinstance(positions, int):
             positions = torch.linspace(0, 1, positions)
         row = torch.as_tensor(positions, dtype=torch.get_default_dtype()).detach().clone()
@@ -41,26 +45,30 @@ class PathMetric(Metric):
         self.add_state("total", default=torch.zeros_like(row), dist_reduce_fx="sum")
         self.add_state("samples", default=torch.zeros((), dtype=row.dtype), dist_reduce_fx="sum")
 
-    def update(self, losses: Tensor, batch_size: int | Tensor = 1) -> None:
+    def update(self, losses: Tensor, batch_size: float | Tensor = 1) -> None:
         """Add one batch.
 
         Args:
             losses: (points,), the mean loss of the batch at each position.
-            batch_size: how many samples the mean was taken over.
+            batch_size: what the mean was taken over: samples, or labels that count; a batch with none of them is
+                left out.
         """
         if losses.shape != self.positions.shape:
             raise DataError(
                 f"Expected the losses at {self.positions.shape[0]} positions, of shape"
                 f" {tuple(self.positions.shape)}, but got {tuple(losses.shape)}."
             )
-        self.total = self.total + losses.detach().to(self.total) * batch_size
-        self.samples = self.samples + batch_size
+        weight = torch.as_tensor(batch_size, device=self.total.device).to(self.total)
+        losses = losses.detach().to(self.total)
+        part = losses if self.summed else losses * weight
+        self.total = self.total + torch.where(weight > 0, part, 0.0)
+        self.samples = self.samples + weight
 
     def mean_losses(self) -> Tensor:
-        """Return the mean loss at each position over the samples seen, (points,)."""
+        """Return the loss at each position, averaged or added up over all that was seen, (points,)."""
         if self.samples == 0:
             raise DataError(f"Expected {type(self).__name__} to see a batch before it is computed.")
-        return self.total / self.samples
+        return self.total if self.summed else self.total / self.samples
 
 
 class LossBarrier(PathMetric):
@@ -90,6 +98,10 @@ class LossBarrier(PathMetric):
 class BarrierAUC(PathMetric):
     """The area between the mean losses and their chord, counting only what lies above it.
 
+    It is that of :func:`area_under_curve`: at every position the part above the chord is taken, and these heights
+    are added up by the trapezoid rule. Where the losses cross the chord between two positions, that is more than the
+    area above the chord of the losses joined by straight lines; the two agree as positions get close.
+
     Args:
         positions: how many evenly spaced positions from 0 to 1, or the positions themselves, ascending.
 
@@ -109,7 +121,7 @@ class BarrierAUC(PathMetric):
 
 
 class MidpointAccuracy(Metric):
-    """Fraction of samples that the network at λ=½ classifies correctly.
+    """Fraction of samples that the network at λ=½ classifies correctly; negative labels do not count.
 
     Args:
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -149,7 +161,7 @@ class MidpointAccuracy(Metric):
                 f" {tuple(outputs.shape)} and {labels.dtype} of shape {tuple(labels.shape)}."
             )
         self.correct = self.correct + (outputs.argmax(dim=1) == labels).sum()
-        self.samples = self.samples + labels.shape[0]
+        self.samples = self.samples + (labels >= 0).sum()
 
     def compute(self) -> Tensor:
         """Return the accuracy, a 0-d tensor between 0 and 1."""

@@ -186,7 +186,7 @@ class AccuracyMatrix(Metric):
 
         Args:
             outputs: (samples, classes, ...), logits or probabilities.
-            labels: (samples, ...), integer classes.
+            labels: (samples, ...), integer classes; negative ones do not count.
             learned: how many tasks the network has learned, 0 when it is untrained.
             task: the task the batch is of, counted from 0.
         """
@@ -203,7 +203,7 @@ class AccuracyMatrix(Metric):
             )
         self.correct, self.samples = self.correct.clone(), self.samples.clone()
         self.correct[learned, task] += (predicted == labels).sum().to(self.correct.device)
-        self.samples[learned, task] += labels.numel()
+        self.samples[learned, task] += (labels >= 0).sum().to(self.samples.device)
 
     def forget(self, learned: int) -> None:
         """Drop what was counted after so many tasks, to count it anew."""

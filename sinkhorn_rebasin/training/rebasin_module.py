@@ -8,14 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.connectivity.evaluation import samples_in
 from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
+from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
@@ -92,9 +92,10 @@ class RebasinModule(KeepsRandomState):
                 f"Expected an odd number of points, at least 3, so that ½ is one but got {points}."
             )
         self.positions = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-        self.val_barrier = LossBarrier(self.positions)
-        self.val_auc = BarrierAUC(self.positions)
-        self.val_midpoint_loss = MeanMetric()
+        summed = adds_up(criterion)
+        self.val_barrier = LossBarrier(self.positions, summed=summed)
+        self.val_auc = BarrierAUC(self.positions, summed=summed)
+        self.val_midpoint_loss = SumMetric() if summed else MeanMetric()
         self._path: LinearPath | None = None
         self._waits_for_batch = False
 
@@ -129,11 +130,15 @@ class RebasinModule(KeepsRandomState):
         inputs, labels = split_batch(batch)
         path = self._path or self.rebasin.path()
         states = (path.state_at(position) for position in self.positions)
-        losses = torch.stack([self.criterion(self.rebasin.run(state, inputs), labels) for state in states])
-        samples = samples_in(inputs, labels)
-        self.val_barrier.update(losses, samples)
-        self.val_auc.update(losses, samples)
-        self.val_midpoint_loss.update(losses[len(losses) // 2], samples)
+        outputs = [self.rebasin.run(state, inputs) for state in states]
+        losses = torch.stack([self.criterion(output, labels) for output in outputs])
+        weight = batch_weight(outputs[0], labels, self.criterion, samples_in(inputs, labels))
+        if not weight > 0:
+            return  # a batch of padding alone
+        for metric in (self.val_barrier, self.val_auc):
+            metric.update(losses, weight)
+        middle = losses[len(losses) // 2]
+        self.val_midpoint_loss.update(middle, *(() if adds_up(self.criterion) else (weight,)))
 
     def on_validation_epoch_end(self) -> None:
         """Log what the path looks like and let go of it."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
 
 
 class Heads(nn.Module):
@@ -62,6 +64,32 @@ class Heads(nn.Module):
         hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
         return outputs.masked_fill(hidden, fill)
 
+    def loss(self, criterion: Criterion, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
+        """Return the criterion, each sample seeing the outputs of its own task.
+
+        Raises:
+            DataError: a label that counts is no class of its sample's task.
+
+        Example:
+            >>> heads = Heads([[0, 1], [2, 3]])
+            >>> loss = heads.loss(nn.functional.cross_entropy, torch.zeros(1, 4), torch.tensor([3]), 1)
+            >>> torch.allclose(loss.exp(), torch.tensor(2.0))    # two classes, not four
+            True
+        """
+        counted = counted_labels(labels, criterion)
+        self.check_labels(counted, tasks)
+        loss = criterion(self(outputs, tasks), labels)
+        if self.shared or labels.ndim != 1 or labels.is_floating_point() or bool(loss.isfinite().all()):
+            return loss
+        # It counts hidden outputs, as smoothed labels do: without them, one task after the other.
+        known = counted >= 0
+        each = torch.as_tensor(tasks, device=labels.device).expand(len(labels))[known]
+        parts = [
+            criterion(*own) * (1 if adds_up(criterion) else len(own[1]) / len(each))
+            for own in self.apart(outputs[known], labels[known], each)
+        ]
+        return torch.stack(parts).sum() if parts else loss
+
     def apart(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Iterator[tuple[Tensor, Tensor]]:
         """Per task that samples are of, their outputs of it alone and their labels, numbered within them.
 
@@ -76,7 +104,7 @@ class Heads(nn.Module):
             yield outputs[own][:, columns], torch.searchsorted(columns, labels[own])
 
     def check_labels(self, labels: Tensor, tasks: Tensor | int) -> None:
-        """Raise unless every label is an output column of its sample's task.
+        """Raise unless every label that counts, negative ones do not, is an output column of its sample's task.
 
         Raises:
             DataError: some are not.
@@ -85,7 +113,7 @@ class Heads(nn.Module):
             return
         columns = torch.arange(self.visible.shape[1], device=labels.device)
         own = self.visible[tasks].expand(len(labels), -1)
-        known = (own & (labels[:, None] == columns)).any(dim=1)
+        known = (own & (labels[:, None] == columns)).any(dim=1) | (labels < 0)
         if not bool(known.all()):
             first = int((~known).nonzero()[0])
             classes = own[first].nonzero().flatten().tolist()

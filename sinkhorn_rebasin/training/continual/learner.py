@@ -18,6 +18,7 @@ from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.counting import counted_labels
 from sinkhorn_rebasin.networks.execution import move_to, run_at, split_batch
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
@@ -192,16 +193,7 @@ class ContinualLearner(KeepsRandomState):
 
     def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
         """The criterion, each sample seeing the outputs of its own task."""
-        self.heads.check_labels(labels, tasks)
-        loss = self.criterion(self.heads(outputs, tasks), labels)
-        if self.heads.shared or labels.ndim != 1 or labels.is_floating_point() or bool(loss.isfinite().all()):
-            return loss
-        # It counts hidden outputs, as smoothed labels do: without them, one task after the other.
-        parts = [
-            self.criterion(*own) * (len(own[1]) / len(labels))
-            for own in self.heads.apart(outputs, labels, tasks)
-        ]
-        return torch.stack(parts).sum()
+        return self.heads.loss(self.criterion, outputs, labels, tasks)
 
     def replay(self, labels: Tensor) -> Replay | None:
         """Samples of earlier tasks to go with a batch, None in the first task."""
@@ -240,7 +232,7 @@ class ContinualLearner(KeepsRandomState):
         """Learn from one batch, and show it to the memory the first time."""
         inputs, labels = split_batch(batch)
         if self.memory is not None and self.current_epoch == 0:
-            self.memory.offer(inputs, labels)
+            self.memory.offer(inputs, counted_labels(labels, self.criterion))
         self.log("train_loss", self.learn(inputs, labels), prog_bar=True, batch_size=len(labels))
 
     def on_train_end(self) -> None:
@@ -279,8 +271,11 @@ class ContinualLearner(KeepsRandomState):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""
         inputs, labels = split_batch(batch)
+        labels = counted_labels(labels, self.criterion)
         hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels
-        self.log("val_accuracy", hits.float().mean(), prog_bar=True, batch_size=len(labels))
+        counted = int((labels >= 0).sum())
+        if counted:
+            self.log("val_accuracy", hits.sum() / counted, prog_bar=True, batch_size=counted)
 
     def on_test_epoch_start(self) -> None:
         """Start the matrix's row of the tasks learned so far anew."""
@@ -296,4 +291,5 @@ class ContinualLearner(KeepsRandomState):
         """Count the hits of one batch."""
         inputs, labels = split_batch(batch)
         outputs = self.heads(self(inputs), dataloader_idx)
+        labels = counted_labels(labels, self.criterion)
         self.accuracy.update(outputs, labels, self.task, dataloader_idx)

@@ -1,0 +1,164 @@
+"""What counts in a batch: which labels a criterion looks at, and how much a batch weighs in a mean over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from sinkhorn_rebasin.errors import DataError
+
+_BY_CLASS = (F.cross_entropy, F.nll_loss)
+_BY_ELEMENT = (
+    *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
+    *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
+)
+_LAYERS_BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss)
+_LAYERS_BY_ELEMENT = (
+    *(nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss),
+)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a criterion of PyTorch's."""
+
+    by_class: bool
+    reduction: str = "mean"
+    ignore_index: int = -100
+    weight: Tensor | None = None
+
+
+def _known(criterion: Any) -> _Known | None:
+    """Read a layer, a function or a partial of one; None for functions of others."""
+    if isinstance(criterion, nn.Module):
+        forward, options = type(criterion).forward, vars(criterion) | dict(criterion.named_buffers())
+        by_class = any(forward is kind.forward for kind in _LAYERS_BY_CLASS)
+        by_element = any(forward is kind.forward for kind in _LAYERS_BY_ELEMENT)
+    else:
+        bound = isinstance(criterion, partial) and not criterion.args
+        function, options = (criterion.func, criterion.keywords) if bound else (criterion, {})
+        by_class, by_element = function in _BY_CLASS, function in _BY_ELEMENT
+    if not (by_class or by_element):
+        return None
+    names = ("reduction", "ignore_index", "weight") if by_class else ("reduction",)
+    return _Known(by_class, **{name: options[name] for name in names if name in options})
+
+
+def adds_up(criterion: Callable[..., Any]) -> bool:
+    """Tell whether a criterion is known to be a sum over a batch, which batches add up to.
+
+    >>> adds_up(nn.CrossEntropyLoss(reduction="sum")), adds_up(F.cross_entropy)
+    (True, False)
+    """
+    known = _known(criterion)
+    return known is not None and known.reduction == "sum"
+
+
+def counted_labels(labels: Any, criterion: Callable[..., Any] | None = None) -> Any:
+    """Put -1 in place of integer labels that do not count: negative ones, and those that a criterion ignores.
+
+    >>> counted_labels(torch.tensor([2, -100, 0]), nn.CrossEntropyLoss(ignore_index=0)).tolist()
+    [2, -1, -1]
+    """
+    if (
+        not isinstance(labels, Tensor)
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or labels.dtype == torch.bool
+    ):
+        return labels
+    known = _known(criterion)
+    counts = labels >= 0
+    if known is not None and known.by_class:
+        counts &= labels != known.ignore_index
+    return labels.masked_fill(~counts, -1) if labels.dtype.is_signed else labels
+
+
+def batch_weight(outputs: Any, labels: Any, criterion: Callable[..., Any], samples: int) -> float | Tensor:
+    """Return what a criterion's mean over a batch was divided by, so that batches of any size equal one batch.
+
+    With cross-entropy that is the number of labels that count, or the weights of their classes; with losses of single
+    numbers their number. Of other criteria it is the number of labels that may be classes, where they are classes,
+    and else that of samples.
+
+    >>> labels = torch.tensor([1, -100, 0])
+    >>> float(batch_weight(torch.zeros(3, 2), labels, F.cross_entropy, 3))
+    2.0
+    """
+    known = _known(criterion)
+    if not isinstance(outputs, Tensor) or not isinstance(labels, Tensor):
+        return samples
+    if known is not None and not known.by_class:
+        return torch.broadcast_shapes(outputs.shape, labels.shape).numel()
+    if known is not None and labels.is_floating_point():
+        return labels.numel() / (outputs.shape[1] if outputs.ndim > 1 else labels.numel())
+    if known is None and not classifies(outputs, labels):
+        return samples
+    counted = counted_labels(labels, criterion)
+    if known is None or known.weight is None:
+        return (counted >= 0).sum()
+    return known.weight.to(labels.device)[counted[counted >= 0]].sum()
+
+
+def classifies(outputs: Any, labels: Any) -> bool:
+    """Tell whether outputs are (samples, classes, ...) and labels integer classes (samples, ...).
+
+    >>> classifies(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
+    True
+    """
+    return (
+        isinstance(outputs, Tensor)
+        and isinstance(labels, Tensor)
+        and outputs.ndim >= 2
+        and outputs.shape[1] > 1
+        and labels.shape == outputs.shape[:1] + outputs.shape[2:]
+        and not (labels.is_floating_point() or labels.is_complex())
+    )
+
+
+def samples_in(inputs: Any, labels: Any) -> int:
+    """How many samples a batch has, by the first tensor of its labels, or else of its inputs.
+
+    Raises:
+        DataError: neither has a tensor with a batch dimension.
+
+    Example:
+        >>> samples_in(torch.zeros(3, 2), (torch.zeros(3), torch.ones(3)))
+        3
+    """
+    for part in (labels, inputs):
+        if isinstance(part, dict):
+            part = tuple(part.values())
+        if isinstance(part, (tuple, list)):
+            part = part[0] if part else None
+        if isinstance(part, Tensor) and part.ndim > 0:
+            return part.shape[0]
+    raise DataError("Expected labels or inputs with a batch dimension but found neither to be a tensor.")
+
+
+def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any]) -> tuple[Any, Any]:
+    """Leave out the samples of a batch without a single label that counts; the loss of one alone is no number.
+
+    >>> with_counted_labels(torch.tensor([[5.0], [6.0]]), torch.tensor([-100, 1]), F.cross_entropy)
+    (tensor([[6.]]), tensor([1]))
+    """
+    counted = counted_labels(labels, criterion)
+    if counted is labels or counted.ndim == 0:
+        return inputs, labels
+    kept = (counted >= 0).reshape(len(counted), -1).any(1)
+    if bool(kept.all()):
+        return inputs, labels
+
+    def picked(leaf: Any) -> Any:
+        per_sample = isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == len(kept)
+        return leaf[kept] if per_sample else leaf
+
+    return tree_map(picked, inputs), labels[kept]
