@@ -2,57 +2,176 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
-@contextmanager
-def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves the global random states of torch, NumPy and Python as they were."""
-    # Networks draw from NumPy's global state, so that is what must be kept.
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+class _States(NamedTuple):
+    """The global random states of a process."""
+
+    python: Any
+    numpy: Any
+    cpu: Tensor
+    cuda: list[Tensor]
+
+    @classmethod
+    def found(cls) -> _States:
+        """Read the states."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        # Networks draw from NumPy's global state, so that is what must be kept.
+        return cls(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda)  # noqa: NPY002
+
+    def put_back(self) -> None:
+        """Make these the states."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+    @classmethod
+    def forked(cls, salt: int) -> _States:
+        """Set states that follow from those found and a number, and return those found.
+
+        Each is set right after it is read: what another thread draws in between will be drawn again.
+        """
+        now = cls.found()
+        python_seed = _seed(salt, array("L", now.python[1]).tobytes())
+        numpy_seed = _seed(salt, _bytes(now.numpy)) % 2**32
+        cpu_seed = _seed(salt, now.cpu.numpy().tobytes())
+        cuda_seeds = [_seed(salt, state.numpy().tobytes()) for state in now.cuda]
+        python = random.getstate()
+        random.seed(python_seed)
+        numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+        if numpy["bit_generator"] == "MT19937":
+            np.random.seed(numpy_seed)  # noqa: NPY002
+        cpu = torch.get_rng_state()
+        torch.default_generator.manual_seed(cpu_seed)
+        cuda = torch.cuda.get_rng_state_all() if cuda_seeds else []
+        for device, seed in enumerate(cuda_seeds):
+            torch.cuda.default_generators[device].manual_seed(seed)
+        return cls(python, numpy, cpu, cuda)
+
+    def same(self, other: _States) -> bool:
+        """Whether nothing was drawn between the two."""
+        return (
+            self.python == other.python
+            and _bytes(self.numpy) == _bytes(other.numpy)
+            and all(map(torch.equal, (self.cpu, *self.cuda), (other.cpu, *other.cuda)))
+        )
 
 
-class RandomStream:
-    """Random states that start as the global ones, go on from one use to the next, and leave those untouched.
+def _bytes(state: dict[str, Any]) -> bytes:
+    """NumPy's state; of a generator that was put in the place of its own, which is not forked, in words."""
+    numbers = state["state"]
+    if state["bit_generator"] != "MT19937":
+        return repr(numbers).encode()
+    return bytes(numbers["key"].tobytes()) + int(numbers["pos"]).to_bytes(2, "little")
 
-    >>> stream, drawn = RandomStream(), []
-    >>> for _ in range(2):
-    ...     with stream.running():
-    ...         drawn.append(torch.rand(()))
-    >>> bool(drawn[0] == torch.rand(())), bool(drawn[1] == torch.rand(()))
-    (True, True)
+
+def _seed(salt: int, state: bytes) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(state + salt.to_bytes(8, "little"), digest_size=7).digest(), "little"
+    )
+
+
+class _Forks:
+    """Which threads draw from states of their own, and what each found.
+
+    The last to begin puts back what it found. One that ends earlier leaves that to the next.
     """
 
     def __init__(self) -> None:
-        self._states = _states()
+        self._lock = threading.Lock()
+        self._found: dict[object, _States] = {}
+        self._salt = 0
+
+    def begin(self, states: _States | None) -> object:
+        """Keep the global states and set others."""
+        ticket = object()
+        with self._lock:
+            self._found[ticket] = _States.forked(self._salt)
+            if states is not None:
+                states.put_back()
+        return ticket
+
+    def end(self, ticket: object) -> None:
+        """Put back what was found, now or when the next ends."""
+        with self._lock:
+            later = list(self._found)
+            after = later[later.index(ticket) + 1 :]
+            found = self._found.pop(ticket)
+            if after:
+                self._found[after[0]] = found
+            else:
+                found.put_back()
+
+    def renew(self) -> None:
+        """Let equal states fork into other ones from now on."""
+        with self._lock:
+            self._salt += 1
+
+
+_FORKS = _Forks()
+
+
+@contextmanager
+def untouched_randomness(*, renewed: bool = False) -> Iterator[None]:
+    """Leave the global random states of torch, NumPy and Python as they were, whatever is drawn inside.
+
+    Inside they are others, which follow from those outside: seeds count, and the same seed gives the same numbers.
+
+    Note:
+        The states belong to the process. Another thread that draws meanwhile draws from those of the inside, and
+        no number of the outside comes twice. It gets the numbers of an earlier block again only where both began
+        at the same state: nothing was drawn between them.
+
+    Args:
+        renewed: exclude that too, at a price: after other threads drew inside, the same seed gives other numbers.
+    """
+    ticket = _FORKS.begin(None)
+    inside, alone = _States.found() if renewed else None, threading.active_count() == 1
+    try:
+        yield
+    finally:
+        alone &= threading.active_count() == 1
+        if inside is not None and not alone and not inside.same(_States.found()):
+            _FORKS.renew()
+        _FORKS.end(ticket)
+
+
+class RandomStream:
+    """Random states that follow from the global ones, go on from one use to the next, and leave those untouched.
+
+    >>> torch.manual_seed(0) and None
+    >>> one, other = RandomStream(), RandomStream()
+    >>> drawn = []
+    >>> for stream in (one, one, other, other):
+    ...     with stream.running():
+    ...         drawn.append(float(torch.rand(())))
+    >>> drawn[:2] == drawn[2:], drawn[0] == drawn[1]
+    (True, False)
+    """
+
+    def __init__(self) -> None:
+        with untouched_randomness():
+            self._states = _States.found()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Draw from this stream inside."""
-        with untouched_randomness():
-            python, numpy, cpu, cuda = self._states
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-            torch.set_rng_state(cpu)
-            torch.cuda.set_rng_state_all(cuda)
-            try:
-                yield
-            finally:
-                self._states = _states()
-
-
-def _states() -> tuple[Any, Any, torch.Tensor, list[torch.Tensor]]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
+        ticket = _FORKS.begin(self._states)
+        try:
+            yield
+        finally:
+            self._states = _States.found()
+            _FORKS.end(ticket)

@@ -11,7 +11,6 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
-from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.validity import Validity, digest_of
@@ -24,6 +23,7 @@ from sinkhorn_rebasin.symmetry.running import runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 from sinkhorn_rebasin.symmetry.unread import fix_unread, fix_unseen
 from sinkhorn_rebasin.symmetry.write_protection import WriteProtection
 
@@ -62,7 +62,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         >>> [(slot.tensor, slot.axes, slot.layout.width) for slot in spec.slots_of("0")]
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+    with torch.inference_mode(False), torch.no_grad(), undisturbed():
         named, buffers, tape = _followed(model, example_inputs)
         _fix_shared_memory(tape, model, named)
     solution = solve(tape.relations)

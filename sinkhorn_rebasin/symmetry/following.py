@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
@@ -26,6 +24,7 @@ from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
 from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
+from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.unread import loose_parameters
 from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 
@@ -36,21 +35,6 @@ MOST_OTHER_WAYS, MOST_FOLLOWED_WAYS = 12, 5
 # One pass finds the matrices of experts, the next what is added to their outputs, one more which of them were not
 # read, and the last follows them all.
 MOST_PASSES = 4
-
-
-@contextmanager
-def _plain_operations() -> Iterator[None]:
-    """Fused kernels switched off, so that networks dispatch the operations there are rules for."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with warnings.catch_warnings():
-            # Setting oneDNN's flags warns of accelerators that are not there.
-            warnings.simplefilter("ignore", UserWarning)
-            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -204,7 +188,7 @@ def _follow(
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:
-        with _plain_operations(), tape, ValueReads(tape.note_read, tape.note_made), uncompiled():
+        with plain_operations(), tape, ValueReads(tape.note_read, tape.note_made), uncompiled():
             outputs: list[Tensor] = run(parameters, buffers, given)
     except Exception as error:
         raise ArchitectureError(

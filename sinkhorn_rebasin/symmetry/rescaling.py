@@ -15,7 +15,6 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
-from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
 from sinkhorn_rebasin.symmetry.displacement import widened
@@ -26,6 +25,7 @@ from sinkhorn_rebasin.symmetry.rescaling_equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
 from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_precisely
 from sinkhorn_rebasin.symmetry.sign_flips import sign_candidates
+from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 
 TOLERANCE = 1e-9
 Found = TypeVar("Found")
@@ -83,7 +83,7 @@ def discover_rescaling(
     check_supported(model)
     spec.check_state(named_tensors(model))
     generator = generator or torch.Generator("cpu").manual_seed(0)
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+    with torch.inference_mode(False), torch.no_grad(), undisturbed():
         rescaling, silent = _in_precision(
             lambda trials: _search(trials, signs), model, spec, example_inputs, tolerance, generator
         )
@@ -161,7 +161,7 @@ def _verify(
     model: nn.Module, spec: PermutationSpec, rescaling: RescalingSpec, example_inputs: ExampleInputs
 ) -> None:
     rescaling.shapes(spec)
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+    with torch.inference_mode(False), torch.no_grad(), undisturbed():
         generator = torch.Generator("cpu").manual_seed(0)
         held = _in_precision(
             lambda trials: trials.verified(rescaling.generators),

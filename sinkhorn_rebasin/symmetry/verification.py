@@ -17,7 +17,6 @@ from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
-from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
 from sinkhorn_rebasin.symmetry.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
@@ -25,6 +24,7 @@ from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, stirring_pe
 from sinkhorn_rebasin.symmetry.precision import DoublePrecision, narrow_tolerance
 from sinkhorn_rebasin.symmetry.running import checked_run, random_message
 from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
+from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 
 # How much more a sum may change that is added up in another order than one of weights that are rounded otherwise.
 MOST_ROUNDING = 100.0
@@ -87,7 +87,7 @@ def verify_symmetry(
     if not spec.groups:
         return 0.0
     generator = generator or torch.Generator("cpu").manual_seed(0)
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+    with torch.inference_mode(False), torch.no_grad(), undisturbed():
         wide = widened(model)
         if wide is not None:
             try:

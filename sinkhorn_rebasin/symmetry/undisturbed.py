@@ -1,0 +1,80 @@
+"""One analysis of a network at a time in a process, and with the plain kernels where it is followed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
+
+
+class _Process:
+    """What the threads of a process share: a lock, and kernels that are switched off while anybody needs it."""
+
+    def __init__(self) -> None:
+        self._switched = ExitStack()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start as a process without other threads: those that hold locks do not go with a fork."""
+        self._switched.close()
+        self.analysis = threading.RLock()
+        self._counting = threading.Lock()
+        self._users = 0
+
+    def switch_off_fused_kernels(self) -> None:
+        """The first user switches them off."""
+        with self._counting:
+            if self._users == 0:
+                self._switched.callback(_set_fused_kernels, *_set_fused_kernels(False, False))
+                self._switched.enter_context(sdpa_kernel(SDPBackend.MATH))
+            self._users += 1
+
+    def let_go_of_fused_kernels(self) -> None:
+        """The last user puts back what the first found."""
+        with self._counting:
+            self._users -= 1
+            if self._users == 0:
+                self._switched.close()
+
+
+_PROCESS = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS.begin)
+
+
+def _set_fused_kernels(fast_path: bool, one_dnn: bool) -> tuple[bool, bool]:
+    """Set two flags of the process and return what they were."""
+    found = torch.backends.mha.get_fastpath_enabled(), bool(torch.backends.mkldnn.enabled)
+    torch.backends.mha.set_fastpath_enabled(fast_path)
+    # This sets the one flag, and so warns of no accelerator that is not there.
+    torch.backends.mkldnn.set_flags(one_dnn, _fp32_precision=None)
+    return found
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Wait until no other thread analyses a network, and leave the global random states as they are.
+
+    A thread that is inside already need not wait. Plain runs of networks in other threads go on meanwhile.
+    """
+    with _PROCESS.analysis, untouched_randomness(renewed=True):
+        yield
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Switch fused kernels off, so that networks dispatch the operations there are rules for.
+
+    The switches belong to the process: networks that other threads run meanwhile run without fused kernels too.
+    """
+    _PROCESS.switch_off_fused_kernels()
+    try:
+        yield
+    finally:
+        _PROCESS.let_go_of_fused_kernels()
