@@ -12,6 +12,7 @@ from torch import Tensor
 from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
 from sinkhorn_rebasin.assignment.scaling import attainable_tolerance, marginal_error, scale
 from sinkhorn_rebasin.assignment.scores import check_finite, check_range
+from sinkhorn_rebasin.assignment.warm_starts import usable_start
 
 __all__ = ["ImplicitSinkhorn", "Report", "unrolled_sinkhorn"]
 
@@ -91,7 +92,9 @@ def unrolled_sinkhorn(
         check_range(scores.detach(), tau)
     with torch.autocast(scores.device.type, enabled=False):
         exponents = scores / tau
-        log_v = torch.zeros_like(scores[..., 0, :]) if start is None else start / tau
+        log_v = (
+            torch.zeros_like(scores[..., 0, :]) if start is None else _usable(start, scores, tau, tolerance)
+        )
         target = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
         iterations = 0
         while True:
@@ -105,6 +108,16 @@ def unrolled_sinkhorn(
     report.fill(error, iterations, tolerance, scores.shape[-1])
     potential = log_v.detach() * tau
     return matrix, error, potential - potential.mean(-1, keepdim=True)
+
+
+def _usable(start: Tensor, scores: Tensor, tau: float, tolerance: float) -> Tensor:
+    """Logarithms of the first column scalings; zero for matrices whose start would swallow the scores."""
+    if scores.numel() == 0:
+        return start
+    n = scores.shape[-1]
+    flat = scores.detach().reshape(-1, n, n)
+    kept = usable_start(flat, tau, tolerance, start.reshape(-1, n), lambda x: torch.zeros_like(x[..., 0]))
+    return kept.reshape(start.shape) / tau
 
 
 def _check_start(start: Tensor | None) -> None:

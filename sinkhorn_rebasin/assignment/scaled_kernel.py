@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sinkhorn_rebasin.assignment.sums import weighted_column_sums
+
 __all__ = ["ScaledKernel"]
 
 
@@ -53,7 +55,7 @@ class ScaledKernel:
         return torch.bmm(self.kernel, weights.unsqueeze(-1)).squeeze(-1)
 
     def _columns(self, weights: Tensor) -> Tensor:
-        return torch.bmm(weights.unsqueeze(-2), self.kernel).squeeze(-2)
+        return weighted_column_sums(weights, self.kernel)
 
     @property
     def log_scaling(self) -> Tensor:

@@ -19,6 +19,8 @@ from sinkhorn_rebasin.assignment.conjugate_gradient import (
 )
 from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
+from sinkhorn_rebasin.assignment.sums import weighted_column_sums
+from sinkhorn_rebasin.assignment.warm_starts import usable_start
 
 __all__ = ["Scaling", "attainable_tolerance", "marginal_error", "scale"]
 
@@ -61,27 +63,30 @@ def scale(
         temperature: τ > 0.
         tolerance: Largest deviation of a row or column sum from one.
         max_iterations: Most iterations to spend.
-        potential: Start y, shape (B, n); None chooses one. Where a given start leads nowhere, as one from far away
-            may at a large spread, the start from the hard assignment gets as many iterations.
+        potential: Start y, shape (B, n); None chooses one. A start that would swallow digits of the scores is left
+            out. Where a start leads nowhere at a large spread, that from the hard assignment gets as many iterations.
         bounds: Smallest and largest score.
     """
     low, high = bounds
-    tame = False
     spread = (high - low) / temperature
-    if potential is not None and spread > LARGE_SPREAD:
-        found = _scale_from(scores, temperature, tolerance, max_iterations, potential, False)
-        if float(found.marginal_error.max()) <= attainable_tolerance(
-            tolerance, scores.shape[-1], scores.dtype
-        ):
-            return found
-        again = scale(scores, temperature, tolerance, max_iterations, None, bounds)
-        return again._replace(iterations=found.iterations + again.iterations)
-    if potential is None:
-        tame = spread < SMALL_SPREAD
+
+    def cold_start(scores: Tensor) -> Tensor:
+        if spread > LARGE_SPREAD:
+            return assignment_potentials(scores)
         # any constant is a potential like zero; this one centres the exponents
-        centre = scores.new_full(scores.shape[:-1], -0.5 * (low + high))
-        potential = assignment_potentials(scores) if spread > LARGE_SPREAD else centre
-    return _scale_from(scores, temperature, tolerance, max_iterations, potential, tame)
+        return scores.new_full(scores.shape[:-1], -0.5 * (low + high))
+
+    if potential is None:
+        return _scale_from(
+            scores, temperature, tolerance, max_iterations, cold_start(scores), spread < SMALL_SPREAD
+        )
+    start = usable_start(scores, temperature, tolerance, potential, cold_start)
+    found = _scale_from(scores, temperature, tolerance, max_iterations, start, False)
+    reached = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
+    if spread <= LARGE_SPREAD or float(found.marginal_error.max()) <= reached:
+        return found
+    again = scale(scores, temperature, tolerance, max_iterations, None, bounds)
+    return again._replace(iterations=found.iterations + again.iterations)
 
 
 def _scale_from(
@@ -97,9 +102,11 @@ def _scale_from(
 
 def marginal_error(matrix: Tensor) -> Tensor:
     """Largest deviation of a row or column sum from one, shape (...)."""
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
     # a product with ones adds up columns faster than a sum over the rows does
-    columns = matrix.new_ones(*matrix.shape[:-2], 1, matrix.shape[-1]) @ matrix
-    return torch.maximum((matrix.sum(-1) - 1).abs().amax(-1), (columns - 1).abs().amax((-1, -2)))
+    columns = weighted_column_sums(flat.new_ones(flat.shape[:-1]), flat)
+    error = torch.maximum((flat.sum(-1) - 1).abs().amax(-1), (columns - 1).abs().amax(-1))
+    return error.reshape(matrix.shape[:-2])
 
 
 def _iterate(kernel: ScaledKernel, target: float, budget: int) -> int:

@@ -63,7 +63,8 @@ def sinkhorn(
         max_iterations: Most iterations to spend, counted as in :class:`SinkhornResult`.
         gradient: ``"implicit"`` differentiates the fixed point by one linear solve; ``"unrolled"``
             differentiates every plain iteration (slow, much memory; a witness for tests).
-        initial_scaling: ``column_scaling`` of an earlier result of like scores, shape (..., n).
+        initial_scaling: ``column_scaling`` of an earlier result of like scores, shape (..., n). One so large that
+            adding it would swallow digits of the scores is left out.
 
     Raises:
         AssignmentError: Scores that are not finite, square, non-empty and floating, or an argument out of

@@ -36,3 +36,9 @@ def exact_gradient(matrix: Tensor, gradient: Tensor, temperature: float) -> Tens
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     difference = actual.detach().double() - expected.detach().double()
     return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(expected.detach().double()))
+
+
+def exact_error(matrix: Tensor) -> float:
+    """Largest deviation of a row or column sum from one, added up in float64."""
+    exact = matrix.detach().double()
+    return max(float((exact.sum(axis) - 1).abs().max()) for axis in (-1, -2))
