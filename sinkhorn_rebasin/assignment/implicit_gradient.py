@@ -164,6 +164,8 @@ class _Residual(torch.autograd.Function):
             'use gradient="unrolled".'
         )
 
+    jvp = backward
+
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Tensor) -> tuple[Tensor, int]:
         return _Residual.apply(*_batched(info.batch_size, in_dims, args)), 0
@@ -181,6 +183,18 @@ class Adjoint(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         matrix, gradient, ctx.temperature = inputs
         ctx.save_for_backward(matrix, gradient)
+        ctx.save_for_forward(matrix, gradient)
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor | None, direction: Tensor | None, *_: Any) -> Tensor:
+        # the adjoint of R, applied to W, is P∘R(W / P): what P gains counts like a gradient of its own.
+        # P changes by P∘R(dX)/τ, so the quotient is of the size of the scores, and no matter where P is zero
+        matrix, gradient = ctx.saved_tensors
+        total = torch.zeros_like(gradient) if direction is None else direction
+        if change is not None:
+            quotient = torch.where(matrix > 0, change / matrix, 0.0)
+            total = total + quotient * _Residual.apply(matrix, gradient)
+        return Adjoint.apply(matrix, total, ctx.temperature)
 
     @staticmethod
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -51,7 +51,8 @@ def check_range(scores: Tensor, temperature: float) -> tuple[float, float]:
     largest = max(-low, high)
     if not math.isfinite(high - low):
         check_finite(scores)
-    if largest / temperature > 0.01 * torch.finfo(scores.dtype).max:
+    limit = 0.01 * torch.finfo(scores.dtype).max
+    if largest / temperature > limit or 1 / temperature > limit:
         raise AssignmentError(
             f"Expected scores / temperature within the range of {scores.dtype} but got scores up to "
             f"{largest:.3g} at temperature {temperature:g}; raise the temperature."

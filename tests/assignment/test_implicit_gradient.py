@@ -151,6 +151,8 @@ def test_the_gradient_of_a_sum_is_zero_and_the_incoming_gradient_untouched() -> 
     assert torch.equal(incoming, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 class TestFunctionTransforms:
     scores = random_scores(3, 4, 4)
 
@@ -178,3 +180,33 @@ class TestFunctionTransforms:
         start = sinkhorn(self.scores, 0.3).column_scaling
         warm = torch.func.vmap(lambda x, y: sinkhorn(x, 0.3, initial_scaling=y).matrix)(self.scores, start)
         torch.testing.assert_close(warm, sinkhorn(self.scores, 0.3).matrix, atol=1e-5, rtol=0)
+
+    @pytest.mark.parametrize("mode", ["forward over reverse", "reverse over forward", "forward over forward"])
+    @pytest.mark.parametrize("temperature", [0.3, 0.03])
+    def test_second_derivatives_in_all_modes(self, mode: str, temperature: float) -> None:
+        """Also of the gradient of a warm, saturated one, most entries of which are zero."""
+        modes = {"forward": torch.func.jacfwd, "reverse": torch.func.jacrev}
+        outer, _, inner = mode.split()
+
+        def loss(scores: Tensor) -> Tensor:
+            matrix = sinkhorn(scores, temperature, tolerance=1e-13, max_iterations=5000).matrix
+            return (matrix.square() * scores.roll(1)).sum()
+
+        for scores in (self.scores[1] * min(1, 3 * temperature), 40 * torch.eye(4).double()):
+            found = modes[outer](modes[inner](loss))(scores)
+            torch.testing.assert_close(found, torch.autograd.functional.hessian(loss, scores))
+
+    def test_hessian(self) -> None:
+        found = torch.func.vmap(torch.func.hessian(self.loss))(self.scores)
+        expected = [torch.autograd.functional.hessian(self.loss, scores) for scores in self.scores]
+        torch.testing.assert_close(found, torch.stack(expected))
+
+    def test_product_of_the_hessian_with_a_direction(self) -> None:
+        scores, direction = self.scores[0], random_scores(4, 4, seed=5)
+        _, found = torch.func.jvp(torch.func.grad(self.loss), (scores,), (direction,))
+        expected = torch.autograd.functional.vhp(self.loss, scores, direction)[1]
+        torch.testing.assert_close(found, expected)
+
+    def test_third_derivatives_in_forward_mode_are_refused(self) -> None:
+        with pytest.raises(AssignmentError, match="unrolled"):
+            torch.func.jacfwd(torch.func.hessian(self.loss))(self.scores[0])
