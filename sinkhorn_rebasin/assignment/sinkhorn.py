@@ -56,8 +56,8 @@ def sinkhorn(
     Args:
         scores: X, shape (..., n, n). Half precision is computed, and returned, in float32; its gradient
             comes back in half precision. Autocast has no effect inside.
-        temperature: τ > 0, a number or a 0-d tensor (no gradient flows to it). P tends to the permutation
-            of :func:`hard_assignment` as τ tends to 0.
+        temperature: τ > 0, a number or a 0-d tensor, which gets a gradient where it requires one. P tends to the
+            permutation of :func:`hard_assignment` as τ tends to 0.
         tolerance: Largest deviation of a row or column sum from one. It is raised to eps·max(8, √n), the
             rounding of such a sum, where it asks for less (float32: 1e-6 at n = 64, 5e-6 at n = 2048).
         max_iterations: Most iterations to spend, counted as in :class:`SinkhornResult`.
@@ -88,6 +88,9 @@ def sinkhorn(
     """
     tau = _check_arguments(scores, temperature, tolerance, max_iterations, gradient, initial_scaling)
     work = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+    if isinstance(temperature, Tensor):
+        # P depends on X / τ alone: the factor is one, and its derivative is that by τ.
+        work = work * (temperature.detach() / temperature).to(work)
     start = None if initial_scaling is None else initial_scaling.detach().to(work)
     report = Report()
     if gradient == "implicit":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from sinkhorn_rebasin.errors import DataError
 
@@ -144,11 +144,29 @@ def samples_in(inputs: Any, labels: Any) -> int:
     raise DataError("Expected labels or inputs with a batch dimension but found neither to be a tensor.")
 
 
+def check_rows(inputs: Any, labels: Tensor) -> None:
+    """Raise DataError unless every tensor of the inputs has the samples of the labels along its first axis.
+
+    >>> check_rows({"x": torch.zeros(3, 2), "name": "text"}, torch.zeros(3))
+    """
+    for path, leaf in tree_flatten_with_path(inputs)[0]:
+        if isinstance(leaf, Tensor) and (leaf.ndim == 0 or leaf.shape[0] != len(labels)):
+            where = f"inputs{keystr(path)}"
+            raise DataError(
+                f"Expected the {len(labels)} samples of the labels along the first axis of every input, to pick "
+                f"single samples, but {where} has shape {tuple(leaf.shape)}: put the axis of samples first, and keep "
+                f"what belongs to a whole batch out of its inputs or repeat it for each sample."
+            )
+
+
 def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any]) -> tuple[Any, Any]:
     """Leave out the samples of a batch without a single label that counts; the loss of one alone is no number.
 
     >>> with_counted_labels(torch.tensor([[5.0], [6.0]]), torch.tensor([-100, 1]), F.cross_entropy)
     (tensor([[6.]]), tensor([1]))
+
+    Raises:
+        DataError: an input has not the samples along its first axis.
     """
     counted = counted_labels(labels, criterion)
     if counted is labels or counted.ndim == 0:
@@ -156,9 +174,5 @@ def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any])
     kept = (counted >= 0).reshape(len(counted), -1).any(1)
     if bool(kept.all()):
         return inputs, labels
-
-    def picked(leaf: Any) -> Any:
-        per_sample = isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == len(kept)
-        return leaf[kept] if per_sample else leaf
-
-    return tree_map(picked, inputs), labels[kept]
+    check_rows(inputs, labels)
+    return tree_map(lambda leaf: leaf[kept] if isinstance(leaf, Tensor) else leaf, inputs), labels[kept]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.curvature import diagonal_fisher
 from sinkhorn_rebasin.networks.copying import inputs_like
+from sinkhorn_rebasin.networks.counting import check_rows
 from sinkhorn_rebasin.training.continual.batches import training_batches
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
@@ -53,7 +54,8 @@ class ElasticWeightConsolidation(ContinualLearner):
     def energy(self) -> Tensor:
         """The sum of stiffness times squared distance from the rest position."""
         parts = zip(self._springs().values(), self.stiffness.buffers(), self.rest.buffers(), strict=True)
-        return torch.stack([(k * (p - r).square()).sum() for p, k, r in parts]).sum()
+        # Infinite weights stay where they are, at no distance.
+        return torch.stack([(k * (p - r).where(p != r, 0.0).square()).sum() for p, k, r in parts]).sum()
 
     def end_task(self) -> None:
         """Add the springs of the task just learned."""
@@ -78,6 +80,7 @@ class ElasticWeightConsolidation(ContinualLearner):
     def _batches(self) -> Iterator[Any]:
         left = self.fisher_samples
         for inputs, labels in training_batches(self.trainer):
+            check_rows(inputs, labels)
             yield inputs_like(inputs, lambda tensor, count=left: tensor[:count].clone()), labels[:left]  # type: ignore[misc]
             left -= len(labels)
             if left <= 0:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses import checked_loss
+from sinkhorn_rebasin.networks.counting import check_rows
 from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
@@ -60,4 +61,5 @@ class JointTraining(ContinualLearner):
 
 def _samples(batch: Any, task: int) -> dict[str, Any]:
     inputs, labels = split_batch(batch)
+    check_rows(inputs, labels)
     return {"inputs": inputs, "labels": labels, "tasks": torch.full_like(labels, task, dtype=torch.long)}

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.counting import check_rows
 from sinkhorn_rebasin.networks.execution import move_to
 
 Contents = dict[str, Any]
@@ -44,7 +45,8 @@ class ReplayMemory(nn.Module):
         seed: of the generator.
 
     Raises:
-        DataError: k below one, labels that are no integers, or a draw from an empty memory.
+        DataError: k below one, labels that are no integers, inputs with another number of samples than labels, or a
+            draw from an empty memory.
 
     Example:
         >>> memory = ReplayMemory(per_class=2)
@@ -72,15 +74,20 @@ class ReplayMemory(nn.Module):
 
     @torch.no_grad()
     def offer(self, inputs: ExampleInputs, labels: Tensor) -> None:
-        """Show a batch of the current task to the memory, each sample once."""
+        """Show a batch of the current task to the memory, each sample once; negative labels do not count.
+
+        Raises:
+            DataError: labels that are no integers, or inputs that have not as many samples along their first axis.
+        """
         if labels.ndim != 1 or labels.is_floating_point():
             raise DataError(
                 f"Expected integer labels of shape (samples,), to remember samples by class, but got {labels.dtype} "
                 f"of shape {tuple(labels.shape)}."
             )
+        check_rows(inputs, labels)
         chance = torch.rand(len(labels), generator=self.generator, dtype=torch.float64)
         offered = _on_cpu({"inputs": inputs, "labels": labels.long(), "chance": chance})
-        candidates = join(self._open, offered)
+        candidates = join(self._open, select(offered, offered["labels"] >= 0))
         order = candidates["chance"].argsort()
         order = order[candidates["labels"][order].argsort(stable=True)]
         ordered = candidates["labels"][order]
@@ -101,6 +108,11 @@ class ReplayMemory(nn.Module):
         samples = {name: self._open[name] for name in ("inputs", "labels")}
         samples["tasks"] = torch.full_like(samples["labels"], task)
         samples["outputs"] = outputs_of(samples["inputs"]).detach().cpu()
+        if samples["outputs"].shape[:1] != samples["labels"].shape:
+            raise DataError(
+                f"Expected outputs of shape (samples, columns) for {len(samples['labels'])} remembered samples but "
+                f"got {tuple(samples['outputs'].shape)}."
+            )
         self._closed = join(self._closed, samples)
         self._open = {}
 

@@ -138,3 +138,33 @@ def test_errors() -> None:
     memory.offer(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))
     with pytest.raises(DataError, match="one shape"):
         memory.offer(torch.zeros(2, 5), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "where"),
+    [
+        (torch.zeros(6, 4, 1), r"inputs has shape \(6, 4, 1\)"),
+        ({"x": torch.zeros(4, 3), "scale": torch.tensor(2.0)}, r"inputs\['scale'\] has shape \(\)"),
+        ((torch.zeros(4, 3), [torch.zeros(1, 4)]), r"inputs\[1\]\[0\] has shape \(1, 4\)"),
+        ({"edges": torch.zeros(2, 9)}, r"inputs\['edges'\]"),
+    ],
+    ids=["sequence first", "scalar", "nested", "graph"],
+)
+def test_samples_on_another_axis_are_refused_by_name(inputs: object, where: str) -> None:
+    memory = ReplayMemory()
+    with pytest.raises(DataError, match=where):
+        memory.offer(inputs, torch.tensor([0, 0, 1, 1]))
+    assert not list(memory.inputs_seen())
+
+
+def test_outputs_on_another_axis_are_refused() -> None:
+    memory = ReplayMemory()
+    memory.offer(torch.zeros(5, 3), torch.tensor([0, 0, 1, 1, 1]))
+    with pytest.raises(DataError, match=r"for 5 remembered samples but got \(3, 5\)"):
+        memory.close(0, lambda inputs: inputs.T)
+
+
+def test_negative_labels_are_not_remembered() -> None:
+    memory = ReplayMemory(per_class=9)
+    stream(memory, 0, [0, -100, 1, -100, 1, -1])
+    assert sorted(label for _, label, *_ in contents(memory)) == [0, 1, 1]
