@@ -91,7 +91,7 @@ def batch_norm_statistics(
         return dict(state)
     moments = {name: _InputMoments(name or type(module).__name__) for name in layers}
     for name, layer in layers.items():
-        layer.train()
+        layer.training = True
         layer.register_forward_pre_hook(moments[name].hook, with_kwargs=True)
     device, read = device_of(state), 0
     with untouched_randomness():

@@ -19,6 +19,7 @@ from sinkhorn_rebasin.curvature.shared_layers import (
     shared_layers,
 )
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.handover import check_not_reentrant, gradients_of
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.symmetry.stillness import Readers
 
@@ -69,11 +70,15 @@ class FactorSums:
         self.inputs = {name: _zeros(layer, 1) for name, layer in layers.items()}
         self.outputs = {name: _zeros(layer, 0) for name, layer in layers.items()}
         self._seen: list[tuple[str, Tensor]] = []
+        self._runs = False
 
     def forward(self, inputs: Any) -> Any:
         """The network's output, with a graph back to what each layer gives; takes in what goes into them."""
         self._seen = []
         with ExitStack() as hooks:
+            # Layers may run again in the backward pass, where they are not counted.
+            self._runs = True
+            hooks.callback(setattr, self, "_runs", False)
             for name, layer in self.layers.items():
                 # In front of the layer's own hooks: a factor is of what the weight gives, whatever they make of it.
                 handle = layer.register_forward_hook(self._hook(name), prepend=True, with_kwargs=True)
@@ -82,10 +87,11 @@ class FactorSums:
 
     def backward(self, loss: Tensor) -> None:
         """Take in the gradients of a loss of the last output; it may be called again with another loss."""
+        check_not_reentrant(loss)
         if not loss.requires_grad or not self._seen:
             return
         outputs = [output for _, output in self._seen]
-        found = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+        found = gradients_of(loss, outputs, retain_graph=True)
         for (name, _), gradient in zip(self._seen, found, strict=True):
             if gradient is not None:
                 rows = output_rows(self.layers[name], gradient).to(self.outputs[name].dtype)
@@ -100,9 +106,10 @@ class FactorSums:
             self.positions[name] += rows.shape[1]
 
         def hook(layer: SharedLayer, arguments: Any, keywords: Any, output: Tensor) -> Tensor:
-            gather(layer, arguments, keywords, output)
-            if output.requires_grad:
-                self._seen.append((name, output))
+            if self._runs:
+                gather(layer, arguments, keywords, output)
+                if output.requires_grad:
+                    self._seen.append((name, output))
             # A later operation may write into the output in place: it gets another tensor.
             return output.clone()
 

@@ -14,6 +14,7 @@ from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.curvature.likelihood import Likelihood
 from sinkhorn_rebasin.errors import DataError, RebasinWarning
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.handover import gradients_of
 
 
 class SquaredGradients:
@@ -71,7 +72,7 @@ class SquaredGradients:
         for number in range(count):
             one = tree_map(lambda t, n=number: t[n] if isinstance(t, Tensor) else t, (inputs, labels))
             moving = {name: value.requires_grad_() for name, value in _detached(self.moving).items()}
-            found = torch.autograd.grad(self._loss(moving, *one), list(moving.values()), allow_unused=True)
+            found = gradients_of(self._loss(moving, *one), list(moving.values()))
             for name, gradient in zip(moving, found, strict=True):
                 if gradient is not None:
                     self.sums[name] += _squared(gradient) * weights[number]

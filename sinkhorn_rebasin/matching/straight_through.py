@@ -13,6 +13,7 @@ from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.networks.architecture import single_precision
+from sinkhorn_rebasin.networks.handover import gradients_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 Progress = Callable[[int, float], None]
@@ -112,6 +113,6 @@ def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs:
     with torch.enable_grad():
         leaves = {name: rebased[name].detach().requires_grad_() for name in latent}
         loss = midpoint.batch_loss({**rebased, **leaves}, inputs, labels)
-        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        gradients = gradients_of(loss, list(leaves.values()))
     for tensor, gradient in zip(latent.values(), gradients, strict=True):
         tensor.grad = None if gradient is None else gradient.to(tensor.dtype)

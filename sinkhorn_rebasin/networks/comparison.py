@@ -10,6 +10,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
@@ -34,7 +35,7 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
 
 def check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
     """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
-    twin = standalone_copy(target).eval()
+    twin = in_mode(standalone_copy(target), False)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         found = run_at(evaluation_copy(reference), tensors_of(twin), inputs_like(example_inputs))
         expected = run_at(twin, {}, inputs_like(example_inputs))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.originals import note_original
 from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.networks.redirection import redirect
+from sinkhorn_rebasin.networks.shared_memory import aliases, overlapping, rebuilt
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_CONTENTS = ("_parameters", "_buffers", "_modules")
-
 
 def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module:
-    """A copy of a network that shares nothing with it, or its parameters alone.
+    """A copy of a network that shares nothing with it, or the memory of its parameters alone.
 
-    Plain attributes are copied too: caches, counters, tensors that belong to a graph (detached). Ties stay ties.
+    Plain attributes are copied too: caches, counters, tensors that belong to a graph (detached). Ties stay ties, and
+    views of weights stay views. Functions that reach into the network (closures, hooks, defaults, partial functions,
+    weak references) reach into the copy.
 
     Raises:
         ArchitectureError: when something in the module cannot be copied.
@@ -31,16 +35,39 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
     >>> twin.weight is layer.weight, torch.equal(twin.weight, layer.weight)
     (False, True)
     """
-    shared = list(module.parameters()) if share_parameters else []
-    memo: dict[int, Tensor] = {id(tensor): tensor for tensor in shared}
-    for child in module.modules():
-        plain = {name: value for name, value in vars(child).items() if name not in _CONTENTS}
-        for tensor in [*tensors_in(plain), *child._buffers.values()]:
-            if tensor is not None and (tensor.grad_fn is not None or tensor.layout != torch.strided):
-                # deepcopy refuses tensors with a history and some sparse ones.
-                memo.setdefault(id(tensor), tensor.detach().clone())
+    if share_parameters:
+        return copied(module, aliases(module))
+    twin = copied(module, {})
+    note_original(twin, module)
+    return twin
+
+
+def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
+    """A copy of a network in which some objects, given by their ids, are replaced by others.
+
+    Raises:
+        ArchitectureError: when something in the module cannot be copied.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> layer.weights = [layer.weight]
+    >>> weight = torch.ones(1, 1)
+    >>> twin = copied(layer, {id(layer.weight): weight})
+    >>> twin.weight is weight, twin.weights[0] is weight
+    (True, True)
+    """
+    memo: dict[int, Any] = dict(replaced)
+    tensors = reachable_tensors(module)
+    for group in overlapping(tensors):
+        if all(id(tensor) not in memo for tensor in group):
+            memo.update(rebuilt(group))
+    for tensor in tensors:
+        if tensor.grad_fn is not None or tensor.layout != torch.strided:
+            # deepcopy refuses tensors with a history and some sparse ones.
+            memo.setdefault(id(tensor), tensor.detach().clone())
     try:
-        return copy.deepcopy(module, memo)
+        twin = copy.deepcopy(module, memo)
+        redirect(twin, memo, replaced.values())
+        return twin
     except Exception as error:
         raise ArchitectureError(
             f"Expected a network that copy.deepcopy can copy, so that it stays untouched, but "

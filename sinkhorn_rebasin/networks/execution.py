@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
@@ -18,6 +17,8 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import former_parameters
+from sinkhorn_rebasin.networks.lending import run_with
+from sinkhorn_rebasin.networks.modes import in_mode
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
@@ -53,9 +54,9 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     inputs = _fresh(inputs, any(isinstance(part, nn.GroupNorm) for part in module.modules()))
     with former_parameters(module):
         if isinstance(inputs, Mapping):
-            return functional_call(module, weights, (), dict(inputs))
+            return run_with(module, weights, (), dict(inputs))
         arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-        return functional_call(module, weights, arguments)
+        return run_with(module, weights, arguments, {})
 
 
 def _fresh(inputs: Any, has_group_norm: bool) -> Any:
@@ -87,7 +88,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
         >>> evaluation_copy(layer).training, layer.training
         (False, True)
     """
-    return standalone_copy(module, share_parameters=True).eval()
+    return in_mode(standalone_copy(module, share_parameters=True), False)
 
 
 def training_copy(module: nn.Module) -> nn.Module:
@@ -99,7 +100,7 @@ def training_copy(module: nn.Module) -> nn.Module:
         >>> [child.training for child in training_copy(nn.Sequential(nn.Dropout(), nn.Tanh()))]
         [False, True]
     """
-    twin = standalone_copy(module, share_parameters=True).train()
+    twin = in_mode(standalone_copy(module, share_parameters=True), True)
     for child in twin.modules():
         if isinstance(child, (_NormBase, _DropoutNd)):
             child.training = False

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.copying import copied
+from sinkhorn_rebasin.networks.modes import free_modes, hold_modes
+from sinkhorn_rebasin.networks.originals import note_original
+from sinkhorn_rebasin.networks.shared_memory import views_at
 
 _FORMER = "_sinkhorn_rebasin_former_parameters"
 _TIES = "_sinkhorn_rebasin_former_ties"
@@ -49,23 +52,25 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
     As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it, unless
     inside of :func:`former_parameters`, in which a network that reads its own parameters finds them.
-    Tied parameters stay one tensor, and the state dict keeps its order.
+    Tied parameters stay one tensor, and the state dict keeps its order. The mode of its modules is a flag: calling
+    ``train()`` or ``eval()`` does nothing else, whatever the network does there.
 
     >>> frozen = frozen_copy(nn.Linear(3, 2))
     >>> list(frozen.parameters()), sorted(frozen.state_dict())
     ([], ['bias', 'weight'])
     """
-    frozen = standalone_copy(module)
+    values: dict[int, Tensor] = {id(p): p.detach().clone() for p in module.parameters()}
+    frozen = copied(module, {**values, **views_at(module, values)})
     vars(frozen)[_TIES] = tied_names(module)
-    values: dict[int, Tensor] = {}
+    note_original(frozen, module)
+    hold_modes(frozen)
     for child in frozen.modules():
         buffers = list(child._buffers)
-        for name, parameter in list(child._parameters.items()):
-            if parameter is None:
+        for name, value in list(child._parameters.items()):
+            if value is None:
                 continue
-            values.setdefault(id(parameter), parameter.detach().clone())
             del child._parameters[name]
-            child.register_buffer(name, values[id(parameter)])
+            child.register_buffer(name, value)
             vars(child).setdefault(_FORMER, []).append(name)
         for name in buffers:
             child._buffers[name] = child._buffers.pop(name)
@@ -135,29 +140,29 @@ def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Modul
     >>> [name for name, _ in plain.named_parameters()]
     ['weight', 'bias']
     """
-    plain = standalone_copy(frozen)
     # Moved to another type or device, tied buffers come apart: ties are found by name.
     first = {name: names[0] for names in traits.tied for name in names}
     made: dict[str, Tensor] = {}
+    replaced: dict[int, Tensor] = {}
+    for path, buffer in frozen.named_buffers(remove_duplicate=False):
+        name = first.get(path, path)
+        if name not in made:
+            tensor = state.get(path, buffer).detach().clone()
+            if path in traits.requires_grad:
+                tensor = nn.Parameter(tensor, requires_grad=traits.requires_grad[path])
+            made[name] = tensor
+        replaced[id(buffer)] = made[name]
+    plain = copied(frozen, {**replaced, **views_at(frozen, replaced)})
+    note_original(plain, frozen)
+    free_modes(plain)
     for prefix, child in plain.named_modules():
         for mark in (_FORMER, _TIES):
             vars(child).pop(mark, None)
         child.training = traits.training[prefix]
         for name, buffer in list(child._buffers.items()):
-            if buffer is None:
-                continue
-            path = f"{prefix}.{name}" if prefix else name
-            tensor = made.get(first.get(path, path))
-            if tensor is None:
-                tensor = state.get(path, buffer).detach().clone()
-                if path in traits.requires_grad:
-                    tensor = nn.Parameter(tensor, requires_grad=traits.requires_grad[path])
-                made[first.get(path, path)] = tensor
-            if isinstance(tensor, nn.Parameter):
+            if isinstance(buffer, nn.Parameter):
                 del child._buffers[name]
-                child.register_parameter(name, tensor)
-            else:
-                child._buffers[name] = tensor
+                child.register_parameter(name, buffer)
     return plain
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import weakref
+from collections.abc import Collection, Iterator
+from functools import lru_cache, partial
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -15,17 +16,23 @@ from sinkhorn_rebasin.networks.outputs import attributes_of
 def reachable_tensors(model: nn.Module) -> list[Tensor]:
     """List the tensors that a network's code can reach from it.
 
-    Those are parameters, buffers, and tensors in attributes, containers, objects, closures, defaults and partial
-    functions. Variables of Python modules are not among them.
+    Those are parameters, buffers, and tensors in attributes, containers, objects, closures, defaults, partial
+    functions and behind weak references. Variables of Python modules are not among them.
 
+    >>> import torch
     >>> layer, table = nn.Linear(2, 2, bias=False), torch.ones(3)
     >>> layer.scale = lambda x: x * table
     >>> len(reachable_tensors(layer))
     2
     """
+    return tensors_reached([model])
+
+
+def tensors_reached(objects: list[Any], without: Collection[int] = ()) -> list[Tensor]:
+    """List the tensors that can be reached from some objects, in the same ways, but not through some, given by id."""
     found: list[Tensor] = []
-    seen: set[int] = set()
-    waiting: list[Any] = [model]
+    seen: set[int] = set(without)
+    waiting = list(objects)
     while waiting:
         leaf = waiting.pop()
         if id(leaf) in seen or isinstance(leaf, _PLAIN):
@@ -34,14 +41,18 @@ def reachable_tensors(model: nn.Module) -> list[Tensor]:
         if isinstance(leaf, Tensor):
             found.append(leaf)
         else:
-            waiting.extend(_inside(leaf))
+            waiting.extend(parts_of(leaf))
     return found
 
+
+LruCache: Any = type(lru_cache(lambda: None))
+"""The type of functions that remember what they returned."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def _inside(leaf: Any) -> Iterator[Any]:
+def parts_of(leaf: Any) -> Iterator[Any]:
+    """Yield what a container, function, module or other object holds at its first level."""
     if isinstance(leaf, dict):
         yield from leaf.values()
     elif isinstance(leaf, (list, tuple, set, frozenset)):
@@ -50,12 +61,17 @@ def _inside(leaf: Any) -> Iterator[Any]:
         yield from (cell.cell_contents for cell in leaf.__closure__ or () if _is_filled(cell))
         yield from leaf.__defaults__ or ()
         yield from (leaf.__kwdefaults__ or {}).values()
+        yield from vars(leaf).values()
     elif isinstance(leaf, MethodType):
         yield from (leaf.__self__, leaf.__func__)
     elif isinstance(leaf, partial):
         yield from (leaf.func, leaf.args, leaf.keywords)
     elif isinstance(leaf, nn.Module):
         yield from vars(leaf).values()
+    elif isinstance(leaf, weakref.ref):
+        yield leaf()
+    elif isinstance(leaf, LruCache):
+        yield leaf.__wrapped__
     else:
         yield from attributes_of(leaf)
 

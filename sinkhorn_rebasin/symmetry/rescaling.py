@@ -15,6 +15,7 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
 from sinkhorn_rebasin.symmetry.displacement import widened
@@ -141,11 +142,11 @@ def _in_precision(
     generator: torch.Generator,
 ) -> Found:
     """What is found in float64, or in the network's own type where it does not run in float64."""
-    wide, own = widened(model), standalone_copy(model).eval()
+    wide, own = widened(model), in_mode(standalone_copy(model), False)
     rounding = narrow_tolerance(own.parameters())
     if wide is not None:
         try:
-            return search(Trials(wide.eval(), spec, example_inputs, tolerance, generator))
+            return search(Trials(in_mode(wide, False), spec, example_inputs, tolerance, generator))
         except ArchitectureError:
             if rounding > ROUNDING_OF_NARROW_TYPES:
                 raise

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
@@ -35,12 +36,13 @@ def runnable_copy(
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
     if any(tensor.device.type != "cpu" for tensor in tensors):
         try:
-            twin = standalone_copy(model).cpu().eval()
+            twin = in_mode(standalone_copy(model).cpu(), False)
             moved = inputs_like(inputs, torch.Tensor.cpu)
             return twin, moved, _first_run(twin, moved, watch)
         except ArchitectureError:
             pass
-    twin, given = standalone_copy(model, share_parameters=share_parameters).eval(), inputs_like(inputs)
+    twin, given = standalone_copy(model, share_parameters=share_parameters), inputs_like(inputs)
+    in_mode(twin, False)
     return twin, given, _first_run(twin, given, watch)
 
 

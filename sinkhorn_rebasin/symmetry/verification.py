@@ -16,6 +16,7 @@ from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
@@ -92,12 +93,15 @@ def verify_symmetry(
         if wide is not None:
             try:
                 return _largest(
-                    _Check(wide.eval(), spec, tolerance, DoublePrecision), example_inputs, trials, generator
+                    _Check(in_mode(wide, False), spec, tolerance, DoublePrecision),
+                    example_inputs,
+                    trials,
+                    generator,
                 )
             except (ArchitectureError, _IncomparableError):
                 # Some kernels exist in narrow types only, and some masks overflow in wider ones.
                 pass
-        own = standalone_copy(model).eval()
+        own = in_mode(standalone_copy(model), False)
         narrow = max(tolerance, narrow_tolerance(named_tensors(own).values()))
         return _largest(_Check(own, spec, narrow, nullcontext), example_inputs, trials, generator)
 

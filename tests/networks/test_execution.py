@@ -103,7 +103,9 @@ def test_evaluation_copy_shares_parameters_but_neither_buffers_nor_modes(norm_ne
     twin = evaluation_copy(norm_net)
     assert not any(child.training for child in twin.modules())
     assert all(child.training for child in norm_net.modules())
-    assert all(mine is theirs for mine, theirs in zip(twin.parameters(), norm_net.parameters(), strict=True))
+    for mine, theirs in zip(twin.parameters(), norm_net.parameters(), strict=True):
+        assert mine is not theirs
+        assert mine.data_ptr() == theirs.data_ptr()
     for mine, theirs in zip(twin.buffers(), norm_net.buffers(), strict=True):
         assert torch.equal(mine, theirs)
         assert mine is not theirs

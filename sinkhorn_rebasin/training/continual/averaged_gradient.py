@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.networks.handover import gradients_of
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -32,7 +33,7 @@ class AveragedGEM(ContinualLearner):
         replay = self.replay(labels)
         if replay is not None:
             loss = self.task_loss(self(replay.inputs), replay.labels, replay.tasks)
-            gradients = torch.autograd.grad(loss, self._parameters_learned(), allow_unused=True)
+            gradients = gradients_of(loss, self._parameters_learned())
             self._reference = [
                 torch.zeros_like(p) if g is None else g
                 for p, g in zip(self._parameters_learned(), gradients, strict=True)

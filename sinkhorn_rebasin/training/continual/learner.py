@@ -20,6 +20,7 @@ from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.counting import counted_labels
 from sinkhorn_rebasin.networks.execution import move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.lending import run_itself
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
@@ -204,8 +205,9 @@ class ContinualLearner(KeepsRandomState):
     def forward(self, inputs: ExampleInputs) -> Any:
         """The network's output."""
         if isinstance(inputs, dict):
-            return self.network(**inputs)
-        return self.network(*inputs) if isinstance(inputs, (tuple, list)) else self.network(inputs)
+            return run_itself(self.network, (), inputs)
+        several = isinstance(inputs, (tuple, list))
+        return run_itself(self.network, tuple(inputs) if several else (inputs,), {})
 
     # What Lightning calls.
 
@@ -262,7 +264,8 @@ class ContinualLearner(KeepsRandomState):
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
         """The network's outputs in eval mode, its mode left as it is."""
         modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()
+        for module, _ in modes:
+            module.training = False
         outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
         for module, training in modes:
             module.training = training

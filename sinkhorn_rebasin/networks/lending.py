@@ -1,0 +1,186 @@
+"""Lending weights to a network for one run, in the way that this network needs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.networks.copying import inputs_like
+from sinkhorn_rebasin.networks.mode_changes import check_mode_changes
+from sinkhorn_rebasin.networks.private_run import private_run
+from sinkhorn_rebasin.networks.reachable import tensors_reached
+from sinkhorn_rebasin.networks.shared_memory import overlapping
+from sinkhorn_rebasin.networks.stray_reads import StrayReads
+
+_CONTENTS = ("_parameters", "_buffers", "_modules")
+_STANDARD = frozenset(vars(nn.Module()))
+
+
+@dataclass
+class _Known:
+    """What is known of a network from the runs so far.
+
+    Attributes:
+        keeps_weights: whether attributes hold its weights too, or views of them.
+        lives_on: by modes and shapes, whether its layers were still held by something after a run with gradients.
+        watched: whether a run has been watched at its own weights (False), and at others (True).
+    """
+
+    keeps_weights: bool = False
+    lives_on: dict[Hashable, bool] = field(default_factory=dict)
+    watched: set[bool] = field(default_factory=set)
+
+
+_KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+
+
+def run_with(
+    module: nn.Module, weights: StateLike, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> Any:
+    """The output of a network that has these weights in place of its own while it runs.
+
+    Most networks are lent the weights and return them. Those that keep them elsewhere than as parameters and buffers,
+    and, where gradients are asked for, those whose layers outlive the run, run on a copy that keeps them. Attributes
+    that a run sets are taken back: what a network keeps of one run's weights is wrong in the next. The first run is
+    watched for reads of other weights.
+
+    Raises:
+        ArchitectureError: when the network reads weights that it was not given, or changing its mode would have
+            changed what it computes.
+    """
+    known = _KNOWN.setdefault(module, _Known())
+    if True not in known.watched:
+        known.keeps_weights = bool(weights) and _keeps_weights(module)
+    if bool(weights) in known.watched or not _can_be_watched():
+        return _lent(known, module, weights, arguments, keywords)
+    spare = inputs_like((arguments, keywords))  # the network may write to its inputs
+    with StrayReads(module, weights) as watch:
+        outputs = _lent(known, module, weights, arguments, keywords)
+    watch.check()
+    arguments, keywords = spare
+    check_mode_changes(module, weights, arguments, keywords, outputs)
+    known.watched.add(bool(weights))
+    return outputs
+
+
+def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """The output of a copy of a network at its own weights; the first run is watched for reads of the original's.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> torch.equal(run_itself(layer, (torch.ones(2),), {}), layer(torch.ones(2)))
+    True
+    """
+    known = _KNOWN.setdefault(module, _Known())
+    if False in known.watched or not _can_be_watched():
+        return module(*arguments, **keywords)
+    with StrayReads(module, {}) as watch:
+        outputs = module(*arguments, **keywords)
+    watch.check()
+    known.watched.add(False)
+    return outputs
+
+
+def _is_transformed() -> bool:
+    """Whether functions are being transformed: torch.func allows neither hooks nor functions of our own."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _can_be_watched() -> bool:
+    """Whether nobody else follows the run."""
+    return not _is_transformed() and _get_current_dispatch_mode() is None
+
+
+def _lent(
+    known: _Known,
+    module: nn.Module,
+    weights: StateLike,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> Any:
+    graded = bool(weights) and torch.is_grad_enabled() and not _is_transformed()
+    graded = graded and any(
+        leaf.requires_grad
+        for leaf in tree_leaves((list(weights.values()), arguments, keywords))
+        if isinstance(leaf, Tensor)
+    )
+    key = _signature(module, arguments, keywords) if graded else None
+    if known.keeps_weights or (graded and known.lives_on.get(key, True)):
+        outputs, lives_on = private_run(module, weights, arguments, keywords, graded=graded)
+        if graded:
+            known.lives_on[key] = lives_on
+        return outputs
+    with _attributes_kept(module):
+        return functional_call(module, dict(weights), arguments, keywords)
+
+
+def _signature(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Hashable:
+    leaves = tree_leaves((arguments, keywords))
+    shapes = tuple(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor))
+    return (*(child.training for child in module.modules()), shapes)
+
+
+def _keeps_weights(module: nn.Module) -> bool:
+    """Whether attributes hold parameters or buffers as well, or views of them."""
+    own = {id(tensor): tensor for child in module.modules() for tensor in _tensors_of(child)}
+    children = {id(child) for child in module.modules()}
+    held = [
+        value
+        for child in module.modules()
+        for name, value in vars(child).items()
+        # Recurrent layers keep theirs in step themselves.
+        if name not in _CONTENTS and not (isinstance(child, nn.RNNBase) and name.startswith("_flat_weight"))
+    ]
+    others = tensors_reached(held, without=children)
+    if any(id(tensor) in own for tensor in others):
+        return True
+    return any(
+        any(id(tensor) in own for tensor in group) and any(id(tensor) not in own for tensor in group)
+        for group in overlapping([*own.values(), *others])
+    )
+
+
+def _tensors_of(module: nn.Module) -> list[Tensor]:
+    held = (*module._parameters.values(), *module._buffers.values())
+    return [tensor for tensor in held if tensor is not None]
+
+
+@contextmanager
+def _attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Afterwards, the attributes of all modules, and the items of lists and dicts among them, are what they were."""
+    before = [(child, dict(vars(child))) for child in module.modules()]
+    contents = [
+        (value, value.copy())
+        for _, attributes in before
+        for name, value in attributes.items()
+        if name not in _STANDARD and type(value) in (dict, list, set)
+    ]
+    try:
+        yield
+    finally:
+        for child, attributes in before:
+            _restore(vars(child), attributes)
+        for value, items in contents:
+            if isinstance(value, dict):
+                _restore(value, items)
+            elif isinstance(value, list):
+                value[:] = items
+            else:
+                value.clear()
+                value.update(items)
+
+
+def _restore(changed: dict[Any, Any], before: Mapping[Any, Any]) -> None:
+    if len(changed) == len(before) and all(changed.get(key) is value for key, value in before.items()):
+        return
+    changed.clear()
+    changed.update(before)

@@ -1,0 +1,52 @@
+"""Networks that compute something else when their mode changes, as those do that fold weights in ``eval()``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.modes import MODE_BEFORE, changes_mode_itself, free_modes
+from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.private_run import private_copy
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
+
+_LARGEST_CHANGE = 1e-3
+
+
+def check_mode_changes(
+    module: nn.Module,
+    weights: StateLike,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    outputs: Any,
+) -> None:
+    """Raise ArchitectureError unless ``eval()`` on a network with these weights leaves its output what it was."""
+    if module.training or not any(changes_mode_itself(child) for child in module.modules()):
+        return
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    with torch.no_grad(), untouched_randomness():
+        own = {name: weights.get(name, tensor).detach().clone() for name, tensor in named}
+        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        state = {name: nn.Parameter(t) if name in parameters else t for name, t in own.items()}
+        witness = private_copy(module, state)
+        modes = [child.training for child in witness.modules()]
+        before = [(child, vars(child).get(MODE_BEFORE, child.training)) for child in witness.modules()]
+        free_modes(witness)
+        for child, mode in before:
+            child.training = mode
+        witness.eval()
+        for child, mode in zip(witness.modules(), modes, strict=True):
+            child.training = mode
+        change = largest_change(outputs, witness(*arguments, **keywords))
+    if not change <= _LARGEST_CHANGE:
+        kinds = {type(child).__name__ for child in module.modules() if changes_mode_itself(child)}
+        raise ArchitectureError(
+            f"Expected a network that computes the same whether its mode is set by eval() or as a flag, but eval() "
+            f"of {', '.join(sorted(kinds))} changes the output by {change:.1e}: it keeps what it made of "
+            f"its weights, which is wrong at others. Compute that in the forward, or pass the network in the form in "
+            f"which its parameters are all it reads."
+        )

@@ -1,0 +1,27 @@
+"""Which network a copy was made of, so that it is noticed when the copy reads the original's weights."""
+
+from __future__ import annotations
+
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from torch import Tensor, nn
+
+_ORIGINALS: WeakKeyDictionary[nn.Module, list[tuple[str, ReferenceType[Tensor]]]] = WeakKeyDictionary()
+
+
+def note_original(twin: nn.Module, module: nn.Module) -> None:
+    """Remember the tensors that the copy must not read, and those that what it was copied from must not read."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    _ORIGINALS[twin] = [*((name, ref(tensor)) for name, tensor in named), *_ORIGINALS.get(module, [])]
+
+
+def tensors_of_originals(twin: nn.Module) -> list[tuple[str, Tensor]]:
+    """The tensors, by their names in the networks that a copy was made of, that still exist.
+
+    >>> layer, twin = nn.Linear(1, 2), nn.Linear(1, 2)
+    >>> note_original(twin, layer)
+    >>> [name for name, _ in tensors_of_originals(twin)]
+    ['weight', 'bias']
+    """
+    alive = ((name, reference()) for name, reference in _ORIGINALS.get(twin, []))
+    return [(name, tensor) for name, tensor in alive if tensor is not None]

@@ -1,0 +1,130 @@
+"""Tensors of a network that lie in the same memory, such as views of a weight that are kept as attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.networks.reachable import reachable_tensors
+
+
+def memory_of(tensor: Tensor) -> int | None:
+    """What tensors in the same memory have in common while they live; None for tensors without memory of their own.
+
+    >>> weight = torch.zeros(3, 2)
+    >>> memory_of(weight) == memory_of(weight.t()), memory_of(torch.zeros(0))
+    (True, None)
+    """
+    if _is_wrapped(tensor) or tensor.numel() == 0:
+        return None
+    with torch._C.DisableTorchFunction():  # nobody is given the memory to write to
+        return tensor.untyped_storage()._cdata
+
+
+def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Group tensors that are not one but have memory in common with others of the same storage.
+
+    >>> weight = torch.zeros(3, 2)
+    >>> [len(group) for group in overlapping([weight, weight.t(), torch.zeros(2)])]
+    [2]
+    """
+    by_storage: dict[int, dict[int, Tensor]] = {}
+    for tensor in tensors:
+        memory = memory_of(tensor)
+        if memory is not None:
+            by_storage.setdefault(memory, {})[id(tensor)] = tensor
+    return [list(group.values()) for group in by_storage.values() if _meet(list(group.values()))]
+
+
+def views_at(module: nn.Module, replaced: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The tensors that are views of replaced ones, as the same views of what replaces them, by their ids.
+
+    >>> layer = nn.Linear(2, 3)
+    >>> layer.transposed = layer.weight.detach().t()
+    >>> weight = torch.ones(3, 2)
+    >>> views_at(layer, {id(layer.weight): weight})[id(layer.transposed)].shape
+    torch.Size([2, 3])
+    """
+    views: dict[int, Tensor] = {}
+    for group in overlapping(reachable_tensors(module)):
+        bases = [tensor for tensor in group if id(tensor) in replaced]
+        for tensor in group:
+            if id(tensor) in replaced:
+                continue
+            base = next((base for base in bases if _lies_within(tensor, base)), None)
+            if base is not None:
+                views[id(tensor)] = _same_view(tensor, base, replaced[id(base)])
+    return views
+
+
+def rebuilt(group: list[Tensor]) -> dict[int, Tensor]:
+    """Copies of tensors with memory in common that have their memory in common as well, by the originals' ids."""
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        storage = group[0].untyped_storage().clone()
+        return {id(tensor): _like(tensor, _placed(tensor, storage)) for tensor in group}
+
+
+def aliases(module: nn.Module) -> dict[int, Tensor]:
+    """A parameter for each of a module's, in the same memory, and the same for their views, by the originals' ids.
+
+    Parameters of other classes than PyTorch's, and those made in inference mode, stand for themselves.
+    """
+    shared: dict[int, Tensor] = {}
+    for parameter in module.parameters():
+        plain = type(parameter) is nn.Parameter and not parameter.is_inference()
+        shared[id(parameter)] = _like(parameter, parameter.detach()) if plain else parameter
+    for group in overlapping(reachable_tensors(module)):
+        if any(id(tensor) in shared for tensor in group):
+            for tensor in group:
+                shared.setdefault(id(tensor), tensor.detach())
+    return shared
+
+
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    if isinstance(tensor, nn.Parameter):
+        alias: Tensor = nn.Parameter(values, requires_grad=tensor.requires_grad)
+        vars(alias).update(vars(tensor))
+        return alias
+    return values.requires_grad_() if tensor.requires_grad and tensor.is_leaf else values
+
+
+def _placed(tensor: Tensor, storage: torch.UntypedStorage) -> Tensor:
+    place = (tensor.storage_offset(), tensor.size(), tensor.stride())
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage, *place)
+
+
+def _is_wrapped(tensor: Tensor) -> bool:
+    """Whether a tensor is of another class, or its values are not simply what lies in its memory."""
+    other = type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided
+    return other or tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or tensor.is_meta
+
+
+def _bounds(tensor: Tensor) -> tuple[int, int]:
+    """First and last byte of a tensor's memory; of columns that interleave, all between them."""
+    length = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    return start, start + (length + 1) * tensor.element_size()
+
+
+def _meet(group: list[Tensor]) -> bool:
+    bounds = sorted(_bounds(tensor) for tensor in group)
+    return any(later[0] < earlier[1] for earlier, later in pairwise(bounds))
+
+
+def _lies_within(view: Tensor, base: Tensor) -> bool:
+    (start, end), (first, last) = _bounds(view), _bounds(base)
+    dense = base.numel() * base.element_size() == last - first
+    return dense and view.dtype == base.dtype and first <= start and end <= last
+
+
+def _same_view(view: Tensor, base: Tensor, given: Tensor) -> Tensor:
+    """What lies in the given tensor where the view lies in the base, differentiable in what is given."""
+    if given.stride() != base.stride():
+        given = torch.empty_strided(base.shape, base.stride(), dtype=given.dtype, device=given.device).copy_(
+            given
+        )
+    offset = view.storage_offset() - base.storage_offset() + given.storage_offset()
+    return given.as_strided(view.size(), view.stride(), offset)
