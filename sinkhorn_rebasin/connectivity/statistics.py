@@ -10,6 +10,7 @@ from sinkhorn_rebasin.connectivity.interpolation import is_mixable, same_values,
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.symmetry.running import checked_run
 
@@ -46,7 +47,7 @@ def moving_statistics(
 
 def _moved(network: nn.Module, example_inputs: ExampleInputs) -> set[str]:
     """Names of the buffers that a run in training mode changes."""
-    twin = standalone_copy(network).train()
+    twin = in_mode(standalone_copy(network), True)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         buffers: dict[str, Tensor] = dict(twin.named_buffers(remove_duplicate=False))
         before = {}

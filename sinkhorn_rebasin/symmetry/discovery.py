@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -107,7 +108,11 @@ def _run_and_follow(
     model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool
 ) -> tuple[State, State, Tape]:
     watch = GivenTensors()
-    model, inputs, outputs = runnable_copy(model, example_inputs, watch, share_parameters)
+    try:
+        model, inputs, outputs = runnable_copy(model, example_inputs, watch, share_parameters)
+    except ArchitectureError:
+        # Some networks do not run where their tensors are remembered, as those that swap them.
+        model, inputs, outputs = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
     buffers = _state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
     tape = follow(model, named, inputs, outputs, watch.tensors)

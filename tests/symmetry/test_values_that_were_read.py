@@ -177,3 +177,16 @@ def test_a_mask_chosen_by_data_is_another_way(model: nn.Module, sizes: list[int]
     assert spec.validity is not None
     assert spec.validity.reads_values
     assert spec.validity.ways >= 2
+
+
+def test_tensors_that_change_places_are_followed() -> None:
+    def run(net: Any, x: Tensor) -> Tensor:
+        hidden = net.a(x).relu()
+        other = torch.zeros_like(hidden)
+        torch.utils.swap_tensors(hidden, other)
+        return net.b(torch.cat([hidden, other], 1)[:, 8:] + net.mix(x.new_ones(8)) * 0)
+
+    model = network(run)
+    spec = discover_symmetry(model, torch.randn(5, 4).double())
+    moved = permute_state(model.state_dict(), spec, random_permutations(spec))
+    assert difference(model, moved, torch.randn(9, 4).double()) < 1e-12
