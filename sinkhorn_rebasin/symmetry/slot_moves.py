@@ -40,21 +40,24 @@ class SlotMoves:
                 self._moved.append((factor.over(axes, labels.shape), list(zip(near, places, strict=True))))
         unmoved = np.concatenate(still)
         self._lost = bool(moving[unmoved[unmoved >= 0]].any())
-        self._old = np.concatenate([none, *(ids.ravel() for ids, _ in self._moved)])
+        old = np.concatenate([none, *(ids.ravel() for ids, _ in self._moved)])
+        units = old >= 0
+        self._units, self._values = np.flatnonzero(units), np.flatnonzero(~units)
+        self._old, self._old_values = old[self._units], old[self._values]
         self._orders: dict[tuple[int, int, int | Layout], Ids] = {}
 
     def agree(self, moves: Moves, before: Hashes, after: Hashes) -> bool:
         """Whether, with these moves, each unit lies where the one it becomes lay, going by the hashes of both."""
         if self._lost:
             return False
-        if not len(self._old):
+        if not self._moved:
             return True
         self._orders.clear()
         new = np.concatenate([self._permuted(ids, slots, moves).ravel() for ids, slots in self._moved])
-        units = self._old >= 0
-        if not np.array_equal(units, new >= 0) or not np.array_equal(self._old[~units], new[~units]):
+        units = new[self._units]
+        if units.min(initial=0) < 0 or not np.array_equal(new[self._values], self._old_values):
             return False
-        return np.array_equal(before[new[units]], after[self._old[units]])
+        return np.array_equal(before[units], after[self._old])
 
     def _permuted(self, ids: Ids, slots: Sequence[tuple[FoundSlot, tuple[int, ...]]], moves: Moves) -> Ids:
         for slot, axes in slots:
