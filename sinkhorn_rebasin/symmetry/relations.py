@@ -127,7 +127,7 @@ class Relations:
         of = self.classes()
         pairs = [np.unique(np.stack([of[left], of[right]]), axis=1) for left, right, _ in self.edges]
         source, target = np.concatenate([np.empty((2, 0), dtype=np.int64), *pairs], axis=1)
-        links = coo_array((np.ones(len(source), dtype=np.int8), (source, target)), shape=(classes, classes))
+        links = coo_array((np.ones(len(source), dtype=np.int64), (source, target)), shape=(classes, classes))
         component = connected_components(links, directed=False)[1]
         good = np.zeros(classes, dtype=bool)
         good[component[of[units]]] = True
