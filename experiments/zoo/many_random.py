@@ -113,6 +113,16 @@ def counts(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "warned": sum(bool(row["warnings"]) for row in run),
         "largest change": max((row["change"] for row in run), default=None),
         "median covered": covered[len(covered) // 2] if covered else None,
+        "readme": [
+            {
+                "networks": f"{len(found):,}",
+                "sound": f"{len(run) - len(unsound):,}",
+                "changed silently": sum(not row["warnings"] for row in unsound),
+                "errors": len(found) - len(run),
+                "largest change": f"{max((row['change'] for row in run), default=0.0):.0e}",
+                "covered, median": f"{covered[len(covered) // 2]:.1%}" if covered else "",
+            }
+        ],
         "to look at": [row for row in found if row in unsound or "error" in row or row.get("warnings")],
     }
 
@@ -130,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     seeds = range(options.first, options.first + options.networks)
     metrics = counts(rows(seeds, options.processes, options.rows))
-    console.print({name: value for name, value in metrics.items() if name != "to look at"})
+    console.print({name: value for name, value in metrics.items() if name not in ("readme", "to look at")})
     write_receipt(
         options.out,
         experiment="many_random",
