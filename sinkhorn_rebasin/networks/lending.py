@@ -31,11 +31,13 @@ class _Known:
     """What is known of a network from the runs so far.
 
     Attributes:
+        tensors: the identities of its parameters and buffers; it is met anew when they are others.
         keeps_weights: whether attributes hold its weights too, or views of them.
         lives_on: by modes and shapes, whether its layers were still held by something after a run with gradients.
         watched: whether a run has been watched at its own weights (False), and at others (True).
     """
 
+    tensors: Hashable = None
     keeps_weights: bool = False
     lives_on: dict[Hashable, bool] = field(default_factory=dict)
     watched: set[bool] = field(default_factory=set)
@@ -58,15 +60,14 @@ def run_with(
         ArchitectureError: when the network reads weights that it was not given, or changing its mode would have
             changed what it computes.
     """
-    known = _KNOWN.setdefault(module, _Known())
+    known = _known(module)
     if True not in known.watched:
         known.keeps_weights = bool(weights) and _keeps_weights(module)
     if bool(weights) in known.watched or not _can_be_watched():
         return _lent(known, module, weights, arguments, keywords)
     spare = inputs_like((arguments, keywords))  # the network may write to its inputs
-    with StrayReads(module, weights) as watch:
+    with StrayReads(module, weights).checked():
         outputs = _lent(known, module, weights, arguments, keywords)
-    watch.check()
     arguments, keywords = spare
     check_mode_changes(module, weights, arguments, keywords, outputs)
     known.watched.add(bool(weights))
@@ -80,14 +81,21 @@ def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str
     >>> torch.equal(run_itself(layer, (torch.ones(2),), {}), layer(torch.ones(2)))
     True
     """
-    known = _KNOWN.setdefault(module, _Known())
+    known = _known(module)
     if False in known.watched or not _can_be_watched():
         return module(*arguments, **keywords)
-    with StrayReads(module, {}) as watch:
+    with StrayReads(module, {}).checked():
         outputs = module(*arguments, **keywords)
-    watch.check()
     known.watched.add(False)
     return outputs
+
+
+def _known(module: nn.Module) -> _Known:
+    tensors = tuple(id(tensor) for child in module.modules() for tensor in _tensors_of(child))
+    known = _KNOWN.get(module)
+    if known is None or known.tensors != tensors:
+        known = _KNOWN[module] = _Known(tensors)
+    return known
 
 
 def _is_transformed() -> bool:

@@ -10,9 +10,16 @@ _ORIGINALS: WeakKeyDictionary[nn.Module, list[tuple[str, ReferenceType[Tensor]]]
 
 
 def note_original(twin: nn.Module, module: nn.Module) -> None:
-    """Remember the tensors that the copy must not read, and those that what it was copied from must not read."""
-    named = [*module.named_parameters(), *module.named_buffers()]
-    _ORIGINALS[twin] = [*((name, ref(tensor)) for name, tensor in named), *_ORIGINALS.get(module, [])]
+    """Remember the tensors that the copy must not read, and those that what it was copied from must not read.
+
+    Its own of now are among them, which it must not read any more when others have taken their place.
+    """
+    named = [(name, ref(t)) for net in (twin, module) for name, t in _named(net)]
+    _ORIGINALS[twin] = [*named, *_ORIGINALS.get(module, [])]
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def tensors_of_originals(twin: nn.Module) -> list[tuple[str, Tensor]]:
@@ -21,7 +28,7 @@ def tensors_of_originals(twin: nn.Module) -> list[tuple[str, Tensor]]:
     >>> layer, twin = nn.Linear(1, 2), nn.Linear(1, 2)
     >>> note_original(twin, layer)
     >>> [name for name, _ in tensors_of_originals(twin)]
-    ['weight', 'bias']
+    ['weight', 'bias', 'weight', 'bias']
     """
     alive = ((name, reference()) for name, reference in _ORIGINALS.get(twin, []))
     return [(name, tensor) for name, tensor in alive if tensor is not None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,8 +57,16 @@ class StrayReads(TorchDispatchMode):
                     self._found = self._names[memory_of(leaf)]
         return func(*args, **(kwargs or {}))
 
-    def check(self) -> None:
-        """Raise ArchitectureError when there was such a read."""
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Watch what is run inside, and raise ArchitectureError when there was such a read, also where it failed."""
+        try:
+            with self:
+                yield
+        finally:
+            self._check()
+
+    def _check(self) -> None:
         if self._found is None:
             return
         holder = self._holder(self._found)
