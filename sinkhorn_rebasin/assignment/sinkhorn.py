@@ -123,7 +123,7 @@ def _check_arguments(
         raise AssignmentError(
             f"Expected temperature to be a number or 0-d tensor but got shape {tuple(temperature.shape)}."
         )
-    tau = float(temperature)
+    tau = float(temperature.detach() if isinstance(temperature, Tensor) else temperature)
     if not (math.isfinite(tau) and tau > 0):
         raise AssignmentError(f"Expected temperature to be a positive finite number but got {tau}.")
     if not (math.isfinite(tolerance) and tolerance > 0):

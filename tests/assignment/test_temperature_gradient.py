@@ -31,5 +31,7 @@ def test_a_temperature_has_its_gradient(gradient: Literal["implicit", "unrolled"
 
 def test_the_matrix_is_that_of_the_number() -> None:
     temperature = torch.tensor(0.3, requires_grad=True)
-    assert torch.equal(sinkhorn(SCORES, temperature).matrix, sinkhorn(SCORES, float(temperature)).matrix)
+    assert torch.equal(
+        sinkhorn(SCORES, temperature).matrix, sinkhorn(SCORES, float(temperature.detach())).matrix
+    )
     assert sinkhorn(SCORES.half(), temperature).matrix.dtype == torch.float32
