@@ -36,7 +36,7 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
 def check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
     """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
     twin = in_mode(standalone_copy(target), False)
-    with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness(forked=True):
         found = run_at(evaluation_copy(reference), tensors_of(twin), inputs_like(example_inputs))
         expected = run_at(twin, {}, inputs_like(example_inputs))
     change = largest_change(expected, found)

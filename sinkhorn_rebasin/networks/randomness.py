@@ -84,8 +84,8 @@ def _seed(salt: int, state: bytes) -> int:
     )
 
 
-class _Forks:
-    """Which threads draw from states of their own, and what each found.
+class _Blocks:
+    """The blocks that threads are in, and the states each found.
 
     The last to begin puts back what it found. One that ends earlier leaves that to the next.
     """
@@ -95,13 +95,11 @@ class _Forks:
         self._found: dict[object, _States] = {}
         self._salt = 0
 
-    def begin(self, states: _States | None) -> object:
-        """Keep the global states and set others."""
+    def begin(self, forked: bool) -> object:
+        """Keep the global states, and set others that follow from them."""
         ticket = object()
         with self._lock:
-            self._found[ticket] = _States.forked(self._salt)
-            if states is not None:
-                states.put_back()
+            self._found[ticket] = _States.forked(self._salt) if forked else _States.found()
         return ticket
 
     def end(self, ticket: object) -> None:
@@ -116,62 +114,59 @@ class _Forks:
                 found.put_back()
 
     def renew(self) -> None:
-        """Let equal states fork into other ones from now on."""
+        """Let equal states fork into others from now on."""
         with self._lock:
             self._salt += 1
 
 
-_FORKS = _Forks()
+_BLOCKS = _Blocks()
 
 
 @contextmanager
-def untouched_randomness(*, renewed: bool = False) -> Iterator[None]:
+def untouched_randomness(*, forked: bool = False) -> Iterator[None]:
     """Leave the global random states of torch, NumPy and Python as they were, whatever is drawn inside.
 
-    Inside they are others, which follow from those outside: seeds count, and the same seed gives the same numbers.
+    Threads that are inside at once do not undo each other: the last to leave puts back what the first found.
 
     Note:
-        The states belong to the process. Another thread that draws meanwhile draws from those of the inside, and
-        no number of the outside comes twice. It gets the numbers of an earlier block again only where both began
-        at the same state: nothing was drawn between them.
+        The states belong to the process. Another thread that draws meanwhile draws from them too, and gets the same
+        numbers again when they are put back; a forked block spares it that.
 
     Args:
-        renewed: exclude that too, at a price: after other threads drew inside, the same seed gives other numbers.
+        forked: draw from other states inside, which follow from those outside, so that no thread gets a number
+            twice. The same seed gives the same numbers inside, unless other threads drew inside earlier blocks.
     """
-    ticket = _FORKS.begin(None)
-    inside, alone = _States.found() if renewed else None, threading.active_count() == 1
+    ticket, alone = _BLOCKS.begin(forked), threading.active_count() == 1
+    inside = _States.found() if forked else None
     try:
         yield
     finally:
         alone &= threading.active_count() == 1
         if inside is not None and not alone and not inside.same(_States.found()):
-            _FORKS.renew()
-        _FORKS.end(ticket)
+            _BLOCKS.renew()
+        _BLOCKS.end(ticket)
 
 
 class RandomStream:
-    """Random states that follow from the global ones, go on from one use to the next, and leave those untouched.
+    """Random states that start as the global ones, go on from one use to the next, and leave those untouched.
 
-    >>> torch.manual_seed(0) and None
-    >>> one, other = RandomStream(), RandomStream()
-    >>> drawn = []
-    >>> for stream in (one, one, other, other):
+    >>> stream, drawn = RandomStream(), []
+    >>> for _ in range(2):
     ...     with stream.running():
-    ...         drawn.append(float(torch.rand(())))
-    >>> drawn[:2] == drawn[2:], drawn[0] == drawn[1]
-    (True, False)
+    ...         drawn.append(torch.rand(()))
+    >>> bool(drawn[0] == torch.rand(())), bool(drawn[1] == torch.rand(()))
+    (True, True)
     """
 
     def __init__(self) -> None:
-        with untouched_randomness():
-            self._states = _States.found()
+        self._states = _States.found()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Draw from this stream inside."""
-        ticket = _FORKS.begin(self._states)
-        try:
-            yield
-        finally:
-            self._states = _States.found()
-            _FORKS.end(ticket)
+        with untouched_randomness():
+            self._states.put_back()
+            try:
+                yield
+            finally:
+                self._states = _States.found()

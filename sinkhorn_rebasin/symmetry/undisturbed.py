@@ -63,7 +63,7 @@ def undisturbed() -> Iterator[None]:
 
     A thread that is inside already need not wait. Plain runs of networks in other threads go on meanwhile.
     """
-    with _PROCESS.analysis, untouched_randomness(renewed=True):
+    with _PROCESS.analysis, untouched_randomness(forked=True):
         yield
 
 
