@@ -154,10 +154,12 @@ class RebasinModule(KeepsRandomState):
 
     def on_fit_start(self) -> None:
         """Train on soft permutations, whatever mode the re-basin was left in."""
+        super().on_fit_start()
         self.rebasin.train()
 
     def on_train_start(self) -> None:
         """Train on hard ones instead; any earlier, Lightning would warn of a module in eval mode."""
+        super().on_train_start()
         self._waits_for_batch = True
         if self.hard:
             self.rebasin.eval()

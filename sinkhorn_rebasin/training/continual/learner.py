@@ -227,6 +227,7 @@ class ContinualLearner(KeepsRandomState):
 
     def on_train_start(self) -> None:
         """Let go of what a fit that failed has shown to the memory, unless it is gone on with."""
+        super().on_train_start()
         if self.memory is not None and self.trainer.global_step == 0:
             self.memory.reopen()
 
