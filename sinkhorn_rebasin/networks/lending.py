@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like
-from sinkhorn_rebasin.networks.mode_changes import check_mode_changes
+from sinkhorn_rebasin.networks.mode_changes import check_mode_changes, failed_in_its_mode
 from sinkhorn_rebasin.networks.private_run import private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import overlapping
@@ -63,14 +64,21 @@ def run_with(
     known = _known(module)
     if True not in known.watched:
         known.keeps_weights = bool(weights) and _keeps_weights(module)
-    if bool(weights) in known.watched or not _can_be_watched():
+    if bool(weights) in known.watched:
         return _lent(known, module, weights, arguments, keywords)
-    spare = inputs_like((arguments, keywords))  # the network may write to its inputs
-    with StrayReads(module, weights).checked():
-        outputs = _lent(known, module, weights, arguments, keywords)
-    arguments, keywords = spare
-    check_mode_changes(module, weights, arguments, keywords, outputs)
-    known.watched.add(bool(weights))
+    watched = _can_be_watched()
+    spare = inputs_like((arguments, keywords)) if watched else None  # the network may write to its inputs
+    try:
+        with StrayReads(module, weights).checked() if watched else nullcontext():
+            outputs = _lent(known, module, weights, arguments, keywords)
+    except Exception as error:
+        told = None if isinstance(error, ArchitectureError) else failed_in_its_mode(module, error)
+        if told is None:
+            raise
+        raise told from error
+    if spare is not None:
+        check_mode_changes(module, weights, *spare, outputs)
+        known.watched.add(bool(weights))
     return outputs
 
 
@@ -162,7 +170,7 @@ def _tensors_of(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in held if tensor is not None]
 
 
-@contextmanager
+@contextmanager, nullcontext
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
     """Afterwards, the attributes of all modules, and the items of lists and dicts among them, are what they were."""
     before = [(child, dict(vars(child))) for child in module.modules()]

@@ -17,6 +17,25 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 _LARGEST_CHANGE = 1e-3
 
 
+def failed_in_its_mode(module: nn.Module, error: Exception) -> ArchitectureError | None:
+    """What to tell where a network fails in a mode that was set as a flag; None for others.
+
+    >>> failed_in_its_mode(nn.Linear(2, 2).eval(), TypeError())
+    """
+    kinds = _kinds(module)
+    if module.training or not kinds:
+        return None
+    return ArchitectureError(
+        f"Expected a network that runs in eval mode when the mode is set as a flag, but it raised "
+        f"{type(error).__name__}: {error}. What eval() of {kinds} prepares, if that is the reason, does not follow "
+        f"the weights: compute it in the forward."
+    )
+
+
+def _kinds(module: nn.Module) -> str:
+    return ", ".join(sorted({type(c).__name__ for c in module.modules() if changes_mode_itself(c)}))
+
+
 def check_mode_changes(
     module: nn.Module,
     weights: StateLike,
@@ -43,10 +62,9 @@ def check_mode_changes(
             child.training = mode
         change = largest_change(outputs, witness(*arguments, **keywords))
     if not change <= _LARGEST_CHANGE:
-        kinds = {type(child).__name__ for child in module.modules() if changes_mode_itself(child)}
         raise ArchitectureError(
             f"Expected a network that computes the same whether its mode is set by eval() or as a flag, but eval() "
-            f"of {', '.join(sorted(kinds))} changes the output by {change:.1e}: it keeps what it made of "
-            f"its weights, which is wrong at others. Compute that in the forward, or pass the network in the form in "
-            f"which its parameters are all it reads."
+            f"of {_kinds(module)} changes the output by {change:.1e}: it replaces weights or keeps what it made of "
+            f"them, which is wrong at others. Compute that in the forward, or pass the network in the form in which "
+            f"its parameters are all it reads."
         )

@@ -54,6 +54,7 @@ def private_copy(module: nn.Module, weights: StateLike) -> nn.Module:
 
     Hooks of this package stay outside of it: they are called with the original's layers.
 
+    >>> import torch
     >>> layer = nn.Linear(2, 2)
     >>> twin = private_copy(layer, {"weight": torch.ones(2, 2)})
     >>> twin.weight.tolist(), twin.bias is layer.bias

@@ -16,13 +16,14 @@ from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.originals import tensors_of_originals
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import memory_of
+from sinkhorn_rebasin.networks.stand_ins import StandIns
 
 # Operations that ask a tensor for its shape and type alone.
 _WITHOUT_VALUES = ("new_", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like")
 
 
 class StrayReads(TorchDispatchMode):
-    """Notes when a run reads what is in the memory of weights that others stand in for.
+    """Notes when a run reads what is in the memory of weights that others stand in for, or what was made of them.
 
     Args:
         module: the network.
@@ -31,8 +32,9 @@ class StrayReads(TorchDispatchMode):
 
     def __init__(self, module: nn.Module, weights: StateLike) -> None:
         super().__init__()
-        self._module = module
+        self._module, self._weights = module, weights
         self._found: str | None = None
+        self._read: set[int | None] = set()
         given = set(weights)
         for names in tied_names(module):
             given.update(names if given & set(names) else ())
@@ -51,20 +53,23 @@ class StrayReads(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self._found is None and not func.overloadpacket.__name__.startswith(_WITHOUT_VALUES):
-            for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, Tensor) and memory_of(leaf) in self._names:
-                    self._found = self._names[memory_of(leaf)]
+        if not func.overloadpacket.__name__.startswith(_WITHOUT_VALUES):
+            memory = {memory_of(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+            self._read |= memory
+            for one in memory & self._names.keys():
+                self._found = self._found or self._names[one]
         return func(*args, **(kwargs or {}))
 
     @contextmanager
     def checked(self) -> Iterator[None]:
         """Watch what is run inside, and raise ArchitectureError when there was such a read, also where it failed."""
+        stand_ins = StandIns(self._module, self._weights)
         try:
             with self:
                 yield
         finally:
             self._check()
+        stand_ins.check(self._read)
 
     def _check(self) -> None:
         if self._found is None:
