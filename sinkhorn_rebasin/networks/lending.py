@@ -77,7 +77,7 @@ def run_with(
             raise
         raise told from error
     if spare is not None:
-        check_mode_changes(module, weights, *spare, outputs)
+        check_mode_changes(module, weights, spare[0], spare[1], outputs)
         known.watched.add(bool(weights))
     return outputs
 
@@ -170,7 +170,7 @@ def _tensors_of(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in held if tensor is not None]
 
 
-@contextmanager, nullcontext
+@contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
     """Afterwards, the attributes of all modules, and the items of lists and dicts among them, are what they were."""
     before = [(child, dict(vars(child))) for child in module.modules()]

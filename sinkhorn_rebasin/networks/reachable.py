@@ -21,7 +21,7 @@ def reachable_tensors(model: nn.Module) -> list[Tensor]:
 
     >>> import torch
     >>> layer, table = nn.Linear(2, 2, bias=False), torch.ones(3)
-    >>> layer.scale = lambda x: x * table
+    >>> layer.scale = lambda x, table=table: x * table
     >>> len(reachable_tensors(layer))
     2
     """
