@@ -79,7 +79,7 @@ def test_gradients_at_other_weights(name: str) -> None:
     if isinstance(net, View):
         net.decode, other.decode = (one.encode.weight.detach().t() for one in (net, other))
     if hasattr(net, "rows"):
-        net.rows, other.rows = ([row for row in one.b.weight.detach()] for one in (net, other))
+        net.rows, other.rows = (list(one.b.weight.detach()) for one in (net, other))
     state = {k: v.detach().clone().requires_grad_() for k, v in other.state_dict().items()}
     network = frozen_copy(net)
     run_at(network, state, x).square().sum().backward()
