@@ -61,7 +61,7 @@ class DataError(RebasinError, ValueError):
 
 
 class CheckpointError(RebasinError, ValueError):
-    """A checkpoint that was written for another network."""
+    """A checkpoint that was written for another network, does not load, or cannot be written."""
 
 
 class RebasinWarning(UserWarning):

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
+from sinkhorn_rebasin.training.continual.run_file import (
+    EveryEpoch,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 TrainerFactory = Callable[[], lightning.Trainer]
 
@@ -32,14 +36,15 @@ def learn_tasks(
         trainer: makes the Trainer of each task; it says how long to train, on what, with which callbacks.
         checkpoint: where to keep the run, written after each epoch and each task. A file that is there already is
             gone on from: a run that was stopped in any task ends as one that was not, where the dataloaders shuffle
-            by torch's global random state.
+            by torch's global random state, or by generators made anew. The file is replaced when the next one is
+            complete: a run that is killed, or a full disk, leaves the one before.
 
     Returns:
         The accuracy matrix, (T, T); row i holds the accuracies after learning task i.
 
     Raises:
         DataError: not one datamodule for each of the learner's tasks, or a task without a training batch.
-        CheckpointError: the checkpoint is of another learner.
+        CheckpointError: the checkpoint is of another learner, does not load, or cannot be written.
 
     Example:
         >>> from torch import nn
@@ -68,7 +73,7 @@ def learn_tasks(
             continue
         run = trainer()
         if file is not None:
-            run.callbacks.append(_every_epoch(file))  # type: ignore[attr-defined]
+            run.callbacks.append(EveryEpoch(file))  # type: ignore[attr-defined]
         run.fit(learner, datamodule=datamodule, ckpt_path=resume)
         if learner.task <= task:
             if run.interrupted:
@@ -79,20 +84,9 @@ def learn_tasks(
             )
         run.test(learner, datamodule=tests, verbose=False)
         if file is not None:
-            run.save_checkpoint(file)
+            write_checkpoint(run, file)
         resume = None
     return learner.accuracy_matrix()
-
-
-def _every_epoch(file: Path) -> ModelCheckpoint:
-    """The callback that writes one file at the end of every epoch."""
-    return ModelCheckpoint(
-        file.parent,
-        filename=file.stem,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
 
 
 def _gone_on_from(learner: ContinualLearner, file: Path | None) -> Path | None:
@@ -103,7 +97,7 @@ def _gone_on_from(learner: ContinualLearner, file: Path | None) -> Path | None:
         raise DataError(f"Expected a checkpoint file that ends in .ckpt but got {file.name!r}.")
     if not file.is_file():
         return None
-    kept = torch.load(file, map_location="cpu", weights_only=True)
+    kept = read_checkpoint(file)
     learner.load_state_dict(kept["state_dict"])
     if bool(learner.begun):
         return file
