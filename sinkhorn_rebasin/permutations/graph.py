@@ -159,4 +159,4 @@ def _listed(tensors: list[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text.replace("#", "#35;").replace('"', "#quot;")
+    return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

@@ -57,6 +57,37 @@ class Layout:
         outer = np.arange(self.outer)[:, None] * self.outer_stride
         return units + (outer + np.arange(self.inner)).ravel()
 
+    def places_apart(self, length: int) -> bool:
+        """Whether the positions lie on an axis of this length, no two of them on one place.
+
+        >>> [layout.places_apart(4) for layout in (Layout(1, 4), Layout(1, 4, offset=1), Layout(1, 4, stride=0))]
+        [True, False, False]
+        """
+        if self.listed is None:
+            steps = [(self.block_stride, self.blocks), (self.stride, self.size)]
+            steps += [(self.outer_stride, self.outer), (1, self.inner)]
+            ends = [step * (count - 1) for step, count in steps]
+            if self.offset + sum(min(0, end) for end in ends) < 0:
+                return False
+            if self.offset + sum(max(0, end) for end in ends) >= length:
+                return False
+            # Steps that each lead beyond all that the smaller ones reach never meet: there is nothing to list.
+            reach = 0
+            for step, count in sorted((abs(step), count) for step, count in steps if count > 1):
+                if step <= reach:
+                    break
+                reach += step * (count - 1)
+            else:
+                return True
+        if self.blocks * self.size * self.width > length:
+            return False
+        table = self.table()
+        if table.size and (table.min() < 0 or table.max() >= length):
+            return False
+        seen = np.zeros(length, dtype=bool)
+        seen[table.ravel()] = True
+        return int(seen.sum()) == table.size
+
     @classmethod
     def from_table(cls, table: Positions) -> Layout:
         """The compact layout with these positions, (blocks, size, width); irregular ones are listed."""

@@ -159,4 +159,10 @@ def _drawn(table: Table) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return f"`{cell.replace('|', '¦')}`" if cell else ""
+    """The cell as code, which neither Markdown nor HTML in it can leave: a spec may come from anybody's file."""
+    if not cell:
+        return ""
+    plain = cell.replace("|", "¦")
+    if not set(plain) & set("`<>&\\") and plain.isprintable():
+        return f"`{plain}`"
+    return f"<code>{''.join(c if c.isalnum() or c in ' .,' else f'&#{ord(c)};' for c in cell)}</code>"

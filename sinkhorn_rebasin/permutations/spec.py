@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
-import numpy as np
 from torch import nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.coverage import covered_share
-from sinkhorn_rebasin.permutations.layout import Layout, Positions
+from sinkhorn_rebasin.permutations.json_form import check_spec_json
+from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.validity import Validity, digest_of
 
@@ -91,10 +91,9 @@ class PermutationSpec:
                 f"Expected the slot of group {slot.group!r} to name axes of tensor {slot.tensor!r}, which has shape "
                 f"{tuple(shape)}, but got axes {slot.axes}."
             )
-        table = slot.layout.table()
         length = math.prod(shape[axis] for axis in slot.axes)
-        fits = table.shape[:2] == (group.blocks, group.size) and table.min() >= 0 and table.max() < length
-        if not fits or not _are_distinct(table, length):
+        fits = (slot.layout.blocks, slot.layout.size) == (group.blocks, group.size)
+        if not fits or not slot.layout.places_apart(length):
             raise SpecError(
                 f"Expected the slot of group {slot.group!r} on tensor {slot.tensor!r}, axes {slot.axes}, to place "
                 f"{group.blocks} x {group.size} units on distinct positions below {length} but got {slot.layout}."
@@ -221,6 +220,7 @@ class PermutationSpec:
         """The spec that :meth:`to_json` wrote; raises :class:`SpecError` when the text is none."""
         try:
             data: dict[str, Any] = json.loads(text)
+            check_spec_json(data)
             fields: dict[str, Any] = {
                 "groups": tuple(Group(**group) for group in data["groups"]),
                 "slots": tuple(_slot_from_json(slot) for slot in data["slots"]),
@@ -231,7 +231,9 @@ class PermutationSpec:
                 "constants": dict(data.get("constants", {})),
                 "validity": Validity.from_json(data["validity"]) if data.get("validity") else None,
             }
-        except (ValueError, KeyError, TypeError) as error:
+        except SpecError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SpecError(f"Expected the JSON of a spec but got {text[:40]!r}: {error!r}.") from error
         return cls(**fields)
 
@@ -271,13 +273,6 @@ class PermutationSpec:
         from sinkhorn_rebasin.permutations.report import describe_markdown
 
         return describe_markdown(self)
-
-
-def _are_distinct(positions: Positions, length: int) -> bool:
-    """Whether no position below a length occurs twice."""
-    seen = np.zeros(length, dtype=bool)
-    seen[positions.ravel()] = True
-    return int(seen.sum()) == positions.size
 
 
 def _slot_from_json(data: Mapping[str, Any]) -> Slot:
