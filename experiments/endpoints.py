@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -83,7 +83,7 @@ def load_or_train(
     """Return the endpoint of this configuration and data: from `folder` when it is there, else trained and saved.
 
     Raises:
-        CheckpointError: the file that belongs to this configuration was written for another one.
+        CheckpointError: the file that belongs to this configuration was written for another one, or is damaged.
     """
     key = endpoint_key(config, data)
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
@@ -103,10 +103,7 @@ def load_or_train(
         small_epochs=config.small_epochs,
         device=device,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file(model.state_dict(), part, metadata={"config": key})
-    part.replace(path)  # an interrupted run leaves no half-written endpoint
+    _save(model, path, key)
     return model
 
 
@@ -115,15 +112,52 @@ def endpoint_key(config: EndpointConfig, data: ImageData) -> str:
     return json.dumps({**asdict(config), "data": _fingerprint(data)}, sort_keys=True)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is cut short or damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"Expected tensors in {path} but got {error}. Delete the file.") from error
+
+
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """A hash of the names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save(model: nn.Module, path: Path, key: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    state = model.state_dict()
+    save_file(state, part, metadata={"config": key, "checksum": checksum(state)})
+    part.replace(path)  # an interrupted run leaves no half-written endpoint
+
+
 def _load(path: Path, key: str, config: EndpointConfig) -> nn.Module:
+    state = read_tensors(path)
     with safe_open(path, framework="pt") as file:
-        found = (file.metadata() or {}).get("config")
-    if found != key:
+        found = file.metadata() or {}
+    if found.get("config") != key:
         raise CheckpointError(
-            f"Expected {path.name} to hold the endpoint of {key} but got that of {found}. Delete the file."
+            f"Expected {path.name} to hold the endpoint of {key} but got that of {found.get('config')}. Delete the "
+            f"file."
+        )
+    # Those that were written before there was a checksum have none.
+    if found.get("checksum", checksum(state)) != checksum(state):
+        raise CheckpointError(
+            f"Expected {path} to hold the weights that were written to it but their checksum differs: the file was "
+            f"damaged or changed. Delete it, and the network is trained again."
         )
     model = build_model(config.model, **config.arguments)
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(state)
     return model.eval()
 
 

@@ -5,7 +5,7 @@
 
 Text between `<!-- results:NAME -->` and `<!-- /results -->` is replaced by the table `metrics["rows"]` of
 `experiments/results/NAME/receipt.json`; `<!-- results:NAME#KEY -->` takes `metrics[KEY]` instead. The command
-that made the receipt stands below each table.
+that made the receipt stands below each table, or those that made what it gathers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def _table(name: str, key: str, repository: Path) -> str:
         raise DataError(
             f"Expected metrics[{key!r}] of {path} to be a list of rows but got {type(rows).__name__}."
         )
-    return f"{markdown_table(rows)}\n\n`{receipt['command']}` ([receipt]({path.as_posix()}))"
+    commands = ", ".join(f"`{command}`" for command in receipt.get("commands") or [receipt["command"]])
+    return f"{markdown_table(rows)}\n\n{commands} ([receipt]({path.as_posix()}))"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

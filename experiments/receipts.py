@@ -7,7 +7,6 @@ is ever typed by hand.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 import sinkhorn_rebasin
+from experiments.json_files import read_json, write_json
 from sinkhorn_rebasin.errors import DataError
 
 PACKAGES = (
@@ -39,8 +39,11 @@ def write_receipt(
     config: Mapping[str, Any],
     metrics: Mapping[str, Any],
     seeds: Sequence[int],
+    commands: Sequence[str] = (),
 ) -> Path:
     """Write `folder/receipt.json` and return its path.
+
+    `commands` are those that make the metrics, where this process only gathered what others made.
 
     Tensors, numpy numbers and paths in `config` and `metrics` become plain JSON values; numbers keep all
     their digits. Keys are sorted, except in `metrics`, whose order is that of the tables' columns.
@@ -58,6 +61,7 @@ def write_receipt(
     receipt = {
         "experiment": experiment,
         "command": command_line(),
+        **({"commands": [_without_machine_paths(command) for command in commands]} if commands else {}),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "seeds": [int(seed) for seed in seeds],
         "config": _plain(config, sort=True),
@@ -65,9 +69,8 @@ def write_receipt(
         "versions": _versions(),
         "metrics": _plain(metrics, sort=False),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "receipt.json"
-    path.write_text(json.dumps(receipt, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, receipt, indent=1, allow_nan=False)
     return path
 
 
@@ -75,14 +78,16 @@ def read_receipt(path: Path) -> dict[str, Any]:
     """Return the receipt at `path`, which may be the file or the folder it lies in.
 
     Raises:
-        DataError: there is no receipt.
+        DataError: there is no receipt, or the file is cut short.
     """
     file = path / "receipt.json" if path.is_dir() else path
     if not file.is_file():
         raise DataError(
             f"Expected a receipt at {file} but got no such file. Run the experiment that writes it."
         )
-    receipt: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    receipt = read_json(file)
+    if not isinstance(receipt, dict):
+        raise DataError(f"Expected a receipt at {file} but got a {type(receipt).__name__}.")
     return receipt
 
 

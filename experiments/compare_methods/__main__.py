@@ -28,13 +28,14 @@ from torch import Tensor
 from experiments.compare_methods.evaluation import agreement, evaluate
 from experiments.compare_methods.figures import draw_agreement, draw_paths
 from experiments.compare_methods.methods import METHODS, Method, methods
+from experiments.compare_methods.overview import commands_for, read_receipts, tables_across
 from experiments.compare_methods.pair import Pair
 from experiments.compare_methods.setting import Setting, known_settings, load_data, load_setting
 from experiments.compare_methods.store import Store
-from experiments.compare_methods.table import across_settings, lead, printable, readable, summarise
+from experiments.compare_methods.table import printable, readable, summarise
 from experiments.data import ImageData
 from experiments.endpoints import load_or_train
-from experiments.receipts import command_line, read_receipt, write_receipt
+from experiments.receipts import command_line, write_receipt
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.errors import RebasinError
 
@@ -178,18 +179,18 @@ def draw(rows: Sequence[Mapping[str, Any]], store: Store, folder: Path, setting:
 
 def overview(options: argparse.Namespace) -> None:
     """One column a setting: the tables over everything that was measured in OUT."""
-    receipts = [read_receipt(path) for path in sorted(options.out.glob("*/receipt.json"))]
-    receipts.sort(key=lambda receipt: receipt["metrics"]["title"])
-    tables = {receipt["metrics"]["title"]: summarise(receipt["metrics"]["rows"]) for receipt in receipts}
-    keys = {"barrier": "test_barrier", "repaired": "repaired_barrier", "seconds": "seconds"}
-    lines = lead(tables)
-    console.print(printable(lines, "our best row and the best peer's"))
+    receipts, problems = read_receipts(options.out)
+    for problem in problems:
+        console.print(f"left out of the tables: {problem}")
+    tables = tables_across(receipts)
+    console.print(printable(tables["lead"], "our best row and the best peer's"))
     write_receipt(
         options.out,
         experiment="compare_methods",
-        config={"settings": [receipt["config"]["title"] for receipt in receipts]},
-        metrics={"lead": lines, **{name: across_settings(tables, key) for name, key in keys.items()}},
-        seeds=sorted({seed for receipt in receipts for seed in receipt["seeds"]}),
+        config={"settings": [receipt["config"]["title"] for receipt in receipts.values()]},
+        metrics=tables,
+        seeds=sorted({seed for receipt in receipts.values() for seed in receipt["seeds"]}),
+        commands=commands_for(receipts, options.root),
     )
 
 

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.compare_methods.pair import Outcome
 from experiments.compare_methods.setting import Setting, Training
 from experiments.compare_methods.table import OURS
 from experiments.data import ImageData
-from experiments.endpoints import endpoint_key
+from experiments.endpoints import endpoint_key, read_tensors
+from experiments.json_files import read_json, write_json
 
 
 class Store:
@@ -46,13 +47,13 @@ class Store:
         path = self._path(seeds, method, ".json")
         if not path.is_file():
             return None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         return found["row"] if _told(found.get("key", {})) == _told(self._key_of(method)) else None
 
     def permutations(self, seeds: tuple[int, int], method: str) -> Mapping[str, Tensor]:
         """The permutations a finished method found; empty when it does not tell."""
         path = self._path(seeds, method, "-permutations.safetensors")
-        return load_file(path) if path.is_file() and self.row(seeds, method) else {}
+        return read_tensors(path) if path.is_file() and self.row(seeds, method) else {}
 
     def keep(self, seeds: tuple[int, int], method: str, outcome: Outcome, row: Mapping[str, Any]) -> None:
         """Keep the rebased network, its permutations and, last of all, the row that tells they are complete."""
@@ -61,10 +62,7 @@ class Store:
         self._save(outcome.rebased, self._path(seeds, method, "-rebased.safetensors"))
         if outcome.permutations:
             self._save(outcome.permutations, self._path(seeds, method, "-permutations.safetensors"))
-        path = self._path(seeds, method, ".json")
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"key": self._key_of(method), "row": row}), encoding="utf-8")
-        part.replace(path)
+        write_json(self._path(seeds, method, ".json"), {"key": self._key_of(method), "row": row})
 
     def forget(self, method: str, seeds: tuple[int, int]) -> None:
         """Remove what is kept of a method on a pair."""

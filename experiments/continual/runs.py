@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from experiments.continual.benchmarks import Benchmark
 from experiments.continual.methods import build_learner
+from experiments.json_files import read_json, write_json
 from experiments.progress import EpochProgress
 from sinkhorn_rebasin import ContinualLearner, learn_tasks
 from sinkhorn_rebasin.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
@@ -63,15 +63,15 @@ def finished_run(
     file, checkpoint = folder / f"{stem}.json", folder / f"{stem}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
         if kept["config"] == config:
             return Run(**kept["run"])
     note = folder / f"{stem}.config.json"
-    if not (note.is_file() and json.loads(note.read_text(encoding="utf-8")) == config):
+    if not (note.is_file() and read_json(note) == config):
         checkpoint.unlink(missing_ok=True)
-    note.write_text(json.dumps(config), encoding="utf-8")
+    write_json(note, config)
     run = _made(benchmark, learner, method, seed, checkpoint)
-    file.write_text(json.dumps({"config": config, "run": asdict(run)}, indent=1) + "\n", encoding="utf-8")
+    write_json(file, {"config": config, "run": asdict(run)}, indent=1)
     checkpoint.unlink(missing_ok=True)
     note.unlink()
     return run

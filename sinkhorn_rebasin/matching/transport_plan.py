@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.assignment.scores import check_finite
 from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 _TOLERANCE, _ITERATIONS = 1e-6, 10_000
 
@@ -92,7 +93,9 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
 
 def _pot() -> ModuleType:
     try:
-        import ot
+        # Its modules draw from the global random states when they are imported.
+        with untouched_randomness():
+            import ot
     except ImportError as error:
         raise ImportError(
             "Expected the package POT for optimal transport but it is not installed: pip install POT."

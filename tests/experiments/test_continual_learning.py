@@ -16,6 +16,7 @@ from experiments.continual.runs import Run
 from experiments.data import ImageData
 from experiments.receipts import read_receipt
 from sinkhorn_rebasin import ExperienceReplay
+from sinkhorn_rebasin.errors import DataError
 
 SMALL = ["--epochs", "1", "--tasks", "2", "--threads", "1"]
 
@@ -101,3 +102,12 @@ def test_figures_of_a_run_are_in_percent() -> None:
     last = Run("joint", 0, [[None, None], [0.5, 0.7]], [0.0, 0.2], 3.0, False)
     assert last.figures()["average accuracy"] == pytest.approx(60)
     assert last.figures()["forgetting"] is None
+
+
+@pytest.mark.parametrize("suffix", [".json", ".config.json"])
+def test_a_run_that_was_cut_short_is_named(tmp_path: Path, suffix: str) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / f"fine-tuning-seed0{suffix}").write_text('{"config": {"epo', encoding="utf-8")
+    with pytest.raises(DataError, match=rf"fine-tuning-seed0{suffix}"):
+        continual_learning.main([*SMALL, "--methods", "fine-tuning", "--seeds", "1", "--out", str(tmp_path)])

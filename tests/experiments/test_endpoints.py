@@ -128,6 +128,33 @@ def test_a_file_of_another_configuration_is_refused(tmp_path: Path, metadata: di
         load_or_train(tmp_path, CONFIG, DATA)
 
 
+def test_weights_that_were_changed_in_place_are_noticed(tmp_path: Path) -> None:
+    load_or_train(tmp_path, CONFIG, DATA)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-2000:-1800] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checksum differs.*Delete it"):
+        load_or_train(tmp_path, CONFIG, DATA)
+
+
+def test_an_endpoint_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    trained = load_or_train(tmp_path, CONFIG, DATA)
+    (path,) = tmp_path.iterdir()
+    save_file(load_file(path), path, metadata={"config": endpoints.endpoint_key(CONFIG, DATA)})
+    assert _equal(trained, load_or_train(tmp_path, CONFIG, DATA))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_an_endpoint_that_was_cut_short_is_named(tmp_path: Path, share: float) -> None:
+    load_or_train(tmp_path, CONFIG, DATA)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=path.name):
+        load_or_train(tmp_path, CONFIG, DATA)
+
+
 def test_a_batch_larger_than_the_data_still_trains() -> None:
     untrained = train_endpoint(_mlp, DATA, seed=0, epochs=0)
     assert not _equal(untrained, train_endpoint(_mlp, DATA, seed=0, epochs=1, batch_size=10_000))

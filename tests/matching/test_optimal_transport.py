@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from itertools import permutations as orders
 
@@ -62,3 +63,16 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = planted_case("mlp_relu")
     with pytest.raises(ImportError, match="pip install POT"):
         ot_fusion(problem.reference, problem.target, problem.spec)
+
+
+def test_the_first_import_of_pot_leaves_the_random_states_alone() -> None:
+    """In a process of its own, as a module is imported once in each."""
+    code = (
+        "import random, numpy, torch\n"
+        "from sinkhorn_rebasin.matching.transport_plan import transport_plan\n"
+        "states = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())\n"
+        "before = states()\n"
+        "transport_plan(torch.eye(3, dtype=torch.double))\n"
+        "assert states() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
