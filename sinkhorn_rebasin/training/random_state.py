@@ -70,15 +70,17 @@ class KeepsRandomState(lightning.LightningModule):
             begin = {"random_states": now, "batches": 0, "first": False}
         began = [other.cpu() for other in begin["random_states"]]
         self._loaded = _Loaded(now, began, int(begin["batches"]), bool(begin["first"]))
-        torch.set_rng_state(state)
+        self._began = began if self._loaded.batches else now
+        torch.set_rng_state(self._began[0])
 
-    def on_fit_start(self) -> None:
-        """Note the random state at which the first loader is opened, or take that of the epoch that goes on."""
-        self._began = [torch.get_rng_state()]
-        if self._loaded is not None:
-            inside = self._loaded.batches > 0
-            self._began = self._loaded.began if inside else self._loaded.now
-            torch.set_rng_state(self._began[0])
+    def configure_model(self) -> None:
+        """Note the random state at which the first loader is opened.
+
+        This comes after ``setup``, where a task begins, and before a checkpoint is loaded and anything asks for the
+        number of steps, which opens the loader.
+        """
+        if self._fits():
+            self._loaded, self._began = None, [torch.get_rng_state()]
 
     def on_train_start(self) -> None:
         """Open the loader as it was opened before the stop, and skip what was trained on."""

@@ -154,7 +154,6 @@ class RebasinModule(KeepsRandomState):
 
     def on_fit_start(self) -> None:
         """Train on soft permutations, whatever mode the re-basin was left in."""
-        super().on_fit_start()
         self.rebasin.train()
 
     def on_train_start(self) -> None:
