@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.modes import MODE_BEFORE, changes_mode_itself, free_modes
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.private_run import private_copy
@@ -47,11 +48,14 @@ def check_mode_changes(
     if module.training or not any(changes_mode_itself(child) for child in module.modules()):
         return
     named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-    with torch.no_grad(), untouched_randomness():
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+
+    def copied_state() -> dict[str, Tensor]:
         own = {name: weights.get(name, tensor).detach().clone() for name, tensor in named}
-        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-        state = {name: nn.Parameter(t) if name in parameters else t for name, t in own.items()}
-        witness = private_copy(module, state)
+        return {name: nn.Parameter(t) if name in parameters else t for name, t in own.items()}
+
+    with torch.no_grad(), untouched_randomness():
+        witness = private_copy(module, copied_state())
         modes = [child.training for child in witness.modules()]
         before = [(child, vars(child).get(MODE_BEFORE, child.training)) for child in witness.modules()]
         free_modes(witness)
@@ -60,8 +64,13 @@ def check_mode_changes(
         witness.eval()
         for child, mode in zip(witness.modules(), modes, strict=True):
             child.training = mode
-        change = largest_change(outputs, witness(*arguments, **keywords))
-    if not change <= _LARGEST_CHANGE:
+        given, named_given = inputs_like((arguments, keywords))  # the network may write to its inputs
+        change = largest_change(outputs, witness(*given, **named_given))
+        if change <= _LARGEST_CHANGE:
+            return
+        # A network that chooses by close values may differ from run to run without any change of modes.
+        again = largest_change(outputs, private_copy(module, copied_state())(*arguments, **keywords))
+    if again <= _LARGEST_CHANGE:
         raise ArchitectureError(
             f"Expected a network that computes the same whether its mode is set by eval() or as a flag, but eval() "
             f"of {_kinds(module)} changes the output by {change:.1e}: it replaces weights or keeps what it made of "
