@@ -28,6 +28,7 @@ from sinkhorn_rebasin.errors import RebasinWarning
 from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.support import check_values
 
 
@@ -222,17 +223,29 @@ class BezierPath(StatePath):
 
 
 def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
-    """Warn of buffers that are in no state dict and differ: the path has those of the start everywhere."""
-    saved, others = tensors_of(start), dict(end.named_buffers())
+    """Warn of tensors that a path does not have and that differ: it runs with those of the start everywhere.
+
+    These are buffers that are in no state dict, and tensors inside of what a state dict holds besides tensors.
+    """
+    ours, theirs = _outside(start), _outside(end)
     differing = [
         name
-        for name, buffer in start.named_buffers()
-        if name not in saved and name in others and not same_values(buffer, others[name])
+        for name, tensors in ours.items()
+        if len(tensors) != len(theirs.get(name, tensors))
+        or not all(map(same_values, tensors, theirs.get(name, tensors)))
     ]
     if differing:
         warnings.warn(
-            f"Expected equal buffers where a state dict does not save them (persistent=False) but "
-            f"{', '.join(map(repr, differing))} differ: the whole path runs with those of the start, the end too.",
+            f"Expected two networks that differ in the tensors of their state dicts alone but "
+            f"{', '.join(map(repr, differing))} differ too, in buffers that are not saved (persistent=False) or "
+            f"packed weights and extra state: the whole path, its end too, runs with those of the start.",
             RebasinWarning,
             stacklevel=3,
         )
+
+
+def _outside(module: nn.Module) -> dict[str, list[Tensor]]:
+    """The tensors of a network that are no entries of its state dict, by name."""
+    saved = module.state_dict()
+    packed = {name: tensors_in(value) for name, value in saved.items() if not isinstance(value, Tensor)}
+    return packed | {name: [buffer] for name, buffer in module.named_buffers() if name not in saved}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 
@@ -152,12 +153,32 @@ def test_averages_that_a_run_moves_are_mixed_and_others_can_be_named() -> None:
         assert torch.equal(LinearPath.between(first, second).state_at(0.5)["level"], second.level)
 
 
-def test_buffers_that_no_state_saves_are_named() -> None:
+class Packed(nn.Linear):
+    """Keeps a table in its extra state."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.table = torch.randn(3)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        return {"table": self.table}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        self.table = state["table"]
+
+
+def test_tensors_that_are_in_no_state_are_named() -> None:
     nets = [nn.Linear(2, 2), nn.Linear(2, 2)]
     for number, net in enumerate(nets):
         net.register_buffer("gain", torch.tensor(float(number)), persistent=False)
     with pytest.warns(RebasinWarning, match="'gain'"):
         LinearPath.between(*nets)
+    packed = Packed()
+    with pytest.warns(RebasinWarning, match="'_extra_state'"):
+        LinearPath.between(packed, Packed())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LinearPath.between(packed, copy.deepcopy(packed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16])
