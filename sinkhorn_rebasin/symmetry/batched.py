@@ -58,6 +58,8 @@ class BatchedParameters:
 
     def meet(self, relations: Relations, parts: Sequence[Labels]) -> None:
         """What is added to the outputs of experts, or of heads, has units of its own for each of them, too."""
+        if any(0 in part.shape for part in parts):
+            return
         for part in parts:
             for factor in part.factors:
                 if len(factor.axes) > 1:

@@ -115,7 +115,7 @@ def _run_and_follow(
         model, inputs, outputs = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
     buffers = _state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-    tape = follow(model, named, inputs, outputs, watch.tensors)
+    tape = follow(model, named, inputs, outputs, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
     fix_unseen(tape)
     return named, buffers, tape

@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.symmetry.constants import storage_key
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 
 # Operations whose numbers are lengths, which follow from those of their tensors.
 _SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_sizes", "view", "zeros"}
+# Operations that take no more from a tensor than its shape and kind.
+_KIND_ALONE = {f"{value}_like" for value in ("empty", "full", "ones", "rand", "randint", "randn", "zeros")}
+_KIND_ALONE |= {f"new_{value}" for value in ("empty", "empty_strided", "full", "ones", "zeros")}
 # How many elements of a tensor tell it apart from others.
 LARGEST_DIGESTED = 1 << 20
 
@@ -44,13 +48,22 @@ class Readers(LightDispatchMode):
 
 
 class GivenTensors(LightDispatchMode):
-    """Notes the tensors that a run is given: whatever its operations read and none of them has made."""
+    """Notes the tensors that a run is given: whatever its operations read and none of them has made.
+
+    What a run has made of numbers alone, and somebody still holds, is given to all runs that follow.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._made = WeakTensorKeyDictionary()
+        self._made = WeakTensorKeyDictionary()  # with whether it was made of numbers alone
         self._given = WeakTensorKeyDictionary()
+        self._computed: set[int] = set()  # memory that holds something else
         self.tensors: list[Tensor] = []
+
+    def kept(self) -> list[Tensor]:
+        """Tensors that operations made of numbers alone and that still live, as in a table of what was computed."""
+        alive = [tensor for tensor, of_numbers in list(self._made.items()) if of_numbers]
+        return [tensor for tensor in alive if storage_key(tensor) not in self._computed]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -62,9 +75,13 @@ class GivenTensors(LightDispatchMode):
                 self._given[leaf] = True
                 self.tensors.append(leaf)
         self._note(func, leaves)
+        read = () if func.overloadpacket.__name__ in _KIND_ALONE else leaves
+        of_numbers = all(self._made.get(leaf, False) for leaf in read if isinstance(leaf, Tensor))
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf not in self._given:
-                self._made[leaf] = True
+                self._made[leaf] = of_numbers
+                if not of_numbers:
+                    self._computed.add(storage_key(leaf))
         return outputs
 
     def _note(self, func: Any, leaves: Sequence[Any]) -> None:

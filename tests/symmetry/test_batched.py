@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.symmetry.batched import BatchedParameters
+from sinkhorn_rebasin.symmetry.labels import Factor, Ids, Labels
+from sinkhorn_rebasin.symmetry.relations import Relations
 from tests.zoo.case import Function
 from tests.zoo.experts import EXPERTS, HIDDEN, WIDTH, by_groups, experts
 
@@ -49,3 +53,15 @@ def test_what_no_input_reaches_stays_with_its_inputs() -> None:
     spec = discover_symmetry(net, torch.randn(8, 3))
     assert "first.weight" not in {slot.tensor for slot in spec.slots}
     assert any("experts" in item.reason for item in spec.frozen)
+
+
+def test_tensors_without_elements_put_nothing_beside_each_other() -> None:
+    relations = Relations()
+    grid = Labels((0, 2, 3), (Factor((1, 2), relations.new_units((2, 3))), Factor((0, 1), no_units((0, 2)))))
+    rows = Labels((0, 2, 1), (Factor((0,), no_units((0,))), Factor((1,), relations.new_units((2,)))))
+    for parts in ([grid, rows], [rows, grid]):
+        BatchedParameters({}).meet(relations, parts)
+
+
+def no_units(shape: tuple[int, ...]) -> Ids:
+    return np.zeros(shape, dtype=np.int64)

@@ -8,7 +8,8 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -143,6 +144,57 @@ def test_constants_that_were_there_before_tell_their_equal_places() -> None:
     ):
         spec = discover_symmetry(network(run), torch.randn(5, 4).double())
         assert [group.size for group in spec.groups] == [4, 4]
+
+
+class Key(NamedTuple):
+    """Inputs that all count as the same."""
+
+    x: Tensor
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def remembered(work: Callable[[Tensor], Tensor]) -> Forward:
+    """A tensor that is made in the first run and looked up in all others, where no attribute leads to it."""
+    table = lru_cache(lambda key: work(key.x))
+    return lambda net, x: net.b(net.a(x).relu() * table(Key(x)))
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: torch.ones(4).repeat(2) * 3,
+        lambda x: torch.arange(8).div(8, rounding_mode="floor") + 2,
+        lambda x: torch.zeros(8).fill_(2.0)[:1].expand(8).add(1),
+        lambda x: x.new_zeros(8).fill_(0.5),
+        lambda x: torch.zeros_like(x[:, :1].expand(-1, 8)[0]) + 1,
+    ],
+)
+def test_what_a_network_remembers_of_numbers_is_constant(work: Callable[[Tensor], Tensor]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spec = discover_symmetry(network(remembered(work)), torch.randn(5, 4).double())
+    assert [group.size for group in spec.groups] == [8]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x[0].repeat(2),
+        lambda x: torch.ones(8).to(x).copy_(x[0].repeat(2)),
+        lambda x: (kept := torch.ones(8).to(x), kept[:4].mul_(x[0]))[0],
+        lambda x: (kept := torch.ones(8).to(x), kept.view(2, 4).copy_(x[:2]))[0],
+        lambda x: torch.stack([torch.ones(8).to(x), x[0].repeat(2)]).sum(0),
+    ],
+)
+def test_what_a_network_remembers_of_its_inputs_is_not(work: Callable[[Tensor], Tensor]) -> None:
+    with pytest.warns(RebasinWarning, match="that no operation seen has made"):
+        spec = discover_symmetry(network(remembered(work)), torch.randn(5, 4).double())
+    assert spec.groups == ()
 
 
 class Masks(nn.Module):
