@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.preservation import preserving_slots
 from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
 from sinkhorn_rebasin.symmetry.provenance import frozen_axes
+from sinkhorn_rebasin.symmetry.remembered import remembered_sources
 from sinkhorn_rebasin.symmetry.running import runnable_copy
 from sinkhorn_rebasin.symmetry.solution import Solution, solve
 from sinkhorn_rebasin.symmetry.stillness import GivenTensors
@@ -109,16 +110,24 @@ def _run_and_follow(
 ) -> tuple[State, State, Tape]:
     watch = GivenTensors()
     try:
-        model, inputs, outputs = runnable_copy(model, example_inputs, watch, share_parameters)
+        model, inputs, outputs, keeps = runnable_copy(model, example_inputs, watch, share_parameters)
     except ArchitectureError:
         # Some networks do not run where their tensors are remembered, as those that swap them.
-        model, inputs, outputs = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
+        model, inputs, outputs, keeps = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
     buffers = _state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
     tape = follow(model, named, inputs, outputs, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
     fix_unseen(tape)
+    if keeps:
+        _fix_remembered(tape, remembered_sources(model, inputs))
     return named, buffers, tape
+
+
+def _fix_remembered(tape: Tape, names: Iterable[str]) -> None:
+    tape.relations.origin = None
+    for name in set(names) & set(tape.parameter_labels):
+        tape.fix(tape.parameter_labels[name], "the network remembers what it made of it in its first run")
 
 
 def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:

@@ -15,6 +15,7 @@ from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.symmetry.remembered import NewTensors
 from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
 
 # Rounding stays below it, also where kernels add up in another order from run to run.
@@ -26,8 +27,10 @@ def runnable_copy(
     inputs: ExampleInputs,
     watch: AbstractContextManager[Any],
     share_parameters: bool = False,
-) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor]]:
-    """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
+) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor], bool]:
+    """A copy of a network in eval mode, one of its inputs, on which it has been run, and what it returned and kept.
+
+    What it kept is told as whether it holds tensors after the run that it did not hold before.
 
     The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only. It runs
     inside of ``watch``.
@@ -38,20 +41,21 @@ def runnable_copy(
         try:
             twin = in_mode(standalone_copy(model).cpu(), False)
             moved = inputs_like(inputs, torch.Tensor.cpu)
-            return twin, moved, _first_run(twin, moved, watch)
+            return twin, moved, *_first_run(twin, moved, watch)
         except ArchitectureError:
             pass
     twin, given = standalone_copy(model, share_parameters=share_parameters), inputs_like(inputs)
     in_mode(twin, False)
-    return twin, given, _first_run(twin, given, watch)
+    return twin, given, *_first_run(twin, given, watch)
 
 
 def _first_run(
     model: nn.Module, inputs: ExampleInputs, watch: AbstractContextManager[Any]
-) -> list[torch.Tensor]:
+) -> tuple[list[torch.Tensor], bool]:
     # Networks that keep what they made of their weights would hide it from the runs that follow.
     model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
+    new = NewTensors(model)
     with watch:
         outputs = checked_run(model, {}, inputs)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]
@@ -62,7 +66,7 @@ def _first_run(
         )
     if not before:
         raise ArchitectureError("Expected a network with parameters but got one without any.")
-    return tensors_in(outputs)
+    return tensors_in(outputs), new.any
 
 
 def checked_run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:

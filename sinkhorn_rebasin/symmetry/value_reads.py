@@ -103,7 +103,7 @@ class ValueReads(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _real(self, tensor: Tensor) -> Tensor:
-        real = _unwrapped(tensor)
+        real = unwrapped(tensor)
         self._read(real)
         return real
 
@@ -119,7 +119,7 @@ class ValueReads(TorchFunctionMode):
             return tree_map(lambda leaf: self._real(leaf) if isinstance(leaf, Tensor) else leaf, value)
 
         output = func(*map(real, args), **{name: real(value) for name, value in kwargs.items()})
-        self._made(_unwrapped(output))
+        self._made(unwrapped(output))
         return output
 
 
@@ -140,8 +140,8 @@ def _is_wrapped(tensor: Tensor) -> bool:
     return bool(functorch.is_functionaltensor(tensor))
 
 
-def _unwrapped(tensor: Tensor) -> Tensor:
-    """What functionalisation wraps; the wrapper itself holds no values."""
+def unwrapped(tensor: Tensor) -> Tensor:
+    """Return what functionalisation wraps; the wrapper itself holds no values."""
     functorch: Any = torch._C._functorch
     while functorch.is_functionaltensor(tensor):
         torch._sync(tensor)

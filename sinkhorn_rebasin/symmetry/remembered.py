@@ -1,0 +1,132 @@
+"""What a network remembers of one run and reads in the next: made of its weights, it would outlive them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.symmetry.constants import storage_key
+from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+from sinkhorn_rebasin.symmetry.stillness import GivenTensors
+from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
+from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
+
+
+class _Held:
+    """The tensors that a network holds, and how often each has been written to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = reachable_tensors(model)  # kept alive, as an id is a tensor's own only while it lives
+        self._versions = {id(tensor): _version(tensor) for tensor in self._tensors}
+
+    def changed(self, model: nn.Module) -> list[Tensor]:
+        """Tensors that the network holds now and did not hold then, or holds with other values."""
+        return [
+            tensor
+            for tensor in reachable_tensors(model)
+            if self._versions.get(id(tensor), -1) != _version(tensor)
+        ]
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+class NewTensors:
+    """Notes whether a network holds other tensors, or values, at the end of a forward than before.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> noted = NewTensors(layer)
+    >>> _ = layer.register_forward_pre_hook(lambda layer, inputs: setattr(layer, "seen", inputs))
+    >>> layer(torch.ones(1, 2)).shape, noted.any
+    (torch.Size([1, 2]), True)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.any = False
+        self._before = _Held(model)
+        model.register_forward_hook(self._note)
+
+    def _note(self, model: nn.Module, *_: Any) -> None:
+        self.any |= bool(self._before.changed(model))
+
+
+class _Sources(LightDispatchMode):
+    """Follows from which tensors of a state everything else is computed; memory counts as a whole."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._by_memory: dict[int, frozenset[str]] = {}
+        self._alive: list[Tensor] = []  # a place in memory is a tensor's own only while it lives
+        for name, tensor in state.items():
+            self._add(tensor, frozenset([name]))
+
+    def of(self, tensors: Iterable[Tensor]) -> frozenset[str]:
+        """Names of what some tensors are computed from."""
+        return frozenset().union(*(self._by_memory.get(storage_key(t), frozenset()) for t in tensors))
+
+    def _add(self, tensor: Tensor, names: frozenset[str]) -> None:
+        key = storage_key(tensor)
+        self._by_memory[key] = self._by_memory.get(key, frozenset()) | names
+        self._alive.append(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        names = self.of(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        if names:
+            for leaf in tree_leaves(outputs):
+                if isinstance(leaf, Tensor):
+                    self._add(leaf, names)
+        return outputs
+
+
+def remembered_sources(model: nn.Module, inputs: ExampleInputs) -> frozenset[str]:
+    """Name the parameters and buffers of which a network makes what it reads again in its next run.
+
+    Whoever loads other weights into a network that has run keeps what it remembers. What is made of these tensors
+    would then belong to other weights, so that they must stay what they are.
+
+    Example:
+        >>> class Caching(nn.Linear):
+        ...     table = None
+        ...     def forward(self, x):
+        ...         if self.table is None:
+        ...             self.table = self.weight.exp()
+        ...         return x @ self.table.t() + self.bias
+        >>> sorted(remembered_sources(Caching(2, 2).requires_grad_(False), torch.ones(1, 2)))
+        ['weight']
+    """
+    twin = standalone_copy(model, share_parameters=True)
+    before = _Held(twin)
+    sources, watch = _Sources({**dict(twin.named_parameters()), **dict(twin.named_buffers())}), GivenTensors()
+    try:
+        with plain_operations(), torch.no_grad():
+            with sources:
+                run_uncompiled(lambda: _call(twin, inputs))
+            kept = before.changed(twin)
+            with watch:
+                run_uncompiled(lambda: _call(twin, inputs))
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected a network that runs again with what it remembers of its first run but "
+            f"{type(model).__name__} raised {type(error).__name__}: {error}"
+        ) from error
+    read = {storage_key(tensor) for tensor in watch.tensors}
+    return sources.of(tensor for tensor in kept if storage_key(tensor) in read)
+
+
+def _call(model: nn.Module, inputs: ExampleInputs) -> Any:
+    inputs = inputs_like(inputs)
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
