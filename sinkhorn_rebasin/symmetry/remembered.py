@@ -12,12 +12,16 @@ from torch.utils._pytree import tree_leaves
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.symmetry.constants import storage_key
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
 from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
+
+# Two copies that run alike round alike.
+_ROUNDING = 1e-6
 
 
 class _Held:
@@ -91,10 +95,14 @@ class _Sources(LightDispatchMode):
 
 
 def remembered_sources(model: nn.Module, inputs: ExampleInputs) -> frozenset[str]:
-    """Name the parameters and buffers of which a network makes what it reads again in its next run.
+    """Name the parameters and buffers of which a network makes what it computes with in later runs.
 
     Whoever loads other weights into a network that has run keeps what it remembers. What is made of these tensors
-    would then belong to other weights, so that they must stay what they are.
+    would then belong to other weights, so that they must stay what they are. A network that forgets when its mode is
+    changed remembers nothing.
+
+    Raises:
+        ArchitectureError: when the network does not run a second time.
 
     Example:
         >>> class Caching(nn.Linear):
@@ -106,27 +114,46 @@ def remembered_sources(model: nn.Module, inputs: ExampleInputs) -> frozenset[str
         >>> sorted(remembered_sources(Caching(2, 2).requires_grad_(False), torch.ones(1, 2)))
         ['weight']
     """
-    twin = standalone_copy(model, share_parameters=True)
-    before = _Held(twin)
-    sources, watch = _Sources({**dict(twin.named_parameters()), **dict(twin.named_buffers())}), GivenTensors()
-    try:
-        with plain_operations(), torch.no_grad():
-            with sources:
-                run_uncompiled(lambda: _call(twin, inputs))
-            kept = before.changed(twin)
-            with watch:
-                run_uncompiled(lambda: _call(twin, inputs))
-    except Exception as error:
-        raise ArchitectureError(
-            f"Expected a network that runs again with what it remembers of its first run but "
-            f"{type(model).__name__} raised {type(error).__name__}: {error}"
-        ) from error
+    used, fresh = standalone_copy(model), standalone_copy(model)
+    before = _Held(used)
+    state = {**dict(used.named_parameters()), **dict(used.named_buffers())}
+    sources, watch = _Sources(state), GivenTensors()
+    with plain_operations(), torch.no_grad():
+        with sources:
+            _run(used, inputs)
+        used.train(True).train(False)
+        kept = before.changed(used)
+        for network in (used, fresh):
+            _perturb(network)
+        with watch:
+            remembering = _run(used, inputs)
+        if largest_change(_run(fresh, inputs), remembering) <= _ROUNDING:
+            return frozenset()
     read = {storage_key(tensor) for tensor in watch.tensors}
     return sources.of(tensor for tensor in kept if storage_key(tensor) in read)
 
 
-def _call(model: nn.Module, inputs: ExampleInputs) -> Any:
-    inputs = inputs_like(inputs)
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+def _perturb(model: nn.Module) -> None:
+    """Move all that a state dict holds, the same way each time."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    for tensor in {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}.values():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided:
+            tensor.mul_(1 + 0.1 * torch.rand(tensor.shape, generator=generator).to(tensor))
+
+
+def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
+    """The output of a plain call, which leaves behind what it will."""
+
+    def call() -> Any:
+        given = inputs_like(inputs)
+        if isinstance(given, Mapping):
+            return model(**given)
+        return model(*given) if isinstance(given, (tuple, list)) else model(given)
+
+    try:
+        return tensors_in(run_uncompiled(call))
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected {type(model).__name__} to run again with other weights but it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -131,20 +131,24 @@ def test_what_the_example_does_not_choose_is_met_as_well(sign: float) -> None:
 
 
 class Remembers(nn.Module):
-    """Keeps what it made of a table of biases, as long as it is in eval mode."""
+    """Keeps what it made of a table of biases, until its mode is changed."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last, self.table = nn.Linear(3, 5), nn.Linear(5, 2), nn.Parameter(torch.randn(5, 2))
         self.kept: dict[str, Tensor] = {}
 
+    def train(self, mode: bool = True) -> Remembers:
+        self.kept = {}
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or not self.kept:
+        if not self.kept:
             self.kept = {"biases": self.table.sum(1)}
         return self.last((self.first(x) + self.kept["biases"]).tanh())
 
 
-def test_what_a_network_remembers_of_its_weights_is_followed() -> None:
+def test_what_a_network_remembers_until_its_mode_changes_is_followed() -> None:
     torch.manual_seed(0)
     model = Remembers().eval()
     spec = discover_symmetry(model, torch.randn(4, 3))
