@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -27,6 +27,7 @@ from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
 from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 from sinkhorn_rebasin.symmetry.unread import fix_unread, fix_unseen
+from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 from sinkhorn_rebasin.symmetry.write_protection import WriteProtection
 
 
@@ -110,7 +111,9 @@ def _run_and_follow(
 ) -> tuple[State, State, Tape]:
     watch = GivenTensors()
     try:
-        model, inputs, outputs, keeps = runnable_copy(model, example_inputs, watch, share_parameters)
+        model, inputs, outputs, keeps = runnable_copy(
+            model, example_inputs, _watching(watch), share_parameters
+        )
     except ArchitectureError:
         # Some networks do not run where their tensors are remembered, as those that swap them.
         model, inputs, outputs, keeps = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
@@ -122,6 +125,12 @@ def _run_and_follow(
     if keeps:
         _fix_remembered(tape, remembered_sources(model, inputs))
     return named, buffers, tape
+
+
+@contextmanager
+def _watching(watch: GivenTensors) -> Iterator[None]:
+    with watch, ValueReads(watch.note_read, watch.note_read):
+        yield
 
 
 def _fix_remembered(tape: Tape, names: Iterable[str]) -> None:

@@ -14,12 +14,14 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.constants import storage_key
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON
 
 # Operations whose numbers are lengths, which follow from those of their tensors.
 _SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_sizes", "view", "zeros"}
 # Operations that take no more from a tensor than its shape and kind.
 _KIND_ALONE = {f"{value}_like" for value in ("empty", "full", "ones", "rand", "randint", "randn", "zeros")}
 _KIND_ALONE |= {f"new_{value}" for value in ("empty", "empty_strided", "full", "ones", "zeros")}
+_TELLING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 # How many elements of a tensor tell it apart from others.
 LARGEST_DIGESTED = 1 << 20
 
@@ -50,7 +52,8 @@ class Readers(LightDispatchMode):
 class GivenTensors(LightDispatchMode):
     """Notes the tensors that a run is given: whatever its operations read and none of them has made.
 
-    What a run has made of numbers alone, and somebody still holds, is given to all runs that follow.
+    What a run has made of numbers alone, and somebody still holds, is given to all runs that follow. Numbers that it
+    has after it has read values may have been chosen by them.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class GivenTensors(LightDispatchMode):
         self._made = WeakTensorKeyDictionary()  # with whether it was made of numbers alone
         self._given = WeakTensorKeyDictionary()
         self._computed: set[int] = set()  # memory that holds something else
+        self._has_read = False
         self.tensors: list[Tensor] = []
 
     def kept(self) -> list[Tensor]:
@@ -65,24 +69,39 @@ class GivenTensors(LightDispatchMode):
         alive = [tensor for tensor, of_numbers in list(self._made.items()) if of_numbers]
         return [tensor for tensor in alive if storage_key(tensor) not in self._computed]
 
+    def note_read(self, tensor: Tensor) -> None:
+        """Values of a tensor leave for Python."""
+        self._has_read = True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
+        self._has_read |= bool(_TELLING & set(func.tags))
         leaves = tree_leaves((args, kwargs))
-        for leaf in leaves:
-            if isinstance(leaf, Tensor) and leaf not in self._made and leaf not in self._given:
-                self._given[leaf] = True
-                self.tensors.append(leaf)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if func in FROM_PYTHON:
+            for tensor in tensors:
+                self._note_made(tensor, not self._has_read, ())
+        for tensor in tensors:
+            if tensor not in self._made and tensor not in self._given:
+                self._given[tensor] = True
+                self.tensors.append(tensor)
         self._note(func, leaves)
-        read = () if func.overloadpacket.__name__ in _KIND_ALONE else leaves
-        of_numbers = all(self._made.get(leaf, False) for leaf in read if isinstance(leaf, Tensor))
+        read = () if func.overloadpacket.__name__ in _KIND_ALONE else tensors
+        of_numbers = not self._has_read and all(self._made.get(tensor, False) for tensor in read)
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf not in self._given:
-                self._made[leaf] = of_numbers
-                if not of_numbers:
-                    self._computed.add(storage_key(leaf))
+                self._note_made(leaf, of_numbers, tensors)
         return outputs
+
+    def _note_made(self, tensor: Tensor, of_numbers: bool, operands: Sequence[Tensor]) -> None:
+        self._made[tensor] = of_numbers
+        memory = storage_key(tensor)
+        if not of_numbers:
+            self._computed.add(memory)
+        elif all(storage_key(operand) != memory for operand in operands):
+            self._computed.discard(memory)  # new memory, at the place of some that is no more
 
     def _note(self, func: Any, leaves: Sequence[Any]) -> None:
         """What else there is to remember of an operation."""

@@ -171,6 +171,8 @@ def remembered(work: Callable[[Tensor], Tensor]) -> Forward:
         lambda x: torch.arange(8).div(8, rounding_mode="floor") + 2,
         lambda x: torch.zeros(8).fill_(2.0)[:1].expand(8).add(1),
         lambda x: x.new_zeros(8).fill_(0.5),
+        lambda x: torch.as_tensor(np.linspace(0, 0, 8)) + 1,
+        lambda x: torch.tensor([2.0, 2.0]).repeat(4).mul(2),
         lambda x: torch.zeros_like(x[:, :1].expand(-1, 8)[0]) + 1,
     ],
 )
@@ -189,6 +191,11 @@ def test_what_a_network_remembers_of_numbers_is_constant(work: Callable[[Tensor]
         lambda x: (kept := torch.ones(8).to(x), kept[:4].mul_(x[0]))[0],
         lambda x: (kept := torch.ones(8).to(x), kept.view(2, 4).copy_(x[:2]))[0],
         lambda x: torch.stack([torch.ones(8).to(x), x[0].repeat(2)]).sum(0),
+        lambda x: torch.ones(8) * float(x.abs().sum()),
+        lambda x: torch.cat([torch.ones(k := number(x, 8)), torch.zeros(8 - k)]),
+        lambda x: torch.as_tensor(x.numpy().repeat(2, axis=1)[0]) + 1,
+        lambda x: torch.tensor(x[0].tolist()).repeat(2),
+        lambda x: torch.tensor([1.0 if value > 0 else 0.5 for value in 2 * x[0].tolist()]),
     ],
 )
 def test_what_a_network_remembers_of_its_inputs_is_not(work: Callable[[Tensor], Tensor]) -> None:
