@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
+from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
 
 # What torch says where a network makes float32 memory of its own.
 _OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type", "got Double")
@@ -45,9 +46,8 @@ def change_on_fresh_inputs(
     inputs = fresh()
     state = permute_state(model.state_dict(), spec, random_permutations(spec))
     try:
-        with _SinglePrecision() as seen:
-            change = _change(model.double(), twin.double(), state, _wide(inputs))
-        rounded = seen.narrow and LEAST_ROUND_OFF < change <= MOST_ROUND_OFF
+        change = _change(model.double(), twin.double(), state, _wide(inputs))
+        rounded = LEAST_ROUND_OFF < change <= MOST_ROUND_OFF and _is_narrow(model, _wide(inputs))
         return change, torch.float32 if rounded else torch.float64
     except _NotFinite:
         pass  # masks of the least float32 overflow in sums of float64
@@ -79,6 +79,13 @@ class _SinglePrecision(TorchDispatchMode):
             isinstance(leaf, Tensor) and leaf.dtype == torch.float32 for leaf in tree_leaves(outputs)
         )
         return outputs
+
+
+def _is_narrow(model: nn.Module, inputs: Any) -> bool:
+    # Compiled parts run as they are written: the compiler gives up under a dispatch mode.
+    with uncompiled(), _SinglePrecision() as seen:
+        _outputs(model, inputs)
+    return seen.narrow
 
 
 def _built(build: Callable[[], nn.Module], seed: int, integers: dict[str, Tensor]) -> nn.Module:

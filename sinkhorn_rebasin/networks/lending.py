@@ -18,7 +18,7 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.mode_changes import check_mode_changes, failed_in_its_mode
-from sinkhorn_rebasin.networks.private_run import private_run
+from sinkhorn_rebasin.networks.private_run import HOOKS, private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import overlapping
 from sinkhorn_rebasin.networks.stray_reads import StrayReads
@@ -172,13 +172,13 @@ def _tensors_of(module: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Afterwards, the attributes of all modules, and the items of lists and dicts among them, are what they were."""
+    """Afterwards, all modules have the attributes they had, with the items in lists and dicts, and the hooks."""
     before = [(child, dict(vars(child))) for child in module.modules()]
     contents = [
         (value, value.copy())
         for _, attributes in before
         for name, value in attributes.items()
-        if name not in _STANDARD and type(value) in (dict, list, set)
+        if (name not in _STANDARD and type(value) in (dict, list, set)) or name in HOOKS
     ]
     try:
         yield

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.shared_memory import views_at
 
 _OWN = __name__.split(".")[0]
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def private_run(
@@ -72,7 +72,7 @@ def private_copy(module: nn.Module, weights: StateLike) -> nn.Module:
     outside = {
         id(hook): _Outside(hook, child)
         for child in module.modules()
-        for hooks in _HOOKS
+        for hooks in HOOKS
         for hook in vars(child)[hooks].values()
         if getattr(hook, "__module__", "").split(".")[0] == _OWN
     }

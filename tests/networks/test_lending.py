@@ -1,0 +1,46 @@
+"""Runs with lent weights leave a network as they found it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.networks.execution import run_at
+
+
+class HooksItself(nn.Module):
+    """Registers hooks in its first forward, as libraries do that capture hidden states, and remembers that it has."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.hooked, self.seen = kind, False, []
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.hooked:
+            if self.kind == "forward":
+                self.first.register_forward_hook(lambda layer, args, output: self.seen.append(output))
+            else:
+                self.first.register_forward_pre_hook(
+                    lambda layer, args: self.seen.append(args[0] @ args[0].t())
+                )
+            self.hooked = True
+        self.seen.clear()
+        hidden = self.first(x)
+        (seen,) = self.seen  # one hook, however often it has run
+        return self.last(hidden) + seen.sum()
+
+
+@pytest.mark.parametrize("kind", ["forward", "before"])
+@pytest.mark.parametrize("lent", [False, True])
+def test_hooks_of_a_run_go_with_it(kind: str, lent: bool) -> None:
+    torch.manual_seed(0)
+    net, inputs = HooksItself(kind), torch.randn(5, 3)
+    state = {name: tensor.detach() for name, tensor in net.named_parameters()} if lent else {}
+    outputs = [run_at(net, state, inputs) for _ in range(3)]
+    assert not net.hooked
+    assert not net.first._forward_hooks
+    assert not net.first._forward_pre_hooks
+    assert torch.equal(outputs[0], outputs[2])
+    assert torch.equal(outputs[0], net(inputs))
