@@ -12,13 +12,7 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.similarity import compared
-from sinkhorn_rebasin.permutations import (
-    Group,
-    PermutationSpec,
-    RescalingSpec,
-    Slot,
-    identity_permutations,
-)
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, identity_permutations
 
 
 def children_of(spec: PermutationSpec, group: Group) -> list[Group]:

@@ -22,6 +22,7 @@ from sinkhorn_rebasin.networks.private_run import HOOKS, private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import overlapping
 from sinkhorn_rebasin.networks.stray_reads import StrayReads
+from sinkhorn_rebasin.networks.uncompiled import uncompiled
 
 _CONTENTS = ("_parameters", "_buffers", "_modules")
 _STANDARD = frozenset(vars(nn.Module()))
@@ -69,7 +70,7 @@ def run_with(
     watched = _can_be_watched()
     spare = inputs_like((arguments, keywords)) if watched else None  # the network may write to its inputs
     try:
-        with StrayReads(module, weights).checked() if watched else nullcontext():
+        with _watching(module, weights) if watched else nullcontext():
             outputs = _lent(known, module, weights, arguments, keywords)
     except Exception as error:
         told = None if isinstance(error, ArchitectureError) else failed_in_its_mode(module, error)
@@ -92,10 +93,17 @@ def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str
     known = _known(module)
     if False in known.watched or not _can_be_watched():
         return module(*arguments, **keywords)
-    with StrayReads(module, {}).checked():
+    with _watching(module, {}):
         outputs = module(*arguments, **keywords)
     known.watched.add(False)
     return outputs
+
+
+@contextmanager
+def _watching(module: nn.Module, weights: StateLike) -> Iterator[None]:
+    # The compiler gives up under a dispatch mode, and so do operators that it is meant for.
+    with uncompiled(), StrayReads(module, weights).checked():
+        yield
 
 
 def _known(module: nn.Module) -> _Known:

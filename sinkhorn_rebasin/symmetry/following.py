@@ -16,6 +16,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at, training_copy
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.uncompiled import uncompiled
 from sinkhorn_rebasin.symmetry.batched import Layouts
 from sinkhorn_rebasin.symmetry.displacement import other_inputs
 from sinkhorn_rebasin.symmetry.extraction import find_slots
@@ -23,7 +24,6 @@ from sinkhorn_rebasin.symmetry.running import LARGEST_ROUNDING, check_repeatable
 from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
-from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
 from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.unread import loose_parameters
 from sinkhorn_rebasin.symmetry.value_reads import ValueReads

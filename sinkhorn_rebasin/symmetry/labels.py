@@ -14,12 +14,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.numbering import (
-    Ids,
-    count_distinct,
-    numbered,
-    row_hashes,
-)
+from sinkhorn_rebasin.symmetry.numbering import Ids, count_distinct, numbered, row_hashes
 
 _NO_POSITIONS = 2**61 - 1
 

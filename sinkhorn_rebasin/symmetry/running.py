@@ -15,8 +15,8 @@ from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.symmetry.remembered import NewTensors
-from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
 
 # Rounding stays below it, also where kernels add up in another order from run to run.
 LARGEST_ROUNDING = 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from sinkhorn_rebasin.networks.execution import run_at
 
@@ -44,3 +45,23 @@ def test_hooks_of_a_run_go_with_it(kind: str, lent: bool) -> None:
     assert not net.first._forward_pre_hooks
     assert torch.equal(outputs[0], outputs[2])
     assert torch.equal(outputs[0], net(inputs))
+
+
+class Flexible(nn.Module):
+    """Attention by a higher-order operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = self.mix(x)[:, None].chunk(3, -1)
+        return flex_attention(queries, keys, values)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("lent", [False, True])
+def test_higher_order_operators_can_be_watched(lent: bool) -> None:
+    net, inputs = Flexible().requires_grad_(False), torch.randn(2, 5, 8)
+    state = {name: tensor.detach() for name, tensor in net.named_parameters()} if lent else {}
+    assert torch.allclose(run_at(net, state, inputs), net(inputs), atol=1e-6)

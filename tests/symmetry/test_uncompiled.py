@@ -17,9 +17,9 @@ from torch._higher_order_ops import associative_scan, scan, while_loop
 from torch._higher_order_ops.map import map as map_rows
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from sinkhorn_rebasin.networks.uncompiled import uncompiled
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry, verify_symmetry
-from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
 from tests.symmetry.witness import difference
 from tests.zoo.case import Function
 

@@ -12,11 +12,7 @@ from torch import Tensor
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
-from sinkhorn_rebasin.training.continual.run_file import (
-    EveryEpoch,
-    read_checkpoint,
-    write_checkpoint,
-)
+from sinkhorn_rebasin.training.continual.run_file import EveryEpoch, read_checkpoint, write_checkpoint
 
 TrainerFactory = Callable[[], lightning.Trainer]
 
