@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from sinkhorn_rebasin.networks.uncompiled import uncompiled
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
-from sinkhorn_rebasin.symmetry.uncompiled import uncompiled
 
 # What torch says where a network makes float32 memory of its own.
 _OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type", "got Double")

@@ -60,10 +60,11 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
     for group in overlapping(tensors):
         if all(id(tensor) not in memo for tensor in group):
             memo.update(rebuilt(group))
-    for tensor in tensors:
-        if tensor.grad_fn is not None or tensor.layout != torch.strided:
-            # deepcopy refuses tensors with a history and some sparse ones.
-            memo.setdefault(id(tensor), tensor.detach().clone())
+    with torch._C.DisableTorchFunction():
+        refused = [t for t in tensors if t.grad_fn is not None or t.layout != torch.strided]
+    for tensor in refused:
+        # deepcopy refuses tensors with a history and some sparse ones.
+        memo.setdefault(id(tensor), tensor.detach().clone())
     try:
         twin = copy.deepcopy(module, memo)
         redirect(twin, memo, replaced.values())

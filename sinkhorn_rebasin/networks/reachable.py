@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from functools import lru_cache, partial
 from types import FunctionType, MethodType
@@ -35,7 +36,7 @@ def tensors_reached(objects: list[Any], without: Collection[int] = ()) -> list[T
     waiting = list(objects)
     while waiting:
         leaf = waiting.pop()
-        if id(leaf) in seen or isinstance(leaf, _PLAIN):
+        if type(leaf) in _PLAIN or id(leaf) in seen:
             continue
         seen.add(id(leaf))
         if isinstance(leaf, Tensor):
@@ -48,12 +49,20 @@ def tensors_reached(objects: list[Any], without: Collection[int] = ()) -> list[T
 LruCache: Any = type(lru_cache(lambda: None))
 """The type of functions that remember what they returned."""
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_PLAIN = frozenset([bool, int, float, complex, str, bytes, type(None)])
+_TABLES = frozenset([dict, list, set, tuple, OrderedDict])
 
 
 def parts_of(leaf: Any) -> Iterator[Any]:
     """Yield what a container, function, module or other object holds at its first level."""
-    if isinstance(leaf, dict):
+    if isinstance(leaf, nn.Module):
+        # Most of what a module holds are flags and empty tables of hooks.
+        yield from [
+            value
+            for value in vars(leaf).values()
+            if type(value) not in _PLAIN and (type(value) not in _TABLES or value)
+        ]
+    elif isinstance(leaf, dict):
         yield from leaf.values()
     elif isinstance(leaf, (list, tuple, set, frozenset)):
         yield from leaf
@@ -66,8 +75,6 @@ def parts_of(leaf: Any) -> Iterator[Any]:
         yield from (leaf.__self__, leaf.__func__)
     elif isinstance(leaf, partial):
         yield from (leaf.func, leaf.args, leaf.keywords)
-    elif isinstance(leaf, nn.Module):
-        yield from vars(leaf).values()
     elif isinstance(leaf, weakref.ref):
         yield leaf()
     elif isinstance(leaf, LruCache):

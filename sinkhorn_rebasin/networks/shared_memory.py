@@ -32,11 +32,13 @@ def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     [2]
     """
     by_storage: dict[int, dict[int, Tensor]] = {}
-    for tensor in tensors:
-        memory = memory_of(tensor)
-        if memory is not None:
-            by_storage.setdefault(memory, {})[id(tensor)] = tensor
-    return [list(group.values()) for group in by_storage.values() if _meet(list(group.values()))]
+    with torch._C.DisableTorchFunction():  # modes would be asked about every length and stride
+        for tensor in tensors:
+            memory = memory_of(tensor)
+            if memory is not None:
+                by_storage.setdefault(memory, {})[id(tensor)] = tensor
+        groups = [list(group.values()) for group in by_storage.values() if len(group) > 1]
+        return [group for group in groups if _meet(group)]
 
 
 def views_at(module: nn.Module, replaced: Mapping[int, Tensor]) -> dict[int, Tensor]:
