@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -13,15 +12,15 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.validity import Validity, digest_of
-from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.validity import Validity
+from sinkhorn_rebasin.symmetry.assembly import assembled
+from sinkhorn_rebasin.symmetry.extraction import find_slots
 from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.preservation import preserving_slots
 from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
-from sinkhorn_rebasin.symmetry.provenance import frozen_axes
 from sinkhorn_rebasin.symmetry.running import runnable_copy
-from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
 from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
@@ -72,7 +71,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
-    spec = _spec(named, frozenset(buffers), tape, solution, slots)
+    spec = assembled(named, frozenset(buffers), tape, solution, slots)
     warn_of_what_was_not_followed(model, tape)
     validity = Validity(
         described_inputs(model, example_inputs),
@@ -145,56 +144,3 @@ def _state_buffers(model: nn.Module) -> State:
         and not buffer.is_quantized
         and name in saved
     }
-
-
-def _spec(
-    named: State, buffers: frozenset[str], tape: Tape, solution: Solution, found: list[FoundSlot]
-) -> PermutationSpec:
-    aliases: dict[int, list[str]] = {}
-    for name, tensor in named.items():
-        aliases.setdefault(id(tensor), []).append(name)
-    names = _group_names(named, found)
-    groups = tuple(
-        Group(names[i], group.size, group.blocks, _valid_parent(solution, names, group.parent))
-        for i, group in enumerate(solution.groups)
-        if i in names
-    )
-    order = {name: place for place, name in enumerate(named)}
-    slots = [
-        Slot(names[slot.group], alias, slot.axes, slot.layout)
-        for slot in found
-        for alias in aliases[id(named[slot.tensor])]
-    ]
-    slots.sort(key=lambda slot: (order[slot.tensor], slot.axes))
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    frozen: tuple[Frozen, ...] = frozen_axes(named, tape, slots)
-    tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
-    constants = {name: digest_of(tensor) for name, tensor in sorted(tape.integers.read.items())}
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied, constants)
-
-
-def _valid_parent(solution: Solution, names: Mapping[int, str], parent: int) -> str | None:
-    while parent >= 0 and parent not in names:
-        parent = solution.groups[parent].parent
-    return names.get(parent)
-
-
-def _group_names(named: State, found: list[FoundSlot]) -> dict[int, str]:
-    """Each group is called after the module that holds the first tensor it shows up in."""
-    order = {name: place for place, name in enumerate(named)}
-    first: dict[int, str] = {}
-    for slot in sorted(found, key=lambda slot: (order[slot.tensor], slot.axes)):
-        first.setdefault(slot.group, slot.tensor)
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for group, tensor in sorted(first.items()):
-        path = tensor.rpartition(".")[0] or tensor
-        # Groups name parameters in a ParameterDict, which allows no dots.
-        base = name = path.replace(".", "/")
-        count = 1
-        while name in taken or hasattr(nn.ParameterDict, name):
-            count += 1
-            name = f"{base}#{count}"
-        names[group] = name
-        taken.add(name)
-    return names
