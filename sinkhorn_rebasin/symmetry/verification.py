@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.modes import in_mode
@@ -43,6 +44,7 @@ def verify_symmetry(
     tolerance: float = 1e-9,
     trials: int = 4,
     generator: torch.Generator | None = None,
+    outputs: Outputs = None,
 ) -> float:
     r"""Largest relative change of the output under random permutations of all groups, in float64.
 
@@ -68,6 +70,7 @@ def verify_symmetry(
         tolerance: largest change that passes for rounding in float64.
         trials: how many weights, inputs and permutations to try; every group moves in each.
         generator: draws weights, inputs and permutations; without it they are the same in every call.
+        outputs: which outputs count, as for :func:`discover_symmetry`; without it those that the spec was found for.
 
     Raises:
         SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone. Also when the
@@ -87,10 +90,12 @@ def verify_symmetry(
     spec.check_constants(named_tensors(model))
     if not spec.groups:
         return 0.0
+    outputs = spec.counting(outputs).outputs
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         wide = widened(model)
         if wide is not None:
+            count_only(wide, outputs)
             try:
                 return _largest(
                     _Check(in_mode(wide, False), spec, tolerance, DoublePrecision),
@@ -102,6 +107,7 @@ def verify_symmetry(
                 # Some kernels exist in narrow types only, and some masks overflow in wider ones.
                 pass
         own = in_mode(standalone_copy(model), False)
+        count_only(own, outputs)
         narrow = max(tolerance, narrow_tolerance(named_tensors(own).values()))
         return _largest(_Check(own, spec, narrow, nullcontext), example_inputs, trials, generator)
 
