@@ -23,7 +23,7 @@ def count_only(copy: nn.Module, outputs: Outputs) -> None:
     Raises:
         ArchitectureError: when ``outputs`` is no name, no names and no function.
     """
-    named = isinstance(outputs, Sequence) and bool(outputs) and all(isinstance(n, str) for n in outputs)
+    named = isinstance(outputs, Sequence) and len(outputs) > 0 and all(isinstance(n, str) for n in outputs)
     if outputs is not None and not named and not callable(outputs):
         raise ArchitectureError(
             f"Expected outputs to be the name of an output, a sequence of names or a function of the output but got "
