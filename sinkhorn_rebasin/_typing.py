@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -21,3 +21,6 @@ Criterion: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 ExampleInputs: TypeAlias = Any
 """What the network's forward takes: a tensor, a tuple of positional or a dict of keyword arguments."""
+
+Outputs: TypeAlias = str | Sequence[str] | Callable[[Any], Any] | None
+"""Which outputs of a network count: a name, names, a function of the output, or those that count by default."""

@@ -9,6 +9,7 @@ __all__ = [
     "AssignmentError",
     "CheckpointError",
     "ConvergenceWarning",
+    "CoverageWarning",
     "DataError",
     "LossError",
     "RebasinError",
@@ -70,6 +71,10 @@ class RebasinWarning(UserWarning):
 
 class ConvergenceWarning(RebasinWarning):
     """An iteration that stopped before it reached its tolerance."""
+
+
+class CoverageWarning(RebasinWarning):
+    """A network of which little can be permuted."""
 
 
 def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State, StateLike
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
 from sinkhorn_rebasin.connectivity import LinearPath
@@ -30,7 +30,8 @@ from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
-from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
+from sinkhorn_rebasin.symmetry import verify_symmetry
+from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.symmetry.rescaling import requested_rescaling
 
 
@@ -64,6 +65,8 @@ class SinkhornRebasin(nn.Module):
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
             that the two networks differ in their weights alone: four forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
+        outputs, min_coverage: which outputs count, and the least share that must be permutable: see
+            :func:`discover_symmetry`. Those of a given ``spec`` are its own unless told.
 
     Raises:
         ArchitectureError: when the networks differ (the first tensor is named), have no permutable unit, do not
@@ -103,12 +106,14 @@ class SinkhornRebasin(nn.Module):
         rescale: bool | RescalingSpec = False,
         check: bool = True,
         generator: torch.Generator | None = None,
+        outputs: Outputs = None,
+        min_coverage: float = 0.0,
     ) -> None:
         super().__init__()
         check_supported(reference)
         check_supported(target)
         check_comparable(reference, target)
-        self.spec = spec if spec is not None else _discovered(reference, example_inputs)
+        self.spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage)
         self.spec.check_state(tensors_of(reference))
         self.spec.check_constants(tensors_of(target))
         if not self.spec.groups:
@@ -118,7 +123,7 @@ class SinkhornRebasin(nn.Module):
             )
         if check and example_inputs is not None:
             verify_symmetry(target, self.spec, example_inputs, trials=1)
-            check_same_function(reference, target, example_inputs)
+            check_same_function(reference, target, example_inputs, self.spec.outputs)
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self._traits = traits_of(target)
@@ -283,11 +288,3 @@ class SinkhornRebasin(nn.Module):
         groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
         more = f", … {len(self.spec.groups)} groups" if len(self.spec.groups) > 4 else ""
         return f"{groups}{more}; temperature={float(self.temperature):g}"
-
-
-def _discovered(reference: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
-    if example_inputs is None:
-        raise ArchitectureError(
-            "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
-        )
-    return discover_symmetry(reference, example_inputs)

@@ -30,7 +30,7 @@ from experiments.zoo.measurement import FAILURES, SOUND
 from experiments.zoo.random_models import entry
 from experiments.zoo.sensitivity import redraw
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations
-from sinkhorn_rebasin.errors import RebasinWarning
+from sinkhorn_rebasin.errors import CoverageWarning, RebasinWarning
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 
 TRIALS = 2
@@ -49,7 +49,11 @@ def measured(seed: int) -> dict[str, Any]:
             warnings.simplefilter("always", RebasinWarning)
             spec = discover_symmetry(model, inputs)
         row |= {"groups": len(spec.groups), "covered": spec.coverage}
-        row["warnings"] = [str(one.message)[:120] for one in told if issubclass(one.category, RebasinWarning)]
+        row["warnings"] = [
+            str(one.message)[:120]
+            for one in told
+            if issubclass(one.category, RebasinWarning) and not issubclass(one.category, CoverageWarning)
+        ]
         row["change"] = max(_change(model, spec, network.inputs(), trial) for trial in range(TRIALS))
     except FAILURES as error:
         row["error"] = f"{type(error).__name__}: {error}"[:300]

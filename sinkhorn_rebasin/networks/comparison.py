@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
 from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change
@@ -33,13 +34,18 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
         )
 
 
-def check_same_function(reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs) -> None:
+def check_same_function(
+    reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs, outputs: Outputs = None
+) -> None:
     """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
-    twin = in_mode(standalone_copy(target), False)
+    twin, other = in_mode(standalone_copy(target), False), evaluation_copy(reference)
+    for copy in (twin, other):
+        count_only(copy, outputs)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness(forked=True):
-        found = run_at(evaluation_copy(reference), tensors_of(twin), inputs_like(example_inputs))
-        expected = run_at(twin, {}, inputs_like(example_inputs))
-    change = largest_change(expected, found)
+        found = counted(other, run_at(other, tensors_of(twin), inputs_like(example_inputs)))
+        expected = counted(twin, run_at(twin, {}, inputs_like(example_inputs)))
+        usual = counted(other, run_at(other, {}, inputs_like(example_inputs)))
+    change = largest_change(expected, found, [usual])
     if not change <= 1e-3:
         raise ArchitectureError(
             "Expected two networks that differ in their weights alone but with the target's weights the "

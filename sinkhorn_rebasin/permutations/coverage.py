@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from sinkhorn_rebasin.permutations.slots import Frozen
     from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+# Reasons for which an axis stays: see Frozen.
+OUTPUT = "output of the network"
+MEETS = "meets fixed positions of an input or a constant"
+MEETS_COMPUTED = "meets computed positions that are fixed"
+UNUSED = "no operation used the tensor"
 
 
 def covered_share(spec: PermutationSpec, groups: Collection[str] | None = None) -> float:
@@ -20,6 +27,60 @@ def covered_share(spec: PermutationSpec, groups: Collection[str] | None = None) 
     )
     covered = sum(_covered(spec, name, groups) for name in tensors if name in spec.parameters)
     return covered / total if total else 0.0
+
+
+def share_of_what_could_move(spec: PermutationSpec) -> float:
+    """Share of the parameter elements on at least one permutable position, of all that could be; one of none.
+
+    Tensors with nothing but axes of inputs and outputs (the last bias), unused ones and scalars could not.
+    """
+    total = covered = 0
+    for name in movable(spec):
+        total += math.prod(spec.shapes[name])
+        covered += _covered(spec, name, None)
+    return covered / total if total else 1.0
+
+
+def movable(spec: PermutationSpec) -> list[str]:
+    """Names of the parameters that could move: more than the network's inputs and outputs hold them fast.
+
+    >>> from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
+    >>> held = Frozen("bias", 0, OUTPUT), Frozen("scale", 0, "read in order")
+    >>> movable(PermutationSpec((), (), {"bias": (3,), "scale": (3,)}, held))
+    ['scale']
+    """
+    reasons: dict[str, set[str]] = {}
+    for item in spec.frozen:
+        reasons.setdefault(item.tensor, set()).add(item.reason)
+    by_nature = {name for name, found in reasons.items() if _is_natural(found)}
+    return [
+        name
+        for name in spec.parameters
+        if math.prod(spec.shapes[name]) > 1 and (spec.slots_on(name) or name not in by_nature)
+    ]
+
+
+def _is_natural(reasons: Collection[str]) -> bool:
+    return reasons == {UNUSED} or (OUTPUT in reasons and set(reasons) <= {OUTPUT, MEETS, UNUSED})
+
+
+def what_holds(spec: PermutationSpec) -> str:
+    """Tell which operation keeps most of what could move where it is: what, where and why."""
+    held: dict[tuple[str, str, str], int] = {}
+    reasons: dict[str, list[Frozen]] = {}
+    for item in spec.frozen:
+        reasons.setdefault(item.tensor, []).append(item)
+    for name in movable(spec):
+        rest = math.prod(spec.shapes[name]) - _covered(spec, name, None)
+        causes = sorted(reasons.get(name, []), key=lambda item: item.reason in (OUTPUT, MEETS))
+        if rest and causes:
+            cause = causes[0].operation, causes[0].source, causes[0].reason
+            held[cause] = held.get(cause, 0) + rest
+    if not held:
+        return ""
+    operation, source, reason = max(held, key=lambda cause: held[cause])
+    place = f"{operation or 'no operation'}{f' at {source}' if source else ''}"
+    return f"{place} holds {max(held.values()):,} of them fast ({reason})"
 
 
 def _covered(spec: PermutationSpec, name: str, groups: Collection[str] | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin._typing import Outputs, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.coverage import covered_share
@@ -119,6 +119,17 @@ class PermutationSpec:
     def names(self) -> list[str]:
         """Names of the groups, parents first."""
         return [group.name for group in self.groups]
+
+    @property
+    def outputs(self) -> Outputs:
+        """Which outputs of the network the symmetries leave unchanged; None for those that count by default."""
+        return self.validity.selection if self.validity else None
+
+    def counting(self, outputs: Outputs) -> PermutationSpec:
+        """The spec as a claim about these outputs; None leaves it as it is."""
+        if outputs is None:
+            return self
+        return replace(self, validity=(self.validity or Validity()).counting(outputs))
 
     def slots_of(self, name: str) -> tuple[Slot, ...]:
         """Every slot of a group."""

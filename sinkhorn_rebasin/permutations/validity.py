@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
+
+from sinkhorn_rebasin._typing import Outputs
+from sinkhorn_rebasin.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Validity:
         ways: how many ways through the network were followed.
         change: largest relative change of the output under random permutations, where that was tried; None elsewhere.
         unread: tensors that no run of a network that reads values has used.
+        outputs: names of the outputs that count, which permutations leave unchanged; none where all of them do.
+        left_out: names of the outputs that do not, which permutations may change.
+        function: name of the function of the output that counts, where it is one.
+        chosen: this function, which JSON does not hold.
 
     >>> print(Validity(("x: (4, 3) float32",)))
     followed in eval mode for x: (4, 3) float32
@@ -35,6 +42,10 @@ class Validity:
     ways: int = 1
     change: float | None = None
     unread: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    function: str = ""
+    chosen: Callable[[Any], Any] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         modes = "eval and training mode" if self.training else "eval mode"
@@ -45,17 +56,46 @@ class Validity:
             parts.append(f"proven on other inputs to {self.change:.0e}")
         if self.unread:
             parts.append(f"no run used {', '.join(self.unread)}")
+        if self.function:
+            parts.append(f"keeps what {self.function} makes of the output, and nothing else")
+        if self.outputs:
+            parts.append(f"keeps the outputs {', '.join(self.outputs)}")
+        if self.left_out:
+            parts.append(f"does not keep the outputs {', '.join(self.left_out)}")
         return "; ".join(parts)
+
+    @property
+    def selection(self) -> Outputs:
+        """What counts, as ``outputs=`` takes it.
+
+        Raises:
+            SpecError: when it is a function, which JSON did not hold.
+        """
+        if self.function and self.chosen is None:
+            raise SpecError(
+                f"Expected the function {self.function!r} of the output, for which the symmetries were found, but "
+                f"the JSON of a spec does not hold it: pass it as outputs=."
+            )
+        return self.chosen or self.outputs or None
+
+    def counting(self, outputs: Outputs) -> Validity:
+        """The same where these outputs count."""
+        if callable(outputs):
+            name = str(getattr(outputs, "__qualname__", type(outputs).__qualname__))
+            return replace(self, outputs=(), left_out=(), function=name, chosen=outputs)
+        names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+        left_out = tuple(name for name in self.left_out if name not in names)
+        return replace(self, outputs=names, left_out=left_out, function="", chosen=None)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON takes them."""
-        return asdict(self)
+        return {name: value for name, value in vars(self).items() if name != "chosen"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Validity:
         """What :meth:`to_json` gave."""
-        lists = {name: tuple(data[name]) for name in ("inputs", "unread")}
-        return cls(**{**data, **lists})
+        lists = {name: tuple(data.get(name, ())) for name in ("inputs", "unread", "outputs", "left_out")}
+        return cls(**{**data, **lists, "chosen": None})
 
 
 def digest_of(tensor: Tensor) -> str:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.validity import Validity, digest_of
-from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.validity import Validity
+from sinkhorn_rebasin.symmetry.assembly import assembled
+from sinkhorn_rebasin.symmetry.extraction import find_slots
 from sinkhorn_rebasin.symmetry.following import follow
 from sinkhorn_rebasin.symmetry.preservation import preserving_slots
-from sinkhorn_rebasin.symmetry.proof import described_inputs, proven, warn_of_what_was_not_followed
-from sinkhorn_rebasin.symmetry.provenance import frozen_axes
+from sinkhorn_rebasin.symmetry.proof import (
+    check_coverage,
+    described_inputs,
+    proven,
+    warn_of_what_was_not_followed,
+)
 from sinkhorn_rebasin.symmetry.remembered import remembered_sources
-from sinkhorn_rebasin.symmetry.running import runnable_copy
-from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.running import Returned, runnable_copy
+from sinkhorn_rebasin.symmetry.solution import solve
 from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
 from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
@@ -31,7 +36,13 @@ from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 from sinkhorn_rebasin.symmetry.write_protection import WriteProtection
 
 
-def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> PermutationSpec:
+def discover_symmetry(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    outputs: Outputs = None,
+    min_coverage: float = 0.0,
+) -> PermutationSpec:
     """Which axes of which parameters and buffers must be permuted together so that the function stays the same.
 
     A copy of the network is run in eval mode on the example inputs, and every ATen operation is interpreted on
@@ -49,15 +60,28 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     were too many ways or where something is computed that cannot be followed. ``spec.validity`` says for which inputs
     the symmetries were found.
 
+    What the network returns must stay the same, all of it or the ``outputs`` that count: units that show in no other
+    output are free. Of an output of the transformers library its logits count by default (of CLIP, both
+    similarities), and what is predicted beside them (boxes), not hidden states, attention maps, embeddings and
+    auxiliary losses; nor the loss, which logits and labels determine. It counts whole where it has no logits, as
+    plain dicts, tuples and dataclasses do. Caches of keys and values never count. ``spec.validity`` remembers what
+    counts, and ``print(spec)`` tells what is not kept.
+
     Args:
         model: any module that can be copied; it is not changed, nor is its mode or the random state. Forward hooks
             run on the copies.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+        outputs: what counts of what the network returns: the name of an output, a sequence of names, or a function
+            from what is returned to the tensors that count, made of nothing else.
+        min_coverage: the least share of the parameter elements that could move, which may be permuted. Input and
+            output axes and tensors that are not used are left out of it. Under 0.9 there is a
+            :class:`RebasinWarning`, with what holds most of the rest fast.
 
     Raises:
         ArchitectureError: when the model has no parameters, does not run on the inputs, returns no tensor or
             something else in every run, or cannot be copied; and for wrappers (DataParallel, torch.compile),
-            scripts, and layers that are not built yet.
+            scripts, layers that are not built yet, and ``outputs`` that do not exist.
+        SymmetryError: when less than ``min_coverage`` can be permuted.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
@@ -66,7 +90,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        named, buffers, tape = _followed(model, example_inputs)
+        named, buffers, tape, returned = _followed(model, example_inputs, outputs)
         _fix_shared_memory(tape, model, named)
     solution = solve(tape.relations)
     slots = find_slots(solution, tape.parameter_labels)
@@ -74,7 +98,7 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
-    spec = _spec(named, frozenset(buffers), tape, solution, slots)
+    spec = assembled(named, frozenset(buffers), tape, solution, slots)
     warn_of_what_was_not_followed(model, tape)
     validity = Validity(
         described_inputs(model, example_inputs),
@@ -83,12 +107,18 @@ def discover_symmetry(model: nn.Module, example_inputs: ExampleInputs) -> Permut
         tape.ways,
         None,
         tuple(tape.missed),
+        returned.names,
+        returned.left_out,
     )
-    spec = replace(spec, validity=validity)
-    return proven(model, spec, example_inputs) if tape.wants_proof else spec
+    spec = replace(spec, validity=validity).counting(outputs)
+    spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
+    check_coverage(model, spec, min_coverage)
+    return spec
 
 
-def _followed(model: nn.Module, example_inputs: ExampleInputs) -> tuple[State, State, Tape]:
+def _followed(
+    model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs
+) -> tuple[State, State, Tape, Returned]:
     """The tensors that may move, those of them that are buffers, and the tape of the network's runs.
 
     The runs are those of a copy with the network's own parameters, as large ones do not fit in memory often; unless
@@ -98,33 +128,34 @@ def _followed(model: nn.Module, example_inputs: ExampleInputs) -> tuple[State, S
     protection = WriteProtection(model.parameters())
     try:
         with protection:
-            found = _run_and_follow(model, example_inputs, share_parameters=True)
+            found = _run_and_follow(model, example_inputs, outputs, share_parameters=True)
         if not protection.violated:
             return found
     except ArchitectureError:
         pass
-    return _run_and_follow(model, example_inputs, share_parameters=False)
+    return _run_and_follow(model, example_inputs, outputs, share_parameters=False)
 
 
 def _run_and_follow(
-    model: nn.Module, example_inputs: ExampleInputs, share_parameters: bool
-) -> tuple[State, State, Tape]:
+    model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs, share_parameters: bool
+) -> tuple[State, State, Tape, Returned]:
     watch = GivenTensors()
     try:
-        model, inputs, outputs, keeps = runnable_copy(
-            model, example_inputs, _watching(watch), share_parameters
+        model, inputs, returned = runnable_copy(
+            model, example_inputs, _watching(watch), share_parameters, outputs
         )
     except ArchitectureError:
         # Some networks do not run where their tensors are remembered, as those that swap them.
-        model, inputs, outputs, keeps = runnable_copy(model, example_inputs, nullcontext(), share_parameters)
+        context = nullcontext()
+        model, inputs, returned = runnable_copy(model, example_inputs, context, share_parameters, outputs)
     buffers = _state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-    tape = follow(model, named, inputs, outputs, [*watch.tensors, *watch.kept()])
+    tape = follow(model, named, inputs, returned.tensors, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
     fix_unseen(tape)
-    if keeps:
+    if returned.keeps:
         _fix_remembered(tape, remembered_sources(model, inputs))
-    return named, buffers, tape
+    return named, buffers, tape, returned
 
 
 @contextmanager
@@ -163,56 +194,3 @@ def _state_buffers(model: nn.Module) -> State:
         and not buffer.is_quantized
         and name in saved
     }
-
-
-def _spec(
-    named: State, buffers: frozenset[str], tape: Tape, solution: Solution, found: list[FoundSlot]
-) -> PermutationSpec:
-    aliases: dict[int, list[str]] = {}
-    for name, tensor in named.items():
-        aliases.setdefault(id(tensor), []).append(name)
-    names = _group_names(named, found)
-    groups = tuple(
-        Group(names[i], group.size, group.blocks, _valid_parent(solution, names, group.parent))
-        for i, group in enumerate(solution.groups)
-        if i in names
-    )
-    order = {name: place for place, name in enumerate(named)}
-    slots = [
-        Slot(names[slot.group], alias, slot.axes, slot.layout)
-        for slot in found
-        for alias in aliases[id(named[slot.tensor])]
-    ]
-    slots.sort(key=lambda slot: (order[slot.tensor], slot.axes))
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    frozen: tuple[Frozen, ...] = frozen_axes(named, tape, slots)
-    tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
-    constants = {name: digest_of(tensor) for name, tensor in sorted(tape.integers.read.items())}
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied, constants)
-
-
-def _valid_parent(solution: Solution, names: Mapping[int, str], parent: int) -> str | None:
-    while parent >= 0 and parent not in names:
-        parent = solution.groups[parent].parent
-    return names.get(parent)
-
-
-def _group_names(named: State, found: list[FoundSlot]) -> dict[int, str]:
-    """Each group is called after the module that holds the first tensor it shows up in."""
-    order = {name: place for place, name in enumerate(named)}
-    first: dict[int, str] = {}
-    for slot in sorted(found, key=lambda slot: (order[slot.tensor], slot.axes)):
-        first.setdefault(slot.group, slot.tensor)
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for group, tensor in sorted(first.items()):
-        path = tensor.rpartition(".")[0] or tensor
-        # Groups name parameters in a ParameterDict, which allows no dots.
-        base = name = path.replace(".", "/")
-        count = 1
-        while name in taken or hasattr(nn.ParameterDict, name):
-            count += 1
-            name = f"{base}#{count}"
-        names[group] = name
-        taken.add(name)
-    return names

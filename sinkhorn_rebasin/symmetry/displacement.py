@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
-from sinkhorn_rebasin.permutations import PermutationSpec, random_permutations
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor, random_permutations
 
 
 def widened(model: nn.Module) -> nn.Module | None:
@@ -39,6 +39,18 @@ def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: tor
             noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device=generator.device)
             noise = noise.to(tensor.device)
             moved[id(tensor)] = tensor.detach() * (1 + 0.1 * noise) + 0.01 * noise
+    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
+
+
+def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
+    """Weights of which each tensor is permuted along the slots on it by itself, so that nothing fits any more."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    moved: dict[int, Tensor] = {}
+    for name, tensor in state.items():
+        if spec.slots_on(name) and id(tensor) not in moved:
+            permutations = stirring_permutations(spec, generator)
+            slots = spec.slots_on(name)
+            moved[id(tensor)] = permute_tensor(tensor, slots, {s.group: permutations[s.group] for s in slots})
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.symmetry.origin import Origin
+
 
 class ParameterFlow:
     """Follows parameters through a run, a bit each.
@@ -27,10 +29,14 @@ class ParameterFlow:
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self._bits = WeakTensorKeyDictionary()
-        for tensor in parameters.values():
+        self._names: dict[int, str] = {}
+        for name, tensor in parameters.items():
             if tensor not in self._bits:
                 self._bits[tensor] = 2 << len(self._bits)
+                self._names[self._bits[tensor]] = name
         self._lost = self._arrived = 0
+        self._fixed_by = WeakTensorKeyDictionary()
+        self.meets_fixed: dict[str, Origin | None] = {}  # parameters and what fixed computed values they meet
 
     def enters(self, inputs: Iterable[Tensor]) -> None:
         """Tensors are inputs of a run, which share a bit."""
@@ -47,6 +53,24 @@ class ParameterFlow:
         if bits:
             for output in outputs:
                 self._bits[output] = bits | self._bits.get(output, 0)
+
+    def meets(
+        self, operands: Sequence[Tensor], output: Tensor, has_units: bool, origin: Origin | None
+    ) -> None:
+        """An operation returns a tensor with or without positions that are free to move.
+
+        What was computed and has none was fixed by the first operation that left none. Parameters that meet it
+        remember this operation.
+        """
+        before = next((self._fixed_by[tensor] for tensor in operands if tensor in self._fixed_by), None)
+        if before is not None:
+            for tensor in operands:
+                name = self._names.get(self._bits.get(tensor, 0))
+                if name is not None:
+                    self.meets_fixed.setdefault(name, before)
+        bits = self._bits.get(output, 0)
+        if not has_units and bits & 1 and bits > 1:  # of inputs and of parameters
+            self._fixed_by[output] = before or origin
 
     def loses(self, operands: Iterable[Tensor]) -> None:
         """An operation computes nothing from tensors, as there are no elements."""

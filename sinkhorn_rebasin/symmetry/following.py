@@ -14,6 +14,7 @@ from torch.func import functionalize
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.execution import run_at, training_copy
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.uncompiled import uncompiled
@@ -184,7 +185,7 @@ def _follow(
         # Copied in here, buffers that the network writes to are followed like any other tensor.
         copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
         buffers = {name: copies[id(buffer)] for name, buffer in buffers.items()}
-        return tensors_in(run_at(model, {**parameters, **buffers}, given))
+        return tensors_in(counted(model, run_at(model, {**parameters, **buffers}, given)))
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:

@@ -64,6 +64,10 @@ class Labels:
         ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
         return np.unique(ids[ids >= 0])
 
+    @property
+    def has_units(self) -> bool:
+        return any(factor.has_units for factor in self.factors)
+
     def same_as(self, other: Labels) -> bool:
         """Whether two tensors carry the same factors."""
         ours, theirs = ({factor.axes: factor.ids for factor in each.factors} for each in (self, other))

@@ -11,11 +11,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs
-from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
+from sinkhorn_rebasin.errors import (
+    ArchitectureError,
+    CoverageWarning,
+    RebasinWarning,
+    SpecError,
+    SymmetryError,
+)
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.coverage import share_of_what_could_move, what_holds
 from sinkhorn_rebasin.symmetry.trace import Tape
 from sinkhorn_rebasin.symmetry.verification import verify_symmetry
+
+# Shares of what could move under which it is told.
+LITTLE = 0.9
 
 
 def proven(model: nn.Module, spec: PermutationSpec, example_inputs: ExampleInputs) -> PermutationSpec:
@@ -65,9 +75,33 @@ def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
         )
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, kind: type[RebasinWarning] = RebasinWarning) -> None:
     # Through the three calls that lead here from the line that asked for the symmetries.
-    warnings.warn(text, RebasinWarning, stacklevel=4)
+    warnings.warn(text, kind, stacklevel=4)
+
+
+def check_coverage(model: nn.Module, spec: PermutationSpec, least: float) -> None:
+    """Warn when little of what could move can be permuted; raise when it is less than asked for."""
+    refuse_little(model, spec, least)
+    share = share_of_what_could_move(spec)
+    if share < LITTLE:
+        _warn(f"{_told(model, spec, share)}; pass min_coverage= to refuse such networks.", CoverageWarning)
+
+
+def refuse_little(model: nn.Module, spec: PermutationSpec, least: float) -> None:
+    """Raise SymmetryError when less than this share of what could move can be permuted."""
+    if not 0.0 <= least <= 1.0:
+        raise SpecError(f"Expected min_coverage to be a share between 0 and 1 but got {least!r}.")
+    share = share_of_what_could_move(spec)
+    if share < least:
+        raise SymmetryError(f"{_told(model, spec, share)}; min_coverage asks for {least:.1%}.")
+
+
+def _told(model: nn.Module, spec: PermutationSpec, share: float) -> str:
+    return (
+        f"Expected most of {type(model).__name__} to be permutable but of its parameter elements that could move "
+        f"only {share:.1%} are: {what_holds(spec)}. print(spec) names every axis that stays"
+    )
 
 
 def described_inputs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.permutations.coverage import MEETS, MEETS_COMPUTED, UNUSED
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot
+from sinkhorn_rebasin.symmetry.origin import Origin
 from sinkhorn_rebasin.symmetry.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.trace import Tape
 
 _NEVER = int(np.iinfo(np.int64).max)
 # Ranks: the number of a kind, and this much more for marks that several units share and for matchings.
 _SHARED = 1 << 40
-_UNUSED = "no operation used the tensor"
-_MEETS = "meets fixed positions of an input or a constant"
 _APART = "its units are told apart by their relations"
 
 
@@ -37,12 +37,12 @@ def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Fr
         for axis, length in enumerate(tensor.shape)
         if length > 1 and (name, axis) not in moved
     ]
-    causes = _Causes.of(tape.relations)
+    causes = _Causes.of(tape.relations, tape.flow.meets_fixed)
     found = []
     for name, axis in stays:
         labels = tape.parameter_labels.get(canonical[id(named[name])])
         if labels is None:
-            found.append(Frozen(name, axis, _UNUSED))
+            found.append(Frozen(name, axis, UNUSED))
             continue
         ids = np.concatenate([np.empty(0, dtype=np.int64), *(f.ids.ravel() for f in labels.on([axis]))])
         found.append(causes.frozen(name, axis, ids[ids >= 0]))
@@ -56,9 +56,10 @@ class _Causes:
     relations: Relations
     marked: Ids
     related: Ids
+    meets_fixed: Mapping[str, Origin | None]
 
     @classmethod
-    def of(cls, relations: Relations) -> _Causes:
+    def of(cls, relations: Relations, meets_fixed: Mapping[str, Origin | None]) -> _Causes:
         following, ranked_relations = _followers(relations)
         matched, follows = _components(relations.count, following)
         rank = np.full(relations.count, _NEVER, dtype=np.int64)
@@ -68,16 +69,18 @@ class _Causes:
         related = np.full(relations.count, _NEVER, dtype=np.int64)
         for units, kind in ranked_relations:
             np.minimum.at(related, matched[units], kind)
-        return cls(relations, rank[matched], related[matched])
+        return cls(relations, rank[matched], related[matched], meets_fixed)
 
     def frozen(self, tensor: str, axis: int, units: Ids) -> Frozen:
         """The axis on which these units lie, with what fixed the first of them."""
-        rank, reason = int(self.marked[units].min(initial=_NEVER)), _MEETS
+        rank, reason = int(self.marked[units].min(initial=_NEVER)), MEETS
         if rank == _NEVER:
             rank, reason = int(self.related[units].min(initial=_NEVER)), _APART
         kind = rank % _SHARED
         reason = self.relations.reasons.get(kind, reason)
         origin = self.relations.origins.get(kind)
+        if reason == MEETS and tensor in self.meets_fixed:
+            reason, origin = MEETS_COMPUTED, self.meets_fixed[tensor]
         if origin is None:
             return Frozen(tensor, axis, reason)
         return Frozen(tensor, axis, reason, origin.operation, origin.module, origin.source)

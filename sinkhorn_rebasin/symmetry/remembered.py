@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
@@ -152,7 +153,7 @@ def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
         return model(*given) if isinstance(given, (tuple, list)) else model(given)
 
     try:
-        return tensors_in(run_uncompiled(call))
+        return tensors_in(counted(model, run_uncompiled(call)))
     except Exception as error:
         raise ArchitectureError(
             f"Expected {type(model).__name__} to run again with other weights but it raised "

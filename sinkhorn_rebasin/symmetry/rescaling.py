@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.support import check_supported
@@ -40,6 +41,7 @@ def discover_rescaling(
     signs: bool = True,
     tolerance: float = TOLERANCE,
     generator: torch.Generator | None = None,
+    outputs: Outputs = None,
 ) -> RescalingSpec:
     r"""By which factors the units of each group can be scaled, slot by slot, so that the function stays the same.
 
@@ -66,6 +68,7 @@ def discover_rescaling(
         tolerance: largest relative change of the output that passes for rounding in float64. A network that does
             not run in float64 is asked in float32, to 1e-4.
         generator: draws weights, inputs and scales; without it they are the same in every call.
+        outputs: which outputs count, as for :func:`discover_symmetry`; without it those that the spec was found for.
 
     Raises:
         ArchitectureError: when the network does not run on the inputs, has no derivatives, or cannot be copied.
@@ -83,6 +86,7 @@ def discover_rescaling(
     """
     check_supported(model)
     spec.check_state(named_tensors(model))
+    spec = spec.counting(outputs)
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         rescaling, silent = _in_precision(
@@ -144,7 +148,9 @@ def _in_precision(
     """What is found in float64, or in the network's own type where it does not run in float64."""
     wide, own = widened(model), in_mode(standalone_copy(model), False)
     rounding = narrow_tolerance(own.parameters())
+    count_only(own, spec.outputs)
     if wide is not None:
+        count_only(wide, spec.outputs)
         try:
             return search(Trials(in_mode(wide, False), spec, example_inputs, tolerance, generator))
         except ArchitectureError:

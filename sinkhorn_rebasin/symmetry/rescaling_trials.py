@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
-from sinkhorn_rebasin.symmetry.displacement import displaced
+from sinkhorn_rebasin.symmetry.displacement import displaced, scrambled
 from sinkhorn_rebasin.symmetry.precision import is_wide, narrow_tolerance
 from sinkhorn_rebasin.symmetry.sensitivity import draw_run, run_precisely, sensitivities
 
@@ -116,7 +116,10 @@ class Trials:
             before_draw = self.generator.get_state()
             inputs, before = draw_run(network, state, self.example_inputs, self.generator)
             moved = rescale_state(state, self.spec, rescaling, logs, signs)
-            if not largest_change(before, run_precisely(network, moved, inputs)) <= self.tolerance:
+            # An output that hardly varies with the weights would hide what a wrong claim changes.
+            others = [run_precisely(network, scrambled(state, self.spec), inputs)]
+            after = run_precisely(network, moved, inputs)
+            if not largest_change(before, after, others) <= self.tolerance:
                 return False
             self._answered(network, state, waiting, before_draw)
         return True

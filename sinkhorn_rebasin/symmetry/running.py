@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only, counted, names_asked_for, names_left_out
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
@@ -22,42 +23,54 @@ from sinkhorn_rebasin.symmetry.remembered import NewTensors
 LARGEST_ROUNDING = 1e-4
 
 
+class Returned(NamedTuple):
+    """What a network returned: the tensors that count, their names, if any, and those of what does not count.
+
+    ``keeps`` tells whether the network holds other tensors, or values, after its run than before.
+    """
+
+    tensors: list[torch.Tensor]
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    keeps: bool
+
+
 def runnable_copy(
     model: nn.Module,
     inputs: ExampleInputs,
     watch: AbstractContextManager[Any],
     share_parameters: bool = False,
-) -> tuple[nn.Module, ExampleInputs, list[torch.Tensor], bool]:
-    """A copy of a network in eval mode, one of its inputs, on which it has been run, and what it returned and kept.
-
-    What it kept is told as whether it holds tensors after the run that it did not hold before.
+    outputs: Outputs = None,
+) -> tuple[nn.Module, ExampleInputs, Returned]:
+    """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
 
     The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only. It runs
-    inside of ``watch``.
+    inside of ``watch``. Of what it and copies of it return, ``outputs`` count.
     """
     check_supported(model)
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
     if any(tensor.device.type != "cpu" for tensor in tensors):
         try:
             twin = in_mode(standalone_copy(model).cpu(), False)
+            count_only(twin, outputs)
             moved = inputs_like(inputs, torch.Tensor.cpu)
-            return twin, moved, *_first_run(twin, moved, watch)
+            return twin, moved, _first_run(twin, moved, watch)
         except ArchitectureError:
             pass
     twin, given = standalone_copy(model, share_parameters=share_parameters), inputs_like(inputs)
     in_mode(twin, False)
-    return twin, given, *_first_run(twin, given, watch)
+    count_only(twin, outputs)
+    return twin, given, _first_run(twin, given, watch)
 
 
-def _first_run(
-    model: nn.Module, inputs: ExampleInputs, watch: AbstractContextManager[Any]
-) -> tuple[list[torch.Tensor], bool]:
+def _first_run(model: nn.Module, inputs: ExampleInputs, watch: AbstractContextManager[Any]) -> Returned:
     # Networks that keep what they made of their weights would hide it from the runs that follow.
     model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
     new = NewTensors(model)
     with watch:
-        outputs = checked_run(model, {}, inputs)
+        returned = _run(model, {}, inputs)
+        outputs = _counted(model, returned)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]
     if built:
         raise ArchitectureError(
@@ -66,26 +79,35 @@ def _first_run(
         )
     if not before:
         raise ArchitectureError("Expected a network with parameters but got one without any.")
-    return tensors_in(outputs), new.any
+    names = names_asked_for(model, returned)
+    return Returned(tensors_in(outputs), names, names_left_out(model, returned, names), new.any)
 
 
 def checked_run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:
-    """The output of a network on a copy of the inputs.
+    """What counts of the output of a network on a copy of the inputs.
 
     Raises:
-        ArchitectureError: when it does not run on them, or returns no tensor.
+        ArchitectureError: when it does not run on them, or returns no tensor that counts.
     """
+    return _counted(model, _run(model, state, inputs))
+
+
+def _run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:
     try:
-        outputs = run_uncompiled(lambda: run_at(model, state, inputs_like(inputs)))
+        return run_uncompiled(lambda: run_at(model, state, inputs_like(inputs)))
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in tensors_in(inputs)]
         raise ArchitectureError(
             f"Expected example inputs that {type(model).__name__} runs on but got tensors of shape {shapes}, "
             f"on which it raised {type(error).__name__}: {error}"
         ) from error
+
+
+def _counted(model: nn.Module, returned: Any) -> Any:
+    outputs = counted(model, returned)
     if not tensors_in(outputs):
         raise ArchitectureError(
-            f"Expected {type(model).__name__} to return at least one tensor but got {type(outputs).__name__}."
+            f"Expected {type(model).__name__} to return at least one tensor but got {type(returned).__name__}."
         )
     return outputs
 

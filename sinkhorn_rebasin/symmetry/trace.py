@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.permutations.coverage import OUTPUT
 from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.constants import Constants, constant_labels
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
@@ -236,7 +237,7 @@ class Tape(LightDispatchMode):
             if self.knows(leaf):
                 self.relations.origin = self._made_by.get(leaf)
                 self._fix_used([leaf])
-                self.fix(self.labels(leaf), "output of the network")
+                self.fix(self.labels(leaf), OUTPUT)
 
     def _mark_partial(self, call: Call, known: Sequence[Tensor]) -> None:
         """Units of a class of which the rest is not on the tensor are told apart from the rest."""
@@ -258,9 +259,10 @@ class Tape(LightDispatchMode):
         self.relations.origin = self.origins.here(call.name)
         found = self._labels_made(call, known, outputs)
         for index, tensor in enumerate(outputs):
-            labels = found[index] if index < len(found) else None
-            self._labels[tensor] = labels if labels is not None else all_fixed(tensor)
+            labels = (found[index] if index < len(found) else None) or all_fixed(tensor)
+            self._labels[tensor] = labels
             self._made_by[tensor] = self.relations.origin
+            self.flow.meets(known, tensor, labels.has_units, self.relations.origin)
 
     def _labels_made(
         self, call: Call, known: Sequence[Tensor], outputs: Sequence[Tensor]

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.execution import training_copy
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
+from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+from sinkhorn_rebasin.symmetry.claim import Claim
 from sinkhorn_rebasin.symmetry.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
 from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, stirring_permutations, widened
 from sinkhorn_rebasin.symmetry.precision import DoublePrecision, narrow_tolerance
-from sinkhorn_rebasin.symmetry.running import checked_run, random_message
 from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
 from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
-
-# How much more a sum may change that is added up in another order than one of weights that are rounded otherwise.
-MOST_ROUNDING = 100.0
 
 
 class _IncomparableError(SymmetryError):
@@ -43,16 +41,19 @@ def verify_symmetry(
     tolerance: float = 1e-9,
     trials: int = 4,
     generator: torch.Generator | None = None,
+    outputs: Outputs = None,
 ) -> float:
     r"""Largest relative change of the output under random permutations of all groups, in float64.
 
-    .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{\max |f_\theta(x)|}
+    .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{v(x)}
 
-    over ``trials`` random weights and inputs. The first are near those given: inputs of the example's shapes, types
+    over ``trials`` random weights and inputs, where v is how much the output varies: the least of its largest value,
+    its largest difference between two samples, and what permuting each tensor by itself changes. So a constant
+    in the output hides nothing. The first are near those given: inputs of the example's shapes, types
     and spread, and weights moved a little, so that neutral values (zero biases, unit variances) hide nothing. The
     next are not: floats ten times as large, a tenth, and with the other sign; integers from the whole range of the
     tables they are looked up in; two and three times as many samples; gradients switched on; weights drawn from all
-    of their tensor. Where a network does not run on such inputs, it is tried nearer to the example. It costs two
+    of their tensor. Where a network does not run on such inputs, it is tried nearer to the example. It costs three
     forwards a trial, and a few to find ranges. Other shapes and other arguments are not tried, nor what training
     mode does with parameters that eval mode uses too.
 
@@ -68,6 +69,7 @@ def verify_symmetry(
         tolerance: largest change that passes for rounding in float64.
         trials: how many weights, inputs and permutations to try; every group moves in each.
         generator: draws weights, inputs and permutations; without it they are the same in every call.
+        outputs: which outputs count, as for :func:`discover_symmetry`; without it those that the spec was found for.
 
     Raises:
         SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone. Also when the
@@ -87,13 +89,15 @@ def verify_symmetry(
     spec.check_constants(named_tensors(model))
     if not spec.groups:
         return 0.0
+    outputs = spec.counting(outputs).outputs
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         wide = widened(model)
         if wide is not None:
+            count_only(wide, outputs)
             try:
                 return _largest(
-                    _Check(in_mode(wide, False), spec, tolerance, DoublePrecision),
+                    Claim(in_mode(wide, False), spec, tolerance, DoublePrecision),
                     example_inputs,
                     trials,
                     generator,
@@ -102,36 +106,12 @@ def verify_symmetry(
                 # Some kernels exist in narrow types only, and some masks overflow in wider ones.
                 pass
         own = in_mode(standalone_copy(model), False)
+        count_only(own, outputs)
         narrow = max(tolerance, narrow_tolerance(named_tensors(own).values()))
-        return _largest(_Check(own, spec, narrow, nullcontext), example_inputs, trials, generator)
+        return _largest(Claim(own, spec, narrow, nullcontext), example_inputs, trials, generator)
 
 
-@dataclass
-class _Check:
-    """A network with the claim about it, and how it is run."""
-
-    model: nn.Module
-    spec: PermutationSpec
-    tolerance: float
-    context: Callable[[], AbstractContextManager[Any]]
-    gradients: bool = False
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether it runs in float64."""
-        return self.context is DoublePrecision
-
-    def run(self, state: State, inputs: ExampleInputs) -> list[Tensor]:
-        # What a network remembers of its weights from one run must not meet the weights of another.
-        forgetful = standalone_copy(self.model, share_parameters=True)
-        with self.context(), torch.set_grad_enabled(self.gradients):
-            return [tensor.detach() for tensor in tensors_in(checked_run(forgetful, state, inputs))]
-
-    def change(self, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any) -> float:
-        return largest_change(before, self.run(permute_state(state, self.spec, permutations), inputs))
-
-
-def _largest(check: _Check, example_inputs: ExampleInputs, trials: int, generator: torch.Generator) -> float:
+def _largest(check: Claim, example_inputs: ExampleInputs, trials: int, generator: torch.Generator) -> float:
     """Largest change over several weights, inputs and permutations."""
     own = named_tensors(check.model)
     worst = 0.0
@@ -151,15 +131,15 @@ def _largest(check: _Check, example_inputs: ExampleInputs, trials: int, generato
         change = check.change(state, permutations, inputs, before)
         if change <= check.tolerance:
             worst = max(worst, change)
-        elif not _is_rounding(check, state, inputs, before, change, generator):
-            raise _blame(check, state, permutations, inputs, before, change)
+        elif not check.is_rounding(state, inputs, before, change, generator):
+            raise check.blame(state, permutations, inputs, before, change)
     moved = {slot.tensor for slot in check.spec.slots} - check.spec.buffers
     if first is not None and not moved <= first[2]:
         worst = max(worst, _change_in_training(check, first[0], permutations, first[1]))
     return worst
 
 
-def _ranges(check: _Check, example_inputs: ExampleInputs, own: State) -> dict[int, int]:
+def _ranges(check: Claim, example_inputs: ExampleInputs, own: State) -> dict[int, int]:
     def runs(inputs: ExampleInputs) -> bool:
         try:
             return _incomparable(check.run(own, inputs)) is None
@@ -171,26 +151,7 @@ def _ranges(check: _Check, example_inputs: ExampleInputs, own: State) -> dict[in
     return integer_ranges(example, own, runs)
 
 
-def _is_rounding(
-    check: _Check,
-    state: State,
-    inputs: ExampleInputs,
-    before: list[Tensor],
-    change: float,
-    generator: torch.Generator,
-) -> bool:
-    """Whether weights that are rounded otherwise change the output about as much: chaos proves nothing."""
-    if largest_change(before, check.run(state, inputs)) > check.tolerance:
-        return False  # it is random
-    rounded = dict(state)
-    for name, tensor in state.items():
-        if tensor.is_floating_point():
-            sign = torch.randint(2, tensor.shape, generator=generator, device=generator.device) * 2 - 1
-            rounded[name] = tensor * (1 + torch.finfo(tensor.dtype).eps * sign.to(tensor))
-    return change <= MOST_ROUNDING * largest_change(before, check.run(rounded, inputs))
-
-
-def _check_ties(check: _Check, moved: State) -> None:
+def _check_ties(check: Claim, moved: State) -> None:
     """What is one tensor under several names must move alike under all of them: whoever loads it reads each."""
     for names in tied_names(check.model):
         known = [name for name in names if name in moved]
@@ -206,7 +167,7 @@ def _check_ties(check: _Check, moved: State) -> None:
 
 
 def _first_output(
-    check: _Check,
+    check: Claim,
     wanted: Condition,
     own: State,
     example_inputs: ExampleInputs,
@@ -257,14 +218,14 @@ def _not_finite(state: State) -> str:
 
 
 def _change_in_training(
-    check: _Check, state: State, permutations: Permutations, inputs: ExampleInputs
+    check: Claim, state: State, permutations: Permutations, inputs: ExampleInputs
 ) -> float:
     """The change of what the network returns in training mode, where it can be compared at all."""
 
     def still() -> AbstractContextManager[Any]:
         return StillNoise(check.context)
 
-    trained = _Check(training_copy(check.model), check.spec, check.tolerance, still)
+    trained = Claim(training_copy(check.model), check.spec, check.tolerance, still)
     try:
         before = trained.run(state, inputs)
         repeatable = largest_change(before, trained.run(state, inputs)) <= check.tolerance
@@ -274,27 +235,5 @@ def _change_in_training(
         return 0.0
     change = trained.change(state, permutations, inputs, before)
     if not change <= check.tolerance:
-        raise _blame(trained, state, permutations, inputs, before, change)
+        raise trained.blame(state, permutations, inputs, before, change)
     return change
-
-
-def _blame(
-    check: _Check, state: State, permutations: Permutations, inputs: ExampleInputs, before: Any, change: float
-) -> SymmetryError:
-    again = largest_change(before, check.run(state, inputs))
-    if again > check.tolerance:
-        return SymmetryError(random_message(check.model, again))
-    guilty = {}
-    for group in check.spec.groups:
-        alone = {**identity_permutations(check.spec), group.name: permutations[group.name]}
-        alone_change = check.change(state, alone, inputs, before)
-        if not alone_change <= check.tolerance:
-            guilty[group.name] = f"{group.name!r} ({alone_change:.1e})"
-    names = ", ".join(guilty.values()) or "none of the groups alone, only together"
-    mode = "in training mode " if check.model.training else ""
-    return SymmetryError(
-        f"Expected permutations to leave the output of {type(check.model).__name__} {mode}unchanged (to "
-        f"{check.tolerance:.0e}) but got a relative change of {change:.1e}; failing groups: {names}. "
-        f"Freeze them with spec.without(...).",
-        groups=list(guilty) or check.spec.names,
-    )

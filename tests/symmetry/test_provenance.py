@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
+from sinkhorn_rebasin.permutations.coverage import MEETS_COMPUTED
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from sinkhorn_rebasin.symmetry.origin import relative_file
 from tests.cases import CASES, Case, case
@@ -56,9 +57,10 @@ def test_the_operation_the_module_and_the_line_that_fixed_an_axis() -> None:
     for tensor, axis in (("blocks.0.1.first.weight", 0), ("blocks.0.1.first.bias", 0)):
         found = frozen_at(spec, tensor, axis)
         assert (found.operation, found.module, found.source) == ("aten.cumsum", "blocks.0.1", here)
-    # What follows reads the sums, of which each is a position of its own.
+    # What follows reads the sums, of which each is a position of its own: it stays because of the same line.
     found = frozen_at(spec, "blocks.0.1.last.weight", 1)
-    assert (found.module, found.source) == ("blocks.0.1.last", line_of(Ordered.forward, "self.last(hidden)"))
+    assert (found.operation, found.module, found.source) == ("aten.cumsum", "blocks.0.1", here)
+    assert found.reason == MEETS_COMPUTED
 
 
 def test_inputs_and_outputs_name_the_layer_that_reads_or_makes_them() -> None:

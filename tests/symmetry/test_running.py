@@ -166,7 +166,9 @@ def test_how_often_a_network_is_run() -> None:
     assert runs == [False, False]
     runs.clear()
     verify_symmetry(model, spec, torch.randn(5, 4), trials=3)
-    assert runs == [False] * 6
+    # Two a trial, and one to see by how much the output varies, but where two samples have told that it does.
+    assert not any(runs)
+    assert 6 < len(runs) <= 9
 
 
 class WritesToItself(nn.Module):

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
 from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.losses import ContinualLoss, consolidated_state
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permutation_matrix
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
-from sinkhorn_rebasin.symmetry import discover_symmetry
+from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -42,6 +42,7 @@ class RebasinLearner(ContinualLearner):
         residual_lr, residual_decay, residual_clip, residual_scale: learning rate, weight decay and largest gradient
             entry of the residual, and the deviation of the normal numbers it starts from.
         replay_weight: factor of the replayed samples' loss.
+        outputs: which outputs count in the symmetries that are discovered: see :func:`discover_symmetry`.
         options: those of :class:`ContinualLearner`.
 
     Raises:
@@ -72,10 +73,11 @@ class RebasinLearner(ContinualLearner):
         residual_clip: float = 0.001,
         residual_scale: float = 1e-4,
         replay_weight: float = 1.0,
+        outputs: Outputs = None,
         **options: Any,
     ) -> None:
         super().__init__(network, tasks, **options)
-        spec = spec or discover_symmetry(self.network, example_inputs)
+        spec = requested_symmetry(self.network, spec, example_inputs, outputs)
         self.rebasin = SinkhornRebasin(
             self.network,
             self.network,

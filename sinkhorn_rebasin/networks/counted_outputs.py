@@ -1,0 +1,168 @@
+"""Which of the tensors that a network returns count, so that its symmetries must leave them unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import Outputs
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.outputs import tensors_in
+
+# The attribute of a copy that says what counts; copies of the copy have it too.
+_WANTED = "_outputs_that_count"
+_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache_params", "mems"})
+
+
+def count_only(copy: nn.Module, outputs: Outputs) -> None:
+    """Remember on a private copy of a network, and so on its copies, which of its outputs count.
+
+    Raises:
+        ArchitectureError: when ``outputs`` is no name, no names and no function.
+    """
+    named = isinstance(outputs, Sequence) and len(outputs) > 0 and all(isinstance(n, str) for n in outputs)
+    if outputs is not None and not named and not callable(outputs):
+        raise ArchitectureError(
+            f"Expected outputs to be the name of an output, a sequence of names or a function of the output but got "
+            f"{outputs!r}."
+        )
+    vars(copy)[_WANTED] = (outputs,) if isinstance(outputs, str) else outputs
+
+
+def counted(network: nn.Module, returned: Any) -> Any:
+    """What counts of that which a network has returned.
+
+    In training mode some networks return something else; where what is asked for is not there, everything counts.
+
+    Raises:
+        ArchitectureError: when an output that was asked for does not exist, or a function returns no tensor.
+
+    >>> net = nn.Linear(2, 3)
+    >>> count_only(net, "logits")
+    >>> counted(net, {"logits": "those", "hidden": None})
+    Traceback (most recent call last):
+    ...
+    sinkhorn_rebasin.errors.ArchitectureError: Expected outputs of Linear by name but got 'logits' ...
+    """
+    wanted = vars(network).get(_WANTED)
+    try:
+        if wanted is None:
+            names = names_that_count(returned)
+            return [fields_of(returned)[name] for name in names] if names else _without_caches(returned)
+        return _computed(network, wanted, returned) if callable(wanted) else _named(network, wanted, returned)
+    except ArchitectureError:
+        if network.training:
+            return _without_caches(returned)
+        raise
+
+
+def names_that_count(returned: Any) -> tuple[str, ...]:
+    """Names of the outputs that count when nothing is asked for; none where all do.
+
+    Of an output of the transformers library the logits count, if it has any: ``logits``, or else all whose names
+    begin or end with it (both similarities of CLIP, the start and the end of an answer); and what is predicted
+    beside them (``pred_boxes``).
+
+    >>> names_that_count({"logits": Tensor(), "hidden": Tensor()})
+    ()
+    """
+    if not (
+        isinstance(returned, Mapping) and any(k.__name__ == "ModelOutput" for k in type(returned).__mro__)
+    ):
+        return ()
+    names = list(fields_of(returned))
+    logits = [n for n in names if n == "logits"] or [
+        n
+        for n in names
+        if n.startswith("logits_") or (n.endswith("_logits") and not n.endswith("router_logits"))
+    ]
+    return tuple(n for n in names if n in logits or n.startswith("pred_")) if logits else ()
+
+
+def names_asked_for(network: nn.Module, returned: Any) -> tuple[str, ...]:
+    """Names of the outputs that count of this network, asked for or not; none where all do, or a function does."""
+    wanted = vars(network).get(_WANTED)
+    if callable(wanted):
+        return ()
+    return names_that_count(returned) if wanted is None else tuple(wanted)
+
+
+def names_left_out(network: nn.Module, returned: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the outputs that hold tensors and do not count, when these (or all) do."""
+    if callable(vars(network).get(_WANTED)):
+        return ()
+    if names:
+        return tuple(name for name in fields_of(returned) if name not in names)
+    return tuple(name for name, value in fields_of(returned).items() if _is_cache(name, value, returned))
+
+
+def fields_of(returned: Any) -> dict[str, Any]:
+    """The outputs by name, as far as they have names and hold tensors.
+
+    >>> list(fields_of({"logits": Tensor(), "loss": None}))
+    ['logits']
+    """
+    if isinstance(returned, Mapping):
+        named = {name: value for name, value in returned.items() if isinstance(name, str)}
+    elif isinstance(returned, tuple):
+        named = dict(zip(getattr(returned, "_fields", ()), returned, strict=False))
+    elif dataclasses.is_dataclass(returned):
+        named = {field.name: getattr(returned, field.name, None) for field in dataclasses.fields(returned)}
+    else:
+        named = {} if isinstance(returned, (Tensor, list)) else dict(getattr(returned, "__dict__", {}))
+    return {name: value for name, value in named.items() if tensors_in(value)}
+
+
+def _named(network: nn.Module, wanted: Sequence[str], returned: Any) -> list[Any]:
+    known = fields_of(returned)
+    for name in wanted:
+        if name not in known:
+            there = f"outputs {', '.join(map(repr, known))}."
+            if not known:
+                kind = type(returned).__name__
+                there = (
+                    f"{kind}, without names. Pass a function of the output, as outputs=lambda out: out[0]."
+                )
+            raise ArchitectureError(
+                f"Expected outputs of {type(network).__name__} by name but got {name!r}, where it returns the {there}"
+            )
+    return [known[name] for name in wanted]
+
+
+def _computed(network: nn.Module, function: Any, returned: Any) -> Any:
+    try:
+        found = function(returned)
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected outputs to be a function that takes what {type(network).__name__} returns, a "
+            f"{type(returned).__name__}, but it raised {type(error).__name__}: {error}"
+        ) from error
+    if not tensors_in(found):
+        raise ArchitectureError(
+            f"Expected outputs to be a function that returns at least one tensor but it made "
+            f"{type(found).__name__} of what {type(network).__name__} returns."
+        )
+    return found
+
+
+def _is_cache(name: str, value: Any, holder: Any) -> bool:
+    """Whether an output is what attention keeps for the next token."""
+    theirs = any(k.__name__ == "ModelOutput" for k in type(holder).__mro__)
+    kinds = type(value).__mro__
+    kept = any(k.__name__.endswith("Cache") and k.__module__.startswith("transformers") for k in kinds)
+    return kept or name == "past_key_values" or (theirs and name in _CACHES)
+
+
+def _without_caches(returned: Any) -> Any:
+    """What is returned without what attention keeps for the next token, at any depth of containers."""
+    if isinstance(returned, Mapping):
+        kept = {n: v for n, v in returned.items() if not _is_cache(str(n), v, returned)}
+        return {name: _without_caches(value) for name, value in kept.items()}
+    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
+        return _without_caches(dict(zip(returned._fields, returned, strict=True)))
+    if isinstance(returned, (tuple, list)):
+        return [_without_caches(value) for value in returned if not _is_cache("", value, returned)]
+    return returned
