@@ -51,10 +51,10 @@ def discover_rescaling(
     inputs and weights moved a little, are then verified by a run at random s. So ReLU, leaky ReLU, norm scales and
     the two sides of a product (queries and keys) are found, and GELU is not, with no rule for any of them.
 
-    Flips of sign (tanh) are looked for among the sets of a group's slots: all sets of up to eight slots are compared,
-    of more slots those that solve :class:`~sinkhorn_rebasin.symmetry.sign_equations.SignEquations`. A unit of a
-    recurrent layer is negated with the rows of its candidate and with all columns that read it, gates included; also
-    with its trained initial state. A state that is an input, or a buffer, keeps the sign.
+    Flips of sign (tanh) are looked for among the sets of a group's slots. Of up to eight slots all sets are compared;
+    of up to 64, those that solve the equations of :class:`~sinkhorn_rebasin.symmetry.sign_equations.SignEquations`.
+    A unit of a recurrent layer is negated with the rows of its candidate, with all columns that read it, gates
+    included, and with its trained initial state. A state that is an input, or a buffer, keeps the sign.
 
     It speaks of the function in eval mode; where a weight has no part in that (heads used in training only), in
     training mode as well. Statistics of norm layers are left alone, for they are estimated again. What cancels in

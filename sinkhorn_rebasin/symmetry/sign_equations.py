@@ -47,14 +47,21 @@ class SignEquations:
     def __init__(self, scaled: Scaled, count: int, tolerance: float, generator: torch.Generator) -> None:
         self.scaled, self.count, self.tolerance = scaled, count, tolerance
         self.rows: list[Flips] = []
+        self._before: tuple[tuple[int, ...], list[Tensor]] = ((), [])
         self._generator = generator
         self._weights: list[Tensor] = []
 
     def solved(self) -> list[Flips] | None:
         """A basis of the flips that change nothing; None when there are too many slots in one term."""
+        held: set[bytes] = set()
         while True:
-            basis = kernel_modulo_two(np.array(self.rows).reshape(-1, self.count))
-            wrong = next((flips for flips in basis if self._changes(flips, range(self.count))), None)
+            basis = kernel_modulo_two(np.array(self.rows, dtype=np.int64).reshape(-1, self.count))
+            wrong = None
+            for flips in basis:
+                if flips.tobytes() not in held and self._changes(flips, range(self.count)):
+                    wrong = flips
+                    break
+                held.add(flips.tobytes())
             if wrong is None:
                 return basis
             active = self._needed(wrong)
@@ -69,8 +76,10 @@ class SignEquations:
         """Whether a flip changes the output while the other slots are off."""
         on = torch.zeros(self.count, dtype=torch.float64)
         on[list(active)] = 1.0
+        if self._before[0] != tuple(active):
+            self._before = tuple(active), self.scaled(on)
         flipped = on * torch.from_numpy(1 - 2 * flips)
-        return largest_change(self.scaled(on), self.scaled(flipped)) > self.tolerance
+        return largest_change(self._before[1], self.scaled(flipped)) > self.tolerance
 
     def _needed(self, flips: Flips) -> list[int]:
         """Few slots with which alone a flip changes the output: the others are left out in ever smaller parts."""

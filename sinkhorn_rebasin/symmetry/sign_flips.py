@@ -17,6 +17,8 @@ from sinkhorn_rebasin.symmetry.sign_equations import SignEquations
 
 MOST_SLOTS = 8
 """Most slots whose sets are all compared."""
+MOST_SOLVED = 64
+"""Most slots whose flips are solved for."""
 MOST_SUMS = 6
 """Most flips of which every sum is compared, to name the smallest ones."""
 
@@ -39,8 +41,8 @@ def sign_candidates(
     flips undo themselves. With A from the first half of the slots and B from the second, all
     :math:`2^K` sets are compared at the cost of :math:`2 \cdot 2^{K/2}` forwards. Groups with more than
     :data:`MOST_SLOTS` slots, such as those of gated recurrent cells, are asked for
-    :class:`~sinkhorn_rebasin.symmetry.sign_equations.SignEquations`, or, where these are too many, for the odd
-    exponents of their positive generators alone.
+    :class:`~sinkhorn_rebasin.symmetry.sign_equations.SignEquations`. With more than :data:`MOST_SOLVED`, such as
+    residual streams through many layers, they are asked for the odd exponents of their positive generators alone.
 
     Returns:
         A basis over the integers modulo 2, smallest sets first.
@@ -49,6 +51,8 @@ def sign_candidates(
         return []
     noise = torch.randn(spec[group].shape, generator=generator, dtype=torch.float64, device=generator.device)
     drawn = torch.where(noise == noise.min(), -1.0, noise.sign())[None]
+    if len(slots) > MOST_SOLVED:
+        return _odd(slots, positive)
     if len(slots) > MOST_SLOTS:
         chosen = torch.where(noise == noise.max(), noise == noise.min(), drawn[0] < 0)
         scaled = _scaling(spec, group, slots, state, outputs, chosen)
