@@ -20,6 +20,7 @@ from sinkhorn_rebasin.permutations import (
     Layout,
     PermutationSpec,
     RescalingSpec,
+    identity_permutations,
     permute_state,
     random_permutations,
     rescale_state,
@@ -115,7 +116,8 @@ class OperationReader:
         self, state: StateLike, inputs: ExampleInputs, keep: Callable[[Place, Tensor], bool]
     ) -> list[Recording]:
         """Recordings of the network as it is, permuted, and with every sign generator in turn."""
-        states: list[State] = [dict(state), permute_state(state, self.spec, self._moves)]
+        moves = {**identity_permutations(self.spec), **self._moves}
+        states: list[State] = [dict(state), permute_state(state, self.spec, moves)]
         for number in range(max(self._counts.values())):
             states.append(rescale_state(state, self.spec, self.rescaling, signs=self._flips(number)))
         runs = [recorded(self.network, one, inputs, keep) for one in states]
