@@ -1,40 +1,21 @@
-"""Where the units of a group can be seen at work, and statistics of what they do, batch by batch."""
+"""Statistics of what the units of two networks do on the same data, batch by batch."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from sinkhorn_rebasin._typing import ExampleInputs, StateLike
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.activations.operation_sites import OperationReader, OperationSite
+from sinkhorn_rebasin.activations.sites import Site, find_sites, outputs_of, units_of_site, with_parities
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import device_of, move_to, split_batch
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.permutations import Layout, PermutationSpec, Slot
-
-_NAMES = ("weight", "bias", "running_mean")
-
-
-@dataclass(frozen=True)
-class Site:
-    """A module at whose output the units of a group can be read.
-
-    Attributes:
-        module: its path.
-        axis: the axis of its output that holds the units.
-        layout: where along that axis every unit is.
-    """
-
-    module: str
-    axis: int
-    layout: Layout
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 class PairedMoments:
@@ -94,16 +75,24 @@ class PairedMoments:
 
     def correlation(self) -> Tensor:
         """Pearson correlations of all pairs of units, summed over the positions they hold, (units, units)."""
+        return self.correlations().sum(0)
+
+    def correlations(self) -> Tensor:
+        """Pearson correlations of all pairs of units at each position, (width, units, units)."""
         ours, theirs = (
             torch.where(s > 1e-20 * self.count * (1 + mean.square()), s.rsqrt(), 0.0)
             for s, mean in zip(self.squares, self.means, strict=True)
         )
-        return (ours[:, :, None] * self.cross * theirs[:, None, :]).sum(0)
+        return ours[:, :, None] * self.cross * theirs[:, None, :]
 
     def uncentred(self) -> Tensor:
         """Mean products of all pairs of units, summed over the positions they hold, (units, units)."""
+        return self.products().sum(0)
+
+    def products(self) -> Tensor:
+        """Mean products of all pairs of units at each position, (width, units, units)."""
         products = self.means[0][:, :, None] * self.means[1][:, None, :]
-        return (self.cross / self.count + products).sum(0)
+        return self.cross / self.count + products
 
 
 @torch.no_grad()
@@ -115,11 +104,13 @@ def paired_moments(
     data: Iterable[Any],
     *,
     skipped: Collection[tuple[str, str]] = (),
-) -> dict[str, tuple[Site, PairedMoments]]:
+    rescaling: RescalingSpec = NO_RESCALING,
+) -> dict[str, tuple[Site | OperationSite, PairedMoments]]:
     """Run both networks on the data side by side; per group, where it was seen and its statistics there.
 
-    Left out are groups that no module shows, and those whose module saw no sample or not as many in both
-    networks, such as an expert that each network chooses for other tokens.
+    Groups that no layer shows, as those of recurrent layers, are read at an operation of the network. Left out are
+    groups that none shows either, and those that were not seen as often in both networks, such as an expert that each
+    network chooses for other tokens.
 
     Args:
         network: the architecture in eval mode, a copy: hooks come and go on it.
@@ -127,113 +118,44 @@ def paired_moments(
         spec: the symmetries.
         data: batches of (inputs, labels) or of inputs alone.
         skipped: pairs of group and tensor at whose module the group must not be read.
+        rescaling: the signs that are free; sites then say how they show there.
 
     Raises:
         DataError: when there is no batch.
     """
     sites: dict[str, Site] | None = None
-    found: dict[str, tuple[Site, PairedMoments]] = {}
+    reader: OperationReader | None = None
+    found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
     device = device_of(reference)
     with untouched_randomness():
         for batch in data:
             inputs = move_to(split_batch(batch, labelled=False)[0], device)
-            if sites is None:
+            if sites is None or reader is None:
                 sites = find_sites(network, reference, spec, inputs, skipped=skipped)
-                found = {name: (site, PairedMoments()) for name, site in sites.items()}
-            seen = [_outputs(network, state, inputs, sites) for state in (reference, target)]
-            for name, (site, moments) in list(found.items()):
-                values = [_units(outputs[site.module], site) for outputs in seen]
-                if values[0].shape == values[1].shape:
-                    moments.update(*values)
-                else:
-                    del found[name]
+                if rescaling.generators:
+                    sites = with_parities(sites, network, reference, spec, rescaling, inputs)
+                unseen = [name for name in spec.names if name not in sites]
+                reader = OperationReader(network, reference, spec, unseen, inputs, rescaling)
+                shown: dict[str, Site | OperationSite] = {**sites, **reader.sites}
+                found = {name: (site, PairedMoments()) for name, site in shown.items()}
+            seen = [outputs_of(network, state, inputs, sites) for state in (reference, target)]
+            pairs = reader.pairs(reference, target, inputs)
+            for name, site in sites.items():
+                ours, theirs = (units_of_site(outputs[site.module], site) for outputs in seen)
+                pairs[name] = ours, theirs
+            _take_in(found, pairs)
     if sites is None:
         raise DataError("Expected at least one batch to see activations on but got none.")
     return {name: pair for name, pair in found.items() if pair[1].count}
 
 
-def find_sites(
-    network: nn.Module,
-    state: StateLike,
-    spec: PermutationSpec,
-    inputs: ExampleInputs,
-    *,
-    skipped: Collection[tuple[str, str]] = (),
-) -> dict[str, Site]:
-    """Per group, the module run last whose output holds its units: linear, embedding, convolution or norm layers.
-
-    Groups without one are left out: those of recurrent cells, of packed attention, of bare parameters.
-
-    >>> from sinkhorn_rebasin.symmetry import discover_symmetry
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
-    >>> image = torch.randn(2, 3, 8, 8)
-    >>> find_sites(net.eval(), net.state_dict(), discover_symmetry(net, image), image)["0"].module
-    '1'
-    """
-    modules = dict(network.named_modules(remove_duplicate=False))
-    candidates: dict[str, list[Site]] = {name: [] for name in spec.names}
-    for slot in spec.slots:
-        path, _, name = slot.tensor.rpartition(".")
-        axis = _output_axis(modules.get(path), name, slot)
-        if axis is not None and (slot.group, slot.tensor) not in skipped:
-            candidates[slot.group].append(Site(path, axis, slot.layout))
-    order: list[int] = []
-    with ExitStack() as hooks:
-        for module in {
-            id(m): m for m in (modules[s.module] for c in candidates.values() for s in c)
-        }.values():
-            handle = module.register_forward_hook(lambda module, _, __: order.append(id(module)))
-            hooks.callback(handle.remove)
-        run_at(network, state, inputs)
-    last = {module: place for place, module in enumerate(order)}
-    found = {}
-    for group, places in candidates.items():
-        run = [site for site in places if id(modules[site.module]) in last]
-        if run:
-            found[group] = max(run, key=lambda site: last[id(modules[site.module])])
-    return found
-
-
-def _output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
-    """The axis of the module's output that a slot on its tensor speaks of, None when it does not."""
-    if len(slot.axes) != 1 or name not in _NAMES:
-        return None
-    if isinstance(module, nn.Embedding):
-        return -1 if slot.axes == (1,) else None
-    own = 1 if isinstance(module, _ConvTransposeNd) and name == "weight" else 0
-    if slot.axes != (own,):
-        return None
-    if isinstance(module, (nn.Linear, nn.LayerNorm, nn.RMSNorm)):
-        several = not isinstance(module, nn.Linear) and len(module.normalized_shape) != 1
-        return None if several else -1
-    if isinstance(module, _ConvNd):
-        return None if own == 1 and module.groups > 1 else -1 - len(module.kernel_size)
-    return 1 if isinstance(module, (_NormBase, nn.GroupNorm)) else None
-
-
-def _outputs(
-    network: nn.Module, state: StateLike, inputs: ExampleInputs, sites: dict[str, Site]
-) -> dict[str, list[Tensor]]:
-    """What the modules of the sites return, one tensor for every time they run."""
-    outputs: dict[str, list[Tensor]] = {site.module: [] for site in sites.values()}
-    with ExitStack() as hooks:
-        for path, seen in outputs.items():
-            module = network.get_submodule(path)
-            # A later operation may write into the output in place.
-            handle = module.register_forward_hook(
-                lambda _, __, output, seen=seen: seen.append(output.clone())
-            )
-            hooks.callback(handle.remove)
-        run_at(network, state, inputs)
-    return outputs
-
-
-def _units(outputs: list[Tensor], site: Site) -> Tensor:
-    """The values of a site's units, (units, width, samples)."""
-    layout = site.layout
-    if not outputs:
-        return torch.zeros(layout.blocks * layout.size, layout.width, 0)
-    flat = [output.movedim(site.axis, 0) for output in outputs]
-    values = torch.cat([output.reshape(len(output), math.prod(output.shape[1:])) for output in flat], 1)
-    table = torch.from_numpy(layout.table()).reshape(-1)
-    return values[table.to(values.device)].reshape(layout.blocks * layout.size, layout.width, values.shape[1])
+def _take_in(
+    found: dict[str, tuple[Site | OperationSite, PairedMoments]], pairs: Mapping[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Take the values of one batch in; groups that were not seen as often in both networks are left out."""
+    for name, (ours, theirs) in pairs.items():
+        if name in found:
+            if ours.shape == theirs.shape:
+                found[name][1].update(ours, theirs)
+            else:
+                del found[name]

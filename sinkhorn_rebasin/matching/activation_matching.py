@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.errors import DataError, SpecError
+from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
 from sinkhorn_rebasin.matching.nested_groups import children_of
+from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
+from sinkhorn_rebasin.matching.signed_activations import SignedSimilarity, best_signs, signs_of_matched
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
+from sinkhorn_rebasin.permutations import (
+    Group,
+    PermutationSpec,
+    RescalingSpec,
+    identity_permutations,
+    rescale_state,
+)
 from sinkhorn_rebasin.permutations.algebra import block_movement
 
 
@@ -25,6 +34,7 @@ def activation_matching(
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
+    rescaling: RescalingSpec | None = None,
     generator: torch.Generator | None = None,
     similarity: Literal["correlation", "uncentred"] = "correlation",
 ) -> Alignment:
@@ -35,16 +45,25 @@ def activation_matching(
 
     with x_i the values of unit i of the reference and y_j those of unit j of the target, over samples and pixels
     or tokens. They are read, before the activation function, at the output of the linear, embedding, convolution
-    or norm layer that runs last among those whose own tensors carry the group. Nested groups are chosen together
-    with the blocks they live in. Groups that no such layer shows (of recurrent cells, packed attention, bare
-    parameters), or whose layer did not see as many samples in both networks (experts), are weight matched with
-    the others held, and named in :attr:`Alignment.weight_matched`. Both networks run in eval mode, in one pass
-    over the data.
+    or norm layer that runs last among those whose own tensors carry the group. Groups that no such layer shows, as
+    those of recurrent layers and cells of bare parameters, are read at the last operation of the network whose result
+    holds their units, at every step, in each layer and direction. Nested groups are chosen together with the blocks
+    they live in. Both networks run in eval mode, in one pass over the data; for groups that are read at operations,
+    the reference runs once or twice more on every batch, and every result of the first batch is held in memory.
+
+    What nothing shows (packed attention), or was not seen as often in both networks (experts), is weight matched with
+    the others held, named in a :class:`RebasinWarning`, and in :attr:`Alignment.weight_matched`.
+
+    Units whose sign is free (tanh, recurrent cells) are matched up to their sign when ``rescaling`` says which they
+    are. A pair of units is worth the most over the signs: the absolute value of the similarity of what changes its
+    sign with the unit, added to the similarity of what does not (the gates of a cell). The alignment then holds the
+    signs too. A sign that what is read does not show stays.
 
     Args:
         reference, target: networks of one architecture, one of them at least a module; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels) or of inputs alone.
+        rescaling: from :func:`discover_rescaling`: its sign generators are used.
         generator: draws the order of the groups that are weight matched.
         similarity: ``"correlation"``, or ``"uncentred"`` products.
 
@@ -82,17 +101,48 @@ def activation_matching(
         if group.parent is not None
         for slot in spec.slots_of(group.name)
     }
-    seen = paired_moments(as_network(reference, target), first, second, spec, data, skipped=nested)
-    alike = {
-        name: (moments.correlation() if similarity == "correlation" else moments.uncentred()).cpu()
-        for name, (_, moments) in seen.items()
-    }
-    permutations, decided, total = _assign_all(spec, alike)
+    rescaling = rescaling or NO_RESCALING
+    network = as_network(reference, target)
+    seen = paired_moments(network, first, second, spec, data, skipped=nested, rescaling=rescaling)
+    found = {}
+    for name, (site, moments) in seen.items():
+        values = moments.correlations() if similarity == "correlation" else moments.products()
+        signed = best_signs(values, site.parities, SignPatterns.of(rescaling, name))
+        if signed is not None:
+            found[name] = SignedSimilarity(signed.worth.cpu(), signed.pattern.cpu())
+    permutations, decided, total = _assign_all(spec, {name: one.worth for name, one in found.items()})
+    found = {name: one for name, one in found.items() if name in decided}
+    signs = signs_of_matched(spec, rescaling, permutations, found)
     remaining = tuple(name for name in spec.names if name not in decided)
     if remaining:
+        _warn_of(spec, remaining)
         generator = generator or torch.Generator().manual_seed(0)
-        permutations = match_remaining(first, second, spec, permutations, remaining, generator)
-    return Alignment(permutations, spec, (total,), weight_matched=remaining)
+        flipped = rescale_state(second, spec, rescaling, signs=signs)
+        held = {name: tensor.to(second[name].dtype) for name, tensor in flipped.items()}
+        rest = match_remaining(first, held, spec, permutations, remaining, generator, rescaling=rescaling)
+        permutations = dict(rest.permutations)
+        signs = {**rest.signs, **signs}
+    return Alignment(
+        permutations,
+        spec,
+        (total,),
+        weight_matched=remaining,
+        signs=signs,
+        rescaling=rescaling if signs else None,
+    )
+
+
+def _warn_of(spec: PermutationSpec, names: Iterable[str]) -> None:
+    """Name the groups whose units cannot be seen; a single unit has no order to match."""
+    several = [name for name in names if spec[name].units > 1]
+    if several:
+        warnings.warn(
+            f"Expected to see the units of every group at work, as often in both networks, but no layer or operation "
+            f"shows those of {several}: they are matched by their weights. Drop them with spec.without(...) to leave "
+            f"them as they are, or give data that reaches them.",
+            RebasinWarning,
+            stacklevel=3,
+        )
 
 
 def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], float]:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.permutations import Generator, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING as NO_RESCALING
 from sinkhorn_rebasin.symmetry.sensitivity import parts_of
-
-NO_RESCALING = RescalingSpec(groups=())
 
 
 @dataclass(frozen=True)

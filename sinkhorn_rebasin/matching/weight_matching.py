@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
@@ -106,13 +106,14 @@ def match_remaining(
     names: Collection[str],
     generator: torch.Generator,
     max_passes: int = 100,
-) -> dict[str, Tensor]:
-    """The permutations with those of the named groups chosen by weight matching, all others held.
+    rescaling: RescalingSpec = NO_RESCALING,
+) -> Alignment:
+    """The permutations with those of the named groups chosen by weight matching, all others held; and their signs.
 
     A named group that has groups nested in it must be named together with all of them.
     """
     groups = [group for group in spec.groups if group.name in names]
     states = comparable_states(reference, target, spec)
-    search = CoordinateAscent(*states, spec, permutations, generator)
+    search = CoordinateAscent(*states, spec, permutations, generator, rescaling)
     search.guess(groups)
-    return dict(search.climb(groups, max_passes).permutations)
+    return search.climb(groups, max_passes)

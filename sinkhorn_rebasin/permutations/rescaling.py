@@ -105,6 +105,9 @@ class RescalingSpec:
         return "\n".join(map(str, self.generators)) or "no rescalings"
 
 
+NO_RESCALING = RescalingSpec(groups=())
+
+
 def rescale_state(
     state: StateLike,
     spec: PermutationSpec,

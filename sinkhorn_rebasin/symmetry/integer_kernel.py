@@ -52,3 +52,33 @@ def _small_integers(row: NDArray[np.float64], rounding: float) -> NDArray[np.int
         if np.abs(factor * row - whole).max() < rounding and np.abs(whole).max() <= LARGEST_EXPONENT:
             return whole.astype(np.int64)
     return None
+
+
+def kernel_modulo_two(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """A basis of the vectors of zeros and ones whose product with every row is even.
+
+    Shapes:
+        rows (equations, unknowns), each vector (unknowns,).
+
+    >>> [v.tolist() for v in kernel_modulo_two(np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]))]
+    [[1, 1, 1, 0]]
+    """
+    rows = rows % 2
+    pivots: list[int] = []
+    for column in range(rows.shape[1]):
+        below = np.flatnonzero(rows[len(pivots) :, column])
+        if not len(below):
+            continue
+        done, pivot = len(pivots), len(pivots) + int(below[0])
+        rows[[done, pivot]] = rows[[pivot, done]]
+        others = np.flatnonzero(rows[:, column])
+        rows[others[others != done]] ^= rows[done]
+        pivots.append(column)
+    basis = []
+    for column in range(rows.shape[1]):
+        if column not in pivots:
+            vector = np.zeros(rows.shape[1], dtype=np.int64)
+            vector[column] = 1
+            vector[pivots] = rows[: len(pivots), column]
+            basis.append(vector)
+    return basis

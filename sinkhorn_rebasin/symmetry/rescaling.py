@@ -51,8 +51,12 @@ def discover_rescaling(
 
     for all units, inputs and outputs. The integer vectors e that solve these equations, in float64 at random
     inputs and weights moved a little, are then verified by a run at random s. So ReLU, leaky ReLU, norm scales and
-    the two sides of a product (queries and keys) are found, and GELU is not, with no rule for any of them. Flips of
-    sign (tanh) are looked for among the sets of a group's slots, at most :data:`MOST_SLOTS`.
+    the two sides of a product (queries and keys) are found, and GELU is not, with no rule for any of them.
+
+    Flips of sign (tanh) are looked for among the sets of a group's slots. Of up to eight slots all sets are compared;
+    of up to 64, those that solve the equations of :class:`~sinkhorn_rebasin.symmetry.sign_equations.SignEquations`.
+    A unit of a recurrent layer is negated with the rows of its candidate, with all columns that read it, gates
+    included, and with its trained initial state. A state that is an input, or a buffer, keeps the sign.
 
     It speaks of the function in eval mode; where a weight has no part in that (heads used in training only), in
     training mode as well. Statistics of norm layers are left alone, for they are estimated again. What cancels in
@@ -64,7 +68,8 @@ def discover_rescaling(
         model: the network; neither it nor its mode nor the random state is changed.
         spec: its permutation symmetries: rescalings are found for their groups.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
-        signs: look for flips of sign as well; it costs up to 2^(K/2 + 1) forwards for a group of K slots.
+        signs: look for flips of sign as well. It costs up to 2^(K/2 + 1) forwards for a group of K slots, up to
+            eight; for more, some K log K forwards and a few backward passes.
         tolerance: largest relative change of the output that passes for rounding in float64. A network that does
             not run in float64 is asked in float32, to 1e-4.
         generator: draws weights, inputs and scales; without it they are the same in every call.

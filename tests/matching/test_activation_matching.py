@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.errors import ArchitectureError, DataError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching import Alignment, activation_matching
 from sinkhorn_rebasin.matching.activation_matching import _assign_all
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, inverse, random_permutations
@@ -88,7 +88,8 @@ def test_what_no_layer_shows_is_matched_by_weights_and_told(seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         problem = planted_network(Packed().eval(), torch.randn(8, 6, 5), seed)
-    found = activation_matching(problem.reference, problem.target, problem.spec, data=[problem.inputs])
+    with pytest.warns(RebasinWarning, match=r"'attention', 'attention#2', 'attention#3'"):
+        found = activation_matching(problem.reference, problem.target, problem.spec, data=[problem.inputs])
     assert set(found.weight_matched) == {
         group.name
         for group in problem.spec.groups
