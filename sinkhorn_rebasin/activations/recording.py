@@ -13,9 +13,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.origin import Origin, Origins
-from sinkhorn_rebasin.symmetry.uncompiled import run_uncompiled
 from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
 
 Place: TypeAlias = tuple[Origin, int]
