@@ -195,15 +195,12 @@ class Repair:
     def _in_one_forward(
         self, network: nn.Module, stages: Stages, state: StateLike, position: float
     ) -> State | None:
-        """Where the data are one batch, every weight is read once and there is no batch norm; else None."""
-        layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
-        if len(self.inputs) > 1 or len(layers) < len(stages):
-            return None
+        """All layers in one forward of the data; None where that is not the same."""
 
         def correction(layer: AffineLayer, now: Moments) -> tuple[Tensor, Tensor] | None:
             return self._correction(layer, now, position)
 
-        return corrected_in_one_forward(network, layers, state, self.inputs[0], correction)
+        return corrected_in_one_forward(network, stages, state, self.inputs, correction)
 
     def _layer_by_layer(self, network: nn.Module, stages: Stages, state: StateLike, position: float) -> State:
         """Forward all data for one layer after the other."""
