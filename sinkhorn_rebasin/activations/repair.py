@@ -18,7 +18,7 @@ from sinkhorn_rebasin.activations.layer_by_layer import corrected_layer_by_layer
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.one_forward import corrected_in_one_forward
 from sinkhorn_rebasin.activations.stages import Stages, measured, stages_of
-from sinkhorn_rebasin.errors import DataError, RebasinWarning
+from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import standalone_copy
@@ -170,6 +170,11 @@ class Repair:
         self.end_moments, self.start_moments = self._endpoints.moments[:2]
         self.left = fixed_layers(self.network, spec)
         self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        left = f", leaves {listed(self.left)}" if self.left else ""
+        networks = f"{len(self._states)} networks of {type(self.network).__name__}"
+        return f"Repair({networks}, {len(self.inputs)} batches{left})"
 
     def __call__(self, module: nn.Module, state: StateLike) -> State:
         return self.state_at(module, state, self.weights_of(state))

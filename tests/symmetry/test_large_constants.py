@@ -17,7 +17,9 @@ from sinkhorn_rebasin.permutations import Generator, RescalingSpec
 class Shifted(nn.Module):
     """A small network, and a constant on top."""
 
-    def __init__(self, shift: Callable[[Tensor, Tensor], Tensor], activation: nn.Module | None = None) -> None:
+    def __init__(
+        self, shift: Callable[[Tensor, Tensor], Tensor], activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, 8), activation or nn.Tanh(), nn.Linear(8, 1))
         self.shift = shift
@@ -56,7 +58,9 @@ def without_bias(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     assert [group.size for group in spec.groups] == [8]
     assert verify_symmetry(model, spec, x) < 1e-3
     with pytest.raises(SymmetryError, match="'net/0'"):
-        verify_symmetry(model, replace(spec, slots=tuple(s for s in spec.slots if s.tensor != "net.0.bias")), x)
+        verify_symmetry(
+            model, replace(spec, slots=tuple(s for s in spec.slots if s.tensor != "net.0.bias")), x
+        )
     return model, x
 
 
