@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +56,35 @@ class SpliceAI(nn.Module):
                 skipped = skipped + self.skips[number // BLOCKS_OF_A_STACK](x)
         half = self.context // 2
         return torch.softmax(self.outward(skipped[..., half : skipped.shape[-1] - half]), dim=1)
+
+
+def published(file: Path) -> SpliceAI:
+    """The network with the weights of a file of the package ``spliceai``, which Keras has written.
+
+    Args:
+        file: ``spliceai/models/spliceai1.h5`` to ``spliceai5.h5``.
+    """
+    import h5py
+
+    network = SpliceAI().eval()
+    convolutions: list[nn.Conv1d] = [network.inward, network.skips[0]]
+    norms: list[nn.BatchNorm1d] = []
+    for number, block in enumerate(network.blocks, 1):
+        convolutions += [block.first, block.second]
+        norms += [block.first_norm, block.second_norm]
+        if number % BLOCKS_OF_A_STACK == 0:
+            convolutions.append(network.skips[number // BLOCKS_OF_A_STACK])
+    convolutions.append(network.outward)
+    with h5py.File(file) as archive, torch.no_grad():
+        weights = archive["model_weights"]
+        for number, layer in enumerate(convolutions, 1):
+            values = weights[f"conv1d_{number}"][f"conv1d_{number}"]
+            layer.weight.copy_(torch.from_numpy(values["kernel:0"][()]).permute(2, 1, 0))
+            layer.bias.copy_(torch.from_numpy(values["bias:0"][()]))
+        for number, norm in enumerate(norms, 1):
+            name = f"batch_normalization_{number}"
+            values = weights[name][name]
+            parts = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean"}
+            for own, theirs in (parts | {"running_var": "moving_variance"}).items():
+                getattr(norm, own).copy_(torch.from_numpy(values[f"{theirs}:0"][()]))
+    return network
