@@ -17,6 +17,7 @@ __all__ = [
     "RuleError",
     "SpecError",
     "SymmetryError",
+    "listed",
     "prefix_hint",
 ]
 
@@ -75,6 +76,18 @@ class ConvergenceWarning(RebasinWarning):
 
 class CoverageWarning(RebasinWarning):
     """A network of which little can be permuted."""
+
+
+def listed(names: Iterable[object], most: int = 3) -> str:
+    """Write the first few of some names, and how many more there are.
+
+    Example:
+        >>> listed(["a", "b"]), listed(range(9), most=2)
+        ('a, b', '0, 1 and 7 more')
+    """
+    words = [str(name) for name in names]
+    shown = ", ".join(word if len(word) <= 40 else f"{word[:20]}…{word[-19:]}" for word in words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
 
 
 def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:

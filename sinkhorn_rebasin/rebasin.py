@@ -19,7 +19,7 @@ from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhor
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
 from sinkhorn_rebasin.connectivity.statistics import moving_statistics
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.matching.initialisation import Initialisation, check_group_names, initial_scores
 from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -284,7 +284,9 @@ class SinkhornRebasin(nn.Module):
         networks = merged, self.reference, self.to_model()
         return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
     def extra_repr(self) -> str:
-        groups = ", ".join(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups[:4])
-        more = f", … {len(self.spec.groups)} groups" if len(self.spec.groups) > 4 else ""
-        return f"{groups}{more}; temperature={float(self.temperature):g}"
+        groups = listed(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups)
+        return f"{groups}; temperature={float(self.temperature):g}"

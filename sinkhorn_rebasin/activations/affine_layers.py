@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -89,12 +90,10 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
     >>> [layer.name for layer in affine_layers(net, discover_symmetry(net, torch.randn(2, 4))).values()]
     ['0']
     """
-    owners = Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
+    owners = _owners(network)
     found: dict[nn.Module, AffineLayer] = {}
     for name, child in network.named_modules():
-        if not is_plain_affine(child) or not _holds_its_weight(child):
-            continue
-        if any(owners[id(tensor)] > 1 for tensor in (child.weight, child.bias) if tensor is not None):
+        if not is_plain_affine(child) or _why_fixed(child, owners):
             continue
         units = _hidden_units(network, child, name, spec)
         if units:
@@ -103,6 +102,55 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
             groups = child.groups if transposed else None
             found[child] = AffineLayer(name, units, outputs, child.bias is not None, groups)
     return found
+
+
+def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
+    """Name the layers that put out hidden units and cannot be rescaled, each with the reason.
+
+    >>> import torch
+    >>> from sinkhorn_rebasin import discover_symmetry
+    >>> net = nn.Sequential(nn.GRU(4, 8, batch_first=True))
+    >>> net.append(nn.Module()).append(nn.Linear(8, 3))[1].forward = lambda found: found[0]
+    >>> fixed_layers(net, discover_symmetry(net, torch.randn(2, 5, 4)))
+    {'0': 'it is recurrent'}
+    """
+    owners = _owners(network)
+    found: dict[str, str] = {}
+    for name, child in network.named_modules():
+        reason = _why_fixed(child, owners)
+        if not reason:
+            continue
+        if isinstance(child, (nn.Linear, _ConvNd)):
+            hidden = bool(_hidden_units(network, child, name, spec))
+        else:
+            held = {**child._parameters, **child._buffers}  # a frozen copy has buffers in place of parameters
+            own = [key for key, tensor in held.items() if tensor is not None and tensor.ndim > 1]
+            hidden = any(0 in slot.axes for key in own for slot in spec.slots_on(_joined(name, key)))
+        if hidden:
+            found[name] = reason
+    return found
+
+
+def _owners(network: nn.Module) -> Counter[int]:
+    """How many modules hold each tensor, by its id."""
+    return Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
+
+
+def _why_fixed(child: nn.Module, owners: Mapping[int, int]) -> str:
+    """Why a layer's weight and bias cannot be rescaled; empty where they can, or where it has no hidden units."""
+    if isinstance(child, (nn.RNNBase, nn.RNNCellBase)):
+        return "it is recurrent"
+    if isinstance(child, nn.MultiheadAttention):
+        return "its projections are packed in one weight"
+    if not isinstance(child, (nn.Linear, _ConvNd)):
+        return ""
+    if not is_plain_affine(child):
+        return "it has a forward of its own"
+    if not _holds_its_weight(child):
+        return "its weight is computed from other tensors"
+    if any(owners[id(tensor)] > 1 for tensor in (child.weight, child.bias) if tensor is not None):
+        return "it shares its weight with another layer"
+    return ""
 
 
 def _own_tensors(module: nn.Module) -> list[Tensor]:

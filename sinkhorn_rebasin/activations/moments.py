@@ -36,7 +36,22 @@ class Moments:
         # At the width of the network where that is enough to add up: float64 is slow on accelerators.
         values = values.to(torch.promote_types(values.dtype, torch.float32))
         variance, mean = torch.var_mean(values, over, correction=0) if over else (values * 0, values)
+        self.calls += 1
         self._merge(count, mean.double(), variance.double() * count)
+
+    def merge(self, other: Moments) -> None:
+        """Take in what another has gathered.
+
+        >>> parts = [Moments(), Moments()]
+        >>> for part, value in zip(parts, (1.0, 3.0)):
+        ...     part.update(torch.tensor([[value]]), axis=-1)
+        >>> parts[0].merge(parts[1])
+        >>> parts[0].mean.item(), parts[0].count
+        (2.0, 2)
+        """
+        if other.count:
+            self.calls += other.calls
+            self._merge(other.count, other.mean, other.squares)
 
     def deviation(self) -> Tensor:
         """Standard deviation of all values, divided by their number."""
@@ -44,7 +59,6 @@ class Moments:
 
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
         # Pairwise update of Chan, Golub and LeVeque (1983): no cancellation however far the mean is from 0.
-        self.calls += 1
         shift, total = mean - self.mean, self.count + count
         self.squares = self.squares + squares + shift.square() * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)

@@ -1,77 +1,208 @@
-"""REPAIR in one forward: every layer is put right the moment its outputs appear."""
+"""REPAIR in one forward of the data: every layer is put right the moment its outputs appear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
+from sinkhorn_rebasin.activations.batch_norm import measured_buffers
+from sinkhorn_rebasin.activations.lockstep import Meet, in_lockstep
 from sinkhorn_rebasin.activations.moments import Moments
-from sinkhorn_rebasin.activations.stages import check_finite, run
+from sinkhorn_rebasin.activations.stages import Stages, check_finite
+from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at
+from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.networks.private_run import private_copy
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.symmetry.stillness import Readers
 
 Correction: TypeAlias = Callable[[AffineLayer, Moments], tuple[Tensor, Tensor] | None]
 """Layer and moments of its outputs to a scale and a shift of them, or to None where they stay."""
 
+# The activations of all batches are in memory at once: so many batches, and so many bytes of one layer, at most.
+MOST_BATCHES, MOST_BYTES = 64, 1 << 30
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 @torch.no_grad()
 def corrected_in_one_forward(
     network: nn.Module,
-    layers: Mapping[nn.Module, AffineLayer],
+    stages: Stages,
     state: StateLike,
-    inputs: Any,
+    inputs: Sequence[Any],
     correction: Correction,
 ) -> State | None:
     """The state with the corrections in it, each found with all layers that run before it corrected.
 
+    All batches are run together, from one layer to the next: each is run once.
+
     Args:
-        network: a copy, on which hooks come and go.
-        layers: the layers to correct.
+        network: a copy of the network.
+        stages: the layers to correct and the batch norms to measure.
         state: parameters and buffers; unchanged.
-        inputs: all data, as one batch.
-        correction: asked for each layer when its outputs are there.
+        inputs: the batches.
+        correction: asked for each layer when its outputs of all batches are there.
 
     Returns:
-        None where a layer runs more than once, or its weight is read outside of it as well: its correction depends on
-        all its runs, of which the later ones are not known when the first is put right.
+        None where that is not what one layer after the other gives: a layer runs more than once, or its weight is
+        read outside of it as well, so that its correction depends on runs that come later; batches take the layers
+        in different orders; something is drawn at random, or is set for this thread alone; norms share statistics.
+        Also where the activations of all batches would take too much memory.
     """
-    corrections: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-    runs: dict[nn.Module, int] = dict.fromkeys(layers, 0)
-
-    def after(layer: nn.Module, _: Any, output: Tensor) -> Tensor:
-        runs[layer] += 1
-        if max(runs.values()) > 1:
-            return output
-        stage, moments = layers[layer], Moments()
-        axis = 1 - state[stage.weight].ndim  # counted from the end, where there are as many axes of positions
-        moments.update(output, axis)
-        check_finite({stage.name: moments})
-        found = correction(stage, moments)
-        if found is None:
-            return output
-        corrections[layer] = found
-        return _transformed(output, axis, *found, stage.has_bias)
-
-    # In front of a layer's own hooks, which then see what the corrected weights give.
-    handles = [layer.register_forward_hook(after, prepend=True) for layer in layers]
-    readers = Readers(state)
-    try:
-        with readers:
-            run(network, state, [inputs])
-    finally:
-        for handle in handles:
-            handle.remove()
-    reads = [readers.reads(layer.weight) for layer in layers.values()]
-    if max([*runs.values(), *reads], default=0) > 1:
+    if len(inputs) > 1 and (len(inputs) > MOST_BATCHES or _thread_is_special()):
         return None
-    corrected = dict(state)
-    for layer, found in corrections.items():
-        corrected.update(layers[layer].transformed(state, *found))
-    return corrected
+    names = [stage if isinstance(stage, str) else stage.name for stage in stages.values()]
+    own = dict(network.named_modules())
+    kept = [own[name]._buffers[key] for name in names for key in _BUFFERS if _is_norm(own[name])]
+    if len({id(tensor) for tensor in kept if tensor is not None}) < sum(t is not None for t in kept):
+        return None
+    joint = _Together(state, stages, correction, MOST_BYTES if len(inputs) > 1 else float("inf"))
+    batches = [_Batch(network, joint, batch) for batch in inputs]
+    drawn = torch.get_rng_state()
+    with untouched_randomness():
+        try:
+            together = in_lockstep(batches, names, joint.decide)
+        except _TooMuchError:
+            return None
+        if not together or not all(batch.is_plain() for batch in batches):
+            return None
+        if len(inputs) > 1 and not torch.equal(torch.get_rng_state(), drawn):
+            return None
+    return joint.corrected()
+
+
+class _TooMuchError(MemoryError):
+    """The activations of all batches do not fit the memory that they may take."""
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    return "running_mean" in layer._buffers
+
+
+def _thread_is_special() -> bool:
+    """Whether this thread runs operations in ways that a new thread would not."""
+    modes = torch._C._len_torch_function_stack() or _get_current_dispatch_mode() is not None
+    return bool(modes) or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+class _Together:
+    """What all batches have in common: the stages by name, and what was found at them.
+
+    Attributes:
+        state: the tensors before any correction.
+        layers, norms: what is corrected and what is measured, by name.
+        buffers: new statistics of norms.
+    """
+
+    def __init__(self, state: StateLike, stages: Stages, correction: Correction, most_bytes: float) -> None:
+        self.state = state
+        self.layers = {stage.name: stage for stage in stages.values() if isinstance(stage, AffineLayer)}
+        self.norms = [stage for stage in stages.values() if isinstance(stage, str)]
+        self._correction = correction
+        self._corrections: dict[str, tuple[Tensor, Tensor]] = {}
+        self.buffers: State = {}
+        self._most_bytes, self._held = most_bytes, 0
+
+    def moments(self, values: Tensor, axis: int) -> Moments:
+        """The moments of what one batch brings to a layer.
+
+        Raises:
+            MemoryError: the batches that wait there hold too much.
+        """
+        self._held += values.numel() * values.element_size()
+        if self._held > self._most_bytes:
+            raise _TooMuchError
+        moments = Moments()
+        moments.update(values, axis)
+        return moments
+
+    def decide(self, name: str, found: Sequence[Moments]) -> Any:
+        """The correction of a layer's outputs (None: none) or the buffers of a norm."""
+        self._held = 0
+        moments = Moments()
+        for part in found:
+            moments.merge(part)
+        check_finite({name: moments})
+        if name in self.layers:
+            correction = self._correction(self.layers[name], moments)
+            if correction is not None:
+                self._corrections[name] = correction
+            return correction
+        buffers = measured_buffers(self.state, {name: moments}) if moments.count > 1 else {}
+        self.buffers.update(buffers)
+        return {full.rpartition(".")[2]: tensor for full, tensor in buffers.items()}
+
+    def corrected(self) -> State:
+        """The state with all that was found."""
+        corrected = dict(self.state)
+        corrected.update(self.buffers)
+        for name, found in self._corrections.items():
+            corrected.update(self.layers[name].transformed(self.state, *found))
+        return corrected
+
+
+class _Batch:
+    """The run of one batch on a copy of the network of its own, which has the state for good."""
+
+    def __init__(self, network: nn.Module, joint: _Together, inputs: Any) -> None:
+        self._network, self._joint, self._inputs = network, joint, inputs
+        self._runs: dict[str, int] = dict.fromkeys(chain(joint.layers, joint.norms), 0)
+        self._readers = Readers(joint.state)
+
+    def __call__(self, meet: Meet) -> None:
+        state = self._joint.state
+        twin = private_copy(self._network, state)
+        layers = dict(twin.named_modules())
+        for name, stage in self._joint.layers.items():
+            # In front of a layer's own hooks, which then see what the corrected weights give.
+            layers[name].register_forward_hook(self._after(stage, meet), prepend=True)
+        for name in self._joint.norms:
+            layers[name].register_forward_pre_hook(self._before(name, meet), with_kwargs=True)
+        inputs = move_to(self._inputs, device_of(state))
+        with self._readers:
+            run_at(twin, {}, inputs)
+
+    def is_plain(self) -> bool:
+        """Whether each layer ran at most once and nothing else read what is corrected."""
+        joint = self._joint
+        reads = [self._readers.reads(layer.weight) for layer in joint.layers.values()]
+        names = [f"{name}.{key}" if name else key for name in joint.norms for key in _BUFFERS]
+        # The norms themselves read the buffers that they were given instead.
+        stray = [self._readers.reads(name) for name in names if name in joint.buffers]
+        return max([*self._runs.values(), *reads], default=0) < 2 and not any(stray)
+
+    def _after(self, stage: AffineLayer, meet: Meet) -> Callable[..., Tensor]:
+        axis = (
+            1 - self._joint.state[stage.weight].ndim
+        )  # from the end, where there are as many axes of positions
+
+        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            self._runs[stage.name] += 1
+            if self._runs[stage.name] > 1:
+                return output
+            found = meet(stage.name, self._joint.moments(output, axis))
+            if found is None:
+                return output
+            scale, shift = found
+            return _transformed(output, axis, scale, shift, stage.has_bias)
+
+        return hook
+
+    def _before(self, name: str, meet: Meet) -> Callable[..., None]:
+        def hook(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            self._runs[name] += 1
+            if self._runs[name] > 1:
+                return
+            values = first_argument(arguments, keywords)
+            norm._buffers.update(meet(name, self._joint.moments(values, 1)))
+
+        return hook
 
 
 def _transformed(output: Tensor, axis: int, scale: Tensor, shift: Tensor, has_bias: bool) -> Tensor:

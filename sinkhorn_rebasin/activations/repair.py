@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers
-from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics, measured_buffers
+from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers, fixed_layers
+from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
+from sinkhorn_rebasin.activations.endpoints import Endpoints, nearest_weights, weights_of_endpoints
+from sinkhorn_rebasin.activations.layer_by_layer import corrected_layer_by_layer
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.one_forward import corrected_in_one_forward
 from sinkhorn_rebasin.activations.stages import Stages, measured, stages_of
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import standalone_copy
@@ -27,11 +30,11 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 def repair(
     merged: nn.Module,
     reference: nn.Module,
-    target: nn.Module,
+    target: nn.Module | Sequence[nn.Module],
     spec: PermutationSpec,
     data: Iterable[Any],
     *,
-    at: float = 0.5,
+    at: float | Sequence[float] | None = None,
     batches: int | None = None,
     rescale_only: bool = False,
 ) -> nn.Module:
@@ -44,10 +47,11 @@ def repair(
         \mu^* = (1 - \lambda)\,\mu_T + \lambda\,\mu_R, \quad \sigma^* = (1 - \lambda)\,\sigma_T + \lambda\,\sigma_R
 
     with mean and standard deviation over the data (and over positions, for convolutions and sequences) in the
-    merged network and in both endpoints. The correction becomes part of the weight and bias of the layer that
-    computes :math:`y`. Layers are corrected one by one in the order in which they run, each measured with all
-    before it corrected: the statistics then agree to round-off. Where the data are one batch, no layer runs twice
-    and there is no batch norm, that takes one forward; elsewhere one per layer.
+    merged network and in both endpoints; of several targets, the weighted means over all endpoints. The correction
+    becomes part of the weight and bias of the layer that computes :math:`y`. Layers are corrected one by one in the
+    order in which they run, each measured with all before it corrected: the statistics then agree to round-off. All
+    batches go together from layer to layer, so that the data are read once; once per layer only where a layer runs
+    several times, the batches take the layers in different orders, or their activations do not fit the memory.
 
     What is corrected are the outputs of linear and convolution layers that a group of the spec permutes. A layer
     without a bias is only rescaled, and a unit that does not vary on the data only shifted. Batch-norm layers
@@ -55,7 +59,8 @@ def repair(
     everywhere this is all of REPAIR, and :func:`batch_norm_statistics` does it in one forward. Layers that share
     their weight with another, or have a forward of their own, are left alone; those that run several times are
     corrected by what all their runs have in common, which does not make each exact. A layer that fewer than two
-    values reach, such as an expert that gets no tokens, stays as it is.
+    values reach, such as an expert that gets no tokens, stays as it is, and so do recurrent layers and packed
+    attention. What stays is named in a warning.
 
     With ``rescale_only`` means stay what they are in the merged network, :math:`\mu^* = \mu`, and standard
     deviations alone are corrected.
@@ -66,11 +71,13 @@ def repair(
     Args:
         merged: the network to correct, for example ``rebasin.merge(at)``.
         reference: the network at λ=1.
-        target: the network at λ=0, its units in the order of the reference: ``rebasin.to_model()``.
+        target: the network at λ=0, its units in the order of the reference: ``rebasin.to_model()``. Of a merge of
+            more than two networks, all others, as a list.
         spec: the symmetries, which say which units are hidden.
         data: batches of (inputs, labels) or of inputs alone, of training data; all are kept in memory. Some
             hundred samples are enough.
-        at: λ, the position of the merged network.
+        at: λ, the position of the merged network; or one weight for each network, the reference first, which add
+            up to 1. Without it the networks have equal parts.
         batches: read at most this many batches; None reads all.
         rescale_only: correct standard deviations alone.
 
@@ -78,9 +85,13 @@ def repair(
         A new network of the merged one's class and mode. Nothing passed in changes.
 
     Raises:
-        DataError: no batch, a single sample, activations that are not finite, a position outside [0, 1].
-        ArchitectureError: the three networks differ in names, shapes or types of their tensors.
+        DataError: no batch, a single sample, activations that are not finite, a position outside [0, 1], weights
+            that are no parts of one or not one for each network.
+        ArchitectureError: the networks differ in names, shapes or types of their tensors.
         SpecError: the spec is of another network.
+
+    Warns:
+        RebasinWarning: layers with hidden units stay as they are; they are named with the reason.
 
     Example:
         >>> from sinkhorn_rebasin import LinearPath, discover_symmetry
@@ -96,12 +107,12 @@ def repair(
     Interpolation Repair", 2023. There the statistics are those of single batches; here of all data. Without the
     means: Qu, Horváth, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024.
     """
-    if not 0 <= at <= 1:
-        raise DataError(f"Expected a position from 0 (target) to 1 (reference) but got {at}.")
+    networks = (reference, *_targets(target))
+    weights = weights_of_endpoints(at, len(networks))
     check_comparable(merged, reference)
     repaired = standalone_copy(merged)
     correction = Repair(reference, target, spec, data, batches=batches, rescale_only=rescale_only)
-    corrected = correction.state_at(merged, tensors_of(merged), at)
+    corrected = correction.state_at(merged, tensors_of(merged), weights)
     repaired.load_state_dict(corrected, strict=False)
     return repaired
 
@@ -114,6 +125,9 @@ class Repair:
 
     Args:
         reference, target, spec, data, batches, rescale_only: see :func:`repair`; the target is the path's start.
+
+    Attributes:
+        left: layers with hidden units that stay as they are, by name, and why; of all positions so far.
 
     Raises:
         DataError, ArchitectureError, SpecError: as :func:`repair`.
@@ -132,17 +146,19 @@ class Repair:
     def __init__(
         self,
         reference: nn.Module,
-        target: nn.Module,
+        target: nn.Module | Sequence[nn.Module],
         spec: PermutationSpec,
         data: Iterable[Any],
         *,
         batches: int | None = None,
         rescale_only: bool = False,
     ) -> None:
-        check_comparable(reference, target)
+        networks = (reference, *_targets(target))
+        for other in networks[1:]:
+            check_comparable(reference, other)
         self.rescale_only = rescale_only
         self.spec = spec
-        self.start, self.end = tensors_of(target), tensors_of(reference)
+        self.end, self.start, *_ = self._states = [tensors_of(network) for network in networks]
         self.network = evaluation_copy(reference)
         spec.check_state(self.end)
         # Kept, so that a shuffling or augmenting loader shows every network and layer the same samples.
@@ -150,93 +166,99 @@ class Repair:
             self.inputs = [split_batch(batch, labelled=False)[0] for batch in islice(iter(data), batches)]
         if not self.inputs:
             raise DataError("Expected at least one batch to measure activations on but got none.")
-        self.start_moments, self.end_moments = (
-            _endpoint_moments(network, spec, self.inputs) for network in (target, reference)
-        )
+        self._endpoints = Endpoints([_endpoint_moments(network, spec, self.inputs) for network in networks])
+        self.end_moments, self.start_moments = self._endpoints.moments[:2]
+        self.left = fixed_layers(self.network, spec)
+        self._warned: set[str] = set()
+
+    def __repr__(self) -> str:
+        left = f", leaves {listed(self.left)}" if self.left else ""
+        networks = f"{len(self._states)} networks of {type(self.network).__name__}"
+        return f"Repair({networks}, {len(self.inputs)} batches{left})"
 
     def __call__(self, module: nn.Module, state: StateLike) -> State:
-        return self.state_at(module, state, self.position_of(state))
+        return self.state_at(module, state, self.weights_of(state))
 
     def position_of(self, state: StateLike) -> float:
         """λ of the point on the segment that is nearest to a state."""
-        along = total = 0.0
-        for name in self.spec.parameters:
-            if self.start[name].is_floating_point() and self.start[name].layout == torch.strided:
-                start = self.start[name].double()
-                step = self.end[name].double() - start
-                moved = state[name].to(start) - start
-                finite = step.isfinite() & moved.isfinite()
-                along += (moved * step)[finite].sum().item()
-                total += step[finite].square().sum().item()
-        return min(max(along / total, 0.0), 1.0) if total else 0.0
+        return self.weights_of(state)[0]
+
+    def weights_of(self, state: StateLike) -> tuple[float, ...]:
+        """The part of each network, the reference first, in the mixture that is nearest to a state."""
+        return nearest_weights(self._states, state, self.spec.parameters)
 
     @torch.no_grad()
-    def state_at(self, module: nn.Module, state: StateLike, position: float) -> State:
+    def state_at(self, module: nn.Module, state: StateLike, position: float | Sequence[float]) -> State:
         """Return the state with the statistics of this position; tensors that need no correction are shared.
 
         Args:
             module: the architecture; unchanged.
             state: parameters and buffers of the merged network; unchanged.
-            position: λ.
+            position: λ, or the weight of each network, the reference first.
+
+        Warns:
+            RebasinWarning: layers with hidden units stay as they are; each is named once.
         """
         check_same(self.start, state)
+        weights = weights_of_endpoints(position, len(self._states))
         network = evaluation_copy(module)
-        stages = stages_of(network, self.spec, state, self.inputs[0])
-        if not any(isinstance(stage, AffineLayer) for stage in stages.values()):
-            return batch_norm_statistics(module, state, [(inputs, None) for inputs in self.inputs])
-        repaired = self._in_one_forward(network, stages, state, position)
-        if repaired is None:
-            repaired = self._layer_by_layer(network, stages, state, position)
-        for first, *others in tied_names(module):
-            # Buffers that are not saved are in no state.
-            repaired.update({name: repaired[first] for name in others if name in repaired})
+        stages, missed = stages_of(network, self.spec, state, self.inputs[0])
+        self.left.update(dict.fromkeys(missed, "the first batch does not call it"))
+        if any(isinstance(stage, AffineLayer) for stage in stages.values()):
+            repaired = self._corrected(network, stages, state, weights)
+            for first, *others in tied_names(module):
+                # Buffers that are not saved are in no state.
+                repaired.update({name: repaired[first] for name in others if name in repaired})
+        else:
+            data = [(inputs, None) for inputs in self.inputs]
+            repaired = batch_norm_statistics(module, state, data)
+        self._say_what_is_left(bool(stages))
         return repaired
 
-    def _in_one_forward(
-        self, network: nn.Module, stages: Stages, state: StateLike, position: float
-    ) -> State | None:
-        """Where the data are one batch, every weight is read once and there is no batch norm; else None."""
-        layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
-        if len(self.inputs) > 1 or len(layers) < len(stages):
-            return None
+    def _corrected(
+        self, network: nn.Module, stages: Stages, state: StateLike, weights: Sequence[float]
+    ) -> State:
+        """All layers in one forward of the data; one after the other where that is not the same."""
 
         def correction(layer: AffineLayer, now: Moments) -> tuple[Tensor, Tensor] | None:
-            return self._correction(layer, now, position)
+            found = self._endpoints.correction(layer, now, weights, self.rescale_only)
+            if found is None:
+                self.left[layer.name] = "fewer than two values reach it"
+            return found
 
-        return corrected_in_one_forward(network, layers, state, self.inputs[0], correction)
-
-    def _layer_by_layer(self, network: nn.Module, stages: Stages, state: StateLike, position: float) -> State:
-        """Forward all data for one layer after the other."""
-        repaired = dict(state)
-        for layer, stage in stages.items():
-            moments = measured(network, {layer: stage}, repaired, self.inputs)
-            if isinstance(stage, AffineLayer):
-                correction = self._correction(stage, moments[stage.name], position)
-                if correction is not None:
-                    repaired.update(stage.transformed(repaired, *correction))
-            elif moments[stage].count > 1:
-                repaired.update(measured_buffers(repaired, moments))
+        repaired = corrected_in_one_forward(network, stages, state, self.inputs, correction)
+        if repaired is None:
+            repaired = corrected_layer_by_layer(network, stages, state, self.inputs, correction)
         return repaired
 
-    def _correction(self, layer: AffineLayer, now: Moments, position: float) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift, each (outputs,), that give a layer's hidden units the interpolated statistics.
+    def _say_what_is_left(self, anything: bool) -> None:
+        """Warn of layers that stay as they are, once each, and of networks in which nothing is corrected."""
+        new = {name: reason for name, reason in self.left.items() if name not in self._warned}
+        self._warned.update(new)
+        if not anything and not self._warned:
+            self._warned.add("")
+            warnings.warn(
+                "Expected a layer whose outputs are hidden units, or a batch norm, but repair found none in "
+                f"{type(self.network).__name__}: nothing is corrected.",
+                RebasinWarning,
+                stacklevel=5,
+            )
+        if new:
+            shown = "; ".join(f"{name!r}: {reason}" for name, reason in list(new.items())[:5])
+            more = f"; and {len(new) - 5} more, in Repair(...).left" if len(new) > 5 else ""
+            warnings.warn(
+                f"Expected to correct every layer with hidden units but {len(new)} stay as they are: {shown}{more}.",
+                RebasinWarning,
+                stacklevel=5,
+            )
 
-        None where fewer than two values reached the layer in one of the three networks.
-        """
-        start, end = self.start_moments[layer.name], self.end_moments[layer.name]
-        if min(found.count for found in (now, start, end)) < 2:
-            return None
-        mean = now.mean if self.rescale_only else torch.lerp(start.mean, end.mean, position)
-        deviation = torch.lerp(start.deviation(), end.deviation(), position)
-        found = now.deviation()
-        # Below this the variation is round-off, and nothing to divide by.
-        varies = found > 1e-6 * now.mean.abs()
-        scale = torch.where(varies, deviation / found, 1.0)
-        # In this order of operations a network that already has the statistics keeps its very bias.
-        shift = mean - now.mean * scale
-        hidden = torch.zeros(layer.outputs, dtype=torch.bool, device=scale.device)
-        hidden[list(layer.units)] = True
-        return torch.where(hidden, scale, 1.0), torch.where(hidden, shift, 0.0)
+
+def _targets(target: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """All networks beside the reference; a container of layers is one network."""
+    targets = (target,) if isinstance(target, nn.Module) else tuple(target)
+    if not targets:
+        raise DataError("Expected at least one target but got none.")
+    return targets
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:

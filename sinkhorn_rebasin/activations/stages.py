@@ -25,33 +25,47 @@ Stages: TypeAlias = Mapping[nn.Module, AffineLayer | str]
 
 @torch.inference_mode(False)  # whose tensors have no versions
 @torch.no_grad()
-def stages_of(network: nn.Module, spec: PermutationSpec, state: StateLike, inputs: Any) -> Stages:
-    """What is corrected, in the order in which it runs: without layers whose output a batch norm takes as it is."""
+def stages_of(
+    network: nn.Module, spec: PermutationSpec, state: StateLike, inputs: Any
+) -> tuple[Stages, list[str]]:
+    """What is corrected, in the order in which it runs, and the names of layers that did not run.
+
+    Layers whose output a batch norm takes as it is are in neither.
+    """
     layers = affine_layers(network, spec)
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
     names: dict[nn.Module, str] = {layer: name for name, layer in norms.items()}
     order: dict[nn.Module, AffineLayer | str] = {}
+    ran: set[nn.Module] = set()
     # Kept alive, so that identity means the same tensor; with versions, for a function in place gives it too.
     outputs: list[tuple[Tensor, int, nn.Module]] = []
 
-    def after(layer: nn.Module, arguments: Any, output: Tensor) -> None:
-        order.setdefault(layer, layers[layer])
-        outputs.append((output, output._version, layer))
+    # One function for each layer: in copies of a network that keeps its weights, a hook knows its layer by this.
+    def after(layer: nn.Module) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            ran.add(layer)
+            order.setdefault(layer, layers[layer])
+            outputs.append((output, output._version, layer))
 
-    def before(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        given = first_argument(arguments, keywords)
-        for output, version, layer in outputs:
-            if given is output and output._version == version:
-                order.pop(layer, None)
-        if has_statistics(norm):
-            order.setdefault(norm, names[norm])
+        return hook
 
-    handles = [layer.register_forward_hook(after) for layer in layers]
-    handles += [norm.register_forward_pre_hook(before, with_kwargs=True) for norm in names]
+    def before(norm: nn.Module) -> Callable[..., None]:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            given = first_argument(arguments, keywords)
+            for output, version, layer in outputs:
+                if given is output and output._version == version:
+                    order.pop(layer, None)
+            if has_statistics(norm):
+                order.setdefault(norm, names[norm])
+
+        return hook
+
+    handles = [layer.register_forward_hook(after(layer)) for layer in layers]
+    handles += [norm.register_forward_pre_hook(before(norm), with_kwargs=True) for norm in names]
     run(network, state, [inputs])
     for handle in handles:
         handle.remove()
-    return order
+    return order, [stage.name for layer, stage in layers.items() if layer not in ran]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
 __all__ = ["SinkhornResult", "sinkhorn"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SinkhornResult:
     """A soft permutation and how good it is.
 
@@ -37,6 +37,14 @@ class SinkhornResult:
     iterations: int
     converged: bool
     column_scaling: Tensor
+
+    def __repr__(self) -> str:
+        error = f"{self.marginal_error.detach().max():.1e}" if self.marginal_error.numel() else "none"
+        state = "converged" if self.converged else "not converged"
+        return (
+            f"SinkhornResult(matrix of shape {tuple(self.matrix.shape)}, marginal error {error}, "
+            f"{state} after {self.iterations} iterations)"
+        )
 
 
 def sinkhorn(

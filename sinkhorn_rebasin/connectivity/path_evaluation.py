@@ -13,7 +13,7 @@ from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, check
 from sinkhorn_rebasin.errors import DataError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PathEvaluation:
     """Loss and accuracy along a path from the rebased target (λ=0) to the reference (λ=1).
 
@@ -53,6 +53,13 @@ class PathEvaluation:
             raise DataError(
                 f"Expected positions from 0 to 1 with 0.5 among them but got {self.positions.tolist()}."
             )
+
+    def __repr__(self) -> str:
+        ends = " and ".join(f"{loss:.5g}" for loss in self.endpoints)
+        losses = f"losses {ends} at the ends, {self.midpoint_loss:.5g} at the midpoint"
+        accuracy = self.midpoint_accuracy
+        middle = "" if accuracy is None else f", accuracy {100 * accuracy:.4g} % at the midpoint"
+        return f"PathEvaluation({len(self.positions)} points, {losses}{middle}, barrier {self.barrier:.5g})"
 
     @property
     def barrier(self) -> float:

@@ -15,7 +15,7 @@ from sinkhorn_rebasin._typing import Criterion, State, StateLike
 from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, listed
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.networks.counting import with_counted_labels
 from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
@@ -24,7 +24,7 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DiagonalFisher:
     r"""Diagonal of the Fisher information of a network, :math:`F_i = \mathbb E[(\partial_i \log p(y \mid x))^2]`.
 
@@ -36,6 +36,13 @@ class DiagonalFisher:
 
     diagonal: Mapping[str, Tensor]
     samples: int
+
+    def __repr__(self) -> str:
+        values = sum(tensor.numel() for tensor in self.diagonal.values())
+        return (
+            f"DiagonalFisher({values} values of {len(self.diagonal)} tensors: {listed(self.diagonal)}; "
+            f"trace {self.trace():.5g}, mean over {self.samples} samples)"
+        )
 
     def quadratic(self, difference: StateLike) -> Tensor:
         r""":math:`\delta^\top F \delta = \sum_i F_i\, \delta_i^2`, differentiable in the difference δ."""

@@ -23,11 +23,12 @@ from sinkhorn_rebasin.curvature.factors import FactorSums, layers_run
 from sinkhorn_rebasin.curvature.likelihood import LabelKind
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
+from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerFactors:
     r"""Kronecker factors of one linear or convolution layer, :math:`F \approx A \otimes G`.
 
@@ -44,6 +45,12 @@ class LayerFactors:
     weight_shape: tuple[int, ...]
     inputs: Tensor
     outputs: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"LayerFactors({self.weight!r}, inputs {tuple(self.inputs.shape)}, "
+            f"outputs {tuple(self.outputs.shape)}, trace {self.trace():.5g})"
+        )
 
     def quadratic(self, difference: StateLike) -> Tensor:
         r""":math:`\operatorname{tr}(G\, \Delta\, A\, \Delta^\top)` with :math:`\Delta = [\Delta W, \Delta b]`."""
@@ -62,7 +69,7 @@ class LayerFactors:
         return float((traces[0] * traces[1]).sum())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KroneckerFisher:
     """The Fisher information of a network, block by block.
 
@@ -75,6 +82,12 @@ class KroneckerFisher:
     layers: Mapping[str, LayerFactors]
     diagonal: Mapping[str, Tensor]
     samples: int
+
+    def __repr__(self) -> str:
+        return (
+            f"KroneckerFisher({len(self.layers)} layers: {listed(self.layers)}; diagonal of "
+            f"{len(self.diagonal)} other tensors; trace {self.trace():.5g}, mean over {self.samples} samples)"
+        )
 
     def quadratic(self, difference: StateLike) -> Tensor:
         r""":math:`\delta^\top F \delta`, differentiable in the difference δ."""

@@ -71,7 +71,7 @@ class RepairedPointLoss(RandomPointLoss):
     ) -> None:
         super().__init__(criterion, low, high, generator=generator)
         self.repair = repair
-        stages = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
+        stages, _ = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:

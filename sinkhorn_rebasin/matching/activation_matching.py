@@ -129,6 +129,7 @@ def activation_matching(
         weight_matched=remaining,
         signs=signs,
         rescaling=rescaling if signs else None,
+        method="activation_matching",
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
 from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
@@ -17,7 +17,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permut
 from sinkhorn_rebasin.permutations.completeness import completed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Alignment:
     """Hard permutations that carry a target towards a reference, and how they were found.
 
@@ -30,6 +30,7 @@ class Alignment:
         signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
             had before the permutations; empty when signs were not matched.
         rescaling: the rescalings the signs belong to.
+        method: name of the method that found them; empty where they were given.
     """
 
     permutations: Mapping[str, Tensor]
@@ -39,6 +40,27 @@ class Alignment:
     weight_matched: tuple[str, ...] = field(default=())
     signs: Mapping[str, Tensor] = field(default_factory=dict)
     rescaling: RescalingSpec | None = None
+    method: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        indices = self.permutations.values()
+        moved = sum(
+            int((order != torch.arange(order.shape[-1], device=order.device)).sum()) for order in indices
+        )
+        units = sum(order.numel() for order in indices)
+        groups = listed(f"{name} {tuple(order.shape)}" for name, order in self.permutations.items())
+        parts = [f"{len(self.permutations)} groups: {groups}", f"{moved} of {units} units moved"]
+        if self.objective:
+            first = f"{self.objective[0]:.5g} to " if len(self.objective) > 1 else ""
+            parts.append(f"objective {first}{self.objective[-1]:.5g} in {len(self.objective)} passes")
+        parts += [] if self.converged else ["not converged"]
+        parts += [f"signs of {listed(self.signs)}"] if self.signs else []
+        parts += [f"matched by weights: {listed(self.weight_matched)}"] if self.weight_matched else []
+        return f"Alignment({self.method and self.method + ', '}{'; '.join(parts)})"
+
+    def named(self, method: str) -> Alignment:
+        """The same, found by the method of this name."""
+        return replace(self, method=method)
 
     def apply(self, target: nn.Module | StateLike) -> State:
         """The rebased target's state: same function, new place."""

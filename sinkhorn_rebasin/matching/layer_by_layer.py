@@ -50,7 +50,7 @@ def match_layer_by_layer(
         indices, value = choose(torch.cat(ours, 1), torch.cat(theirs, 1))
         permutations[group.name] = indices
         objective += value
-    return Alignment(permutations, spec, (objective,))
+    return Alignment(permutations, spec, (objective,), method=method)
 
 
 def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group, list[Slot]]]:

@@ -100,7 +100,7 @@ def simulated_annealing(
                 best, lowest = current, value
         if (step + 1) % 100 == 0:
             objective.append(lowest)
-    return Alignment(best, spec, tuple(objective), converged=False)
+    return Alignment(best, spec, tuple(objective), converged=False, method="simulated_annealing")
 
 
 def _transposed(

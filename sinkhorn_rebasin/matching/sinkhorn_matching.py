@@ -88,7 +88,7 @@ def sinkhorn_matching(
     measure = _loss(loss, criterion, generator)
     batches = _endless(data, needed=not isinstance(measure, WeightDistance) and isinstance(loss, str))
     if not spec.groups:
-        return Alignment({}, spec)
+        return Alignment({}, spec, method="sinkhorn_matching")
     rebasin = SinkhornRebasin(reference, target, spec=spec, init=init, generator=generator)
     schedule = temperature or geometric(1.0, 0.1)
     optimizer = torch.optim.Adam(rebasin.parameters(), lr=lr)
@@ -104,7 +104,7 @@ def sinkhorn_matching(
             optimizer.step()
             objective.append(value.item())
     permutations = {name: indices.cpu() for name, indices in rebasin.hard_permutations().items()}
-    return Alignment(permutations, spec, tuple(objective), converged=False)
+    return Alignment(permutations, spec, tuple(objective), converged=False, method="sinkhorn_matching")
 
 
 def _loss(

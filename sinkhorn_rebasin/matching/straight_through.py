@@ -85,7 +85,7 @@ def straight_through(
         if _learnable(midpoint.reference[name])
     }
     if not latent or not spec.groups:
-        return Alignment(best, spec, tuple(objective))
+        return Alignment(best, spec, tuple(objective), method="straight_through")
     optimizer = torch.optim.Adam(latent.values(), lr=lr)
     for epoch in range(epochs):
         for inputs, labels in midpoint.batches():
@@ -100,7 +100,7 @@ def straight_through(
         objective.append(loss)
         if progress is not None:
             progress(epoch, loss)
-    return Alignment(best, spec, tuple(objective), converged=False)
+    return Alignment(best, spec, tuple(objective), converged=False, method="straight_through")
 
 
 def _learnable(tensor: Tensor) -> bool:

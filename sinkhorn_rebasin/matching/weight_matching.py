@@ -95,7 +95,8 @@ def weight_matching(
         if start == "invariants":
             search.guess(spec.groups)
         runs.append(search.climb(spec.groups, max_passes))
-    return max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+    best = max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+    return best.named("weight_matching")
 
 
 def match_remaining(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.repeats import collapse, split
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot, by_first_slot
@@ -27,6 +28,15 @@ class Table:
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     rest: str = ""
+
+
+def summarise(spec: PermutationSpec) -> str:
+    """Write a spec on one line: groups, slots, share covered, how much is frozen."""
+    groups = listed(f"{group.name} {group.shape}" for group in spec.groups)
+    return (
+        f"PermutationSpec({len(spec.groups)} groups: {groups}; {len(spec.slots)} slots on {len(spec.shapes)} "
+        f"tensors, {100 * spec.coverage:.4g} % of the parameters; {len(spec.frozen)} axes frozen)"
+    )
 
 
 def describe(spec: PermutationSpec) -> str:

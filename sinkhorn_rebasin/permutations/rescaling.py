@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
@@ -23,7 +23,7 @@ Factors: TypeAlias = Mapping[str, Tensor]
 """Group name to one number per generator and unit: (generators, n), or (generators, blocks, n) when nested."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generator:
     r"""One way to scale the units of a group: slot k of unit i is multiplied by :math:`s_i^{e_k}`.
 
@@ -39,6 +39,10 @@ class Generator:
     kind: Kind
     exponents: tuple[tuple[Slot, int], ...]
 
+    def __repr__(self) -> str:
+        slots = listed(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
+        return f"Generator({self.group}, {self.kind}: {slots})"
+
     def __str__(self) -> str:
         slots = ", ".join(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
         return f"{self.group} ({self.kind}): {slots}"
@@ -50,7 +54,7 @@ def _place_of(slot: Slot) -> str:
     return f"{slot.tensor}[{axes}{f' from {slot.layout.offset}' if slot.layout.offset else ''}]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RescalingSpec:
     """The exact rescalings of one architecture, group by group.
 
@@ -60,6 +64,13 @@ class RescalingSpec:
 
     groups: tuple[str, ...]
     generators: tuple[Generator, ...] = ()
+
+    def __repr__(self) -> str:
+        found: dict[GroupKind, list[str]] = {}
+        for group in self.groups:
+            found.setdefault(self.kind_of(group), []).append(group)
+        kinds = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in found.items())
+        return f"RescalingSpec({len(self.groups)} groups, {len(self.generators)} generators; {kinds})"
 
     def of(self, group: str, kind: Kind = "positive") -> tuple[Generator, ...]:
         """The generators of a group, in the order of its factors."""

@@ -27,7 +27,7 @@ AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
 """Tensor name to the name of a permutation, or None, of each axis."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PermutationSpec:
     """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
 
@@ -98,6 +98,11 @@ class PermutationSpec:
                 f"Expected the slot of group {slot.group!r} on tensor {slot.tensor!r}, axes {slot.axes}, to place "
                 f"{group.blocks} x {group.size} units on distinct positions below {length} but got {slot.layout}."
             )
+
+    def __repr__(self) -> str:
+        from sinkhorn_rebasin.permutations.report import summarise
+
+        return summarise(self)
 
     @cached_property
     def _by_name(self) -> dict[str, Group]:

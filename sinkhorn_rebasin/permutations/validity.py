@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Outputs
-from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.errors import SpecError, listed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validity:
     """For which inputs symmetries hold: those that lead the network one of the ways that were followed.
 
@@ -46,6 +46,13 @@ class Validity:
     left_out: tuple[str, ...] = ()
     function: str = ""
     chosen: Callable[[Any], Any] | None = field(default=None, compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        change = "" if self.change is None else f", change {self.change:.0e}"
+        unread = f", no run used {listed(self.unread)}" if self.unread else ""
+        kept = self.function or listed(self.outputs)
+        counts = f", {kept} counts" if kept else ""
+        return f"Validity(inputs {listed(self.inputs)}; {self.ways} ways{change}{counts}{unread})"
 
     def __str__(self) -> str:
         modes = "eval and training mode" if self.training else "eval mode"

@@ -28,7 +28,11 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
-    """Weights moved a little, variances kept positive; tied tensors stay tied."""
+    """Weights moved a little, those of one sign kept so (variances, scales); tied tensors stay tied.
+
+    Others are moved up as much as down: a common shift, added up over all inputs of a layer, layer after layer,
+    drives the outputs to where nothing can be told apart, such as a softmax that is 0 or 1.
+    """
     moved: dict[int, Tensor] = {}
     for name, tensor in state.items():
         if (
@@ -38,7 +42,9 @@ def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: tor
         ):
             noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device=generator.device)
             noise = noise.to(tensor.device)
-            moved[id(tensor)] = tensor.detach() * (1 + 0.1 * noise) + 0.01 * noise
+            own = tensor.detach()
+            shift = 0.01 * (noise if _has_one_sign(own) else 2 * noise - 1)
+            moved[id(tensor)] = own * (1 + 0.1 * noise) + shift
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
@@ -52,6 +58,14 @@ def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
             slots = spec.slots_on(name)
             moved[id(tensor)] = permute_tensor(tensor, slots, {s.group: permutations[s.group] for s in slots})
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
+
+
+def _has_one_sign(tensor: Tensor) -> bool:
+    if tensor.is_complex():
+        return False
+    if tensor.layout != torch.strided:
+        return True
+    return not bool((tensor < 0).any() & (tensor > 0).any())
 
 
 def stirring_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:

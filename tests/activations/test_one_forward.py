@@ -13,6 +13,9 @@ from sinkhorn_rebasin import discover_symmetry, repair
 from tests.activations.repair_problems import NETWORKS, batches, merge, mlp, pair, recorded
 from tests.zoo.case import Function
 
+# Packed attention stays as it is, which has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Expected to correct every layer")
+
 
 def forwards(net: nn.Module) -> list[int]:
     """A list that grows with every forward of the network or of a copy of it."""

@@ -29,6 +29,9 @@ from tests.activations.repair_problems import (
     recorded,
 )
 
+# Packed attention stays as it is, which has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Expected to correct every layer")
+
 
 @pytest.mark.parametrize("at", [0.5, 0.2])
 @pytest.mark.parametrize("make", NETWORKS)

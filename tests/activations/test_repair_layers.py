@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_symmetry, repair, reset_batch_norm
+from sinkhorn_rebasin.errors import RebasinWarning
 from tests.activations.repair_problems import batches, merge, mlp, pair, recorded
 from tests.zoo.case import Function
 
@@ -115,7 +116,8 @@ def test_layers_with_a_forward_of_their_own_stay() -> None:
     assert {slot.tensor for slot in spec.slots} >= {"1.weight", "4.weight"}
     merged = merge(reference, target)
     for given in (data, list(data[0].split(20))):
-        repaired = repair(merged, reference, target, spec, given)
+        with pytest.warns(RebasinWarning, match="'1': it has a forward of its own; '4'.*; '6'"):
+            repaired = repair(merged, reference, target, spec, given)
         torch.testing.assert_close(repaired.state_dict(), merged.state_dict(), rtol=0, atol=0)
 
 
@@ -157,7 +159,8 @@ def test_a_layer_that_too_few_values_reach_stays(tokens: int) -> None:
     data = batches(20)
     spec = discover_symmetry(reference, data[0])
     merged = merge(reference, target)
-    repaired = repair(merged, reference, target, spec, data)
+    with pytest.warns(RebasinWarning, match="1 stay as they are: 'few': fewer than two values reach it"):
+        repaired = repair(merged, reference, target, spec, data)
     torch.testing.assert_close(repaired.few.state_dict(), merged.few.state_dict(), rtol=0, atol=0)
     assert not torch.equal(repaired.many.weight, merged.many.weight)
 
@@ -193,7 +196,8 @@ def test_tied_weights_of_two_layers_stay_and_a_layer_under_two_names_is_one() ->
     reference, target = pair(tied)
     spec = discover_symmetry(reference, data[0])
     merged = merge(reference, target)
-    repaired = repair(merged, reference, target, spec, data)
+    with pytest.warns(RebasinWarning, match="'a': it shares its weight with another layer; 'b': it"):
+        repaired = repair(merged, reference, target, spec, data)
     assert repaired.a.weight is repaired.b.weight
     assert torch.equal(repaired.a.weight, merged.a.weight)
     reference, target = pair(twice)
@@ -201,3 +205,18 @@ def test_tied_weights_of_two_layers_stay_and_a_layer_under_two_names_is_one() ->
     repaired = repair(merge(reference, target), reference, target, spec, data)
     found, first, second = (recorded(net, "a", data).std(1) for net in (repaired, target, reference))
     torch.testing.assert_close(found, (first + second) / 2)
+
+
+def test_every_layer_of_a_network_that_keeps_its_weights_is_corrected() -> None:
+    def make() -> nn.Module:
+        net = mlp()
+        net.held = [net[2].weight]
+        return net
+
+    reference, target = pair(make)
+    data = batches(50)
+    spec = discover_symmetry(reference, data[0])
+    repaired = repair(merge(reference, target), reference, target, spec, data)
+    for name in ("0", "2"):
+        found, first, second = (recorded(net, name, data).std(1) for net in (repaired, target, reference))
+        torch.testing.assert_close(found, (first + second) / 2)

@@ -1,0 +1,131 @@
+"""Every public result shows itself in a few lines, also of large networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import sinkhorn_rebasin as sr
+
+LONGEST = 600
+DEPTH, WIDTH = 24, 32
+
+
+@functools.cache
+def networks() -> tuple[nn.Module, nn.Module]:
+    """Two networks with two dozen hidden layers of long names and batch norm."""
+
+    def make() -> nn.Module:
+        layers: list[nn.Module] = [nn.Linear(3, WIDTH)]
+        for _ in range(DEPTH):
+            layers += [nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH)]
+        net = nn.Sequential(*layers, nn.Linear(WIDTH, 2))
+        for _ in range(5):
+            net = nn.Sequential(net)
+            net.add_module("a_path_that_is_long_for_its_length", net._modules.pop("0"))
+        return net.eval()
+
+    torch.manual_seed(0)
+    return make(), make()
+
+
+@functools.cache
+def spec() -> sr.PermutationSpec:
+    return sr.discover_symmetry(networks()[0], torch.randn(4, 3))
+
+
+@functools.cache
+def results() -> dict[str, Any]:
+    """One result of every public class that is one, by the name of the class."""
+    (first, second), x = networks(), torch.randn(8, 3)
+    small = nn.Sequential(nn.Linear(3, 200), nn.ReLU(), nn.Linear(200, 2))
+    data = [(x, torch.randint(2, (8,)))]
+    signs = {name: -torch.ones(1, WIDTH) for name in spec().names}
+    matched = sr.weight_matching(first, second, spec(), max_passes=2)
+    rescaling = sr.RescalingSpec(
+        tuple(spec().names),
+        tuple(
+            sr.permutations.rescaling.Generator(name, "sign", tuple((s, 1) for s in spec().slots_of(name)))
+            for name in spec().names
+        ),
+    )
+    return {
+        "Alignment": dataclasses.replace(
+            matched, signs=signs, rescaling=rescaling, weight_matched=tuple(spec().names), converged=False
+        ),
+        "PermutationSpec": spec(),
+        "RescalingSpec": rescaling,
+        "Generator": rescaling.generators[0],
+        "Group": spec().groups[0],
+        "Slot": spec().slots[0],
+        "Validity": dataclasses.replace(spec().validity, unread=tuple(spec().shapes)),
+        "SinkhornResult": sr.sinkhorn(torch.randn(3, 64, 64)),
+        "PathEvaluation": sr.evaluate_path((small, small), data, points=101),
+        "LinearPath": sr.LinearPath.between(first, second),
+        "DiagonalFisher": sr.diagonal_fisher(small, data),
+        "KroneckerFisher": sr.kronecker_fisher(small, data),
+        "LayerFactors": next(iter(sr.kronecker_fisher(small, data).layers.values())),
+        "SinkhornRebasin": sr.SinkhornRebasin(first, second, x, spec=spec()),
+        "Repair": sr.Repair(first, second, spec(), data),
+        "BatchNormReset": sr.BatchNormReset(data),
+    }
+
+
+def public_results() -> list[str]:
+    """Public classes that hold what was found, not what trains, judges or draws."""
+    found = [name for name in dir(sr) if inspect.isclass(getattr(sr, name))]
+    dataclass = [name for name in found if dataclasses.is_dataclass(getattr(sr, name))]
+    return sorted({*dataclass, "LinearPath", "SinkhornRebasin", "Repair", "BatchNormReset"})
+
+
+def test_every_public_result_has_an_example() -> None:
+    assert set(public_results()) <= results().keys()
+
+
+@pytest.mark.parametrize("name", [*public_results(), "Generator", "LayerFactors"])
+def test_a_result_shows_itself_in_a_few_lines(name: str) -> None:
+    shown = repr(results()[name])
+    assert len(shown) < LONGEST, shown
+    assert shown.count("\n") < 5
+    assert "tensor(" not in shown
+    if name not in ("BatchNormReset",):
+        assert shown.startswith(name)
+
+
+def test_an_alignment_says_what_moved_how_and_how_well() -> None:
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    found = sr.discover_symmetry(net, torch.ones(2, 3))
+    order = torch.tensor([1, 0, 2, 3, 4, 5, 6, 7])
+    target = sr.permute_state(net.state_dict(), found, {"0": order})
+    shown = repr(sr.weight_matching(net, target, found))
+    assert "weight_matching" in shown
+    assert "0 (8,)" in shown
+    assert "2 of 8 units moved" in shown
+    assert "objective" in shown
+    assert "not converged" not in shown
+    assert repr(sr.matching.Alignment({}, found)) == "Alignment(0 groups: ; 0 of 0 units moved)"
+
+
+METHODS = ("weight_matching", "greedy_cosine", "ot_fusion", "simulated_annealing", "straight_through")
+
+
+@pytest.mark.parametrize("method", [*METHODS, "activation_matching", "sinkhorn_matching"])
+def test_every_method_names_itself(method: str) -> None:
+    net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = torch.randn(8, 3)
+    found = sr.discover_symmetry(net, x)
+    data = [(x, torch.randint(2, (8,)))]
+    options: dict[str, Any] = {
+        "activation_matching": {"data": data},
+        "straight_through": {"data": data, "criterion": F.cross_entropy, "epochs": 1},
+        "sinkhorn_matching": {"steps": 1},
+        "simulated_annealing": {"data": data, "criterion": F.cross_entropy, "steps": 1},
+    }
+    assert getattr(sr, method)(net, net, found, **options.get(method, {})).method == method
