@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-# An output varies where it does so by more than this many times what its type resolves.
+MOST_ROUNDINGS = 64
+"""A difference of no more last places than these is rounding, however little the output varies."""
 LEAST_VARIATION = 4.0
+"""An output varies where it does so by more than this many times what its type resolves."""
 
 
 def tensors_in(structure: Any) -> list[Tensor]:
@@ -90,7 +92,7 @@ def _change(one: Tensor, other: Tensor, varied: Sequence[Tensor] | None) -> floa
     one, other = _wide(one), _wide(other).to(one.device)
     difference = _largest_difference(one, other)
     scale = float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 1.0
-    if varied is not None and difference > rounding * scale:
+    if varied is not None and difference > MOST_ROUNDINGS * rounding * scale:
         sizes = [_largest_difference(one, _wide(tensor).to(one.device)) for tensor in varied]
         sizes += [_largest_difference(one, one[:1].expand_as(one))] if one.dim() else []
         scale = min([scale, *(size for size in sizes if LEAST_VARIATION * rounding * scale < size)])
