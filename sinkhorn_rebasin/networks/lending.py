@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,7 +23,7 @@ from sinkhorn_rebasin.networks.private_run import HOOKS, private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import overlapping
 from sinkhorn_rebasin.networks.stray_reads import StrayReads
-from sinkhorn_rebasin.networks.uncompiled import uncompiled
+from sinkhorn_rebasin.networks.uncompiled import forget_compilation, run_uncompiled
 
 _CONTENTS = ("_parameters", "_buffers", "_modules")
 _STANDARD = frozenset(vars(nn.Module()))
@@ -70,7 +71,10 @@ def run_with(
     watched = _can_be_watched()
     spare = inputs_like((arguments, keywords)) if watched else None  # the network may write to its inputs
     try:
-        with _watching(module, weights) if watched else nullcontext():
+        if watched:
+            run = partial(_lent, known, module, weights)
+            outputs = _watched(StrayReads(module, weights), run, arguments, keywords)
+        else:
             outputs = _lent(known, module, weights, arguments, keywords)
     except Exception as error:
         told = None if isinstance(error, ArchitectureError) else failed_in_its_mode(module, error)
@@ -93,17 +97,35 @@ def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str
     known = _known(module)
     if False in known.watched or not _can_be_watched():
         return module(*arguments, **keywords)
-    with _watching(module, {}):
-        outputs = module(*arguments, **keywords)
+    outputs = _watched(
+        StrayReads(module, {}), lambda given, named: module(*given, **named), arguments, keywords
+    )
     known.watched.add(False)
     return outputs
 
 
-@contextmanager
-def _watching(module: nn.Module, weights: StateLike) -> Iterator[None]:
-    # The compiler gives up under a dispatch mode, and so do operators that it is meant for.
-    with uncompiled(), StrayReads(module, weights).checked():
-        yield
+def _watched(
+    reads: StrayReads,
+    run: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> Any:
+    """Watch a run; where an operator refuses to be watched, its plain operations are."""
+    spare, named = inputs_like((arguments, keywords))
+    try:
+        with reads.checked():
+            return run(arguments, keywords)
+    except NotImplementedError:
+        forget_compilation()
+
+    def again() -> Any:
+        with reads.checked():
+            return run(spare, named)
+
+    try:
+        return run_uncompiled(again)
+    finally:
+        forget_compilation()
 
 
 def _known(module: nn.Module) -> _Known:

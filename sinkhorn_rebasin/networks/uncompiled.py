@@ -33,8 +33,7 @@ def run_uncompiled(run: Callable[[], Output]) -> Output:
         if not _compiler_is_loaded():
             raise
     finally:
-        if _compiler_is_loaded():
-            torch._dynamo.reset()
+        forget_compilation()
     with uncompiled():
         return run()
 
@@ -48,6 +47,12 @@ def uncompiled() -> Iterator[None]:
     """
     with _EAGER if _compiler_is_loaded() else nullcontext(), PlainOperators():
         yield
+
+
+def forget_compilation() -> None:
+    """Make the compiler forget what it has met, and so that it has given up on it."""
+    if _compiler_is_loaded():
+        torch._dynamo.reset()
 
 
 def _compiler_is_loaded() -> bool:
