@@ -279,8 +279,7 @@ class ContinualLearner(KeepsRandomState):
         inputs, labels = self.read(batch)
         labels = counted_labels(labels, self.criterion)
         hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels
-        counted = int((labels >= 0).sum())
-        if counted:
+        if counted := int((labels >= 0).sum()):
             self.log("val_accuracy", hits.sum() / counted, prog_bar=True, batch_size=counted)
 
     def on_test_epoch_start(self) -> None:
