@@ -24,3 +24,6 @@ ExampleInputs: TypeAlias = Any
 
 Outputs: TypeAlias = str | Sequence[str] | Callable[[Any], Any] | None
 """Which outputs of a network count: a name, names, a function of the output, or those that count by default."""
+
+BatchAdapter: TypeAlias = Callable[[Any], tuple[Any, Any]]
+"""A batch, as the data yield it, to (inputs, labels)."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Outputs, Permutations, State, StateLike
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
 from sinkhorn_rebasin.connectivity import LinearPath
@@ -268,7 +268,12 @@ class SinkhornRebasin(nn.Module):
         return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
 
     def merge(
-        self, position: float = 0.5, *, repair: Iterable[Any] | None = None, rescale_only: bool = False
+        self,
+        position: float = 0.5,
+        *,
+        repair: Iterable[Any] | None = None,
+        rescale_only: bool = False,
+        batch: BatchAdapter | None = None,
     ) -> nn.Module:
         """The network at a position of the segment, with hard permutations, as a plain network.
 
@@ -277,12 +282,13 @@ class SinkhornRebasin(nn.Module):
             repair: batches of training data on which its activations are put right: see
                 :func:`~sinkhorn_rebasin.repair`.
             rescale_only: put standard deviations right, and leave the means.
+            batch: a function from a batch to (inputs, labels), for data that yield something else.
         """
         merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
         if repair is None:
             return merged
         networks = merged, self.reference, self.to_model()
-        return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only)
+        return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only, batch=batch)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

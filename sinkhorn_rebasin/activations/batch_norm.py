@@ -14,18 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 def reset_batch_norm(
-    module: nn.Module, dataloader: Iterable[Any], *, batches: int | None = None
+    module: nn.Module,
+    dataloader: Iterable[Any],
+    *,
+    batches: int | None = None,
+    batch: BatchAdapter | None = None,
 ) -> nn.Module:
     """Return a copy of the network with batch-norm statistics measured anew on the data.
 
@@ -36,6 +41,7 @@ def reset_batch_norm(
         module: the network; it and its training mode stay as they are.
         dataloader: batches of (inputs, labels) or of inputs alone.
         batches: read at most this many batches; None reads all.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         DataError: no batch, or a batch with a single value per channel.
@@ -50,14 +56,19 @@ def reset_batch_norm(
     Interpolation Repair", 2023.
     """
     reset = standalone_copy(module)
-    state = batch_norm_statistics(module, tensors_of(module), dataloader, batches=batches)
+    state = batch_norm_statistics(module, tensors_of(module), dataloader, batches=batches, batch=batch)
     reset.load_state_dict(state, strict=False)
     return reset
 
 
 @torch.no_grad()
 def batch_norm_statistics(
-    module: nn.Module, state: StateLike, dataloader: Iterable[Any], *, batches: int | None = None
+    module: nn.Module,
+    state: StateLike,
+    dataloader: Iterable[Any],
+    *,
+    batches: int | None = None,
+    batch: BatchAdapter | None = None,
 ) -> State:
     """Return the state with running means and variances measured on the data.
 
@@ -72,6 +83,7 @@ def batch_norm_statistics(
         state: parameters and buffers; unchanged.
         dataloader: batches of (inputs, labels) or of inputs alone.
         batches: read at most this many batches; None reads all.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Returns:
         A new dict; tensors other than batch-norm buffers are those of the given state.
@@ -95,8 +107,8 @@ def batch_norm_statistics(
         layer.register_forward_pre_hook(moments[name].hook, with_kwargs=True)
     device, read = device_of(state), 0
     with untouched_randomness():
-        for batch in islice(iter(dataloader), batches):
-            inputs, _ = split_batch(batch, labelled=False)
+        for found in islice(iter(dataloader), batches):
+            inputs, _ = read_batch(found, batch, network=module, labelled=False)
             run_at(network, state, move_to(inputs, device))
             read += 1
     if read == 0:
@@ -110,6 +122,7 @@ class BatchNormReset:
     Args:
         dataloader: batches of (inputs, labels) or of inputs alone; usually of the training set.
         batches: read at most this many batches; None reads all.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Example:
         >>> layer = nn.BatchNorm1d(1)
@@ -118,12 +131,19 @@ class BatchNormReset:
         2.0
     """
 
-    def __init__(self, dataloader: Iterable[Any], *, batches: int | None = None) -> None:
+    def __init__(
+        self,
+        dataloader: Iterable[Any],
+        *,
+        batches: int | None = None,
+        batch: BatchAdapter | None = None,
+    ) -> None:
         self.dataloader = dataloader
         self.batches = batches
+        self.batch = batch
 
     def __call__(self, module: nn.Module, state: StateLike) -> State:
-        return batch_norm_statistics(module, state, self.dataloader, batches=self.batches)
+        return batch_norm_statistics(module, state, self.dataloader, batches=self.batches, batch=self.batch)
 
 
 class _InputMoments(Moments):

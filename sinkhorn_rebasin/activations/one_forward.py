@@ -16,7 +16,8 @@ from sinkhorn_rebasin.activations.batch_norm import measured_buffers
 from sinkhorn_rebasin.activations.lockstep import Meet, in_lockstep
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.stages import Stages, check_finite
-from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at
+from sinkhorn_rebasin.networks.batches import move_to
+from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.private_run import private_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers, fixed_layers
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.endpoints import Endpoints, nearest_weights, weights_of_endpoints
@@ -20,9 +20,10 @@ from sinkhorn_rebasin.activations.one_forward import corrected_in_one_forward
 from sinkhorn_rebasin.activations.stages import Stages, measured, stages_of
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
+from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy, split_batch
+from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -37,6 +38,7 @@ def repair(
     at: float | Sequence[float] | None = None,
     batches: int | None = None,
     rescale_only: bool = False,
+    batch: BatchAdapter | None = None,
 ) -> nn.Module:
     r"""Return the merged network with the activation statistics of its endpoints, as a plain network.
 
@@ -80,6 +82,7 @@ def repair(
             up to 1. Without it the networks have equal parts.
         batches: read at most this many batches; None reads all.
         rescale_only: correct standard deviations alone.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Returns:
         A new network of the merged one's class and mode. Nothing passed in changes.
@@ -111,7 +114,9 @@ def repair(
     weights = weights_of_endpoints(at, len(networks))
     check_comparable(merged, reference)
     repaired = standalone_copy(merged)
-    correction = Repair(reference, target, spec, data, batches=batches, rescale_only=rescale_only)
+    correction = Repair(
+        reference, target, spec, data, batches=batches, rescale_only=rescale_only, batch=batch
+    )
     corrected = correction.state_at(merged, tensors_of(merged), weights)
     repaired.load_state_dict(corrected, strict=False)
     return repaired
@@ -124,7 +129,8 @@ class Repair:
     the segment, :math:`\lambda = \langle\theta - \theta_T, \theta_R - \theta_T\rangle / \|\theta_R - \theta_T\|^2`.
 
     Args:
-        reference, target, spec, data, batches, rescale_only: see :func:`repair`; the target is the path's start.
+        reference, target, spec, data, batches, rescale_only, batch: see :func:`repair`; the target is the path's
+            start.
 
     Attributes:
         left: layers with hidden units that stay as they are, by name, and why; of all positions so far.
@@ -152,6 +158,7 @@ class Repair:
         *,
         batches: int | None = None,
         rescale_only: bool = False,
+        batch: BatchAdapter | None = None,
     ) -> None:
         networks = (reference, *_targets(target))
         for other in networks[1:]:
@@ -161,9 +168,13 @@ class Repair:
         self.end, self.start, *_ = self._states = [tensors_of(network) for network in networks]
         self.network = evaluation_copy(reference)
         spec.check_state(self.end)
+        example = spec.validity.arguments if spec.validity else ()
         # Kept, so that a shuffling or augmenting loader shows every network and layer the same samples.
         with untouched_randomness():
-            self.inputs = [split_batch(batch, labelled=False)[0] for batch in islice(iter(data), batches)]
+            self.inputs = [
+                read_batch(found, batch, network=reference, labelled=False, example=example)[0]
+                for found in islice(iter(data), batches)
+            ]
         if not self.inputs:
             raise DataError("Expected at least one batch to measure activations on but got none.")
         self._endpoints = Endpoints([_endpoint_moments(network, spec, self.inputs) for network in networks])

@@ -14,7 +14,8 @@ from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layer
 from sinkhorn_rebasin.activations.batch_norm import has_statistics
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.execution import device_of, move_to, run_at
+from sinkhorn_rebasin.networks.batches import move_to
+from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec

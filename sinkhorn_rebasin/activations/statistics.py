@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.operation_sites import OperationReader, OperationSite
 from sinkhorn_rebasin.activations.sites import Site, find_sites, outputs_of, units_of_site, with_parities
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.execution import device_of, move_to, split_batch
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
@@ -105,6 +106,7 @@ def paired_moments(
     *,
     skipped: Collection[tuple[str, str]] = (),
     rescaling: RescalingSpec = NO_RESCALING,
+    batch: BatchAdapter | None = None,
 ) -> dict[str, tuple[Site | OperationSite, PairedMoments]]:
     """Run both networks on the data side by side; per group, where it was seen and its statistics there.
 
@@ -119,6 +121,7 @@ def paired_moments(
         data: batches of (inputs, labels) or of inputs alone.
         skipped: pairs of group and tensor at whose module the group must not be read.
         rescaling: the signs that are free; sites then say how they show there.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         DataError: when there is no batch.
@@ -127,9 +130,11 @@ def paired_moments(
     reader: OperationReader | None = None
     found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
     device = device_of(reference)
+    example = spec.validity.arguments if spec.validity else ()
     with untouched_randomness():
-        for batch in data:
-            inputs = move_to(split_batch(batch, labelled=False)[0], device)
+        for one in data:
+            inputs, _ = read_batch(one, batch, network=network, labelled=False, example=example)
+            inputs = move_to(inputs, device)
             if sites is None or reader is None:
                 sites = find_sites(network, reference, spec, inputs, skipped=skipped)
                 if rescaling.generators:

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, State
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
@@ -32,6 +33,7 @@ def evaluate_path(
     points: int = 25,
     prepare: Prepare | None = None,
     progress: bool = False,
+    batch: BatchAdapter | None = None,
 ) -> PathEvaluation:
     """Return loss and accuracy at evenly spaced positions of a path, in eval mode and without gradient.
 
@@ -41,13 +43,15 @@ def evaluate_path(
 
     Args:
         path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
-        dataloader: batches of (inputs, labels); inputs a tensor, a tuple or a dict of keyword arguments.
+        dataloader: batches of (inputs, labels), or what :func:`read_batch` knows; inputs a tensor, a tuple, a dict of
+            keyword arguments, or an object that holds tensors.
         criterion: (outputs, labels) to the mean loss of the batch. What ``nn.CrossEntropyLoss`` ignores or weighs,
             or ``functools.partial(F.cross_entropy, ...)``, is known and counted so.
         points: how many positions from 0 to 1; odd, so that ½ is one of them.
         prepare: called at every position with the network, in eval mode, and the state; returns the state
             to evaluate. ``BatchNormReset(loader)`` re-estimates running statistics here.
         progress: show a progress bar.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Returns:
         losses averaged over all that counts, see :func:`evaluate_state`; accuracies when
@@ -55,7 +59,8 @@ def evaluate_path(
         integer classes (samples, ...), otherwise None.
 
     Raises:
-        DataError: no batch, no pair (inputs, labels), a one-shot iterator, or an even number of points.
+        DataError: no batch, one that is not understood, labels that the criterion is not for, a one-shot iterator,
+            or an even number of points.
         ArchitectureError: the first argument is no path, or its two networks differ.
         LossError: the criterion does not return one number.
 
@@ -82,7 +87,7 @@ def evaluate_path(
             with untouched_randomness():
                 state = curve.state_at(position)
                 state = state if prepare is None else prepare(module, state)
-                loss, accuracy = evaluate_state(module, state, dataloader, criterion)
+                loss, accuracy = evaluate_state(module, state, dataloader, criterion, batch=batch)
             losses.append(loss)
             accuracies.append(accuracy)
     known = [value for value in accuracies if value is not None]
@@ -95,7 +100,12 @@ def evaluate_path(
 
 @torch.no_grad()
 def evaluate_state(
-    module: nn.Module, state: State, dataloader: Iterable[Any], criterion: Criterion = F.cross_entropy
+    module: nn.Module,
+    state: State,
+    dataloader: Iterable[Any],
+    criterion: Criterion = F.cross_entropy,
+    *,
+    batch: BatchAdapter | None = None,
 ) -> tuple[float, float | None]:
     """Return (mean loss, accuracy) of the network at one state, in the mode its module is in.
 
@@ -121,8 +131,9 @@ def evaluate_state(
     counted: list[Tensor] = []
     samples = 0
     device = device_of(state)
-    for batch in dataloader:
-        inputs, labels = (move_to(part, device) for part in split_batch(batch))
+    for found in dataloader:
+        inputs, labels = read_batch(found, batch, network=module, criterion=criterion)
+        inputs, labels = move_to((inputs, labels), device)
         outputs = run_at(module, state, inputs)
         own = samples_in(inputs, labels)
         samples += own

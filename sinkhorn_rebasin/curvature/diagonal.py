@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State, StateLike
 from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import DataError, listed
 from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import with_counted_labels
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
 from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
@@ -80,6 +81,7 @@ def diagonal_fisher(
     chunk_size: int | None = 64,
     batches: int | None = None,
     generator: torch.Generator | None = None,
+    batch: BatchAdapter | None = None,
 ) -> DiagonalFisher:
     r"""Mean squared gradient of each sample's loss in every parameter.
 
@@ -101,6 +103,7 @@ def diagonal_fisher(
         chunk_size: samples differentiated at once, each with gradients of its own; None is a whole batch.
         batches: read at most this many batches; None reads all.
         generator: draws the labels; without it one of its own, so that two calls agree.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Complexity: draws (or classes) times a forward and backward pass per sample; memory chunk_size times the network.
 
@@ -124,7 +127,7 @@ def diagonal_fisher(
     sums = SquaredGradients(twin, state, names, likelihood, chunk_size)
     samples = 0
     with untouched_randomness():
-        for inputs, observed in read(data, state, batches, likelihood):
+        for inputs, observed in read(data, twin, state, batches, likelihood, batch):
             with torch.no_grad():
                 outputs = run_at(twin, state, inputs)
             for chosen, weights in likelihood.weighted_labels(outputs, observed):
@@ -160,12 +163,19 @@ def is_continuous(tensor: Tensor) -> bool:
 
 
 def read(
-    data: Iterable[Any], state: State, batches: int | None, likelihood: Likelihood
+    data: Iterable[Any],
+    network: nn.Module,
+    state: State,
+    batches: int | None,
+    likelihood: Likelihood,
+    batch: BatchAdapter | None,
 ) -> Iterator[tuple[Any, Any]]:
     """Inputs and labels on the network's device, without samples of which no observed label counts."""
     labelled = likelihood.labels == "observed"
-    for batch in islice(iter(data), batches):
-        inputs, labels = move_to(split_batch(batch, labelled=labelled), device_of(state))
+    criterion = likelihood.criterion if labelled else None
+    for found in islice(iter(data), batches):
+        inputs, labels = read_batch(found, batch, network=network, labelled=labelled, criterion=criterion)
+        inputs, labels = move_to((inputs, labels), device_of(state))
         if labelled:
             inputs, labels = with_counted_labels(inputs, labels, likelihood.criterion)
             if isinstance(labels, Tensor) and labels.ndim and not len(labels):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
 from sinkhorn_rebasin.curvature.diagonal import (
     diagonal_quadratic,
     is_continuous,
@@ -128,6 +128,7 @@ def kronecker_fisher(
     chunk_size: int | None = 64,
     batches: int | None = None,
     generator: torch.Generator | None = None,
+    batch: BatchAdapter | None = None,
 ) -> KroneckerFisher:
     r"""Factors of what goes into each linear or convolution layer, a, and of the gradient at what comes out, g.
 
@@ -162,7 +163,7 @@ def kronecker_fisher(
     factors: FactorSums | None = None
     samples = 0
     with untouched_randomness():
-        for inputs, observed in read(data, state, batches, likelihood):
+        for inputs, observed in read(data, twin, state, batches, likelihood, batch):
             if factors is None:
                 factors = FactorSums(twin, state, layers_run(twin, state, inputs))
                 names = [name for name, p in network.named_parameters() if is_continuous(p)]

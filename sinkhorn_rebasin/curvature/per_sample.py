@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.curvature.likelihood import Likelihood
 from sinkhorn_rebasin.errors import DataError, RebasinWarning
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.handover import gradients_of
+from sinkhorn_rebasin.networks.structures import Rebuilt, flattened
 
 
 class SquaredGradients:
@@ -50,15 +51,16 @@ class SquaredGradients:
         if not self.moving:
             return
         count = len(weights)
-        for tensor in tree_leaves((inputs, labels)):
-            if isinstance(tensor, Tensor) and (tensor.ndim == 0 or len(tensor) != count):
+        tensors, rebuilt = flattened((inputs, labels))
+        for tensor in tensors:
+            if tensor.ndim == 0 or len(tensor) != count:
                 raise DataError(
                     f"Expected inputs and labels with the {count} samples of the outputs along axis 0 but got a "
                     f"tensor of shape {tuple(tensor.shape)}."
                 )
         if self.vectorized:
             try:
-                self._update_vectorized(inputs, labels, weights)
+                self._update_vectorized(tensors, rebuilt, weights)
                 return
             except (RuntimeError, NotImplementedError, ValueError) as error:
                 self.vectorized = False
@@ -70,32 +72,32 @@ class SquaredGradients:
                     stacklevel=4,
                 )
         for number in range(count):
-            one = tree_map(lambda t, n=number: t[n] if isinstance(t, Tensor) else t, (inputs, labels))
+            one = [tensor[number] for tensor in tensors]
             moving = {name: value.requires_grad_() for name, value in _detached(self.moving).items()}
-            found = gradients_of(self._loss(moving, *one), list(moving.values()))
+            found = gradients_of(self._loss(moving, one, rebuilt), list(moving.values()))
             for name, gradient in zip(moving, found, strict=True):
                 if gradient is not None:
                     self.sums[name] += _squared(gradient) * weights[number]
 
-    def _update_vectorized(self, inputs: Any, labels: Any, weights: Tensor) -> None:
-        axes = tree_map(lambda leaf: 0 if isinstance(leaf, Tensor) else None, (inputs, labels))
+    def _update_vectorized(self, tensors: list[Tensor], rebuilt: Rebuilt, weights: Tensor) -> None:
         size = self.chunk_size or len(weights)
-        gradients = vmap(grad(self._loss), in_dims=(None, *axes), randomness="different")
+        loss = partial(self._loss, rebuilt=rebuilt)
+        gradients = vmap(grad(loss), in_dims=(None, 0), randomness="different")
         total: State = {}  # of its own: a chunk that failed must leave no half of a batch behind
         for start in range(0, len(weights), size):
             part = slice(start, start + size)
-            chunk = tree_map(lambda t, p=part: t[p] if isinstance(t, Tensor) else t, (inputs, labels))
-            for name, found in gradients(self.moving, *chunk).items():
+            chunk = [tensor[part] for tensor in tensors]
+            for name, found in gradients(self.moving, chunk).items():
                 value = torch.einsum("n,n...->...", weights[part].to(found), _squared(found))
                 total[name] = total[name] + value if name in total else value
         for name, value in total.items():
             self.sums[name] += value
 
-    def _loss(self, moving: State, inputs: Any, labels: Any) -> Tensor:
-        """The loss of one sample, which comes without the axis of samples."""
-        alone = tree_map(lambda t: t[None] if isinstance(t, Tensor) else t, (inputs, labels))
-        outputs = run_at(self.network, {**self.state, **moving}, alone[0])
-        return self.likelihood.criterion(outputs, alone[1]).reshape(())
+    def _loss(self, moving: State, sample: list[Tensor], rebuilt: Rebuilt) -> Tensor:
+        """The loss of one sample, whose tensors come without the axis of samples."""
+        inputs, labels = rebuilt([tensor[None] for tensor in sample])
+        outputs = run_at(self.network, {**self.state, **moving}, inputs)
+        return self.likelihood.criterion(outputs, labels).reshape(())
 
 
 def _detached(state: State) -> State:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Rebasin
-from sinkhorn_rebasin.networks.execution import split_batch
+from sinkhorn_rebasin.networks.batches import read_batch
 
 
 class MidpointLoss:
@@ -20,6 +20,7 @@ class MidpointLoss:
 
     Args:
         criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Example:
         >>> from torch import nn
@@ -34,13 +35,19 @@ class MidpointLoss:
     Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
     """
 
-    def __init__(self, criterion: Criterion) -> None:
+    def __init__(self, criterion: Criterion, *, batch: BatchAdapter | None = None) -> None:
         self.criterion = criterion
+        self.batch = batch
 
     def __call__(self, rebasin: Rebasin, batch: Any) -> Tensor:
         """The loss of a batch of (inputs, labels)."""
-        inputs, labels = split_batch(batch)
+        inputs, labels = self.read(rebasin, batch)
         return self.criterion(rebasin(inputs, at=self.position()), labels)
+
+    def read(self, rebasin: Any, batch: Any) -> tuple[Any, Any]:
+        """The inputs and labels of a batch."""
+        network = getattr(rebasin, "reference", None)
+        return read_batch(batch, self.batch, network=network, criterion=self.criterion)
 
     def position(self) -> float:
         """λ of the next evaluation."""
@@ -60,6 +67,7 @@ class RandomPointLoss(MidpointLoss):
         criterion: (outputs, labels) to a scalar.
         low, high: the range of λ within [0, 1].
         generator: draws λ; without it torch's global random state does.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         LossError: when not 0 ≤ low ≤ high ≤ 1.
@@ -74,8 +82,9 @@ class RandomPointLoss(MidpointLoss):
         high: float = 0.6,
         *,
         generator: torch.Generator | None = None,
+        batch: BatchAdapter | None = None,
     ) -> None:
-        super().__init__(criterion)
+        super().__init__(criterion, batch=batch)
         if not 0 <= low <= high <= 1:
             raise LossError(f"Expected 0 <= low <= high <= 1 but got low={low}, high={high}.")
         self.low, self.high, self.generator = low, high, generator

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Segment
-from sinkhorn_rebasin.networks.execution import split_batch
+from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.permutations.action import dense_gradient
 
 
@@ -58,8 +58,9 @@ class ContinualLoss:
 
     Args:
         criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``; labels are passed on as they are.
-        replay_weight: factor of the replayed samples' loss.
+        replay_weight: factor of the replayed samples' loss; replayed samples are pairs (inputs, labels).
         at: λ, the midpoint as published.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Example:
         >>> from torch import nn
@@ -77,20 +78,27 @@ class ContinualLoss:
     """
 
     def __init__(
-        self, criterion: Callable[[Any, Any], Tensor], *, replay_weight: float = 1.0, at: float = 0.5
+        self,
+        criterion: Callable[[Any, Any], Tensor],
+        *,
+        replay_weight: float = 1.0,
+        at: float = 0.5,
+        batch: BatchAdapter | None = None,
     ) -> None:
         self.criterion = criterion
+        self.batch = batch
         self.replay_weight = replay_weight
         self.at = at
 
     def __call__(self, rebasin: Segment, residual: StateLike, batch: Any, replay: Any = None) -> Tensor:
         """The loss of a batch of (inputs, labels) of the new task and, if given, of one of replayed samples."""
         state = residual_state(rebasin, residual, self.at)
-        inputs, labels = split_batch(batch)
+        network = getattr(rebasin, "reference", None)
+        inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
         loss = self.criterion(rebasin.run(state, inputs), labels)
         if replay is None:
             return loss
-        inputs, labels = split_batch(replay)
+        inputs, labels = read_batch(replay, network=network, criterion=self.criterion)
         return loss + self.replay_weight * self.criterion(rebasin.run(state, inputs), labels)
 
     def __repr__(self) -> str:

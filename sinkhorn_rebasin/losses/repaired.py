@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, Permutations
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations
 from sinkhorn_rebasin.activations import Repair
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.stages import stages_of
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
-from sinkhorn_rebasin.networks.execution import batch_statistics, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
 
@@ -41,6 +41,7 @@ class RepairedPointLoss(RandomPointLoss):
             its own order.
         low, high: the range of λ within [0, 1].
         generator: draws λ; without it torch's global random state does.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         LossError: when not 0 ≤ low ≤ high ≤ 1, or, when called, for a re-basin that learns scales or signs: they
@@ -68,8 +69,9 @@ class RepairedPointLoss(RandomPointLoss):
         high: float = 0.6,
         *,
         generator: torch.Generator | None = None,
+        batch: BatchAdapter | None = None,
     ) -> None:
-        super().__init__(criterion, low, high, generator=generator)
+        super().__init__(criterion, low, high, generator=generator, batch=batch)
         self.repair = repair
         stages, _ = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
@@ -81,7 +83,7 @@ class RepairedPointLoss(RandomPointLoss):
                 "Expected a re-basin of permutations alone but it learns scales or signs too: make it with "
                 "SinkhornRebasin(..., rescale=False), or train it by RandomPointLoss."
             )
-        inputs, labels = split_batch(batch)
+        inputs, labels = self.read(rebasin, batch)
         position = self.position()
         hard = not rebasin.training
         permutations = rebasin.hard_permutations() if hard else rebasin.soft_permutations()

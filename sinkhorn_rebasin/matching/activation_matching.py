@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
@@ -37,6 +37,7 @@ def activation_matching(
     rescaling: RescalingSpec | None = None,
     generator: torch.Generator | None = None,
     similarity: Literal["correlation", "uncentred"] = "correlation",
+    batch: BatchAdapter | None = None,
 ) -> Alignment:
     r"""Maximise how alike the matched units of both networks behave on data, every group for itself.
 
@@ -66,6 +67,7 @@ def activation_matching(
         rescaling: from :func:`discover_rescaling`: its sign generators are used.
         generator: draws the order of the groups that are weight matched.
         similarity: ``"correlation"``, or ``"uncentred"`` products.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
     hand and the networks were trained on different data or far apart, where weights say little. Units that are
@@ -103,7 +105,9 @@ def activation_matching(
     }
     rescaling = rescaling or NO_RESCALING
     network = as_network(reference, target)
-    seen = paired_moments(network, first, second, spec, data, skipped=nested, rescaling=rescaling)
+    seen = paired_moments(
+        network, first, second, spec, data, skipped=nested, rescaling=rescaling, batch=batch
+    )
     found = {}
     for name, (site, moments) in seen.items():
         values = moments.correlations() if similarity == "correlation" else moments.products()

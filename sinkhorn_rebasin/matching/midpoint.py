@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, Permutations, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.matching.base import as_network, as_states
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
-from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
@@ -32,6 +33,7 @@ class Midpoint:
         spec: the symmetries.
         data: batches of (inputs, labels).
         criterion: (outputs, labels) to a scalar.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         ArchitectureError, SpecError: when the networks differ or the spec is of another one.
@@ -55,13 +57,14 @@ class Midpoint:
         spec: PermutationSpec,
         data: Iterable[Any] | None,
         criterion: Criterion | None,
+        batch: BatchAdapter | None = None,
     ) -> None:
         self.reference, self.target = as_states(reference, target, spec)
         if data is None:
             raise DataError("Expected data, batches of (inputs, labels), but got None.")
         if criterion is None:
             raise LossError("Expected a criterion, (outputs, labels) to a scalar loss, but got None.")
-        self.spec, self.criterion = spec, criterion
+        self.spec, self.criterion, self.batch = spec, criterion, batch
         self.network = as_network(reference, target)
         self._mixing = Interpolation(self.network)
         self.data = list(data) if isinstance(data, Iterator) else data
@@ -77,12 +80,12 @@ class Midpoint:
         while True:
             with stream.running():
                 try:
-                    batch = next(batches)
+                    found = next(batches)
                 except StopIteration:
                     break
             read = True
-            inputs, labels = split_batch(batch)
-            yield move_to(inputs, self.device), move_to(labels, self.device)
+            pair = read_batch(found, self.batch, network=self.network, criterion=self.criterion)
+            yield move_to(pair, self.device)
         if not read:
             raise DataError("Expected at least one batch of (inputs, labels) but got none.")
 

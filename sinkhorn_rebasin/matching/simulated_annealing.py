@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, State, StateLike
 from sinkhorn_rebasin.assignment import geometric
 from sinkhorn_rebasin.errors import LossError, SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
@@ -34,6 +34,7 @@ def simulated_annealing(
     steps: int = 2000,
     temperature: Callable[[float], float] | None = None,
     start: Literal["identity", "weight_matching"] = "identity",
+    batch: BatchAdapter | None = None,
 ) -> Alignment:
     r"""Lower an energy by random transpositions of two units, accepted by the Metropolis rule.
 
@@ -55,6 +56,7 @@ def simulated_annealing(
         steps: transpositions tried.
         temperature: share of the steps done, 0 to 1, to τ; without it geometric from 10⁻³ to 10⁻⁶.
         start: the permutations to begin with.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Complexity: per step a pass over the data, or over the tensors of one group. A group of n units needs
     far more than n² steps, so use it on tiny networks and as the baseline it is in the literature.
@@ -81,7 +83,7 @@ def simulated_annealing(
     generator = generator or torch.Generator().manual_seed(0)
     if start not in ("identity", "weight_matching"):
         raise SpecError(f"Expected start to be 'identity' or 'weight_matching' but got {start!r}.")
-    energy = _energy(reference, target, spec, data, criterion)
+    energy = _energy(reference, target, spec, data, criterion, batch)
     current = identity_permutations(spec)
     if start == "weight_matching":
         current = dict(weight_matching(first, second, spec, generator=generator).permutations)
@@ -126,6 +128,7 @@ def _energy(
     spec: PermutationSpec,
     data: Iterable[Any] | None,
     criterion: Criterion | None,
+    batch: BatchAdapter | None,
 ) -> Energy:
     if (data is None) != (criterion is None):
         given, lacking = ("data", "criterion") if criterion is None else ("criterion", "data")
@@ -133,7 +136,7 @@ def _energy(
     if data is None:
         first, second = comparable_states(*as_states(reference, target, spec), spec)
         return _weight_distance(first, second, spec)
-    midpoint = Midpoint(reference, target, spec, data, criterion)
+    midpoint = Midpoint(reference, target, spec, data, criterion, batch)
     return midpoint.loss
 
 

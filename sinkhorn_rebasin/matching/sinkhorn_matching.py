@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.assignment import geometric
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.matching.base import Alignment, as_states
 from sinkhorn_rebasin.matching.initialisation import Initialisation
-from sinkhorn_rebasin.networks.execution import device_of, move_to
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec
@@ -35,6 +36,7 @@ def sinkhorn_matching(
     lr: float = 0.1,
     temperature: Callable[[float], float] | None = None,
     init: Initialisation = "weight_matching",
+    batch: BatchAdapter | None = None,
 ) -> Alignment:
     r"""Learn soft permutations with any loss by gradient descent, and return the hard ones they end at.
 
@@ -57,6 +59,8 @@ def sinkhorn_matching(
         lr: its learning rate.
         temperature: share of the steps done, 0 to 1, to τ; without it geometric from 1 to 0.1.
         init: where the scores start, as for :class:`SinkhornRebasin`.
+        batch: a function from a batch to (inputs, labels), for data that yield something else; a loss of your own is
+            given this pair.
 
     Complexity: per step O(n²) a Sinkhorn iteration for a group of n units, and the loss with its backward. Use it
     where weight matching leaves a barrier: with ``"midpoint"`` or ``"random_point"`` when labelled data are at
@@ -96,10 +100,11 @@ def sinkhorn_matching(
     # Around all steps, not each: a loader that shuffles, augmentation and losses that draw go on from step to step.
     with torch.enable_grad(), untouched_randomness():
         for step in range(steps):
-            batch = move_to(next(batches), device)
+            given = next(batches)
+            given = move_to(given if batch is None else read_batch(given, batch, labelled=False), device)
             rebasin.temperature.fill_(schedule(step / max(1, steps - 1)))
             optimizer.zero_grad()
-            value = checked_loss(measure(rebasin, batch))
+            value = checked_loss(measure(rebasin, given))
             value.backward()
             optimizer.step()
             objective.append(value.item())

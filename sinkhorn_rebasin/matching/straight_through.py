@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State, StateLike
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
@@ -31,6 +31,7 @@ def straight_through(
     epochs: int = 5,
     lr: float = 1e-3,
     progress: Progress | None = None,
+    batch: BatchAdapter | None = None,
 ) -> Alignment:
     r"""Learn the permutations that minimise the midpoint loss, by gradients that pass the projection unchanged.
 
@@ -53,6 +54,7 @@ def straight_through(
         epochs: passes over the data.
         lr: learning rate of Adam on the latent weights.
         progress: called with the number of each epoch and its midpoint loss.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Complexity: per step one forward, one backward and one or a few passes of weight matching, O(n³) per group of
     n units. Use it when data and labels are at hand and weight matching alone leaves a barrier; the Sinkhorn
@@ -74,7 +76,7 @@ def straight_through(
 
     Sources: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (2023); the estimator: Bengio, Léonard, Courville (2013).
     """
-    midpoint = Midpoint(reference, target, spec, data, criterion)
+    midpoint = Midpoint(reference, target, spec, data, criterion, batch)
     generator = generator or torch.Generator().manual_seed(0)
     found = weight_matching(midpoint.reference, midpoint.target, spec, generator=generator)
     current = best = dict(found.permutations)

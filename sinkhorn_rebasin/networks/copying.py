@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.originals import note_original
-from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.redirection import redirect
 from sinkhorn_rebasin.networks.shared_memory import aliases, overlapping, rebuilt
+from sinkhorn_rebasin.networks.structures import replaced
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -84,5 +84,4 @@ def inputs_like(inputs: ExampleInputs, made: Callable[[Tensor], Tensor] = torch.
     {'x': [tensor([0., 0.])], 'flag': True}
     """
     with torch.no_grad():
-        memo = {id(tensor): made(tensor.detach()) for tensor in tensors_in(inputs)}
-    return copy.deepcopy(inputs, memo)
+        return replaced(inputs, lambda tensor: made(tensor.detach()))

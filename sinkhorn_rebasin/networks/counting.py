@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.structures import named_tensors_in, replaced, tensors_in
 
 _BY_CLASS = (F.cross_entropy, F.nll_loss)
 _BY_ELEMENT = (
@@ -124,6 +124,32 @@ def classifies(outputs: Any, labels: Any) -> bool:
     )
 
 
+def check_distributions(labels: Any, criterion: Callable[..., Any]) -> None:
+    """Raise DataError where cross entropy, as a plain function, would read other numbers as class probabilities.
+
+    >>> check_distributions(torch.tensor([[0.5, 0.5]]), F.cross_entropy)
+    >>> check_distributions(torch.tensor([[1.0, 1.0]]), nn.CrossEntropyLoss())
+    """
+    if criterion is not F.cross_entropy or not isinstance(labels, Tensor) or not labels.is_floating_point():
+        return
+    if labels.ndim < 2 or labels.numel() == 0:
+        return
+    sums, lowest = labels.detach().float().sum(1), float(labels.min())
+    wrong = sums.flatten()[(sums - 1).abs().argmax()]
+    tolerance = max(1e-3, 4 * torch.finfo(labels.dtype).eps)
+    if lowest < -tolerance or not float((wrong - 1).abs()) <= tolerance:
+        found = (
+            f"a row that adds up to {float(wrong):.4g}" if lowest >= -tolerance else f"an entry {lowest:.4g}"
+        )
+        raise DataError(
+            f"Expected floating point labels that are probabilities of classes, in rows (axis 1) that add up to one, "
+            f"as the criterion is cross entropy, but got {found} in labels of shape {tuple(labels.shape)}. Pass the "
+            f"criterion that they are for, such as criterion=F.binary_cross_entropy_with_logits (or "
+            f"F.binary_cross_entropy, for probabilities) for several labels a sample and criterion=F.mse_loss for "
+            f"numbers, or criterion=nn.CrossEntropyLoss() for weights that are meant so."
+        )
+
+
 def samples_in(inputs: Any, labels: Any) -> int:
     """How many samples a batch has, by the first tensor of its labels, or else of its inputs.
 
@@ -135,12 +161,9 @@ def samples_in(inputs: Any, labels: Any) -> int:
         3
     """
     for part in (labels, inputs):
-        if isinstance(part, dict):
-            part = tuple(part.values())
-        if isinstance(part, (tuple, list)):
-            part = part[0] if part else None
-        if isinstance(part, Tensor) and part.ndim > 0:
-            return part.shape[0]
+        for tensor in tensors_in(part):
+            if tensor.ndim > 0:
+                return tensor.shape[0]
     raise DataError("Expected labels or inputs with a batch dimension but found neither to be a tensor.")
 
 
@@ -149,13 +172,13 @@ def check_rows(inputs: Any, labels: Tensor) -> None:
 
     >>> check_rows({"x": torch.zeros(3, 2), "name": "text"}, torch.zeros(3))
     """
-    for path, leaf in tree_flatten_with_path(inputs)[0]:
-        if isinstance(leaf, Tensor) and (leaf.ndim == 0 or leaf.shape[0] != len(labels)):
-            where = f"inputs{keystr(path)}"
+    for path, tensor in named_tensors_in(inputs):
+        if tensor.ndim == 0 or tensor.shape[0] != len(labels):
+            where = f"inputs{path}"
             raise DataError(
                 f"Expected the {len(labels)} samples of the labels along the first axis of every input, to pick "
-                f"single samples, but {where} has shape {tuple(leaf.shape)}: put the axis of samples first, and keep "
-                f"what belongs to a whole batch out of its inputs or repeat it for each sample."
+                f"single samples, but {where} has shape {tuple(tensor.shape)}: put the axis of samples first, and "
+                f"keep what belongs to a whole batch out of its inputs or repeat it for each sample."
             )
 
 
@@ -175,4 +198,4 @@ def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any])
     if bool(kept.all()):
         return inputs, labels
     check_rows(inputs, labels)
-    return tree_map(lambda leaf: leaf[kept] if isinstance(leaf, Tensor) else leaf, inputs), labels[kept]
+    return replaced(inputs, lambda tensor: tensor[kept]), labels[kept]

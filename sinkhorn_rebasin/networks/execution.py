@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
-from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
+from sinkhorn_rebasin.networks.arguments import arguments_of, call_hint, takes
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import former_parameters
 from sinkhorn_rebasin.networks.lending import run_with
 from sinkhorn_rebasin.networks.modes import in_mode
+from sinkhorn_rebasin.networks.structures import replaced
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
@@ -32,7 +33,11 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     Args:
         module: the architecture; its training mode is respected.
         state: parameters and buffers by name; what it lacks is taken from the module.
-        inputs: a tensor, a tuple (or list) of positional or a dict of keyword arguments.
+        inputs: a tensor, a tuple (or list) of positional or a dict of keyword arguments, or any object as the one
+            argument; its tensors are copied, wherever they lie in it.
+
+    Raises:
+        ArchitectureError: when the network has not these arguments; it says how to write them.
 
     Example:
         >>> layer = nn.Linear(2, 1, bias=False)
@@ -51,12 +56,19 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
         aliases = next((names for names in tied if name in names), (name,))
         given = next((alias for alias in aliases if alias in weights), name)
         weights[given] = weights.get(given, weight).clone()
-    inputs = _fresh(inputs, any(isinstance(part, nn.GroupNorm) for part in module.modules()))
-    with former_parameters(module):
-        if isinstance(inputs, Mapping):
-            return run_with(module, weights, (), dict(inputs))
-        arguments = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-        return run_with(module, weights, arguments, {})
+    arguments, keywords = arguments_of(
+        module, _fresh(inputs, any(isinstance(part, nn.GroupNorm) for part in module.modules()))
+    )
+    try:
+        with former_parameters(module):
+            return run_with(module, weights, arguments, keywords)
+    except TypeError as error:
+        if takes(module, arguments, keywords):
+            raise
+        raise ArchitectureError(
+            f"Expected inputs that {type(module).__name__} takes but it raised {type(error).__name__}: {error}."
+            + call_hint(module, inputs)
+        ) from error
 
 
 def _fresh(inputs: Any, has_group_norm: bool) -> Any:
@@ -67,14 +79,12 @@ def _fresh(inputs: Any, has_group_norm: bool) -> Any:
     """
     followed = has_group_norm and torch.is_grad_enabled()
 
-    def copied(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if followed and leaf.is_floating_point() and not leaf.requires_grad:
-            leaf = leaf.detach().requires_grad_()
-        return leaf.clone()  # no leaf of the graph, which could not be written to
+    def copied(tensor: Tensor) -> Tensor:
+        if followed and tensor.is_floating_point() and not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
+        return tensor.clone()  # no leaf of the graph, which could not be written to
 
-    return tree_map(copied, inputs)
+    return replaced(inputs, copied)
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
@@ -105,50 +115,6 @@ def training_copy(module: nn.Module) -> nn.Module:
         if isinstance(child, (_NormBase, _DropoutNd)):
             child.training = False
     return twin
-
-
-def split_batch(batch: Any, *, labelled: bool = True) -> tuple[Any, Any]:
-    """Return (inputs, labels) of a batch; with ``labelled=False`` a bare tensor or dict is inputs alone.
-
-    Raises:
-        DataError: the batch is no pair of inputs and labels.
-
-    Example:
-        >>> inputs, labels = split_batch([torch.zeros(4, 2), torch.ones(4)])
-        >>> inputs.shape[0] == labels.shape[0] == 4
-        True
-    """
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        inputs, labels = batch
-        # Mappings of other types are no containers to pytree, which moves, stacks and picks samples.
-        is_other = isinstance(inputs, Mapping) and not isinstance(inputs, dict)
-        return (dict(inputs) if is_other else inputs), labels
-    if not labelled:
-        bare = isinstance(batch, (tuple, list)) and len(batch) == 1
-        return (batch[0] if bare else batch), None
-    found = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
-    raise DataError(
-        f"Expected every batch to be a pair (inputs, labels) but got a {found};"
-        " wrap the dataloader so that it yields pairs (inputs may be a tensor, a tuple or a dict)."
-    )
-
-
-def move_to(data: Any, device: torch.device) -> Any:
-    """Return the data with every tensor in it, at any depth of tuples, lists and dicts, on the device.
-
-    Example:
-        >>> move_to({"x": [torch.zeros(1)]}, torch.device("meta"))["x"][0].device.type
-        'meta'
-    """
-    if isinstance(data, Tensor):
-        return data.to(device, non_blocking=True)
-    if isinstance(data, Mapping):
-        return {key: move_to(value, device) for key, value in data.items()}
-    if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(move_to(value, device) for value in data))
-    if isinstance(data, (tuple, list)):
-        return type(data)(move_to(value, device) for value in data)
-    return data
 
 
 def device_of(state: StateLike) -> torch.device:

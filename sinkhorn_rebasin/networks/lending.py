@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import _get_current_dispatch_mode
-from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
@@ -23,6 +22,7 @@ from sinkhorn_rebasin.networks.private_run import HOOKS, private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
 from sinkhorn_rebasin.networks.shared_memory import overlapping
 from sinkhorn_rebasin.networks.stray_reads import StrayReads
+from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.networks.uncompiled import forget_compilation, run_uncompiled
 
 _CONTENTS = ("_parameters", "_buffers", "_modules")
@@ -155,9 +155,7 @@ def _lent(
 ) -> Any:
     graded = bool(weights) and torch.is_grad_enabled() and not _is_transformed()
     graded = graded and any(
-        leaf.requires_grad
-        for leaf in tree_leaves((list(weights.values()), arguments, keywords))
-        if isinstance(leaf, Tensor)
+        tensor.requires_grad for tensor in (*weights.values(), *tensors_in((arguments, keywords)))
     )
     key = _signature(module, arguments, keywords) if graded else None
     if known.keeps_weights or (graded and known.lives_on.get(key, True)):
@@ -170,8 +168,7 @@ def _lent(
 
 
 def _signature(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Hashable:
-    leaves = tree_leaves((arguments, keywords))
-    shapes = tuple(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor))
+    shapes = tuple(shape_of(tensor) for tensor in tensors_in((arguments, keywords)))
     return (*(child.training for child in module.modules()), shapes)
 
 

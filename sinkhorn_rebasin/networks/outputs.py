@@ -1,62 +1,19 @@
-"""The tensors in what networks take and return, and comparing them."""
+"""Comparing what networks return."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
+
+from sinkhorn_rebasin.networks.structures import tensors_in as tensors_in
 
 MOST_ROUNDINGS = 64
 """A difference of no more last places than these is rounding, however little the output varies."""
 LEAST_VARIATION = 4.0
 """An output varies where it does so by more than this many times what its type resolves."""
-
-
-def tensors_in(structure: Any) -> list[Tensor]:
-    """Every tensor in a structure: containers of any kind, dataclasses and the attributes of other objects.
-
-    >>> @dataclasses.dataclass
-    ... class Output:
-    ...     logits: Tensor
-    ...     hidden: list[Tensor]
-    >>> len(tensors_in((None, Output(torch.ones(2), [torch.ones(1)]), "text")))
-    2
-    """
-    found: list[Tensor] = []
-    seen: set[int] = set()
-    waiting = [structure]
-    while waiting:
-        inside = []
-        for leaf in tree_leaves(waiting.pop()):
-            if isinstance(leaf, Tensor):
-                found.append(leaf)
-            elif id(leaf) not in seen:
-                seen.add(id(leaf))
-                inside.append(attributes_of(leaf))
-        waiting.extend(part for part in reversed(inside) if part)
-    return found
-
-
-def attributes_of(leaf: Any) -> list[Any]:
-    """What an object that is no container known to PyTorch holds; nothing for networks, types and functions."""
-    if isinstance(leaf, (nn.Module, type, FunctionType, ModuleType)):
-        return []
-    if isinstance(leaf, (set, frozenset)):
-        return list(leaf)
-    if dataclasses.is_dataclass(leaf):
-        return [getattr(leaf, field.name, None) for field in dataclasses.fields(leaf)]
-    slots = [name for kind in type(leaf).__mro__ for name in _slots_of(kind)]
-    return [*getattr(leaf, "__dict__", {}).values(), *(getattr(leaf, name, None) for name in slots)]
-
-
-def _slots_of(kind: type) -> tuple[str, ...]:
-    slots = vars(kind).get("__slots__", ()) if "torch" not in kind.__module__.split(".") else ()
-    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def largest_change(before: Any, after: Any, others: Sequence[Any] | None = None) -> float:

@@ -6,13 +6,12 @@ from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.networks.copying import copied
 from sinkhorn_rebasin.networks.handover import Handover
-from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.shared_memory import views_at
+from sinkhorn_rebasin.networks.structures import flattened, tensors_in
 
 _OWN = __name__.split(".")[0]
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -93,16 +92,14 @@ def _handed_over(
     weights: StateLike, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[Handover, dict[str, Tensor], tuple[Any, ...], dict[str, Any]]:
     """Weights and inputs as the run is given them: inputs too, so that all of its graph lies behind the handover."""
-    leaves, structure = tree_flatten((arguments, keywords))
+    leaves, rebuilt = flattened((arguments, keywords))
     followed = [name for name, tensor in weights.items() if tensor.requires_grad]
-    places = [
-        place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()
-    ]
+    places = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
     handover = Handover([*(weights[name] for name in followed), *(leaves[place] for place in places)])
     given = dict(weights) | dict(zip(followed, handover.given, strict=False))
     for place, tensor in zip(places, handover.given[len(followed) :], strict=True):
         leaves[place] = tensor
-    arguments, keywords = tree_unflatten(leaves, structure)
+    arguments, keywords = rebuilt(leaves)
     return handover, given, arguments, keywords
 
 

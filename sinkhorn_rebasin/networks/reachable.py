@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.networks.outputs import attributes_of
+from sinkhorn_rebasin.networks.structures import attributes_of
 
 
 def reachable_tensors(model: nn.Module) -> list[Tensor]:
@@ -80,7 +80,7 @@ def parts_of(leaf: Any) -> Iterator[Any]:
     elif isinstance(leaf, LruCache):
         yield leaf.__wrapped__
     else:
-        yield from attributes_of(leaf)
+        yield from (part for _, part in attributes_of(leaf))
 
 
 def _is_filled(cell: Any) -> bool:

@@ -72,6 +72,11 @@ class Validity:
         return "; ".join(parts)
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of the network that hold the example's tensors, each once."""
+        return tuple(dict.fromkeys(text.partition(":")[0] for text in self.inputs))
+
+    @property
     def selection(self) -> Outputs:
         """What counts, as ``outputs=`` takes it.
 

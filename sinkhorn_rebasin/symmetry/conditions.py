@@ -95,7 +95,7 @@ def inputs_of(
             leaf: Tensor, leaves: list[list[Tensor]] = leaves, numbers: Iterator[int] = numbers
         ) -> Tensor:
             number = next(numbers)
-            if leaf.layout != torch.strided:
+            if leaf.layout != torch.strided or leaf.is_nested:
                 return leaf
             parts = [one[number] for one in leaves]
             whole = torch.cat(parts) if leaf.dim() and len(leaf) == length else leaf
@@ -113,7 +113,7 @@ def inputs_of(
 
 def batch_length(inputs: ExampleInputs) -> int | None:
     """How many samples there are: the length of the first tensor that has one."""
-    return next((len(leaf) for leaf in tensors_in(inputs) if leaf.dim()), None)
+    return next((leaf.shape[0] for leaf in tensors_in(inputs) if leaf.dim() and not leaf.is_nested), None)
 
 
 def integer_ranges(
@@ -129,7 +129,7 @@ def integer_ranges(
     for number, leaf in enumerate(tensors_in(example_inputs)):
         if leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool or not leaf.numel():
             continue
-        if leaf.layout != torch.strided or int(leaf.min()) < 0:
+        if leaf.layout != torch.strided or leaf.is_nested or int(leaf.min()) < 0:
             continue
         larger = [size for size in sizes if size > int(leaf.max()) + 1]
         for size in _spread(larger):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,11 @@ def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, atte
         if leaf.is_floating_point():
             return leaf * _STRETCHES[attempt % len(_STRETCHES)]
         small = (
-            leaf.numel() == 0 or leaf.dtype == torch.bool or leaf.is_complex() or leaf.layout != torch.strided
+            leaf.numel() == 0
+            or leaf.dtype == torch.bool
+            or leaf.is_complex()
+            or leaf.layout != torch.strided
+            or leaf.is_nested
         )
         if small or attempt % 2 == 0 or int(leaf.min()) < 0:
             return leaf
@@ -102,6 +106,14 @@ def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, atte
         return noise.to(leaf.device, leaf.dtype)
 
     return inputs_like(next(candidate_inputs(example_inputs, generator, wide=False)), drawn)
+
+
+def _by_parts(leaf: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw each part of a nested tensor."""
+    if leaf.layout == torch.jagged:
+        offsets: Tensor = leaf.offsets()  # type: ignore[attr-defined]
+        return torch.nested.nested_tensor_from_jagged(draw(leaf.values()), offsets)
+    return torch.nested.as_nested_tensor([draw(part) for part in leaf.unbind()])
 
 
 def candidate_inputs(
@@ -117,6 +129,8 @@ def candidate_inputs(
         return _wide(tensor) if wide else tensor.to(like.dtype)
 
     def normal(leaf: Tensor) -> Tensor:
+        if leaf.is_nested:
+            return _by_parts(leaf, normal)
         if leaf.numel() == 0 or not leaf.is_floating_point() or leaf.layout != torch.strided:
             return resampled(leaf)
         spread = leaf.double().std(correction=0).clamp_min(1e-3)
@@ -124,6 +138,8 @@ def candidate_inputs(
         return typed(noise.to(leaf.device) * spread + leaf.double().mean(), leaf)
 
     def resampled(leaf: Tensor) -> Tensor:
+        if leaf.is_nested:
+            return _by_parts(leaf, resampled)
         if leaf.numel() == 0 or leaf.layout != torch.strided:
             return own(leaf)
         chosen = torch.randint(leaf.numel(), leaf.shape, generator=generator, device=generator.device)

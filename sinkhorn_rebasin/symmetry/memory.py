@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.constants import (
@@ -15,7 +16,7 @@ from sinkhorn_rebasin.symmetry.constants import (
     constant_labels,
     storage_key,
 )
-from sinkhorn_rebasin.symmetry.labels import Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.labels import Labels, all_fixed, fixed_labels
 from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
@@ -43,6 +44,11 @@ class LabelledMemory:
 
     def __setitem__(self, tensor: Tensor, labels: Labels) -> None:
         self._labels[tensor] = labels
+        if tensor.is_nested and is_traceable_wrapper_subclass(tensor):
+            # Its values and offsets are tensors of their own, which operations are given as well.
+            for name in tensor.__tensor_flatten__()[0]:
+                inner: Tensor = getattr(tensor, name)
+                self._labels[inner] = all_fixed(inner)
 
     def is_overwritten(self, tensor: Tensor) -> bool:
         """Whether something that was not understood has written to a tensor's memory."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,8 @@ from sinkhorn_rebasin.errors import (
     SpecError,
     SymmetryError,
 )
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.arguments import arguments_of, parameter_names
+from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.coverage import share_of_what_could_move, what_holds
 from sinkhorn_rebasin.symmetry.trace import Tape
@@ -111,17 +110,14 @@ def described_inputs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[s
     >>> described_inputs(nn.Linear(3, 2), torch.ones(4, 3))
     ('input: (4, 3) float32',)
     """
-    if isinstance(example_inputs, Mapping):
-        named: list[tuple[str, Any]] = list(example_inputs.items())
-    else:
-        several = isinstance(example_inputs, (tuple, list))
-        values = list(example_inputs) if several else [example_inputs]
-        names = [p.name for p in inspect.signature(model.forward).parameters.values()]
-        named = [
-            (names[place] if place < len(names) else str(place), value) for place, value in enumerate(values)
-        ]
+    values, keywords = arguments_of(model, example_inputs)
+    names = parameter_names(model)
+    named: list[tuple[str, Any]] = [
+        (names[place] if place < len(names) else str(place), value) for place, value in enumerate(values)
+    ]
+    named += keywords.items()
     return tuple(_described(name, tensor) for name, value in named for tensor in tensors_in(value))
 
 
 def _described(name: str, tensor: Tensor) -> str:
-    return f"{name}: {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{name}: {shape_of(tensor)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -10,11 +10,14 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.arguments import call_hint
+from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted, names_asked_for, names_left_out
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.symmetry.remembered import NewTensors
@@ -50,10 +53,10 @@ def runnable_copy(
     check_supported(model)
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
     if any(tensor.device.type != "cpu" for tensor in tensors):
+        moved = move_to(inputs, torch.device("cpu"))
         try:
             twin = in_mode(standalone_copy(model).cpu(), False)
             count_only(twin, outputs)
-            moved = inputs_like(inputs, torch.Tensor.cpu)
             return twin, moved, _first_run(twin, moved, watch)
         except ArchitectureError:
             pass
@@ -96,10 +99,10 @@ def _run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:
     try:
         return run_uncompiled(lambda: run_at(model, state, inputs_like(inputs)))
     except Exception as error:
-        shapes = [tuple(tensor.shape) for tensor in tensors_in(inputs)]
+        shapes = [shape_of(tensor) for tensor in tensors_in(inputs)]
         raise ArchitectureError(
             f"Expected example inputs that {type(model).__name__} runs on but got tensors of shape {shapes}, "
-            f"on which it raised {type(error).__name__}: {error}"
+            f"on which it raised {type(error).__name__}: {error}{_hint(model, inputs, error)}"
         ) from error
 
 
@@ -110,6 +113,12 @@ def _counted(model: nn.Module, returned: Any) -> Any:
             f"Expected {type(model).__name__} to return at least one tensor but got {type(returned).__name__}."
         )
     return outputs
+
+
+def _hint(model: nn.Module, inputs: ExampleInputs, error: Exception) -> str:
+    """How else the inputs may be written, where the error does not say so."""
+    hint = call_hint(model, inputs)
+    return "" if hint in str(error) else hint
 
 
 def check_repeatable(model: nn.Module, first: Any, second: Any, inputs: ExampleInputs) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.activations import Repair
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluation import Prepare
@@ -36,6 +36,7 @@ class BarrierMonitor(lightning.Callback):
         repair: batches of training data on which REPAIR puts every state right first, as
             ``rebasin.merge(repair=...)`` does; instead of ``prepare``.
         restore_best: put the best parameters back at the end.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
         RebasinError: on a module that is no :class:`RebasinModule`, or with both ``prepare`` and ``repair``.
@@ -56,6 +57,7 @@ class BarrierMonitor(lightning.Callback):
         prepare: Prepare | None = None,
         repair: Iterable[Any] | None = None,
         restore_best: bool = False,
+        batch: BatchAdapter | None = None,
     ) -> None:
         if prepare is not None and repair is not None:
             raise RebasinError("Expected prepare or repair for the states of the path but got both.")
@@ -66,6 +68,7 @@ class BarrierMonitor(lightning.Callback):
         self.prepare = prepare
         self.repair = repair
         self.restore_best = restore_best
+        self.batch = batch
         self.history: list[tuple[int, PathEvaluation]] = []
         self.best: float = float("inf")
         self.best_parameters: dict[str, Tensor] = {}
@@ -128,10 +131,13 @@ class BarrierMonitor(lightning.Callback):
         with trainer.precision_plugin.val_step_context():
             if self.repair is not None:
                 repair = _Converted(self.repair, convert)
-                prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, repair)
+                networks = rebasin.reference, rebasin.to_model()
+                prepare = Repair(*networks, rebasin.spec, repair, batch=self.batch)
             data = self.dataloader
             data = data if isinstance(data, Iterator) else _Converted(data, convert)
-            evaluation = evaluate_path(rebasin, data, self.criterion, points=self.points, prepare=prepare)
+            evaluation = evaluate_path(
+                rebasin, data, self.criterion, points=self.points, prepare=prepare, batch=self.batch
+            )
         self.history.append((trainer.global_step, evaluation))
         height = float(evaluation.losses.mean())
         if math.isfinite(height) and height < self.best:

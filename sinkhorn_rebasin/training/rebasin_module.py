@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from sinkhorn_rebasin._typing import Criterion
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
+from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
-from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
 
@@ -43,6 +43,8 @@ class RebasinModule(KeepsRandomState):
         optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
         criterion: what validation measures on the path.
         points: positions on the path that validation evaluates, odd.
+        batch: a function from a batch to (inputs, labels), for data that yield something else; the loss is given
+            this pair.
 
     Raises:
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
@@ -70,6 +72,7 @@ class RebasinModule(KeepsRandomState):
         optimizer: OptimizerFactory | None = None,
         criterion: Criterion = F.cross_entropy,
         points: int = 11,
+        batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__()
         self.rebasin = rebasin
@@ -87,6 +90,7 @@ class RebasinModule(KeepsRandomState):
         self.hard = hard
         self.optimizer_factory = optimizer
         self.criterion = criterion
+        self.batch = batch
         if points < 3 or points % 2 == 0:
             raise DataError(
                 f"Expected an odd number of points, at least 3, so that ½ is one but got {points}."
@@ -114,7 +118,8 @@ class RebasinModule(KeepsRandomState):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        loss = checked_loss(self.loss(self.rebasin, batch))
+        given = batch if self.batch is None else read_batch(batch, self.batch, labelled=False)
+        loss = checked_loss(self.loss(self.rebasin, given))
         self._waits_for_batch = False
         if self._trainer is not None:
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
@@ -127,7 +132,8 @@ class RebasinModule(KeepsRandomState):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Losses of one batch at every position of the path."""
-        inputs, labels = split_batch(batch)
+        network = self.rebasin.reference
+        inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
         path = self._path or self.rebasin.path()
         states = (path.state_at(position) for position in self.positions)
         outputs = [self.rebasin.run(state, inputs) for state in states]

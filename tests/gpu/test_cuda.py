@@ -15,7 +15,7 @@ from sinkhorn_rebasin import (
     verify_symmetry,
     weight_matching,
 )
-from sinkhorn_rebasin.networks.execution import move_to
+from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from tests.rebasin_problems import NETWORKS, inputs, network
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.execution import evaluation_copy, move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
 
 
 class Tied(nn.Module):
@@ -121,26 +120,6 @@ def test_evaluation_copy_of_a_network_that_computed_its_weight() -> None:
     output = run_at(evaluation_copy(net), doubled, x)
     weight = nn.functional.normalize(net.weight_v, dim=1) * 2 * net.weight_g
     torch.testing.assert_close(output, x @ weight.T + 2 * net.bias)
-
-
-def test_move_to_reaches_every_depth() -> None:
-    x = torch.zeros(2)
-    moved = move_to({"a": [x, (x, 3)], "b": "text"}, torch.device("meta"))
-    assert moved["a"][0].is_meta
-    assert moved["a"][1][0].is_meta
-    assert (moved["a"][1][1], moved["b"]) == (3, "text")
-    assert not x.is_meta
-
-
-def test_split_batch() -> None:
-    x = torch.zeros(2)
-    with pytest.raises(DataError, match=r"pair \(inputs, labels\) but got a list of 3"):
-        split_batch([x, x, x])
-    with pytest.raises(DataError, match="Tensor of 2"):
-        split_batch(x)
-    assert split_batch(x, labelled=False)[0] is x
-    assert split_batch([x], labelled=False)[0] is x
-    assert split_batch((x, 1), labelled=False)[0] is x
 
 
 def test_group_norm_with_channels_last_below_weights_that_stay() -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import lightning
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs
-from sinkhorn_rebasin.networks.execution import split_batch
 
 
-def training_batches(trainer: lightning.Trainer) -> Iterator[tuple[ExampleInputs, Tensor]]:
-    """Yield one epoch of training batches, (inputs, labels) on the device and in the precision of the Trainer."""
+def training_batches(
+    trainer: lightning.Trainer, read: Callable[[Any], tuple[ExampleInputs, Tensor]]
+) -> Iterator[tuple[ExampleInputs, Tensor]]:
+    """Yield one epoch of training batches as (inputs, labels) on the device and in the precision of the Trainer.
+
+    Args:
+        trainer: the Trainer of the fit.
+        read: from a batch to (inputs, labels).
+    """
     count = trainer.num_training_batches
     as_trained = trainer.precision_plugin.convert_input
     for batch in islice(trainer.train_dataloader or [], None if math.isinf(count) else int(count)):
-        yield split_batch(trainer.strategy.batch_to_device(as_trained(batch)))
+        yield read(trainer.strategy.batch_to_device(as_trained(batch)))

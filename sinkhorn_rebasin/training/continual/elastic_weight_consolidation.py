@@ -79,9 +79,9 @@ class ElasticWeightConsolidation(ContinualLearner):
 
     def _batches(self) -> Iterator[Any]:
         left = self.fisher_samples
-        for inputs, labels in training_batches(self.trainer):
+        for inputs, labels in training_batches(self.trainer, self.read):
             check_rows(inputs, labels)
-            yield inputs_like(inputs, lambda tensor, count=left: tensor[:count].clone()), labels[:left]  # type: ignore[misc]
+            yield inputs_like(inputs, lambda tensor, count=left: tensor[:count].clone()), None  # type: ignore[misc]
             left -= len(labels)
             if left <= 0:
                 return

@@ -14,7 +14,6 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.networks.counting import check_rows
-from sinkhorn_rebasin.networks.execution import split_batch
 from sinkhorn_rebasin.training.continual.all_tasks import AllTasks
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 from sinkhorn_rebasin.training.continual.memory import join, select
@@ -47,7 +46,7 @@ class JointTraining(ContinualLearner):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Mix one batch of every task and learn from it in as many steps."""
-        samples = reduce(join, (_samples(own, task) for task, own in enumerate(batch)))
+        samples = reduce(join, (_samples(*self.read(own), task) for task, own in enumerate(batch)))
         order = torch.randperm(len(samples["labels"]))
         for indices in order.chunk(len(batch)):
             own = select(samples, indices.to(samples["labels"].device))
@@ -59,7 +58,6 @@ class JointTraining(ContinualLearner):
         raise LossError("Expected JointTraining to be fitted on AllTasks but got the batch of a single task.")
 
 
-def _samples(batch: Any, task: int) -> dict[str, Any]:
-    inputs, labels = split_batch(batch)
+def _samples(inputs: ExampleInputs, labels: Tensor, task: int) -> dict[str, Any]:
     check_rows(inputs, labels)
     return {"inputs": inputs, "labels": labels, "tasks": torch.full_like(labels, task, dtype=torch.long)}

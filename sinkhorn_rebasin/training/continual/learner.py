@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import Criterion, ExampleInputs
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
+from sinkhorn_rebasin.networks.arguments import arguments_of
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.counting import counted_labels
-from sinkhorn_rebasin.networks.execution import move_to, run_at, split_batch
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.lending import run_itself
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
@@ -49,6 +51,7 @@ class ContinualLearner(KeepsRandomState):
         per_class: how many samples of each class and task are remembered, where the method remembers samples.
         replay_batch: how many of them a step replays; None: as many as the batch has.
         seed: of the memory.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Attributes:
         network: the network as it is now, a plain nn.Module.
@@ -85,6 +88,7 @@ class ContinualLearner(KeepsRandomState):
         per_class: int = 5,
         replay_batch: int | None = None,
         seed: int = 0,
+        batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -100,6 +104,7 @@ class ContinualLearner(KeepsRandomState):
         self.lr, self.momentum = lr, momentum
         self.optimizer_factory, self.cosine = optimizer, cosine
         self.criterion = criterion
+        self.batch = batch
         self.replay_batch = replay_batch
         self.register_buffer("learned", torch.zeros((), dtype=torch.long))
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
@@ -196,6 +201,10 @@ class ContinualLearner(KeepsRandomState):
         """The criterion, each sample seeing the outputs of its own task."""
         return self.heads.loss(self.criterion, outputs, labels, tasks)
 
+    def read(self, batch: Any) -> tuple[ExampleInputs, Tensor]:
+        """The inputs and labels of a batch."""
+        return read_batch(batch, self.batch, network=self.network, criterion=self.criterion)
+
     def replay(self, labels: Tensor) -> Replay | None:
         """Samples of earlier tasks to go with a batch, None in the first task."""
         if self.memory is None or not len(self.memory):
@@ -204,10 +213,7 @@ class ContinualLearner(KeepsRandomState):
 
     def forward(self, inputs: ExampleInputs) -> Any:
         """The network's output."""
-        if isinstance(inputs, dict):
-            return run_itself(self.network, (), inputs)
-        several = isinstance(inputs, (tuple, list))
-        return run_itself(self.network, tuple(inputs) if several else (inputs,), {})
+        return run_itself(self.network, *arguments_of(self.network, inputs))
 
     # What Lightning calls.
 
@@ -233,7 +239,7 @@ class ContinualLearner(KeepsRandomState):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Learn from one batch, and show it to the memory the first time."""
-        inputs, labels = split_batch(batch)
+        inputs, labels = self.read(batch)
         if self.memory is not None and self.current_epoch == 0:
             self.memory.offer(inputs, counted_labels(labels, self.criterion))
         self.log("train_loss", self.learn(inputs, labels), prog_bar=True, batch_size=len(labels))
@@ -264,21 +270,16 @@ class ContinualLearner(KeepsRandomState):
     @torch.no_grad()
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
         """The network's outputs in eval mode, its mode left as it is."""
-        modes = [(module, module.training) for module in self.network.modules()]
-        for module, _ in modes:
-            module.training = False
-        outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
-        for module, training in modes:
-            module.training = training
+        with batch_statistics(self.network, on=False):
+            outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
         return outputs
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""
-        inputs, labels = split_batch(batch)
+        inputs, labels = self.read(batch)
         labels = counted_labels(labels, self.criterion)
         hits = self.heads(self(inputs), min(self.task, self.tasks - 1)).argmax(dim=1) == labels
-        counted = int((labels >= 0).sum())
-        if counted:
+        if counted := int((labels >= 0).sum()):
             self.log("val_accuracy", hits.sum() / counted, prog_bar=True, batch_size=counted)
 
     def on_test_epoch_start(self) -> None:
@@ -293,7 +294,7 @@ class ContinualLearner(KeepsRandomState):
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count the hits of one batch."""
-        inputs, labels = split_batch(batch)
+        inputs, labels = self.read(batch)
         outputs = self.heads(self(inputs), dataloader_idx)
         labels = counted_labels(labels, self.criterion)
         self.accuracy.update(outputs, labels, self.task, dataloader_idx)

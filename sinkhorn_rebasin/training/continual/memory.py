@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.counting import check_rows
-from sinkhorn_rebasin.networks.execution import move_to
+from sinkhorn_rebasin.networks.structures import flattened, replaced, tensors_in
 
 Contents = dict[str, Any]
 
@@ -170,19 +170,17 @@ class ReplayMemory(nn.Module):
 
 
 def _length(inputs: ExampleInputs) -> int:
-    return next(len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    return len(tensors_in(inputs)[0])
 
 
 def _on_cpu(contents: Contents) -> Contents:
-    moved: Contents = tree_map(
-        lambda leaf: leaf.detach().cpu() if isinstance(leaf, Tensor) else leaf, contents
-    )
+    moved: Contents = replaced(contents, lambda tensor: tensor.detach().cpu())
     return moved
 
 
 def select(contents: Contents, indices: Tensor) -> Contents:
     """The samples at these indices."""
-    chosen: Contents = tree_map(lambda leaf: leaf[indices] if isinstance(leaf, Tensor) else leaf, contents)
+    chosen: Contents = replaced(contents, lambda tensor: tensor[indices])
     return chosen
 
 
@@ -190,12 +188,11 @@ def join(first: Contents, second: Contents) -> Contents:
     """The samples of both, one after another."""
     if not first:
         return second
-    shapes = [
-        [leaf.shape[1:] for leaf in tree_leaves(c) if isinstance(leaf, Tensor)] for c in (first, second)
-    ]
+    (ours, rebuilt), theirs = flattened(first), tensors_in(second)
+    shapes = [[tensor.shape[1:] for tensor in tensors] for tensors in (ours, theirs)]
     if shapes[0] != shapes[1]:
         raise DataError(
             f"Expected samples of one shape, to put them together, but got {shapes[0]} and {shapes[1]}."
         )
-    joined: Contents = tree_map(lambda a, b: torch.cat([a, b]) if isinstance(a, Tensor) else a, first, second)
+    joined: Contents = rebuilt([torch.cat(pair) for pair in zip(ours, theirs, strict=True)])
     return joined

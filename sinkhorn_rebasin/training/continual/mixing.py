@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.networks.structures import flattened, tensors_in
 
 
 def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> ExampleInputs:
@@ -23,10 +23,11 @@ def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> Example
     Source: Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization" (2018).
     """
 
-    def between(one: object, other: object) -> object:
-        if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
+    def between(one: Tensor, other: Tensor) -> Tensor:
+        if not one.is_floating_point():
             return one
         weights = share.to(one).reshape(-1, *[1] * (one.dim() - 1))
         return torch.lerp(other, one, weights.expand_as(one))
 
-    return tree_map(between, first, second)
+    tensors, rebuilt = flattened(first)
+    return rebuilt([between(*pair) for pair in zip(tensors, tensors_in(second), strict=True)])

@@ -65,7 +65,7 @@ class ModeConnectivitySGD(ContinualLearner):
         steps = epochs * self.trainer.num_training_batches
         falls = self.cosine and 0 < steps < math.inf
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps)) if falls else None
-        passes = (training_batches(trainer) for trainer in repeat(self.trainer, epochs))
+        passes = (training_batches(trainer, self.read) for trainer in repeat(self.trainer, epochs))
         for inputs, labels in chain.from_iterable(passes):
             optimizer.zero_grad()
             with torch.enable_grad():

@@ -1,0 +1,172 @@
+"""Everything of the package that takes data, run on some."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
+from sinkhorn_rebasin.activations.statistics import paired_moments
+from sinkhorn_rebasin.connectivity.evaluation import evaluate_state
+from sinkhorn_rebasin.matching.midpoint import Midpoint
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.n, self.b = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.b(torch.relu(self.n(self.a(x))))
+        return out
+
+
+def networks() -> tuple[Net, Net, sr.PermutationSpec]:
+    torch.manual_seed(0)
+    a, b = Net().eval(), Net().eval()
+    return a, b, sr.discover_symmetry(a, torch.ones(2, 3))
+
+
+def fitted(module: lightning.LightningModule, data: Any, *callbacks: lightning.Callback) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    loader = torch.utils.data.DataLoader(data, batch_size=None)
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader, None if callbacks else loader)
+    return module.state_dict()
+
+
+def monitored(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    monitor = sr.BarrierMonitor(data, points=3, repair=data, batch=batch)
+    module = sr.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), sr.WeightDistance("l2"))
+    fitted(module, [0, 1], monitor)
+    return [evaluation.losses for _, evaluation in monitor.history]
+
+
+def trained(loss: Any, data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    module = sr.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), loss, batch=batch)
+    return [
+        tensor for name, tensor in fitted(module, list(data)).items() if name.startswith("rebasin.scores")
+    ]
+
+
+def learned(data: Any, batch: Any) -> Any:
+    learner = sr.ExperienceReplay(networks()[0], 1, batch=batch)
+    return [tensor for name, tensor in fitted(learner, list(data)).items() if name.startswith("network")]
+
+
+def jointly(data: Any, batch: Any) -> Any:
+    learner = sr.JointTraining(networks()[0], 1, batch=batch)
+    given = [[one] for one in data]
+    learner.validation_step = lambda *_: None  # type: ignore[method-assign]
+    return [tensor for name, tensor in fitted(learner, given).items() if name.startswith("network")]
+
+
+def elastic(data: Any, batch: Any) -> Any:
+    return list(fitted(sr.ElasticWeightConsolidation(networks()[0], 1, batch=batch), list(data)).values())
+
+
+def called(loss: Callable[..., Any], data: Any) -> Tensor:
+    a, b, spec = networks()
+    value: Tensor = loss(sr.SinkhornRebasin(a, b, spec=spec), data[0])
+    return value.detach()
+
+
+def continual(data: Any, batch: Any) -> Tensor:
+    a, _, spec = networks()
+    rebasin = sr.SinkhornRebasin(a, a, spec=spec, init="identity")
+    loss: Tensor = sr.ContinualLoss(F.cross_entropy, batch=batch)(rebasin, {}, data[0])
+    return loss.detach()
+
+
+def repaired_loss(data: Any, batch: Any) -> Tensor:
+    a, b, spec = networks()
+    repair = sr.Repair(a, b, spec, data, batch=batch)
+    return called(sr.RepairedPointLoss(F.cross_entropy, repair, 0.5, 0.5, batch=batch), data)
+
+
+def moments(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    found = paired_moments(a, a.state_dict(), b.state_dict(), spec, data, batch=batch)
+    return [pair.cross for _, pair in found.values()]
+
+
+def matched(method: Callable[..., sr.Alignment], **options: Any) -> Callable[[Any, Any], Any]:
+    return lambda data, batch: list(
+        method(*networks(), data=data, batch=batch, **options).permutations.values()
+    )
+
+
+def at_midpoint(data: Any, batch: Any) -> float:
+    a, b, spec = networks()
+    return Midpoint(a, b, spec, data, F.cross_entropy, batch).loss(sr.identity_permutations(spec))
+
+
+def merged(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    return list(
+        sr.SinkhornRebasin(a, b, spec=spec).merge(0.5, repair=data, batch=batch).state_dict().values()
+    )
+
+
+def fisher(function: Callable[..., Any]) -> Callable[[Any, Any], float]:
+    def traced(data: Any, batch: Any) -> float:
+        found: float = function(networks()[0], data, labels="observed", batch=batch).trace()
+        return found
+
+    return traced
+
+
+CE = F.cross_entropy
+# What is run, by the name of the function or class that takes the adapter.
+RUN: dict[str, Callable[[Any, Any], Any]] = {
+    "BarrierMonitor": monitored,
+    "BatchNormReset": lambda d, b: list(
+        sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
+    ),
+    "ContinualLearner": learned,
+    "ContinualLoss": continual,
+    "ElasticWeightConsolidation": elastic,
+    "JointTraining": jointly,
+    "Midpoint": at_midpoint,
+    "MidpointLoss": lambda d, b: called(sr.MidpointLoss(CE, batch=b), d),
+    "RandomPointLoss": lambda d, b: called(sr.RandomPointLoss(CE, 0.5, 0.5, batch=b), d),
+    "RebasinModule": lambda d, b: trained(sr.MidpointLoss(CE), d, b),
+    "Repair": lambda d, b: list(sr.Repair(*networks(), d, batch=b).start_moments["a"].mean),
+    "RepairedPointLoss": repaired_loss,
+    "SinkhornRebasin.merge": merged,
+    "activation_matching": matched(sr.activation_matching),
+    "batch_norm_statistics": lambda d, b: list(
+        batch_norm_statistics(networks()[0], networks()[0].state_dict(), d, batch=b).values()
+    ),
+    "diagonal_fisher": fisher(sr.diagonal_fisher),
+    "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
+    "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
+    "kronecker_fisher": fisher(sr.kronecker_fisher),
+    "paired_moments": moments,
+    "repair": lambda d, b: list(sr.repair(networks()[0], *networks(), d, batch=b).state_dict().values()),
+    "reset_batch_norm": lambda d, b: list(
+        sr.reset_batch_norm(networks()[0], d, batch=b).state_dict().values()
+    ),
+    "simulated_annealing": matched(sr.simulated_annealing, criterion=CE, steps=2),
+    "sinkhorn_matching": matched(sr.sinkhorn_matching, loss="midpoint", criterion=CE, steps=2),
+    "straight_through": matched(sr.straight_through, criterion=CE, epochs=1),
+}

@@ -1,0 +1,106 @@
+"""One contract for everything that takes data: the same batches, the same adapter, the same message."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import FunctionType
+
+import lightning
+import pytest
+import torch
+from torch import Tensor
+
+import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.errors import DataError
+from tests.data_takers import RUN
+
+# Adapters for what is no user's: the one place that reads batches, and what it is built of.
+INNER = {"sinkhorn_rebasin.networks.batches", "sinkhorn_rebasin.curvature.diagonal.read"}
+NAMES = {"data", "dataloader", "repair"}
+
+
+def pairs() -> list[tuple[Tensor, Tensor]]:
+    torch.manual_seed(1)
+    return [(torch.randn(8, 3), torch.randint(2, (8,))) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_an_adapter_gives_what_pairs_give(name: str) -> None:
+    odd = [{"note": "a text", "parts": [x, None, labels]} for x, labels in pairs()]
+    expected = RUN[name](pairs(), None)
+    found = RUN[name](odd, lambda one: (one["parts"][0], one["parts"][2]))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_batches_with_labels_by_name_give_what_pairs_give(name: str) -> None:
+    torch.testing.assert_close(
+        RUN[name]([{"x": x, "labels": labels} for x, labels in pairs()], None), RUN[name](pairs(), None)
+    )
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_what_is_not_known_is_refused_by_the_one_message(name: str) -> None:
+    triples = [(x, x, labels) for x, labels in pairs()]
+    with pytest.raises(DataError, match=r"pair \(inputs, labels\) but got a .* of 3: .*batch="):
+        RUN[name](triples, None)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_an_adapter_that_returns_the_wrong_thing_is_named(name: str) -> None:
+    with pytest.raises(DataError, match="batch= to return a pair"):
+        RUN[name](pairs(), lambda one: one[0])
+
+
+def callables() -> Iterator[tuple[str, str, FunctionType]]:
+    """Module, name and function of everything public that the package defines."""
+    for info in pkgutil.walk_packages(sr.__path__, "sinkhorn_rebasin."):
+        module = importlib.import_module(info.name)
+        for name, found in vars(module).items():
+            if name.startswith("_") or getattr(found, "__module__", None) != info.name:
+                continue
+            if inspect.isfunction(found):
+                yield info.name, name, found
+            elif inspect.isclass(found):
+                for method, function in vars(found).items():
+                    if inspect.isfunction(function) and (
+                        method in ("__init__", "__call__") or not method.startswith("_")
+                    ):
+                        yield info.name, f"{name}.{method}".removesuffix(".__init__"), function
+
+
+def test_nothing_that_takes_data_is_without_an_adapter() -> None:
+    """Whatever has an argument for data has ``batch=``, and is run above."""
+    lacking, taking = [], set()
+    for module, name, function in callables():
+        parameters = inspect.signature(function).parameters
+        takes = any(p in NAMES and "Iterable[Any]" in str(q.annotation) for p, q in parameters.items())
+        adapter = "BatchAdapter" in str(parameters["batch"].annotation) if "batch" in parameters else False
+        unused = any(said in (function.__doc__ or "") for said in ("generator: not needed", "not looked at"))
+        if module in INNER or f"{module}.{name}" in INNER or (unused and not adapter):
+            continue
+        if takes and not adapter:
+            lacking.append(f"{module}.{name}")
+        if adapter:
+            taking.add(name)
+    assert not lacking
+    assert taking == set(RUN) - {"ElasticWeightConsolidation", "JointTraining"}
+
+
+def test_nothing_that_takes_a_batch_reads_it_in_its_own_way() -> None:
+    """Classes that are called with a batch have an adapter, or say that they look at none."""
+    for module, name, function in callables():
+        owner = getattr(importlib.import_module(module), name.partition(".")[0])
+        given = inspect.signature(function).parameters.get("batch")
+        if not inspect.isclass(owner) or given is None or given.annotation != "Any":
+            continue
+        if getattr(owner, "_is_protocol", False) or issubclass(owner, lightning.Callback):
+            continue
+        has_adapter = "batch" in {
+            p for kind in owner.__mro__ for p in inspect.signature(kind.__init__).parameters
+        }
+        looks_at_none = "batch is ignored" in (owner.__doc__ or "") or name.endswith("on_train_batch_start")
+        assert has_adapter or looks_at_none, f"{module}.{name}"
