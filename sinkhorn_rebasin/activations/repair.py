@@ -26,6 +26,7 @@ from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import evaluation_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.symmetry.stillness import Readers
 
 
 def repair(
@@ -273,8 +274,10 @@ def _targets(target: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:
-    twin = evaluation_copy(network)
-    moments = measured(twin, affine_layers(twin, spec), tensors_of(network), inputs)
+    twin, state = evaluation_copy(network), tensors_of(network)
+    # A run that is watched for stray reads may round otherwise than the merged network's, which is not.
+    with Readers(state):
+        moments = measured(twin, affine_layers(twin, spec), state, inputs)
     if max((found.count for found in moments.values()), default=0) == 1:
         raise DataError("Expected at least two values of every hidden unit but got one; pass more samples.")
     return moments

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.symmetry.displacement import displaced
 from tests.zoo.case import Function
 
@@ -54,3 +55,10 @@ def test_tensors_of_one_sign_keep_it_and_zeros_move() -> None:
     state = displaced(net.state_dict(), spec, torch.Generator().manual_seed(0))
     assert (state["1.running_var"] > 0).all()
     assert (state["2.weight"] != 0).all()
+
+
+def test_rounding_of_an_output_that_hardly_varies_is_no_change() -> None:
+    before = 1 + 1e-10 * torch.rand(8, 2, dtype=torch.float64)
+    steps = torch.finfo(torch.float64).eps * torch.arange(16).reshape(8, 2)
+    assert largest_change(before, before + steps, []) < 1e-9
+    assert largest_change(before, before + 1e-13, []) > 1e-9
