@@ -14,7 +14,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.symmetry.constants import storage_key
 from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON
+from sinkhorn_rebasin.symmetry.rules.registry import Call
+from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON, tells_values
 
 # Operations whose numbers are lengths, which follow from those of their tensors.
 _SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_sizes", "view", "zeros"}
@@ -70,16 +71,18 @@ class GivenTensors(LightDispatchMode):
         return [tensor for tensor in alive if storage_key(tensor) not in self._computed]
 
     def note_read(self, tensor: Tensor) -> None:
-        """Values of a tensor leave for Python."""
-        self._has_read = True
+        """Values of a tensor leave for Python; those that are made of numbers tell it nothing new."""
+        self._has_read |= not self._made.get(tensor, False)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         outputs = func(*args, **(kwargs or {}))
-        self._has_read |= bool(_TELLING & set(func.tags))
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if _TELLING & set(func.tags) and tells_values(Call.bind(func, args, kwargs or {}, outputs)):
+            for tensor in tensors:
+                self.note_read(tensor)
         if func in FROM_PYTHON:
             for tensor in tensors:
                 self._note_made(tensor, not self._has_read, ())
