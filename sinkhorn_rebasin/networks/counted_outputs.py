@@ -14,7 +14,7 @@ from sinkhorn_rebasin.networks.outputs import tensors_in
 
 # The attribute of a copy that says what counts; copies of the copy have it too.
 _WANTED = "_outputs_that_count"
-_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache_params", "mems"})
+_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache", "cache_params", "mems"})
 
 
 def count_only(copy: nn.Module, outputs: Outputs) -> None:
