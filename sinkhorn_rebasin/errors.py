@@ -18,6 +18,7 @@ __all__ = [
     "SpecError",
     "SymmetryError",
     "listed",
+    "outputs_message",
     "prefix_hint",
 ]
 
@@ -88,6 +89,21 @@ def listed(names: Iterable[object], most: int = 3) -> str:
     words = [str(name) for name in names]
     shown = ", ".join(word if len(word) <= 40 else f"{word[:20]}…{word[-19:]}" for word in words[:most])
     return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
+def outputs_message(outputs: object) -> str:
+    """What to tell of ``outputs=`` that names no outputs; empty where it does, or is a function.
+
+    >>> outputs_message("logits"), outputs_message(3)[:39]
+    ('', 'Expected outputs to be the name of an o')
+    """
+    named = isinstance(outputs, Sequence) and len(outputs) > 0 and all(isinstance(n, str) for n in outputs)
+    if outputs is None or named or callable(outputs):
+        return ""
+    return (
+        f"Expected outputs to be the name of an output, a sequence of names or a function of the output but got "
+        f"{outputs!r}."
+    )
 
 
 def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ class SinkhornRebasin(nn.Module):
             before the permutations, and so stays the same function. They start at one. Where a sign is free (tanh),
             it is learned as well: :math:`P_g \circ \tanh(\mathtt{sign\_scores}_g / \tau)` moves the units.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
-            that the two networks differ in their weights alone: four forwards, in float64 where there is one.
+            that the two networks differ in their weights alone: five forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
         outputs, min_coverage: which outputs count, and the least share that must be permutable: see
             :func:`discover_symmetry`. Those of a given ``spec`` are its own unless told.

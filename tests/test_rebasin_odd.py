@@ -84,7 +84,7 @@ def test_what_the_check_costs() -> None:
     assert discovery == 2
     runs.clear()
     SinkhornRebasin(*networks, torch.randn(5, 4))
-    assert len(runs) == discovery + 4
+    assert len(runs) == discovery + 5
 
 
 def test_a_tied_tensor_counts_once() -> None:

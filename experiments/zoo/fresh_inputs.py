@@ -19,6 +19,8 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random
 _OF_TYPES = ("dtype", "expected scalar type", "and bias type", "and weight type", "got Double")
 # What rounding to float32 inside makes of no change.
 LEAST_ROUND_OFF, MOST_ROUND_OFF = 1e-10, 1e-5
+# An output varies from sample to sample if it does so by more than this share of its largest value.
+LEAST_VARIATION = 1e-6
 _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -123,8 +125,12 @@ def _relative(before: Tensor, after: Tensor) -> float:
     before, after = before.to(kind), after.to(kind)
     if not (before.isfinite().all() and after.isfinite().all()):
         raise _NotFinite("Expected finite outputs on the fresh inputs but got infinities or NaN.")
-    scale = before.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    return float((before - after).abs().max() / scale)
+    scale = before.abs().max()
+    if before.dim():
+        # A constant in the output, the same for all samples, would hide what a wrong claim changes.
+        varying = (before - before[:1]).abs().max()
+        scale = varying if varying > LEAST_VARIATION * scale else scale
+    return float((before - after).abs().max() / scale.clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _wide(inputs: Any) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Outputs
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, outputs_message
 from sinkhorn_rebasin.networks.outputs import tensors_in
 
 # The attribute of a copy that says what counts; copies of the copy have it too.
 _WANTED = "_outputs_that_count"
-_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache_params", "mems"})
+_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache", "cache_params", "mems"})
 
 
 def count_only(copy: nn.Module, outputs: Outputs) -> None:
@@ -23,12 +23,8 @@ def count_only(copy: nn.Module, outputs: Outputs) -> None:
     Raises:
         ArchitectureError: when ``outputs`` is no name, no names and no function.
     """
-    named = isinstance(outputs, Sequence) and len(outputs) > 0 and all(isinstance(n, str) for n in outputs)
-    if outputs is not None and not named and not callable(outputs):
-        raise ArchitectureError(
-            f"Expected outputs to be the name of an output, a sequence of names or a function of the output but got "
-            f"{outputs!r}."
-        )
+    if message := outputs_message(outputs):
+        raise ArchitectureError(message)
     vars(copy)[_WANTED] = (outputs,) if isinstance(outputs, str) else outputs
 
 
@@ -42,10 +38,8 @@ def counted(network: nn.Module, returned: Any) -> Any:
 
     >>> net = nn.Linear(2, 3)
     >>> count_only(net, "logits")
-    >>> counted(net, {"logits": "those", "hidden": None})
-    Traceback (most recent call last):
-    ...
-    sinkhorn_rebasin.errors.ArchitectureError: Expected outputs of Linear by name but got 'logits' ...
+    >>> len(counted(net, {"logits": Tensor(), "hidden": Tensor()}))
+    1
     """
     wanted = vars(network).get(_WANTED)
     try:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Outputs
-from sinkhorn_rebasin.errors import SpecError, listed
+from sinkhorn_rebasin.errors import SpecError, listed, outputs_message
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +95,8 @@ class Validity:
         if callable(outputs):
             name = str(getattr(outputs, "__qualname__", type(outputs).__qualname__))
             return replace(self, outputs=(), left_out=(), function=name, chosen=outputs)
+        if message := outputs_message(outputs):
+            raise SpecError(message)
         names = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
         left_out = tuple(name for name in self.left_out if name not in names)
         return replace(self, outputs=names, left_out=left_out, function="", chosen=None)
