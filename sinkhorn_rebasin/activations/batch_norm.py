@@ -19,8 +19,8 @@ from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
-from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
+from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
+from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 

@@ -19,9 +19,9 @@ from sinkhorn_rebasin.activations.stages import Stages, check_finite
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.networks.observed_run import Readers
 from sinkhorn_rebasin.networks.private_run import private_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.symmetry.stillness import Readers
 
 Correction: TypeAlias = Callable[[AffineLayer, Moments], tuple[Tensor, Tensor] | None]
 """Layer and moments of its outputs to a scale and a shift of them, or to None where they stay."""

@@ -25,7 +25,7 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
     rescale_state,
 )
-from sinkhorn_rebasin.symmetry.sensitivity import parts_of
+from sinkhorn_rebasin.permutations.slots import parts_of
 
 OTHER = 1e-2
 """Results that differ by more are not one up to rounding."""

@@ -11,12 +11,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
+from sinkhorn_rebasin.networks.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.origin import Origin, Origins
-from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
 
 Place: TypeAlias = tuple[Origin, int]
 """An operation at a line of code, and the number of a tensor among those it returns."""

@@ -22,11 +22,10 @@ from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
-from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy
+from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
+from sinkhorn_rebasin.networks.observed_run import Readers
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.symmetry.stillness import Readers
 
 
 def repair(

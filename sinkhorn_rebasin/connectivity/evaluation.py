@@ -14,8 +14,9 @@ from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
+from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]

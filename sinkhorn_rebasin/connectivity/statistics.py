@@ -9,10 +9,10 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.connectivity.interpolation import is_mixable, same_values, whole_tensors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.checked_run import checked_run
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.symmetry.running import checked_run
 
 
 def moving_statistics(

@@ -16,11 +16,11 @@ from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import DataError, listed
-from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.architecture import named_tensors, real_view
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.counting import with_counted_labels
-from sinkhorn_rebasin.networks.execution import device_of, evaluation_copy, run_at
-from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 

@@ -21,7 +21,7 @@ from sinkhorn_rebasin.curvature.shared_layers import (
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.handover import check_not_reentrant, gradients_of
 from sinkhorn_rebasin.networks.layers import first_argument
-from sinkhorn_rebasin.symmetry.stillness import Readers
+from sinkhorn_rebasin.networks.observed_run import Readers
 
 
 @torch.no_grad()

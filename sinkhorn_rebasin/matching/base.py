@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
-from sinkhorn_rebasin.networks.execution import evaluation_copy
+from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
 from sinkhorn_rebasin.permutations.completeness import completed

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.permutations import Generator, RescalingSpec, Slot
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING as NO_RESCALING
-from sinkhorn_rebasin.symmetry.sensitivity import parts_of
+from sinkhorn_rebasin.permutations.slots import parts_of
 
 
 @dataclass(frozen=True)

@@ -140,3 +140,11 @@ def _meet(first: Tensor, second: Tensor) -> bool:
         starts.append(tensor.data_ptr())
         ends.append(tensor.data_ptr() + (length + 1) * tensor.element_size())
     return max(starts) < min(ends)
+
+
+def named_tensors(module: nn.Module) -> State:
+    """Parameters and buffers by name, tied ones under each of their names, not detached."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }

@@ -8,9 +8,9 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
-from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness

@@ -9,16 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.arguments import arguments_of, call_hint, takes
-from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.frozen import former_parameters
 from sinkhorn_rebasin.networks.lending import run_with
-from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.structures import replaced
 
 
@@ -85,36 +82,6 @@ def _fresh(inputs: Any, has_group_norm: bool) -> Any:
         return tensor.clone()  # no leaf of the graph, which could not be written to
 
     return replaced(inputs, copied)
-
-
-def evaluation_copy(module: nn.Module) -> nn.Module:
-    """Return the module in eval mode as a new tree of modules that shares the original's parameters.
-
-    It costs no memory for weights and lets the mode of single layers be changed, buffers be written and
-    attributes be set without touching the original. Writing to its parameters would write to the original's.
-
-    Example:
-        >>> layer = nn.Dropout()
-        >>> evaluation_copy(layer).training, layer.training
-        (False, True)
-    """
-    return in_mode(standalone_copy(module, share_parameters=True), False)
-
-
-def training_copy(module: nn.Module) -> nn.Module:
-    """Return the module in training mode, without its chance and its batch statistics, as a copy like the above.
-
-    Dropout and norm layers stay in eval mode: what is left of training mode are other branches of the forward.
-
-    Example:
-        >>> [child.training for child in training_copy(nn.Sequential(nn.Dropout(), nn.Tanh()))]
-        [False, True]
-    """
-    twin = in_mode(standalone_copy(module, share_parameters=True), True)
-    for child in twin.modules():
-        if isinstance(child, (_NormBase, _DropoutNd)):
-            child.training = False
-    return twin
 
 
 def device_of(state: StateLike) -> torch.device:

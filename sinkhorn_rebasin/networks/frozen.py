@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import copied
 from sinkhorn_rebasin.networks.modes import free_modes, hold_modes
@@ -164,11 +164,3 @@ def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Modul
                 del child._buffers[name]
                 child.register_parameter(name, buffer)
     return plain
-
-
-def named_tensors(module: nn.Module) -> State:
-    """Parameters and buffers by name, tied ones under each of their names, not detached."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }

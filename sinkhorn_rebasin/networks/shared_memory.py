@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
@@ -130,3 +132,26 @@ def _same_view(view: Tensor, base: Tensor, given: Tensor) -> Tensor:
         )
     offset = view.storage_offset() - base.storage_offset() + given.storage_offset()
     return given.as_strided(view.size(), view.stride(), offset)
+
+
+def storage_key(tensor: Tensor) -> int:
+    """What two tensors in the same memory have in common while both live."""
+    if tensor.layout != torch.strided:
+        return id(tensor)
+    with torch._C.DisableTorchFunction():  # nobody else asks
+        return tensor.untyped_storage()._cdata
+
+
+def element_offsets(tensor: Tensor) -> NDArray[np.int64]:
+    """Places in memory of a tensor's elements, in their order."""
+    return memory_offsets(tensor.shape, tensor.stride(), int(tensor.storage_offset())).ravel()
+
+
+def memory_offsets(shape: Sequence[int], strides: Sequence[int], start: int) -> NDArray[np.int64]:
+    """Place in memory of every element of a strided view."""
+    places = np.full(tuple(shape), start, dtype=np.int64)
+    for axis, stride in enumerate(strides):
+        places += (np.arange(shape[axis]) * stride).reshape(
+            [-1 if a == axis else 1 for a in range(len(shape))]
+        )
+    return places

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sinkhorn_rebasin.permutations.layout import Layout
 
@@ -74,3 +74,22 @@ def by_first_slot(groups: Sequence[Group], slots: Sequence[Slot]) -> list[Group]
     """
     place = {slot.group: number for number, slot in reversed(list(enumerate(slots)))}
     return sorted(groups, key=lambda group: place.get(group.name, len(slots)))
+
+
+# Queries, keys and values, or the gates of a recurrent cell, in one tensor; pixels of a flattened map are more.
+MOST_PARTS = 4
+
+
+def parts_of(slot: Slot) -> list[Slot]:
+    """The parts of a slot that may be scaled unlike each other: runs of positions far apart, where they are few.
+
+    >>> from sinkhorn_rebasin.permutations import Layout
+    >>> packed = Slot("inner", "in_proj", (0,), Layout(1, 4, outer=2, outer_stride=8))
+    >>> [part.layout.table().ravel().tolist() for part in parts_of(packed)]
+    [[0, 1, 2, 3], [8, 9, 10, 11]]
+    """
+    layout = slot.layout
+    if not 1 < layout.outer <= MOST_PARTS:
+        return [slot]
+    starts = (layout.offset + part * layout.outer_stride for part in range(layout.outer))
+    return [replace(slot, layout=replace(layout, offset=at, outer=1, outer_stride=0)) for at in starts]

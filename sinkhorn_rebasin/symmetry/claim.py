@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
+from sinkhorn_rebasin.networks.checked_run import checked_run, random_message
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.double_precision import DoublePrecision
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
-from sinkhorn_rebasin.symmetry.displacement import scrambled
-from sinkhorn_rebasin.symmetry.precision import DoublePrecision
-from sinkhorn_rebasin.symmetry.running import checked_run, random_message
+from sinkhorn_rebasin.symmetry.perturbation import scrambled
 
 # How much more a sum may change that is added up in another order than one of weights that are rounded otherwise.
 MOST_ROUNDING = 100.0

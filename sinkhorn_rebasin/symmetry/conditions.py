@@ -12,8 +12,9 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.random_inputs import candidate_inputs
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, displaced
+from sinkhorn_rebasin.symmetry.perturbation import displaced
 
 # How many sizes of tables are tried as the range of an integer input.
 MOST_RANGES = 4

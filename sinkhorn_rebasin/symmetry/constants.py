@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.numbering import numbered, row_hashes
 
@@ -73,14 +74,6 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
             storage_key(tensor): tensor.untyped_storage() if tensor.layout == torch.strided else tensor
             for tensor in tensors
         }
-
-
-def storage_key(tensor: Tensor) -> int:
-    """What two tensors in the same memory have in common while both live."""
-    if tensor.layout != torch.strided:
-        return id(tensor)
-    with torch._C.DisableTorchFunction():  # nobody else asks
-        return tensor.untyped_storage()._cdata
 
 
 def constant_labels(tensor: Tensor) -> Labels:

@@ -12,7 +12,13 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
+from sinkhorn_rebasin.networks.checked_run import Returned, runnable_copy
+from sinkhorn_rebasin.networks.observed_run import GivenTensors
+from sinkhorn_rebasin.networks.remembered import remembered_sources
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.networks.undisturbed import undisturbed
+from sinkhorn_rebasin.networks.value_reads import ValueReads
+from sinkhorn_rebasin.networks.write_protection import WriteProtection
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.validity import Validity
 from sinkhorn_rebasin.symmetry.assembly import assembled
@@ -25,15 +31,9 @@ from sinkhorn_rebasin.symmetry.proof import (
     proven,
     warn_of_what_was_not_followed,
 )
-from sinkhorn_rebasin.symmetry.remembered import remembered_sources
-from sinkhorn_rebasin.symmetry.running import Returned, runnable_copy
 from sinkhorn_rebasin.symmetry.solution import solve
-from sinkhorn_rebasin.symmetry.stillness import GivenTensors
 from sinkhorn_rebasin.symmetry.trace import Tape
-from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 from sinkhorn_rebasin.symmetry.unread import fix_unread, fix_unseen
-from sinkhorn_rebasin.symmetry.value_reads import ValueReads
-from sinkhorn_rebasin.symmetry.write_protection import WriteProtection
 
 
 def discover_symmetry(

@@ -13,21 +13,21 @@ from torch.func import functionalize
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.checked_run import LARGEST_ROUNDING, check_repeatable, checked_run
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
-from sinkhorn_rebasin.networks.execution import run_at, training_copy
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.observed_run import Operations, Readers
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.random_inputs import other_inputs
 from sinkhorn_rebasin.networks.uncompiled import uncompiled
+from sinkhorn_rebasin.networks.undisturbed import plain_operations
+from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.symmetry.batched import Layouts
-from sinkhorn_rebasin.symmetry.displacement import other_inputs
 from sinkhorn_rebasin.symmetry.extraction import find_slots
-from sinkhorn_rebasin.symmetry.running import LARGEST_ROUNDING, check_repeatable, checked_run
 from sinkhorn_rebasin.symmetry.solution import solve
-from sinkhorn_rebasin.symmetry.stillness import Operations, Readers
 from sinkhorn_rebasin.symmetry.trace import Tape
-from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.unread import loose_parameters
-from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 
 # How often a network that chooses by data which parameters it uses is run again to meet the others.
 MOST_FURTHER_RUNS = 16

@@ -10,17 +10,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.constants import (
-    LARGEST_COMPARED_CONSTANT,
-    Constants,
-    constant_labels,
-    storage_key,
-)
+from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.networks.shared_memory import element_offsets, storage_key
+from sinkhorn_rebasin.symmetry.constants import LARGEST_COMPARED_CONSTANT, Constants, constant_labels
 from sinkhorn_rebasin.symmetry.labels import Labels, all_fixed, fixed_labels
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.overwriting import overwritten
 from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result
-from sinkhorn_rebasin.symmetry.rules.strided import element_offsets
 
 
 class LabelledMemory:

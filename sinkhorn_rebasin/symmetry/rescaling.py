@@ -13,21 +13,22 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SymmetryError
+from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only
-from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.double_precision import ROUNDING_OF_NARROW_TYPES, narrow_tolerance
 from sinkhorn_rebasin.networks.modes import in_mode
+from sinkhorn_rebasin.networks.random_inputs import widened
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
-from sinkhorn_rebasin.symmetry.displacement import widened
+from sinkhorn_rebasin.permutations.slots import parts_of
 from sinkhorn_rebasin.symmetry.independence import independent
 from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
-from sinkhorn_rebasin.symmetry.precision import ROUNDING_OF_NARROW_TYPES, narrow_tolerance
 from sinkhorn_rebasin.symmetry.rescaling_equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
-from sinkhorn_rebasin.symmetry.sensitivity import draw_run, parts_of, run_precisely
+from sinkhorn_rebasin.symmetry.sensitivity import draw_run, run_precisely
 from sinkhorn_rebasin.symmetry.sign_flips import sign_candidates
-from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
 
 TOLERANCE = 1e-9
 Found = TypeVar("Found")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.execution import training_copy
-from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.architecture import named_tensors
+from sinkhorn_rebasin.networks.copying import training_copy
+from sinkhorn_rebasin.networks.double_precision import is_wide, narrow_tolerance
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
-from sinkhorn_rebasin.symmetry.displacement import displaced, scrambled
-from sinkhorn_rebasin.symmetry.precision import is_wide, narrow_tolerance
+from sinkhorn_rebasin.symmetry.perturbation import displaced, scrambled
 from sinkhorn_rebasin.symmetry.sensitivity import draw_run, run_precisely, sensitivities
 
 FEWEST_TRIALS, MOST_TRIALS = 2, 24

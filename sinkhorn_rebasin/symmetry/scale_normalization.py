@@ -6,9 +6,8 @@ import torch
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.architecture import named_tensors, tensors_of
 from sinkhorn_rebasin.networks.copying import Module, standalone_copy
-from sinkhorn_rebasin.networks.frozen import named_tensors
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, normalize_state
 from sinkhorn_rebasin.symmetry.rescaling import discover_rescaling
 

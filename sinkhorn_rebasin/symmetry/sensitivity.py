@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,29 +13,12 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.checked_run import checked_run
+from sinkhorn_rebasin.networks.double_precision import is_wide, precision_of
 from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.random_inputs import candidate_inputs
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs
-from sinkhorn_rebasin.symmetry.precision import is_wide, precision_of
-from sinkhorn_rebasin.symmetry.running import checked_run
-
-# Queries, keys and values, or the gates of a recurrent cell, in one tensor; pixels of a flattened map are more.
-MOST_PARTS = 4
-
-
-def parts_of(slot: Slot) -> list[Slot]:
-    """The parts of a slot that may be scaled unlike each other: runs of positions far apart, where they are few.
-
-    >>> from sinkhorn_rebasin.permutations import Layout
-    >>> packed = Slot("inner", "in_proj", (0,), Layout(1, 4, outer=2, outer_stride=8))
-    >>> [part.layout.table().ravel().tolist() for part in parts_of(packed)]
-    [[0, 1, 2, 3], [8, 9, 10, 11]]
-    """
-    layout = slot.layout
-    if not 1 < layout.outer <= MOST_PARTS:
-        return [slot]
-    starts = (layout.offset + part * layout.outer_stride for part in range(layout.outer))
-    return [replace(slot, layout=replace(layout, offset=at, outer=1, outer_stride=0)) for at in starts]
+from sinkhorn_rebasin.permutations.slots import parts_of
 
 
 def scalable_slots(spec: PermutationSpec, group: str) -> list[Slot]:

@@ -11,21 +11,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 from sinkhorn_rebasin.permutations.coverage import OUTPUT
 from sinkhorn_rebasin.symmetry.batched import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.constants import Constants, constant_labels
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
 from sinkhorn_rebasin.symmetry.flow import ParameterFlow, WatchedTensors
 from sinkhorn_rebasin.symmetry.identities import Identities
 from sinkhorn_rebasin.symmetry.join import joined, unpinned
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, all_fixed, fixed_labels
 from sinkhorn_rebasin.symmetry.memory import LabelledMemory
 from sinkhorn_rebasin.symmetry.origin import Origin, Origins
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError
 from sinkhorn_rebasin.symmetry.relations import Relations
 from sinkhorn_rebasin.symmetry.rules import find_rule, movement, shuffling, strided, windows
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, labels_of_outputs
-from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON, tells_values
+from sinkhorn_rebasin.symmetry.rules.registry import labels_of_outputs
 
 # What puts a constant of several values together, of which each may be one value everywhere.
 _COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stack"}

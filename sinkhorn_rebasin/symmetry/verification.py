@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
-from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.architecture import named_tensors, tied_names
+from sinkhorn_rebasin.networks.constant_noise import StillNoise
+from sinkhorn_rebasin.networks.copying import standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only
-from sinkhorn_rebasin.networks.execution import training_copy
-from sinkhorn_rebasin.networks.frozen import named_tensors
+from sinkhorn_rebasin.networks.double_precision import DoublePrecision, narrow_tolerance
 from sinkhorn_rebasin.networks.modes import in_mode
+from sinkhorn_rebasin.networks.observed_run import Readers
 from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.random_inputs import candidate_inputs, widened
 from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry.claim import Claim
 from sinkhorn_rebasin.symmetry.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
-from sinkhorn_rebasin.symmetry.displacement import candidate_inputs, stirring_permutations, widened
-from sinkhorn_rebasin.symmetry.precision import DoublePrecision, narrow_tolerance
-from sinkhorn_rebasin.symmetry.stillness import Readers, StillNoise
-from sinkhorn_rebasin.symmetry.undisturbed import undisturbed
+from sinkhorn_rebasin.symmetry.perturbation import stirring_permutations
 
 
 class _IncomparableError(SymmetryError):

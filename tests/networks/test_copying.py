@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import FineTuning, LinearPath, SinkhornRebasin, diagonal_fisher, evaluate_path
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
+from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from tests.reaching_networks import REFUSED, RIGHT, Holder, InLists, View
 from tests.training.fitting import trainer

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at
+from sinkhorn_rebasin.networks.copying import evaluation_copy
+from sinkhorn_rebasin.networks.execution import run_at
 
 
 class Tied(nn.Module):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.frozen import frozen_copy, named_tensors, thawed_copy, traits_of
+from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from tests.cases import CASES, Case, case, randomise
 from tests.symmetry.witness import outputs_of, widened
 

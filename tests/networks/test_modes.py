@@ -28,7 +28,8 @@ from sinkhorn_rebasin import (
     verify_symmetry,
 )
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinError
-from sinkhorn_rebasin.networks.execution import evaluation_copy, run_at, training_copy
+from sinkhorn_rebasin.networks.copying import evaluation_copy, training_copy
+from sinkhorn_rebasin.networks.execution import run_at
 from tests.mode_networks import MODE_NETWORKS, Adapter
 
 REFUSED = {

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
-from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 from tests.cases import case
 
 

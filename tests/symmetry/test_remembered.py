@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sinkhorn_rebasin.networks.remembered import remembered_sources
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
-from sinkhorn_rebasin.symmetry.remembered import remembered_sources
 from tests.symmetry.witness import difference
 
 

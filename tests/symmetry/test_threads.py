@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin
+from sinkhorn_rebasin.networks.undisturbed import plain_operations, undisturbed
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
-from sinkhorn_rebasin.symmetry.undisturbed import plain_operations, undisturbed
 
 FLAGS: dict[str, tuple[Callable[[], bool], Callable[[bool], None]]] = {
     "mha": (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),

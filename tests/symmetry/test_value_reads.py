@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from sinkhorn_rebasin.symmetry.trace import Tape
-from sinkhorn_rebasin.symmetry.value_reads import ValueReads
 from tests.symmetry.witness import difference
 from tests.zoo.case import Function
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor, simplified
 from sinkhorn_rebasin.symmetry.numbering import Ids
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, axis_of, rule
+from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.blocks import reduced
 from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.rules.registry import rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 if TYPE_CHECKING:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape

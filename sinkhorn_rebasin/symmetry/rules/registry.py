@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import RuleError
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Labels
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
-
-Result = Labels | Sequence[Labels | None]
-
-
-class NotUnderstoodError(Exception):
-    """Raised by a rule for a use of its operation that it cannot interpret; the labels it touches freeze."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One dispatched operation: its arguments by the names of its schema, and what it returned."""
-
-    func: Any
-    arguments: Mapping[str, Any]
-    outputs: Any
-
-    @classmethod
-    def bind(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> Call:
-        """Name the arguments after the operation's schema and fill in its defaults."""
-        schema = func._schema.arguments
-        given = dict(zip((argument.name for argument in schema), args, strict=False))
-        defaults = {argument.name: argument.default_value for argument in schema}
-        return cls(func, {**defaults, **given, **kwargs}, outputs)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """An argument, or a default when the operation has none of this name."""
-        return self.arguments.get(name, default)
-
-    @property
-    def name(self) -> str:
-        """The operation as PyTorch spells it, without the overload."""
-        return str(self.func.overloadpacket)
-
-    @property
-    def output(self) -> Tensor:
-        """The first (or only) tensor returned."""
-        return self.outputs if isinstance(self.outputs, Tensor) else self.outputs[0]
-
-    @property
-    def written(self) -> list[Tensor]:
-        """Tensors among the arguments that the operation writes to; statistics of norms do not count."""
-        if "batch_norm" in self.name:
-            return []
-        written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
-        if "noise" in written and not self.get("training"):
-            written.remove("noise")  # a randomised leaky ReLU draws its slopes in training only
-        return [self.arguments[n] for n in written if isinstance(self.arguments[n], Tensor)]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Every tensor among the arguments, lists included."""
-        found: list[Tensor] = []
-        for value in self.arguments.values():
-            values = value if isinstance(value, list | tuple) else [value]
-            found.extend(item for item in values if isinstance(item, Tensor))
-        return found
 
 
 Rule = Callable[["Tape", Call], Result]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, rule
+from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.networks.shared_memory import element_offsets, memory_offsets
 from sinkhorn_rebasin.symmetry.labels import Factor, simplified
-from sinkhorn_rebasin.symmetry.numbering import Ids
-from sinkhorn_rebasin.symmetry.rules.registry import Call, NotUnderstoodError, Result, rule
+from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.symmetry.trace import Tape
@@ -38,18 +38,3 @@ def as_strided(tape: Tape, call: Call) -> Result:
     axes = tuple(range(picked.ndim))
     factors = [Factor(axes, f.ids[tuple(coordinates[a] for a in f.axes)]) for f in labels.factors]
     return simplified(picked.shape, factors)
-
-
-def element_offsets(tensor: Tensor) -> Ids:
-    """Places in memory of a tensor's elements, in their order."""
-    return memory_offsets(tensor.shape, tensor.stride(), int(tensor.storage_offset())).ravel()
-
-
-def memory_offsets(shape: Sequence[int], strides: Sequence[int], start: int) -> Ids:
-    """Place in memory of every element of a strided view."""
-    places = np.full(tuple(shape), start, dtype=np.int64)
-    for axis, stride in enumerate(strides):
-        places += (np.arange(shape[axis]) * stride).reshape(
-            [-1 if a == axis else 1 for a in range(len(shape))]
-        )
-    return places

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.numbering import Ids
+from sinkhorn_rebasin.symmetry.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.movement import padded
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
-from sinkhorn_rebasin.symmetry.rules.registry import Call, Result, axis_of, rule
+from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.shuffling import reordered
 
 if TYPE_CHECKING:

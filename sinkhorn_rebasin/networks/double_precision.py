@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.grouped_products import grouped_product
-from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.grouped_products import grouped_product
+from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 
 ROUNDING_OF_NARROW_TYPES = 1e-4
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)

@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sinkhorn_rebasin.symmetry.rules.registry import Call
-
 # How numbers that Python holds become tensors.
 FROM_PYTHON = {
     torch.ops.aten.lift.default,
@@ -147,15 +145,3 @@ def unwrapped(tensor: Tensor) -> Tensor:
         torch._sync(tensor)
         tensor = functorch._unwrap_functional_tensor(tensor, False)
     return tensor
-
-
-def tells_values(call: Call) -> bool:
-    """Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them."""
-    if torch.Tag.data_dependent_output in call.func.tags:
-        return True
-    if torch.Tag.dynamic_output_shape not in call.func.tags:
-        return False
-    if call.func is not torch.ops.aten.index.Tensor:
-        return True
-    masks = (torch.bool, torch.uint8)
-    return any(isinstance(leaf, Tensor) and leaf.dtype in masks for leaf in tree_leaves(call["indices"]))

@@ -13,13 +13,13 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.observed_run import GivenTensors
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
-from sinkhorn_rebasin.symmetry.constants import storage_key
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.stillness import GivenTensors
-from sinkhorn_rebasin.symmetry.undisturbed import plain_operations
+from sinkhorn_rebasin.networks.undisturbed import plain_operations
 
 # Two copies that run alike round alike.
 _ROUNDING = 1e-6

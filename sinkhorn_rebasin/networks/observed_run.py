@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.symmetry.constants import storage_key
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.rules.registry import Call
-from sinkhorn_rebasin.symmetry.value_reads import FROM_PYTHON, tells_values
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
+from sinkhorn_rebasin.networks.shared_memory import storage_key
+from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 
 # Operations whose numbers are lengths, which follow from those of their tensors.
 _SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_sizes", "view", "zeros"}
@@ -152,41 +151,3 @@ def _digest(tensor: Tensor) -> Any:
     part = tensor.detach().reshape(-1)[:LARGEST_DIGESTED].cpu()
     part = torch.view_as_real(part).contiguous() if part.is_complex() else part.contiguous()
     return (*kind, hash(part.view(torch.uint8).numpy().tobytes()))
-
-
-class StillNoise(LightDispatchMode):
-    """Random numbers are replaced by constants: dropout keeps everything, noise is one value everywhere.
-
-    Inside another context, which is entered with it.
-    """
-
-    def __init__(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
-        super().__init__()
-        self._context = context
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Any:
-        self._stack.enter_context(self._context())
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._stack.close()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        outputs = func(*args, **(kwargs or {}))
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return outputs
-        name = func.overloadpacket.__name__
-        if name == "native_dropout":
-            return args[0].clone(), torch.ones_like(outputs[1])
-        return tree_map(lambda leaf: _still(leaf, name), outputs)
-
-
-def _still(leaf: Any, name: str) -> Any:
-    """A drawn tensor with one value everywhere; drawn integers and orders stay."""
-    if isinstance(leaf, Tensor) and leaf.is_floating_point():
-        return leaf.fill_(1.0 if name.startswith("bernoulli") else 0.5)
-    return leaf

@@ -1,15 +1,14 @@
-"""Random weights, inputs and permutations near an example, to verify symmetries at."""
+"""Random inputs like an example, and networks in double precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
-from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor, random_permutations
 
 
 def widened(model: nn.Module) -> nn.Module | None:
@@ -25,57 +24,6 @@ def _wide(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         return tensor.to(torch.complex128)
     return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
-    """Weights moved a little, those of one sign kept so (variances, scales); tied tensors stay tied.
-
-    Others are moved up as much as down: a common shift, added up over all inputs of a layer, layer after layer,
-    drives the outputs to where nothing can be told apart, such as a softmax that is 0 or 1.
-    """
-    moved: dict[int, Tensor] = {}
-    for name, tensor in state.items():
-        if (
-            name in spec.shapes
-            and id(tensor) not in moved
-            and (tensor.is_floating_point() or tensor.is_complex())
-        ):
-            noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device=generator.device)
-            noise = noise.to(tensor.device)
-            own = tensor.detach()
-            shift = 0.01 * (noise if _has_one_sign(own) else 2 * noise - 1)
-            moved[id(tensor)] = own * (1 + 0.1 * noise) + shift
-    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
-
-
-def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
-    """Weights of which each tensor is permuted along the slots on it by itself, so that nothing fits any more."""
-    generator = torch.Generator("cpu").manual_seed(0)
-    moved: dict[int, Tensor] = {}
-    for name, tensor in state.items():
-        if spec.slots_on(name) and id(tensor) not in moved:
-            permutations = stirring_permutations(spec, generator)
-            slots = spec.slots_on(name)
-            moved[id(tensor)] = permute_tensor(tensor, slots, {s.group: permutations[s.group] for s in slots})
-    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
-
-
-def _has_one_sign(tensor: Tensor) -> bool:
-    if tensor.is_complex():
-        return False
-    if tensor.layout != torch.strided:
-        return True
-    return not bool((tensor < 0).any() & (tensor > 0).any())
-
-
-def stirring_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random permutations of which none leaves a whole block of its group in place."""
-    drawn = random_permutations(spec, generator=generator)
-    for group in spec.groups:
-        blocks = drawn[group.name].reshape(group.blocks, group.size)
-        still = (blocks == torch.arange(group.size, device=blocks.device)).all(-1, keepdim=True)
-        drawn[group.name] = torch.where(still, blocks.roll(1, -1), blocks).reshape(group.shape)
-    return drawn
 
 
 # Turned around, larger and smaller than the example's: values that networks branch on.

@@ -17,10 +17,10 @@ from sinkhorn_rebasin.networks.counted_outputs import count_only, counted, names
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
 from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.remembered import NewTensors
 from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
-from sinkhorn_rebasin.symmetry.remembered import NewTensors
 
 # Rounding stays below it, also where kernels add up in another order from run to run.
 LARGEST_ROUNDING = 1e-4

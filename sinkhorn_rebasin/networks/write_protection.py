@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from sinkhorn_rebasin.symmetry.constants import storage_key
-from sinkhorn_rebasin.symmetry.dispatch import LightDispatchMode
-from sinkhorn_rebasin.symmetry.value_reads import MEMORY
+from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.shared_memory import storage_key
+from sinkhorn_rebasin.networks.value_reads import MEMORY
 
 # Ways past the dispatcher to write to a tensor.
 _WRITABLE = (*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__)  # type: ignore[attr-defined]

@@ -1,0 +1,76 @@
+"""One dispatched operation: its arguments by name, and what it returned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass(frozen=True)
+class Call:
+    """One dispatched operation: its arguments by the names of its schema, and what it returned."""
+
+    func: Any
+    arguments: Mapping[str, Any]
+    outputs: Any
+
+    @classmethod
+    def bind(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> Call:
+        """Name the arguments after the operation's schema and fill in its defaults."""
+        schema = func._schema.arguments
+        given = dict(zip((argument.name for argument in schema), args, strict=False))
+        defaults = {argument.name: argument.default_value for argument in schema}
+        return cls(func, {**defaults, **given, **kwargs}, outputs)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An argument, or a default when the operation has none of this name."""
+        return self.arguments.get(name, default)
+
+    @property
+    def name(self) -> str:
+        """The operation as PyTorch spells it, without the overload."""
+        return str(self.func.overloadpacket)
+
+    @property
+    def output(self) -> Tensor:
+        """The first (or only) tensor returned."""
+        return self.outputs if isinstance(self.outputs, Tensor) else self.outputs[0]
+
+    @property
+    def written(self) -> list[Tensor]:
+        """Tensors among the arguments that the operation writes to; statistics of norms do not count."""
+        if "batch_norm" in self.name:
+            return []
+        written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
+        if "noise" in written and not self.get("training"):
+            written.remove("noise")  # a randomised leaky ReLU draws its slopes in training only
+        return [self.arguments[n] for n in written if isinstance(self.arguments[n], Tensor)]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor among the arguments, lists included."""
+        found: list[Tensor] = []
+        for value in self.arguments.values():
+            values = value if isinstance(value, list | tuple) else [value]
+            found.extend(item for item in values if isinstance(item, Tensor))
+        return found
+
+
+def tells_values(call: Call) -> bool:
+    """Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them."""
+    if torch.Tag.data_dependent_output in call.func.tags:
+        return True
+    if torch.Tag.dynamic_output_shape not in call.func.tags:
+        return False
+    if call.func is not torch.ops.aten.index.Tensor:
+        return True
+    masks = (torch.bool, torch.uint8)
+    return any(isinstance(leaf, Tensor) and leaf.dtype in masks for leaf in tree_leaves(call["indices"]))
