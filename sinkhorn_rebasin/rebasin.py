@@ -32,7 +32,7 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
-from sinkhorn_rebasin.symmetry.rescaling import requested_rescaling
+from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
 class SinkhornRebasin(nn.Module):

@@ -16,7 +16,8 @@ from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.networks.undisturbed import plain_operations
-from sinkhorn_rebasin.symmetry.origin import Origin, Origins
+from sinkhorn_rebasin.symmetry.labels.origin import Origin
+from sinkhorn_rebasin.symmetry.tracing.call_sites import Origins
 
 Place: TypeAlias = tuple[Origin, int]
 """An operation at a line of code, and the number of a tensor among those it returns."""

@@ -1,9 +1,9 @@
 """From a network and example inputs to its symmetries: permutations and rescalings."""
 
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
-from sinkhorn_rebasin.symmetry.rescaling import discover_rescaling
+from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
+from sinkhorn_rebasin.symmetry.rescaling.normalization import normalize_scale
 from sinkhorn_rebasin.symmetry.rules import register_rule
-from sinkhorn_rebasin.symmetry.scale_normalization import normalize_scale
-from sinkhorn_rebasin.symmetry.verification import verify_symmetry
+from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 
 __all__ = ["discover_rescaling", "discover_symmetry", "normalize_scale", "register_rule", "verify_symmetry"]

@@ -21,19 +21,20 @@ from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.networks.write_protection import WriteProtection
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.validity import Validity
-from sinkhorn_rebasin.symmetry.assembly import assembled
-from sinkhorn_rebasin.symmetry.extraction import find_slots
-from sinkhorn_rebasin.symmetry.following import follow
-from sinkhorn_rebasin.symmetry.preservation import preserving_slots
 from sinkhorn_rebasin.symmetry.proof import (
     check_coverage,
     described_inputs,
     proven,
     warn_of_what_was_not_followed,
 )
-from sinkhorn_rebasin.symmetry.solution import solve
-from sinkhorn_rebasin.symmetry.trace import Tape
-from sinkhorn_rebasin.symmetry.unread import fix_unread, fix_unseen
+from sinkhorn_rebasin.symmetry.runs import follow
+from sinkhorn_rebasin.symmetry.solving.preservation import preserving_slots
+from sinkhorn_rebasin.symmetry.solving.slot_tables import find_slots
+from sinkhorn_rebasin.symmetry.solving.solver import solve
+from sinkhorn_rebasin.symmetry.spec_building import assembled
+from sinkhorn_rebasin.symmetry.state_buffers import state_buffers
+from sinkhorn_rebasin.symmetry.tracing.tape import Tape
+from sinkhorn_rebasin.symmetry.tracing.unread import fix_unread, fix_unseen
 
 
 def discover_symmetry(
@@ -148,7 +149,7 @@ def _run_and_follow(
         # Some networks do not run where their tensors are remembered, as those that swap them.
         context = nullcontext()
         model, inputs, returned = runnable_copy(model, example_inputs, context, share_parameters, outputs)
-    buffers = _state_buffers(model)
+    buffers = state_buffers(model)
     named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
     tape = follow(model, named, inputs, returned.tensors, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
@@ -177,20 +178,3 @@ def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:
             if one in tape.parameter_labels:
                 tape.relations.origin = None
                 tape.fix(tape.parameter_labels[one], f"shares its memory with {twin!r}")
-
-
-def _state_buffers(model: nn.Module) -> State:
-    """Buffers of the state dict that may move with their group, as parameters do that are not trained.
-
-    A spec is true of every network of an architecture: what the state dict holds decides nothing by its values. That
-    leaves integers, which are places and counts.
-    """
-    saved = model.state_dict(keep_vars=True)
-    return {
-        name: buffer
-        for name, buffer in model.named_buffers(remove_duplicate=False)
-        if (buffer.is_floating_point() or buffer.is_complex() or buffer.dtype == torch.bool)
-        and buffer.layout == torch.strided
-        and not buffer.is_quantized
-        and name in saved
-    }

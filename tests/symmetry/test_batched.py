@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
-from sinkhorn_rebasin.symmetry.batched import BatchedParameters
-from sinkhorn_rebasin.symmetry.labels import Factor, Ids, Labels
-from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.labels.experts import BatchedParameters
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Ids, Labels
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from tests.zoo.case import Function
 from tests.zoo.experts import EXPERTS, HIDDEN, WIDTH, by_groups, experts
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.symmetry.perturbation import displaced
+from sinkhorn_rebasin.symmetry.verification.perturbation import displaced
 from tests.zoo.case import Function
 
 

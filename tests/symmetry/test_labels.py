@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sinkhorn_rebasin.symmetry.blocks import merged, reduced
-from sinkhorn_rebasin.symmetry.concatenation import concatenated
-from sinkhorn_rebasin.symmetry.join import joined
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_labels, matching_axes, simplified
-from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_labels, matching_axes, simplified
+from sinkhorn_rebasin.symmetry.labels.meeting import joined
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.labels.summing import merged, reduced
 
 
 def edges(relations: Relations) -> list[list[tuple[int, int]]]:

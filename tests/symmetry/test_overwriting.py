@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.overwriting import overwritten
-from sinkhorn_rebasin.symmetry.relations import Relations
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
+from sinkhorn_rebasin.symmetry.labels.overwriting import overwritten
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 def numbered_labels(relations: Relations, tensor: Tensor) -> Labels:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sinkhorn_rebasin.permutations.layout import Layout
-from sinkhorn_rebasin.symmetry.extraction import FoundSlot, find_slots
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.preservation import preserving_slots
-from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.solution import Solution, SolvedGroup, solve
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.solving.preservation import preserving_slots
+from sinkhorn_rebasin.symmetry.solving.slot_tables import FoundSlot, find_slots
+from sinkhorn_rebasin.symmetry.solving.solver import Solution, SolvedGroup, solve
 
 
 class Traced:

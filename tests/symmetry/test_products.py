@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.solving.solver import Solution, solve
 
 
 def table(shadows: int) -> Solution:

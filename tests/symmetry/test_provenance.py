@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
 from sinkhorn_rebasin.permutations.coverage import MEETS_COMPUTED
 from sinkhorn_rebasin.symmetry import discover_symmetry
-from sinkhorn_rebasin.symmetry.origin import relative_file
+from sinkhorn_rebasin.symmetry.labels.origin import relative_file
 from tests.cases import CASES, Case, case
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sinkhorn_rebasin.symmetry.extraction import find_slots
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.numbering import Ids
-from sinkhorn_rebasin.symmetry.preservation import preserving_slots
-from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.solution import solve
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.solving.preservation import preserving_slots
+from sinkhorn_rebasin.symmetry.solving.slot_tables import find_slots
+from sinkhorn_rebasin.symmetry.solving.solver import solve
 
 LENGTHS = 4  # of the common grid, along each axis two or three places
 

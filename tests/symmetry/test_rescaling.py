@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from sinkhorn_rebasin.symmetry.integer_kernel import integer_kernel
-from sinkhorn_rebasin.symmetry.rescaling_trials import Trials
-from sinkhorn_rebasin.symmetry.sensitivity import scalable_slots, sensitivities
+from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import integer_kernel
+from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots, sensitivities
+from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 from tests.cases import case
 from tests.rescaled_networks import NETWORKS, Exponents, built, factors
 from tests.symmetry.witness import difference

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkhorn_rebasin.symmetry.contraction import contract_classes
-from sinkhorn_rebasin.symmetry.numbering import combine, mix, numbered
-from sinkhorn_rebasin.symmetry.refinement import refine
-from sinkhorn_rebasin.symmetry.relations import Relations
-from sinkhorn_rebasin.symmetry.solution import Solution, solve
+from sinkhorn_rebasin.symmetry.labels.numbering import combine, mix, numbered
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.solving.class_matching import contract_classes
+from sinkhorn_rebasin.symmetry.solving.color_refinement import refine
+from sinkhorn_rebasin.symmetry.solving.solver import Solution, solve
 
 
 def sizes(solution: Solution) -> Counter:

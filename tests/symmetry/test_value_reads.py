@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
-from sinkhorn_rebasin.symmetry.trace import Tape
+from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 from tests.symmetry.witness import difference
 from tests.zoo.case import Function
 

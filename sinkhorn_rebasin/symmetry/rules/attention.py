@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.blocks import reduced
-from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
-from sinkhorn_rebasin.symmetry.rules.contraction import contract
+from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(

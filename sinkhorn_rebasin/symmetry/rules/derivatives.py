@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.blocks import reduced
-from sinkhorn_rebasin.symmetry.concatenation import concatenated, scattered
-from sinkhorn_rebasin.symmetry.labels import Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.outcome import Result
-from sinkhorn_rebasin.symmetry.rules.contraction import contract
+from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated, scattered
+from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
+from sinkhorn_rebasin.symmetry.labels.outcome import Result
+from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.convolution import kernel_labels
+from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.normalization import with_channel_tensors
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
@@ -22,7 +22,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 def _asked_for(call: Call, found: Sequence[Labels]) -> list[Labels]:

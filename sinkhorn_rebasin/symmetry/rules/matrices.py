@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
-from sinkhorn_rebasin.symmetry.rules.contraction import contract
+from sinkhorn_rebasin.symmetry.labels.labels import Labels
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule("tril", "triu")

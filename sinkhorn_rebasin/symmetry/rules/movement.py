@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.concatenation import concatenated, scattered
-from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.numbering import Ids
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated, scattered
+from sinkhorn_rebasin.symmetry.labels.labels import Labels
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.blocks import merged, overlapping
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.numbering import by_appearance, row_hashes
-from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor
+from sinkhorn_rebasin.symmetry.labels.numbering import by_appearance, row_hashes
+from sinkhorn_rebasin.symmetry.labels.outcome import Result
+from sinkhorn_rebasin.symmetry.labels.summing import merged, overlapping
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 # More kinds of positions than this are not told apart: what lies on them is fixed.

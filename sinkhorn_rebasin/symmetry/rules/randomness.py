@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.labels.labels import Labels
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(

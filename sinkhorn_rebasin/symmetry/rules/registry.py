@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import RuleError
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.labels.labels import Labels
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 Rule = Callable[["Tape", Call], Result]

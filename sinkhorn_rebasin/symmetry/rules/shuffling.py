@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.labels import Labels
-from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.labels.labels import Labels
+from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule("pixel_shuffle")

@@ -8,12 +8,12 @@ import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.networks.shared_memory import element_offsets, memory_offsets
-from sinkhorn_rebasin.symmetry.labels import Factor, simplified
-from sinkhorn_rebasin.symmetry.outcome import NotUnderstoodError, Result
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, simplified
+from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 # Larger tensors are not followed element by element.
 LARGEST_STRIDED = 1 << 24

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
-from sinkhorn_rebasin.symmetry.labels import Factor, Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.numbering import Ids
-from sinkhorn_rebasin.symmetry.outcome import Result
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.movement import padded
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.shuffling import reordered
 
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.trace import Tape
+    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule("unfold", "unfold_copy")

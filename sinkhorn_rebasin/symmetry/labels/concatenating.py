@@ -1,0 +1,90 @@
+"""Labels of tensors laid end to end along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, simplified
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+from sinkhorn_rebasin.symmetry.labels.summing import merged
+
+
+def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> Labels:
+    """Labels of several tensors laid end to end along one axis.
+
+    What all parts share along the other axes stays as it is; where they differ there, the new factor also covers
+    the axis, so that each part keeps its own units and nothing is tied. When two parts hold the same unit, a
+    further factor says which part a position came from.
+    """
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    shared: list[Factor] = []
+    for factor in (factor for part in parts for factor in part.off([axis])):
+        known = any(_equal(factor, other) for other in shared)
+        if not known and all(_has(part, factor) or _may_have(part, factor) for part in parts):
+            shared.append(factor)
+    factors = [*shared]
+    own = [[f for f in part.off([axis]) if not any(_equal(f, s) for s in shared)] for part in parts]
+    for signature in dict.fromkeys(factor.axes for part in own for factor in part):
+        alike = [[f for f in part if f.axes == signature] for part in own]
+        for chosen in zip_longest(*alike):
+            factors.append(_laid(parts, chosen, tuple(sorted((axis, *signature))), axis))
+    along = [_single(relations, part, axis) for part in parts]
+    axes = tuple(sorted({axis}.union(*(factor.axes for factor in along if factor is not None))))
+    factors.append(_laid(parts, along, axes, axis))
+    if _share_units(parts):
+        source = np.repeat(np.arange(len(parts)), [part.shape[axis] for part in parts])
+        factors.append(Factor((axis,), -1 - source))
+    return simplified(shape, factors)
+
+
+def scattered(relations: Relations, labels: Labels, source: Labels, axis: int, index: Ids) -> Labels:
+    """Labels of a tensor of which some positions along one axis are overwritten by those of another."""
+    if len(index) == labels.shape[axis]:
+        return source.taken(axis, np.argsort(index))
+    both = concatenated(relations, [labels, source], axis)
+    origin = np.arange(labels.shape[axis])
+    origin[index] = labels.shape[axis] + np.arange(len(index))
+    return both.taken(axis, origin)
+
+
+def _laid(
+    parts: Sequence[Labels], chosen: Sequence[Factor | None], axes: tuple[int, ...], axis: int
+) -> Factor:
+    """Blocks end to end; fixed values are numbered anew, so that those of different parts stay different."""
+    blocks, used = [], 0
+    for part, factor in zip(parts, chosen, strict=True):
+        shape = [part.shape[axis] for axis in axes]
+        ids = np.full(shape, -1) if factor is None else np.array(factor.over(axes, part.shape))
+        values, place = np.unique(ids[ids < 0], return_inverse=True)
+        ids[ids < 0] = -1 - used - place.ravel()
+        used += len(values)
+        blocks.append(ids)
+    return Factor(axes, np.concatenate(blocks, axis=axes.index(axis)))
+
+
+def _equal(first: Factor, second: Factor) -> bool:
+    return first.axes == second.axes and np.array_equal(first.ids, second.ids)
+
+
+def _has(part: Labels, factor: Factor) -> bool:
+    return any(_equal(factor, other) for other in part.factors)
+
+
+def _may_have(part: Labels, factor: Factor) -> bool:
+    """Whether fixed values may be told apart on a part that knows nothing along their axes."""
+    return not factor.has_units and not part.on(factor.axes)
+
+
+def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
+    factors = part.on([axis])
+    return merged(relations, part.shape, factors) if factors else None
+
+
+def _share_units(parts: Sequence[Labels]) -> bool:
+    units = [part.units for part in parts]
+    return len(np.unique(np.concatenate(units))) < sum(len(part) for part in units)

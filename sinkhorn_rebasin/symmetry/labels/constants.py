@@ -1,0 +1,97 @@
+"""Tensors that are no function of the run: where they come from, and what tells their positions apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sinkhorn_rebasin.networks.shared_memory import storage_key
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_labels
+from sinkhorn_rebasin.symmetry.labels.numbering import numbered, row_hashes
+
+# Constants larger than this are not searched for equal slices; all their positions count as different.
+LARGEST_COMPARED_CONSTANT = 1 << 20
+
+
+class Constants:
+    """Tensors of known origin: made by operations that were seen, by Python's own numbers, or before the run.
+
+    Whatever else an operation meets was computed where nothing is seen, in another thread say.
+    """
+
+    def __init__(self) -> None:
+        self._made = WeakTensorKeyDictionary()
+        # Storages are kept, so that nothing made later can lie at their place.
+        self._own: dict[int, Any] = {}
+        self._foreign: dict[int, Any] = {}
+
+    def add_own(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors of the network itself."""
+        self._own |= _storages(tensors)
+
+    def add_foreign(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors that are not the network's, but were there before the run."""
+        self._foreign |= _storages(tensors)
+
+    def add_made(self, tensors: Iterable[Tensor]) -> None:
+        """Tensors that an operation made of other constants, or of numbers."""
+        for tensor in tensors:
+            self._made[tensor] = True
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor's origin is known."""
+        return tensor in self._made or self.is_own(tensor) or self.is_foreign(tensor)
+
+    def is_own(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in memory of the network itself."""
+        return storage_key(tensor) in self._own
+
+    def is_foreign(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies in memory that was there before the run and is not the network's."""
+        return storage_key(tensor) in self._foreign
+
+    def made_beside(self, tensor: Tensor) -> list[Tensor]:
+        """Constants of the run that lie in a tensor's memory, the tensor itself among them."""
+        key = storage_key(tensor)
+        if key in self._own or key in self._foreign:
+            return []
+        return [made for made in list(self._made) if storage_key(made) == key]
+
+    def shares_memory(self, tensor: Tensor) -> bool:
+        """Whether a tensor is another view of a constant that was made in the run."""
+        key = storage_key(tensor)
+        return any(storage_key(made) == key for made in list(self._made))
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
+    with torch._C.DisableTorchFunction():
+        return {
+            storage_key(tensor): tensor.untyped_storage() if tensor.layout == torch.strided else tensor
+            for tensor in tensors
+        }
+
+
+def constant_labels(tensor: Tensor) -> Labels:
+    """Labels of a constant: positions along an axis with equal slices are interchangeable."""
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        return Labels(tuple(tensor.shape))
+    if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
+        return fixed_labels(tensor.shape)
+    values = torch.view_as_real(tensor.detach()).cpu() if tensor.is_complex() else tensor.detach().cpu()
+    array = (values.double() + 0.0).numpy().view(np.int64) if values.is_floating_point() else values.numpy()
+    factors = []
+    for axis in range(tensor.dim()):
+        rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
+        if bool((rows == rows[:1]).all()):
+            continue
+        factors.append(Factor((axis,), -1 - numbered(row_hashes(rows))))
+    return Labels(tuple(tensor.shape), tuple(factors))
+
+
+def _comparable(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized

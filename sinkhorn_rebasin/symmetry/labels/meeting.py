@@ -1,0 +1,131 @@
+"""Labels of tensors that meet element by element: positions that meet belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, determines, numbered
+from sinkhorn_rebasin.symmetry.labels.relations import Pinned, Relations
+from sinkhorn_rebasin.symmetry.labels.summing import merged, reduced
+
+
+def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
+    """Labels of an element-wise function of several tensors, broadcast to a shape."""
+    result = Labels(tuple(shape))
+    for other in labels:
+        result = _join(relations, result, other.broadcast(shape))
+    return result
+
+
+def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
+    if not left.factors or not right.factors:
+        return left if left.factors else right
+    factors = list(left.factors)
+    for factor in right.factors:
+        factors = _add(relations, left.shape, factors, factor)
+    return unpinned(relations, Labels(left.shape, tuple(factors)))
+
+
+def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
+    """Relate a new factor to those it overlaps; return a set of factors that determines all of them.
+
+    Fixed values next to units stay a factor of their own: what moves the units moves them nowhere.
+    """
+    overlapping = [f for f in factors if set(f.axes) & set(new.axes)]
+    apart = [f for f in factors if not set(f.axes) & set(new.axes)]
+    for factor in overlapping:
+        if set(new.axes) <= set(factor.axes):
+            wide = new.over(factor.axes, shape)
+            if determines(factor.ids, wide):
+                relations.relate(factor.ids, wide)
+                pin(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
+                return [*factors, new] if id(factor.ids) in relations.pinned else factors
+    if not new.has_units:
+        _meet(relations, shape, [factor for factor in overlapping if factor.has_units], new)
+        return [*factors, new]
+    nested = [f for f in overlapping if set(f.axes) <= set(new.axes)]
+    crossing = [f for f in overlapping if not set(f.axes) <= set(new.axes)]
+    columns = {id(f): f.over(new.axes, shape) for f in nested}
+    free = [f for f in nested if not determines(new.ids, columns[id(f)])]
+    if not any(factor.has_units for factor in free):
+        for factor in nested:
+            if not any(factor is f for f in free):
+                relations.relate(new.ids, columns[id(factor)])
+        if free:
+            relations.relate(new.ids, -1 - numbered(*(columns[id(f)] for f in free)))
+        _meet(relations, shape, crossing, new)
+        pin(relations, shape, new, factors)
+        return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *free, *crossing, new]
+    combined = merged(relations, shape, [*nested, new])
+    _meet(relations, shape, crossing, combined)
+    return [*apart, *crossing, combined]
+
+
+def _meet(relations: Relations, shape: Sequence[int], crossing: list[Factor], new: Factor) -> None:
+    """Factors that overlap without one telling the other agree on the axes they share."""
+    for factor in crossing:
+        shared = tuple(sorted(set(factor.axes) & set(new.axes)))
+        ours, theirs = (_along(relations, shape, each, shared) for each in (new, factor))
+        if ours is not None and theirs is not None:
+            relations.relate(ours, theirs)
+
+
+def _along(relations: Relations, shape: Sequence[int], factor: Factor, axes: tuple[int, ...]) -> Ids | None:
+    """What a factor says along some of its axes; None when all places on them are alike."""
+    left = reduced(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - set(axes))
+    return merged(relations, shape, left.factors).over(axes, shape) if left.factors else None
+
+
+def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
+    """Note when a factor over several axes says no more than narrower ones along these axes.
+
+    A unit of the wide factor is pinned when no other unit is related to the same units of the narrow ones and
+    to the same fixed values: whatever moves those then moves it, and they can stand for it. A stream to which a
+    class token was prepended, say, is labelled by token and channel until something holds one value a channel.
+    """
+    inside = [f for f in narrow if set(f.axes) < set(wide.axes)]
+    columns = [f.over(wide.axes, shape) for f in inside]
+    follows = [determines(wide.ids, column) for column in columns]
+    units = [f for f, follow in zip(inside, follows, strict=True) if follow]
+    fixed = [f for f, follow in zip(inside, follows, strict=True) if not follow]
+    if any(f.has_units for f in fixed):
+        return
+    if {axis for f in inside for axis in f.axes} != set(wide.axes):
+        return
+    followed = [column for column, follow in zip(columns, follows, strict=True) if follow]
+    values = [column for column, follow in zip(columns, follows, strict=True) if not follow]
+    if count_distinct(*values, *followed) < count_distinct(*values, wide.ids):
+        return
+    for column in followed:
+        relations.relate(wide.ids, column)
+    if values:
+        relations.relate(wide.ids, -1 - numbered(*values))
+    places = {axis: place for place, axis in enumerate(wide.axes)}
+
+    def placed(factors: Sequence[Factor]) -> tuple[tuple[tuple[int, ...], Ids], ...]:
+        return tuple((tuple(places[axis] for axis in f.axes), f.ids) for f in factors)
+
+    relations.pinned[id(wide.ids)] = Pinned(wide.ids, placed(units), placed(fixed))
+
+
+def unpinned(relations: Relations, labels: Labels) -> Labels:
+    """Labels in which narrow factors stand for the wide ones they pin."""
+    factors = list(labels.factors)
+    for factor in labels.factors:
+        pinned = relations.pinned.get(id(factor.ids))
+        if pinned is None or not all(_present(factors, f) for f in _placed(factor, pinned.fixed)):
+            continue
+        factors = [f for f in factors if f is not factor]
+        factors.extend(f for f in _placed(factor, pinned.units) if not _present(factors, f))
+    return Labels(labels.shape, tuple(factors))
+
+
+def _placed(factor: Factor, narrow: Sequence[tuple[tuple[int, ...], Ids]]) -> list[Factor]:
+    return [Factor(tuple(factor.axes[place] for place in places), ids) for places, ids in narrow]
+
+
+def _present(factors: Sequence[Factor], wanted: Factor) -> bool:
+    return any(f.axes == wanted.axes and np.array_equal(f.ids, wanted.ids) for f in factors)

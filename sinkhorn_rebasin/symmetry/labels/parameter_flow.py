@@ -1,0 +1,126 @@
+"""Which parameters a tensor was computed from, and which of them a run has really used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sinkhorn_rebasin.symmetry.labels.origin import Origin
+
+
+class ParameterFlow:
+    """Follows parameters through a run, a bit each.
+
+    A parameter that only meets tensors without elements, as the weight of an expert to which no row went, has told
+    nothing of its symmetries.
+
+    >>> import torch
+    >>> weight, other = torch.ones(2, 2), torch.ones(2)
+    >>> flow = ParameterFlow({"weight": weight, "other": other})
+    >>> nothing = torch.ones(0, 2) @ weight
+    >>> flow.passes([weight], [nothing])
+    >>> flow.loses([weight])
+    >>> flow.is_idle(weight), flow.is_idle(other)
+    (True, False)
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._bits = WeakTensorKeyDictionary()
+        self._names: dict[int, str] = {}
+        for name, tensor in parameters.items():
+            if tensor not in self._bits:
+                self._bits[tensor] = 2 << len(self._bits)
+                self._names[self._bits[tensor]] = name
+        self._lost = self._arrived = 0
+        self._fixed_by = WeakTensorKeyDictionary()
+        self.meets_fixed: dict[str, Origin | None] = {}  # parameters and what fixed computed values they meet
+
+    def enters(self, inputs: Iterable[Tensor]) -> None:
+        """Tensors are inputs of a run, which share a bit."""
+        for tensor in inputs:
+            self._bits[tensor] = 1
+
+    def is_constant(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether none of these was computed from parameters or inputs."""
+        return not self._of(tensors)
+
+    def passes(self, operands: Iterable[Tensor], outputs: Sequence[Tensor]) -> None:
+        """An operation computes tensors from others."""
+        bits = self._of(operands)
+        if bits:
+            for output in outputs:
+                self._bits[output] = bits | self._bits.get(output, 0)
+
+    def meets(
+        self, operands: Sequence[Tensor], output: Tensor, has_units: bool, origin: Origin | None
+    ) -> None:
+        """An operation returns a tensor with or without positions that are free to move.
+
+        What was computed and has none was fixed by the first operation that left none. Parameters that meet it
+        remember this operation.
+        """
+        before = next((self._fixed_by[tensor] for tensor in operands if tensor in self._fixed_by), None)
+        if before is not None:
+            for tensor in operands:
+                name = self._names.get(self._bits.get(tensor, 0))
+                if name is not None:
+                    self.meets_fixed.setdefault(name, before)
+        bits = self._bits.get(output, 0)
+        if not has_units and bits & 1 and bits > 1:  # of inputs and of parameters
+            self._fixed_by[output] = before or origin
+
+    def loses(self, operands: Iterable[Tensor]) -> None:
+        """An operation computes nothing from tensors, as there are no elements."""
+        self._lost |= self._of(operands)
+
+    def arrives(self, tensors: Iterable[Tensor]) -> None:
+        """The values of tensors are returned, or read."""
+        self._arrived |= self._of(tensors)
+
+    def is_idle(self, parameter: Tensor) -> bool:
+        """Whether a parameter has met tensors without elements, and nothing came of it."""
+        return bool(self._bits.get(parameter, 0) & self._lost & ~self._arrived)
+
+    def _of(self, tensors: Iterable[Tensor]) -> int:
+        bits = 0
+        for tensor in tensors:
+            bits |= self._bits.get(tensor, 0)
+        return bits
+
+
+class WatchedTensors:
+    """Notes which of some tensors operations read, by name and with their values; copies count as the tensor.
+
+    >>> import torch
+    >>> watched, order = WatchedTensors(), torch.tensor([1, 0])
+    >>> watched.watch({"order": order})
+    >>> watched.note(torch.ops.aten.clone.default, [order], other := order.clone())
+    >>> sorted(watched.read)
+    []
+    >>> watched.note(torch.ops.aten.add.Tensor, [other, other], other + other)
+    >>> watched.read
+    {'order': tensor([1, 0])}
+    """
+
+    def __init__(self) -> None:
+        self.read: dict[str, Tensor] = {}
+        self._names = WeakTensorKeyDictionary()
+
+    def watch(self, tensors: Mapping[str, Tensor]) -> None:
+        """From now on these are watched too."""
+        for name, tensor in tensors.items():
+            self._names[tensor] = name
+
+    def note(self, func: Any, operands: Iterable[Tensor], outputs: Any) -> None:
+        """An operation reads tensors and returns others."""
+        for tensor in operands:
+            name = self._names.get(tensor)
+            if name is None:
+                continue
+            if func.overloadpacket.__name__ in ("clone", "detach", "alias"):
+                self._names[outputs] = name
+            else:
+                self.read.setdefault(name, tensor.detach().clone())

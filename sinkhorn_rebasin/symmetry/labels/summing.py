@@ -1,0 +1,153 @@
+"""What is left of labels when axes are summed away: blocks of the units that lay there together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, simplified
+from sinkhorn_rebasin.symmetry.labels.numbering import (
+    Ids,
+    by_appearance,
+    count_distinct,
+    determines,
+    distinct,
+    keyed,
+    numbered,
+    row_hashes,
+)
+from sinkhorn_rebasin.symmetry.labels.relations import Relations
+
+
+def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
+    """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
+    if len(factors) == 1:
+        return factors[0]
+    axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
+    columns = [factor.over(axes, shape) for factor in factors]
+    first, place = by_appearance(keyed(*columns))
+    if not any(factor.has_units for factor in factors):
+        return Factor(axes, -1 - place.reshape(columns[0].shape))
+    units = relations.new_units((len(first),))
+    for column in columns:
+        relations.relate(units, column.ravel()[first])
+    return Factor(axes, units[place].reshape(columns[0].shape))
+
+
+def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
+    """Labels (axes kept with length 1) of a symmetric reduction over some axes.
+
+    What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
+    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
+    """
+    gone = sorted(set(axes))
+    shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
+    factors = list(labels.off(gone))
+    for cluster in overlapping(labels.on(gone), gone):
+        partial = [factor for factor in cluster if not set(factor.axes) <= set(gone)]
+        if 0 in labels.shape:
+            continue
+        if not partial:
+            _count_together(relations, labels.shape, cluster)
+            continue
+        factor = merged(relations, labels.shape, partial)
+        along = [f for f in cluster if set(f.axes) <= set(gone)]
+        if along and not _placed_alike(relations, labels.shape, factor, along, gone):
+            factor = merged(relations, labels.shape, [factor, *along])
+        blocks = _blocks(relations, factor, gone)
+        if not _follows(relations, shape, factors, blocks):
+            factors.append(blocks)
+    return simplified(shape, factors)
+
+
+def _count_together(relations: Relations, shape: Sequence[int], cluster: Sequence[Factor]) -> None:
+    """Relate units that vanish to what lies at the same places: a sum counts what meets there, and how often."""
+    with_units = [factor for factor in cluster if factor.has_units]
+    if len(cluster) < 2 or not with_units:
+        return
+    factor = merged(relations, shape, with_units)
+    axes = tuple(sorted({axis for other in cluster for axis in other.axes}))
+    units = factor.over(axes, shape)
+    place = numbered(units, *(f.over(axes, shape) for f in cluster if not f.has_units))
+    values = numbered(*(f.over(axes, shape) for f in cluster if not f.has_units), np.bincount(place)[place])
+    if values.max():
+        relations.relate(units, -1 - values)
+
+
+def _placed_alike(
+    relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
+) -> bool:
+    """Whether all rows of a factor that share a unit hold it at the same fixed values along the row.
+
+    Then the unit says which values it lies at, once it is related to them.
+    """
+    if any(f.has_units or not set(f.axes) <= set(factor.axes) for f in along):
+        return False
+    kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
+    rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
+    unit = numbered(factor.ids)
+    value = numbered(*(f.over(factor.axes, shape) for f in along))
+    values_of_unit = np.bincount(distinct(unit, value)[0])
+    if count_distinct(unit, rows, value) < int(values_of_unit[distinct(unit, rows)[0]].sum()):
+        return False
+    relations.relate(factor.ids, -1 - value)
+    return True
+
+
+def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Factor], new: Factor) -> bool:
+    """Relate a factor to one over the same axes, or to fixed values along them, that determines it."""
+    for factor in factors:
+        if factor.axes == new.axes and determines(factor.ids, new.ids):
+            relations.relate(factor.ids, new.ids)
+            return True
+    fixed = [f for f in factors if set(f.axes) <= set(new.axes) and not f.has_units]
+    if not fixed or {axis for f in fixed for axis in f.axes} != set(new.axes):
+        return False
+    values = numbered(*(f.over(new.axes, shape) for f in fixed))
+    if not determines(values, new.ids):
+        return False
+    relations.relate(new.ids, -1 - values)
+    return True
+
+
+def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
+    """Factors in clusters that share one of these axes."""
+    clusters: list[list[Factor]] = []
+    for factor in factors:
+        near = [any(set(f.axes) & set(factor.axes) & set(axes) for f in c) for c in clusters]
+        together = [f for c, touches in zip(clusters, near, strict=True) if touches for f in c]
+        clusters = [c for c, touches in zip(clusters, near, strict=True) if not touches]
+        clusters.append([*together, factor])
+    return clusters
+
+
+def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor:
+    kept = [axis for axis in factor.axes if axis not in gone]
+    order = [factor.axes.index(a) for a in kept] + [factor.axes.index(a) for a in factor.axes if a in gone]
+    kept_shape = [factor.ids.shape[factor.axes.index(a)] for a in kept]
+    rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
+    if bool((rows == rows[:, :1]).all()):
+        return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
+    first, place = by_appearance(row_hashes(rows))
+    different = rows[first]
+    if not factor.has_units:
+        return Factor(tuple(kept), (-1 - place).reshape(kept_shape))
+    units = relations.new_units((len(different),))
+    owners = np.broadcast_to(units[:, None], different.shape)
+    times = _multiplicity(different)
+    for number in np.unique(times):
+        chosen = times == number
+        relations.relate(owners[chosen], different[chosen])
+    return Factor(tuple(kept), units[place].reshape(kept_shape))
+
+
+def _multiplicity(rows: Ids) -> Ids:
+    """How often each entry occurs in its row."""
+    ordered = np.sort(rows, axis=1)
+    times = np.ones_like(rows)
+    for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
+        _, place, counts = np.unique(rows[number], return_inverse=True, return_counts=True)
+        times[number] = counts[place.ravel()]
+    return times

@@ -1,0 +1,1 @@
+"""Scales and signs that leave a network's function unchanged."""

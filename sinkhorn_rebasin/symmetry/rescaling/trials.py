@@ -1,0 +1,227 @@
+"""A network at random weights and inputs: what its units answer to, and whether claimed rescalings hold there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import named_tensors
+from sinkhorn_rebasin.networks.copying import training_copy
+from sinkhorn_rebasin.networks.double_precision import is_wide, narrow_tolerance
+from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
+from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely, sensitivities
+from sinkhorn_rebasin.symmetry.verification.perturbation import displaced, scrambled
+
+FEWEST_TRIALS, MOST_TRIALS = 2, 24
+# Log-scales between these reach past the bounds of ReLU6 and its like, where they are no longer homogeneous.
+NEAREST, FARTHEST = 5.0, 10.0
+LARGEST_GROWTH = 100.0
+
+Sensitivities = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass
+class Trials:
+    """A network, in float64 if it runs in it, and the draws at which it runs.
+
+    Attributes:
+        networks: in eval mode; and, once asked for, without its chance in training mode, with other branches.
+        restless: slots that the output depends on at some draws alone, by group: experts that few inputs reach.
+    """
+
+    network: nn.Module
+    spec: PermutationSpec
+    example_inputs: ExampleInputs
+    tolerance: float
+    generator: torch.Generator
+    networks: list[nn.Module] = field(init=False)
+    restless: dict[str, list[Slot]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.networks = [self.network]
+
+    def sensitivities(self, network: nn.Module, slots: Mapping[str, Sequence[Slot]]) -> Sensitivities:
+        """Equations of one draw: see :func:`~sinkhorn_rebasin.symmetry.rescaling.sensitivity.sensitivities`.
+
+        Raises:
+            ArchitectureError: when the network has no derivatives.
+        """
+        try:
+            return sensitivities(network, self.weights(), slots, self.example_inputs, self.generator)
+        except (RuntimeError, NotImplementedError) as error:
+            raise ArchitectureError(
+                f"Expected a network that can be differentiated, to find its rescalings with, but "
+                f"{type(network).__name__} raised {type(error).__name__}: {error}"
+            ) from error
+
+    def add_training_mode(self) -> nn.Module | None:
+        """The network as it trains but without its chance, from now on part of every trial; None if it has any."""
+        twin = training_copy(self.network)
+        try:
+            state = self.weights()
+            inputs, _ = draw_run(twin, state, self.example_inputs, self.generator)
+            again = [run_precisely(twin, state, inputs) for _ in range(2)]
+        except ArchitectureError:
+            return None
+        if not largest_change(*again) <= self.tolerance:
+            return None
+        self.networks.append(twin)
+        return twin
+
+    def verified(self, candidates: Sequence[Generator]) -> list[Generator]:
+        """The candidates that leave the output unchanged: all at once, or else each alone."""
+        if not candidates or self.hold(candidates):
+            return list(candidates)
+        return [one for one in candidates if self.hold([one])]
+
+    def hold(self, generators: Sequence[Generator]) -> bool:
+        """Whether the output stays the same at random scales and signs, each far from one and tried both ways.
+
+        Restless slots of the groups must have had a say both ways, or nothing is proven about them.
+        """
+        rescaling = RescalingSpec(tuple(self.spec.names), tuple(generators))
+        signs, logs = self._signs(rescaling), self._far_logs(rescaling)
+        groups = {one.group for one in generators}
+        waiting = {
+            side: {name: slots for name, slots in self.restless.items() if name in groups} for side in (1, -1)
+        }
+        for trial in range(MOST_TRIALS):
+            side = 1 if trial % 2 == 0 else -1
+            far, flips = ({name: side * value for name, value in one.items()} for one in (logs, signs))
+            if not self._holds_once(rescaling, far, flips, waiting[side]):
+                return False
+            if trial + 1 >= FEWEST_TRIALS and not any(waiting.values()):
+                return self._holds_far_out(rescaling, signs)
+        return False
+
+    def _holds_once(
+        self,
+        rescaling: RescalingSpec,
+        logs: Mapping[str, Tensor],
+        signs: Mapping[str, Tensor],
+        waiting: dict[str, list[Slot]],
+    ) -> bool:
+        """One draw; what answers there is no longer waited for."""
+        state = self.weights()
+        for network in self.networks:
+            before_draw = self.generator.get_state()
+            inputs, before = draw_run(network, state, self.example_inputs, self.generator)
+            moved = rescale_state(state, self.spec, rescaling, logs, signs)
+            after = run_precisely(network, moved, inputs)
+            if not largest_change(before, after) <= self.tolerance:
+                return False
+            # An output that hardly varies with the weights would hide what a wrong claim changes.
+            if not largest_change(before, after, self._others(network, state, inputs)) <= self.tolerance:
+                return False
+            self._answered(network, state, waiting, before_draw)
+        return True
+
+    def _others(self, network: nn.Module, state: State, inputs: ExampleInputs) -> list[list[Tensor]]:
+        """The output at weights that compute something else, if the network runs at them."""
+        try:
+            return [run_precisely(network, scrambled(state, self.spec), inputs)]
+        except ArchitectureError:
+            return []
+
+    def _answered(
+        self, network: nn.Module, state: State, waiting: dict[str, list[Slot]], before_draw: Tensor
+    ) -> None:
+        """Take the slots that the output depends on at a draw, made anew, off those that are waited for."""
+        if not waiting:
+            return
+        replay = torch.Generator(self.generator.device)
+        replay.set_state(before_draw)
+        for name, matrix in sensitivities(network, state, waiting, self.example_inputs, replay).items():
+            silent = ~self.answering(matrix)
+            waiting[name] = [slot for slot, still in zip(waiting[name], silent, strict=True) if still]
+            if not waiting[name]:
+                del waiting[name]
+
+    def _holds_far_out(self, rescaling: RescalingSpec, signs: Mapping[str, Tensor]) -> bool:
+        """Flips of sign at much larger weights, where the network runs there: they reach past its clips."""
+        grown = [
+            replace(one, kind="positive", exponents=tuple((slot, 1) for slot, _ in one.exponents))
+            for one in rescaling.generators
+            if one.kind == "sign"
+        ]
+        growing = RescalingSpec(rescaling.groups, tuple(grown))
+        shapes = growing.shapes(self.spec)
+        for side in (1, -1) if grown else ():
+            logs = {name: math.log(LARGEST_GROWTH) * self._uniform(shape) for name, shape in shapes.items()}
+            state = rescale_state(self.weights(), self.spec, growing, logs)
+            flipped = {name: side * value for name, value in signs.items()}
+            moved = rescale_state(state, self.spec, rescaling, None, flipped)
+            for network in self.networks:
+                try:
+                    inputs, before = draw_run(network, state, self.example_inputs, self.generator)
+                except ArchitectureError:
+                    continue  # nothing finite comes out so far away
+                if not largest_change(before, run_precisely(network, moved, inputs)) <= self.tolerance:
+                    return False
+        return True
+
+    @property
+    def rounding(self) -> float:
+        """What relative sizes pass for zero in the equations."""
+        return 1e-9 if is_wide(self.network) else narrow_tolerance(self.network.parameters())
+
+    def answering(self, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which slots the output depends on: see :func:`answering`."""
+        return answering(matrix, self.rounding / 10)
+
+    def weights(self) -> State:
+        """The network's tensors, moved a little."""
+        return displaced(named_tensors(self.network), self.spec, self.generator)
+
+    def _signs(self, rescaling: RescalingSpec) -> dict[str, Tensor]:
+        """Both signs in every group of two units or more: a common sign says nothing about products of two of them.
+
+        The other trial flips the other units.
+        """
+        found = {}
+        for name, shape in rescaling.shapes(self.spec, "sign").items():
+            noise = self._normal(shape)
+            signs = torch.where(noise == noise.amax(-1, keepdim=True), 1.0, noise.sign())
+            found[name] = torch.where(noise == noise.amin(-1, keepdim=True), -1.0, signs)
+        return found
+
+    def _far_logs(self, rescaling: RescalingSpec) -> dict[str, Tensor]:
+        return {
+            name: (NEAREST + (FARTHEST - NEAREST) * self._uniform(shape)) * self._normal(shape).sign()
+            for name, shape in rescaling.shapes(self.spec, "positive").items()
+        }
+
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        device = self.generator.device
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
+
+    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+        device = self.generator.device
+        return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
+
+    @property
+    def _type(self) -> torch.dtype:
+        """The type that factors have, so that weights keep theirs."""
+        types = [
+            tensor.dtype.to_real() for tensor in self.network.parameters() if tensor.dtype.is_floating_point
+        ]
+        return torch.float64 if is_wide(self.network) or not types else types[0]
+
+
+def answering(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:
+    """Which slots, (slots,), the output depends on by the equations (rows, slots) of one or several draws.
+
+    >>> answering(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist()
+    [True, False]
+    """
+    sizes = np.abs(matrix).max(axis=0, initial=0.0)
+    return np.asarray(sizes > least * max(sizes.max(initial=0.0), 1e-100))

@@ -1,0 +1,200 @@
+"""Run a network under the tape, as often as it takes to see all its parameters at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.checked_run import LARGEST_ROUNDING, check_repeatable, checked_run
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy, training_copy
+from sinkhorn_rebasin.networks.counted_outputs import counted
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.observed_run import Operations, Readers
+from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.random_inputs import other_inputs
+from sinkhorn_rebasin.networks.uncompiled import uncompiled
+from sinkhorn_rebasin.networks.undisturbed import plain_operations
+from sinkhorn_rebasin.networks.value_reads import ValueReads
+from sinkhorn_rebasin.symmetry.labels.experts import Layouts
+from sinkhorn_rebasin.symmetry.solving.slot_tables import find_slots
+from sinkhorn_rebasin.symmetry.solving.solver import solve
+from sinkhorn_rebasin.symmetry.tracing.tape import Tape
+from sinkhorn_rebasin.symmetry.tracing.unread import loose_parameters
+
+# How often a network that chooses by data which parameters it uses is run again to meet the others.
+MOST_FURTHER_RUNS = 16
+# How many of those look for other ways through a network that uses all of its parameters, and how many are followed.
+MOST_OTHER_WAYS, MOST_FOLLOWED_WAYS = 12, 5
+# One pass finds the matrices of experts, the next what is added to their outputs, one more which of them were not
+# read, and the last follows them all.
+MOST_PASSES = 4
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def follow(
+    model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any, given: Sequence[Tensor]
+) -> Tape:
+    """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well.
+
+    A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
+    their own in each. ``given`` are tensors that another run has read and not made: what was there before.
+    """
+    aliases = {id(tensor): tensor.detach() for tensor in named.values()}
+    state = {name: aliases[id(tensor)] for name, tensor in named.items()}
+    layouts: Layouts = {}
+    for _ in range(MOST_PASSES):
+        tape = _faithful(partial(_tape, model, state, inputs, outputs, layouts, given))
+        found = tape.batched.layouts()
+        if not found and not tape.branches:
+            # What the network does with matrices that this run has not read it can only do as with the others.
+            found = tape.batched.narrower(tape.relations, tape.parameter_labels)
+        if not found:
+            break
+        layouts = {**layouts, **found}
+    return tape
+
+
+def _faithful(followed: Callable[[bool], tuple[Tape, float]]) -> Tape:
+    """The tape of runs from which writes in place are taken away, or else of runs as they are.
+
+    Functionalisation fails at gradients inside of the forward, and where the memory of a tensor is asked for: what
+    fails without it too is raised. It computes something else where memory is shared past PyTorch.
+    """
+    try:
+        tape, change = followed(True)
+    except ArchitectureError:
+        return followed(False)[0]
+    if change > LARGEST_ROUNDING:
+        with suppress(ArchitectureError):
+            other, other_change = followed(False)
+            return other if other_change <= LARGEST_ROUNDING else tape
+    return tape
+
+
+def _tape(
+    model: nn.Module,
+    state: State,
+    inputs: ExampleInputs,
+    outputs: Any,
+    layouts: Layouts,
+    given: Sequence[Tensor],
+    functional: bool,
+) -> tuple[Tape, float]:
+    """The tape of all runs that are followed, and by how much the output of the first was not the network's."""
+    tape = Tape(state, layouts)
+    tape.constants.add_foreign(given)
+    followed = _follow(tape, model, state, inputs, functional)
+    check_repeatable(model, outputs, followed, inputs)
+    change = largest_change(outputs, followed)
+    _follow_other_branches(tape, model, state, inputs, functional)
+    if all(tape.uses(tensor) for tensor in state.values()):
+        return tape, change
+    trained = training_copy(model)
+    try:
+        checked_run(trained, {}, inputs)
+        tape.noise_is_symmetric = True
+        _follow(tape, trained, state, inputs, functional)
+        tape.trained = True
+    except ArchitectureError:
+        # It runs in eval mode only: what that does not use stays unused.
+        pass
+    if tape.branches:
+        loose = set(loose_parameters(tape))
+        tape.missed = [name for name, tensor in state.items() if name in loose or not tape.meets(tensor)]
+    return tape, change
+
+
+def _follow_other_branches(
+    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
+) -> None:
+    """Follow further runs of a network that branches on data where they take another way than those before.
+
+    Experts that no token of the example went to are met by other tokens; every run only adds relations. While
+    parameters are unused, more runs are tried.
+    """
+    generator = torch.Generator("cpu").manual_seed(0)
+    ways: set[int] = set()
+    for attempt in range(MOST_FURTHER_RUNS):
+        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
+        other_ways = tape.branches and attempt < MOST_OTHER_WAYS
+        if not tape.batched.lonely and not other_ways and not (tape.branches and unused):
+            return
+        if not ways:
+            ways.add(_way(model, state, inputs)[0])
+        further = other_inputs(inputs, generator, attempt)
+        try:
+            way, read = _way(model, state, further)
+            new = other_ways and way not in ways and len(ways) < MOST_FOLLOWED_WAYS
+            last = new and len(ways) + 1 == MOST_FOLLOWED_WAYS
+            before = _symmetries(tape) if last else frozenset()
+            if tape.batched.lonely or read & unused or new:
+                _follow(tape, model, state, further, functional)
+                tape.ways += way not in ways
+            tape.wanders |= last and _symmetries(tape) != before
+        except ArchitectureError:
+            continue  # not every input will do
+        ways.add(way)
+    for labels in tape.batched.lonely:
+        tape.fix(labels, "no input tried went to some of the experts")
+
+
+def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
+    """What moves together by the runs followed so far."""
+    groups: dict[int, set[Any]] = {}
+    for slot in find_slots(solve(tape.relations), tape.parameter_labels):
+        groups.setdefault(slot.group, set()).add((slot.tensor, slot.axes, slot.layout))
+    return frozenset(frozenset(group) for group in groups.values())
+
+
+def _way(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
+    """What tells apart which way a run took, and the names of the parameters it read."""
+    names = {**dict(model.named_buffers()), **state}
+    readers, operations = Readers(state), Operations(names, tensors_in(inputs))
+    with readers, operations:
+        checked_run(model, state, inputs)
+    return operations.fingerprint(), readers.names()
+
+
+def _follow(
+    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
+) -> list[Tensor]:
+    """Run a network under the tape; returns the tensors of its output."""
+    # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
+    model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
+    saved = model.state_dict(keep_vars=True)
+    buffers = {
+        n: b for n, b in model.named_buffers(remove_duplicate=False) if n not in state and _is_dense(b)
+    }
+    tape.begin(model, tensors_in(given), {n: b for n, b in buffers.items() if n in saved})
+    persistent = {n for n, _ in model.named_buffers(remove_duplicate=False) if n in state}
+    buffers |= {name: state[name] for name in persistent}
+    parameters = {name: tensor for name, tensor in state.items() if name not in persistent}
+
+    def forward(parameters: State, buffers: State, given: ExampleInputs) -> list[Tensor]:
+        # Copied in here, buffers that the network writes to are followed like any other tensor.
+        copies = {id(buffer): buffer.clone() for buffer in buffers.values()}
+        buffers = {name: copies[id(buffer)] for name, buffer in buffers.items()}
+        return tensors_in(counted(model, run_at(model, {**parameters, **buffers}, given)))
+
+    run = functionalize(forward, remove="mutations") if functional else forward
+    try:
+        with plain_operations(), tape, ValueReads(tape.note_read, tape.note_made), uncompiled():
+            outputs: list[Tensor] = run(parameters, buffers, given)
+    except Exception as error:
+        raise ArchitectureError(
+            f"Expected a network whose operations can be followed but {type(model).__name__} runs and cannot "
+            f"be traced: {type(error).__name__}: {error}"
+        ) from error
+    tape.fix_outputs(outputs)
+    return outputs

@@ -1,0 +1,1 @@
+"""Which units may move, and how: from relations to groups and slots."""

@@ -1,0 +1,141 @@
+"""Why an axis is frozen, and which line of the network's code froze it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin.permutations.coverage import MEETS, MEETS_COMPUTED, UNUSED
+from sinkhorn_rebasin.permutations.slots import Frozen, Slot
+from sinkhorn_rebasin.symmetry.labels.origin import Origin
+from sinkhorn_rebasin.symmetry.labels.relations import Ids, Relations
+from sinkhorn_rebasin.symmetry.tracing.tape import Tape
+
+_NEVER = int(np.iinfo(np.int64).max)
+# Ranks: the number of a kind, and this much more for marks that several units share and for matchings.
+_SHARED = 1 << 40
+_APART = "its units are told apart by their relations"
+
+
+def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Frozen, ...]:
+    """Every axis longer than one that no slot touches, with the first operation that fixed its units.
+
+    A unit is fixed by a mark on it or on a unit that it follows: each unit that a relation gives one partner
+    carries this partner along. Marks of single units come before those that several units share. Units without
+    any mark are told apart by relations alone, and the first that is no matching is named.
+    """
+    moved = {(slot.tensor, axis) for slot in slots for axis in slot.axes}
+    canonical = {id(tensor): name for name, tensor in reversed(list(named.items()))}
+    stays = [
+        (name, axis)
+        for name, tensor in named.items()
+        for axis, length in enumerate(tensor.shape)
+        if length > 1 and (name, axis) not in moved
+    ]
+    causes = _Causes.of(tape.relations, tape.flow.meets_fixed)
+    found = []
+    for name, axis in stays:
+        labels = tape.parameter_labels.get(canonical[id(named[name])])
+        if labels is None:
+            found.append(Frozen(name, axis, UNUSED))
+            continue
+        ids = np.concatenate([np.empty(0, dtype=np.int64), *(f.ids.ravel() for f in labels.on([axis]))])
+        found.append(causes.frozen(name, axis, ids[ids >= 0]))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Causes:
+    """The lowest rank of a mark on every unit, and of a relation it is in."""
+
+    relations: Relations
+    marked: Ids
+    related: Ids
+    meets_fixed: Mapping[str, Origin | None]
+
+    @classmethod
+    def of(cls, relations: Relations, meets_fixed: Mapping[str, Origin | None]) -> _Causes:
+        following, ranked_relations = _followers(relations)
+        matched, follows = _components(relations.count, following)
+        rank = np.full(relations.count, _NEVER, dtype=np.int64)
+        for units, shared, kind in _ranked(relations):
+            np.minimum.at(rank, matched[units], shared * _SHARED + kind)
+        _carry(rank, matched[follows[0]], matched[follows[1]])
+        related = np.full(relations.count, _NEVER, dtype=np.int64)
+        for units, kind in ranked_relations:
+            np.minimum.at(related, matched[units], kind)
+        return cls(relations, rank[matched], related[matched], meets_fixed)
+
+    def frozen(self, tensor: str, axis: int, units: Ids) -> Frozen:
+        """The axis on which these units lie, with what fixed the first of them."""
+        rank, reason = int(self.marked[units].min(initial=_NEVER)), MEETS
+        if rank == _NEVER:
+            rank, reason = int(self.related[units].min(initial=_NEVER)), _APART
+        kind = rank % _SHARED
+        reason = self.relations.reasons.get(kind, reason)
+        origin = self.relations.origins.get(kind)
+        if reason == MEETS and tensor in self.meets_fixed:
+            reason, origin = MEETS_COMPUTED, self.meets_fixed[tensor]
+        if origin is None:
+            return Frozen(tensor, axis, reason)
+        return Frozen(tensor, axis, reason, origin.operation, origin.module, origin.source)
+
+
+def _followers(relations: Relations) -> tuple[list[tuple[Ids, Ids, bool]], list[tuple[Ids, int]]]:
+    """Pairs (leader, follower, whether also the other way round), and all relations with their ranks."""
+    following, loose = [], []
+    classes = relations.classes()
+    for left, right, kind in relations.edges:
+        onward, back = _distinct(left), _distinct(right)
+        if onward:
+            following.append((left, right, back))
+        elif back:
+            following.append((right, left, False))
+        # A matching says something only where it leads back to its own class, which is known here if at once.
+        again = bool((classes[left] == classes[right]).any()) and not np.array_equal(left, right)
+        matching = onward and back and not again
+        loose.append((np.concatenate([left, right]), kind + _SHARED * matching))
+    return following, loose
+
+
+def _components(count: int, following: Sequence[tuple[Ids, Ids, bool]]) -> tuple[Ids, tuple[Ids, Ids]]:
+    """Units that follow each other both ways as one, and the other pairs (leader, follower)."""
+    none = np.empty(0, dtype=np.int64)
+    both = [[pair[side] for pair in following if pair[2]] for side in (0, 1)]
+    one_way = [[pair[side] for pair in following if not pair[2]] for side in (0, 1)]
+    source, target = (np.concatenate([none, *part]) for part in both)
+    links = coo_array((np.ones(len(source), dtype=np.int8), (source, target)), shape=(count, count))
+    matched = connected_components(links, directed=False)[1].astype(np.int64)
+    return matched, (np.concatenate([none, *one_way[0]]), np.concatenate([none, *one_way[1]]))
+
+
+def _ranked(relations: Relations) -> list[tuple[Ids, Ids, int]]:
+    """Marked units, one where others of their class share the mark and zero elsewhere, and the mark's kind."""
+    classes, found = relations.classes(), []
+    for units, values, kind in relations.marks:
+        if _distinct(values):
+            found.append((units, np.zeros(len(units), dtype=np.int64), kind))
+            continue
+        pairs = np.stack([classes[units], values])
+        _, place, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
+        found.append((units, (counts[place.ravel()] > 1).astype(np.int64), kind))
+    return found
+
+
+def _carry(rank: Ids, leader: Ids, follower: Ids) -> None:
+    """Hand ranks on to followers that have none, as far as they reach."""
+    while True:
+        reached = (rank[leader] < _NEVER) & (rank[follower] == _NEVER)
+        if not reached.any():
+            return
+        np.minimum.at(rank, follower[reached], rank[leader[reached]])
+
+
+def _distinct(ids: Ids) -> bool:
+    steps = np.diff(ids)
+    return bool((steps > 0).all() or (steps < 0).all() or len(np.unique(ids)) == len(ids))

@@ -1,0 +1,78 @@
+"""The coloured graph of units and relations that the solver takes apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, numbered
+
+
+@dataclass
+class Graph:
+    """What is left to solve: live nodes with colours and the block they live in, and edges inside blocks."""
+
+    nodes: Ids
+    colour: Ids
+    block: Ids
+    source: Ids
+    target: Ids
+    kind: Ids
+
+    def keep(self, alive: NDArray[np.bool_]) -> Graph:
+        new = np.full(len(self.nodes), -1, dtype=np.int64)
+        new[alive] = np.arange(int(alive.sum()))
+        edges = alive[self.source] & alive[self.target]
+        return Graph(
+            self.nodes[alive],
+            self.colour[alive],
+            self.block[alive],
+            new[self.source[edges]],
+            new[self.target[edges]],
+            self.kind[edges],
+        )
+
+
+def without_trivial(graph: Graph) -> Graph:
+    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing.
+
+    Nor do those of each node of a colour with all the others.
+    """
+    apart = graph.source != graph.target
+    source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
+    if len(source):
+        cell = numbered(graph.block, graph.colour)
+        size = np.bincount(cell)[cell]
+        bundle = numbered(cell[source], graph.colour[target], kind)
+        pairs = size[source] * (size[target] - (cell[source] == cell[target]))
+        keep = np.bincount(bundle)[bundle] != pairs
+        source, target, kind = source[keep], target[keep], kind[keep]
+    return Graph(graph.nodes, graph.colour, graph.block, source, target, kind)
+
+
+def forest_of_matchings(graph: Graph) -> tuple[NDArray[np.bool_], Ids]:
+    """Edges that match two colours one to one, enough to connect the matched colours without a cycle."""
+    root = np.arange(int(graph.colour.max()) + 1 if len(graph.colour) else 0)
+    chosen = np.zeros(len(graph.source), dtype=bool)
+    if not len(graph.source):
+        return chosen, root
+    left, right = graph.colour[graph.source], graph.colour[graph.target]
+    bundle = numbered(left, right, graph.kind)
+    sizes = np.bincount(graph.colour)
+    matching = (left != right) & (sizes[left] == sizes[right]) & (np.bincount(bundle)[bundle] == sizes[left])
+
+    def find(colour: int) -> int:
+        while root[colour] != colour:
+            root[colour] = colour = int(root[root[colour]])
+        return colour
+
+    used = np.zeros(int(bundle.max()) + 1, dtype=bool)
+    _, edges = np.unique(bundle[matching], return_index=True)
+    for edge in np.flatnonzero(matching)[edges]:
+        first, second = find(int(left[edge])), find(int(right[edge]))
+        if first != second:
+            root[second] = first
+            used[bundle[edge]] = True
+    return used[bundle] & matching, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Proof by numbers: permuted at random, the network must compute what it computed before."""
