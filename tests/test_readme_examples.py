@@ -6,23 +6,27 @@ import doctest
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from sinkhorn_rebasin import discover_symmetry
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {"README.md": 9, "sinkhorn_rebasin/symmetry/README.md": 9}  # and how many examples each has at least
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = "README.md") -> list[str]:
     """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_print_what_the_readme_shows() -> None:
-    text = "\n".join(block for block in blocks("python") if ">>>" in block)
-    examples = doctest.DocTestParser().get_doctest(text, {}, "README.md", "README.md", 0)
-    assert len(examples.examples) > 8
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_print_what_the_page_shows(page: str) -> None:
+    text = "\n".join(block for block in blocks("python", page) if ">>>" in block)
+    examples = doctest.DocTestParser().get_doctest(text, {}, page, page, 0)
+    assert len(examples.examples) >= PAGES[page]
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said: list[str] = []
     runner.run(examples, out=said.append)

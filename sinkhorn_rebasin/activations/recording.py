@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.networks.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
-from sinkhorn_rebasin.symmetry.tracing.call_sites import Origins
+from sinkhorn_rebasin.symmetry.tracing.call_sites import CallSites
 
 Place: TypeAlias = tuple[Origin, int]
 """An operation at a line of code, and the number of a tensor among those it returns."""
@@ -33,7 +33,7 @@ class Recorder(LightDispatchMode):
         super().__init__()
         self.recording: Recording = []
         self._keep = keep
-        self._origins = Origins()
+        self._origins = CallSites()
         self._origins.follow(network)
         self._reached = WeakTensorKeyDictionary()
         for tensor in tensors_in(inputs):

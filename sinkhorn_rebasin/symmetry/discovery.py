@@ -93,9 +93,9 @@ def discover_symmetry(
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         named, buffers, tape, returned = _followed(model, example_inputs, outputs)
         _fix_shared_memory(tape, model, named)
-    solution = solve(tape.relations)
-    slots = find_slots(solution, tape.parameter_labels)
-    slots = preserving_slots(tape.relations, solution, tape.parameter_labels, slots)
+    solution = solve(tape.labelling.relations)
+    slots = find_slots(solution, tape.labelling.parameter_labels)
+    slots = preserving_slots(tape.labelling.relations, solution, tape.labelling.parameter_labels, slots)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
@@ -105,9 +105,9 @@ def discover_symmetry(
         described_inputs(model, example_inputs),
         tape.trained,
         tape.branches,
-        tape.ways,
+        tape.branches_followed,
         None,
-        tuple(tape.missed),
+        tuple(tape.never_used),
         returned.names,
         returned.left_out,
     )
@@ -166,15 +166,17 @@ def _watching(watch: GivenTensors) -> Iterator[None]:
 
 
 def _fix_remembered(tape: Tape, names: Iterable[str]) -> None:
-    tape.relations.origin = None
-    for name in set(names) & set(tape.parameter_labels):
-        tape.fix(tape.parameter_labels[name], "the network remembers what it made of it in its first run")
+    tape.labelling.relations.origin = None
+    for name in set(names) & set(tape.labelling.parameter_labels):
+        tape.labelling.fix(
+            tape.labelling.parameter_labels[name], "the network remembers what it made of it in its first run"
+        )
 
 
 def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:
     """Parameters that lie in the same memory without being one cannot move apart: they stay where they are."""
     for name, other in sharing_memory(dict(model.named_parameters())):
         for one, twin in ((name, other), (other, name)):
-            if one in tape.parameter_labels:
-                tape.relations.origin = None
-                tape.fix(tape.parameter_labels[one], f"shares its memory with {twin!r}")
+            if one in tape.labelling.parameter_labels:
+                tape.labelling.relations.origin = None
+                tape.labelling.fix(tape.labelling.parameter_labels[one], f"shares its memory with {twin!r}")

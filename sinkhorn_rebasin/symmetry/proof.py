@@ -53,13 +53,13 @@ def proven(model: nn.Module, spec: PermutationSpec, example_inputs: ExampleInput
 def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
     """Tell what other inputs may reach, and what was computed out of sight."""
     name = type(model).__name__
-    if tape.missed:
+    if tape.never_used:
         _warn(
             f"Expected a network that branches on its data to use all parameters on inputs like the example's but no "
-            f"run used {', '.join(map(repr, tape.missed))}: permutations may change what it computes where it does. "
-            f"Pass example inputs that reach them."
+            f"run used {', '.join(map(repr, tape.never_used))}: permutations may change what it computes where it "
+            f"does. Pass example inputs that reach them."
         )
-    if tape.wanders:
+    if tape.more_branches_than_followed:
         _warn(
             f"Expected {name}, which branches on its data, to take few ways on inputs like the example's but it took "
             f"more than were followed, of which the last took a symmetry away: permutations may change what it "

@@ -55,10 +55,10 @@ def follow(
     layouts: Layouts = {}
     for _ in range(MOST_PASSES):
         tape = _faithful(partial(_tape, model, state, inputs, outputs, layouts, given))
-        found = tape.batched.layouts()
+        found = tape.labelling.batched.layouts()
         if not found and not tape.branches:
             # What the network does with matrices that this run has not read it can only do as with the others.
-            found = tape.batched.narrower(tape.relations, tape.parameter_labels)
+            found = tape.labelling.batched.narrower(tape.labelling.relations, tape.labelling.parameter_labels)
         if not found:
             break
         layouts = {**layouts, **found}
@@ -93,7 +93,7 @@ def _tape(
 ) -> tuple[Tape, float]:
     """The tape of all runs that are followed, and by how much the output of the first was not the network's."""
     tape = Tape(state, layouts)
-    tape.constants.add_foreign(given)
+    tape.labelling.constants.add_foreign(given)
     followed = _follow(tape, model, state, inputs, functional)
     check_repeatable(model, outputs, followed, inputs)
     change = largest_change(outputs, followed)
@@ -103,7 +103,7 @@ def _tape(
     trained = training_copy(model)
     try:
         checked_run(trained, {}, inputs)
-        tape.noise_is_symmetric = True
+        tape.labelling.noise_is_symmetric = True
         _follow(tape, trained, state, inputs, functional)
         tape.trained = True
     except ArchitectureError:
@@ -111,7 +111,9 @@ def _tape(
         pass
     if tape.branches:
         loose = set(loose_parameters(tape))
-        tape.missed = [name for name, tensor in state.items() if name in loose or not tape.meets(tensor)]
+        tape.never_used = [
+            name for name, tensor in state.items() if name in loose or not tape.labelling.meets(tensor)
+        ]
     return tape, change
 
 
@@ -128,36 +130,36 @@ def _follow_other_branches(
     for attempt in range(MOST_FURTHER_RUNS):
         unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
         other_ways = tape.branches and attempt < MOST_OTHER_WAYS
-        if not tape.batched.lonely and not other_ways and not (tape.branches and unused):
+        if not tape.labelling.batched.lonely and not other_ways and not (tape.branches and unused):
             return
         if not ways:
-            ways.add(_way(model, state, inputs)[0])
+            ways.add(_control_flow(model, state, inputs)[0])
         further = other_inputs(inputs, generator, attempt)
         try:
-            way, read = _way(model, state, further)
+            way, read = _control_flow(model, state, further)
             new = other_ways and way not in ways and len(ways) < MOST_FOLLOWED_WAYS
             last = new and len(ways) + 1 == MOST_FOLLOWED_WAYS
             before = _symmetries(tape) if last else frozenset()
-            if tape.batched.lonely or read & unused or new:
+            if tape.labelling.batched.lonely or read & unused or new:
                 _follow(tape, model, state, further, functional)
-                tape.ways += way not in ways
-            tape.wanders |= last and _symmetries(tape) != before
+                tape.branches_followed += way not in ways
+            tape.more_branches_than_followed |= last and _symmetries(tape) != before
         except ArchitectureError:
             continue  # not every input will do
         ways.add(way)
-    for labels in tape.batched.lonely:
-        tape.fix(labels, "no input tried went to some of the experts")
+    for labels in tape.labelling.batched.lonely:
+        tape.labelling.fix(labels, "no input tried went to some of the experts")
 
 
 def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
     """What moves together by the runs followed so far."""
     groups: dict[int, set[Any]] = {}
-    for slot in find_slots(solve(tape.relations), tape.parameter_labels):
+    for slot in find_slots(solve(tape.labelling.relations), tape.labelling.parameter_labels):
         groups.setdefault(slot.group, set()).add((slot.tensor, slot.axes, slot.layout))
     return frozenset(frozenset(group) for group in groups.values())
 
 
-def _way(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
+def _control_flow(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
     """What tells apart which way a run took, and the names of the parameters it read."""
     names = {**dict(model.named_buffers()), **state}
     readers, operations = Readers(state), Operations(names, tensors_in(inputs))

@@ -139,8 +139,8 @@ def test_what_is_made_is_a_constant_of_fixed_places() -> None:
     assert values.tolist() == [6.0, 2.0]
     tape = Tape({})
     tape.note_made(made[0])
-    assert tape.knows(made[0])
-    assert not tape.labels(made[0]).units.size
+    assert tape.labelling.knows(made[0])
+    assert not tape.labelling.labels(made[0]).units.size
 
 
 def test_lists_of_plain_numbers_are_no_reads() -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(
@@ -26,24 +22,24 @@ if TYPE_CHECKING:
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_fused_attention_overrideable",
 )
-def attention(tape: Tape, call: Call) -> Result:
+def attention(labelling: Labelling, call: Call) -> Result:
     """Queries times keys, a softmax over the keys, times values; heads of keys may serve several of queries."""
-    if call["dropout_p"] and not tape.noise_is_symmetric:
+    if call["dropout_p"] and not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
-    query, key, value = (tape.labels(call[name]) for name in ("query", "key", "value"))
+    query, key, value = (labelling.labels(call[name]) for name in ("query", "key", "value"))
     batch = [f"b{axis}" for axis in range(len(query.shape) - 2)]
     for labels in (query, key, value):
         for axis in (len(batch), len(batch) + 1):
-            tape.batched.note(tape.relations, labels, [*range(len(batch)), axis])
+            labelling.batched.note(labelling.relations, labels, [*range(len(batch)), axis])
     if batch:
         key, value = (
             _shared_by(labels, len(batch) - 1, query.shape[len(batch) - 1]) for labels in (key, value)
         )
-    scores = contract(tape, query, [*batch, "l", "e"], key, [*batch, "s", "e"], [*batch, "l", "s"])
-    scores = tape.join([scores, *_masks(tape, call, scores)], scores.shape)
-    shares = with_statistics(tape, scores, [len(batch) + 1])
-    mixed = contract(tape, shares, [*batch, "l", "s"], value, [*batch, "s", "v"], [*batch, "l", "v"])
-    totals = reduced(tape.relations, scores, [len(batch) + 1]).reshaped(scores.shape[:-1])
+    scores = contract(labelling, query, [*batch, "l", "e"], key, [*batch, "s", "e"], [*batch, "l", "s"])
+    scores = labelling.join([scores, *_masks(labelling, call, scores)], scores.shape)
+    shares = with_statistics(labelling, scores, [len(batch) + 1])
+    mixed = contract(labelling, shares, [*batch, "l", "s"], value, [*batch, "s", "v"], [*batch, "l", "v"])
+    totals = reduced(labelling.relations, scores, [len(batch) + 1]).reshaped(scores.shape[:-1])
     second = call.outputs[1] if isinstance(call.outputs, list | tuple) else None
     return [mixed, totals if second is not None and tuple(second.shape) == totals.shape else None]
 
@@ -54,9 +50,11 @@ def _shared_by(labels: Labels, axis: int, heads: int) -> Labels:
     return labels if own == heads else labels.taken(axis, np.repeat(np.arange(own), heads // own))
 
 
-def _masks(tape: Tape, call: Call, scores: Labels) -> list[Labels]:
+def _masks(labelling: Labelling, call: Call, scores: Labels) -> list[Labels]:
     """Labels of what is added to the scores: a bias or mask, and the triangle of a causal one."""
-    found = [tape.labels(call[name]) for name in ("attn_mask", "attn_bias") if call.get(name) is not None]
+    found = [
+        labelling.labels(call[name]) for name in ("attn_mask", "attn_bias") if call.get(name) is not None
+    ]
     if call["is_causal"]:
         axes = (len(scores.shape) - 2, len(scores.shape) - 1)
         found.append(Labels(scores.shape, tuple(fixed_factor(axis, scores.shape[axis]) for axis in axes)))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
@@ -14,44 +13,45 @@ from sinkhorn_rebasin.symmetry.rules.normalization import with_channel_tensors
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
 
 @rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
-def convolution(tape: Tape, call: Call) -> Result:
+def convolution(labelling: Labelling, call: Call) -> Result:
     """Each group of output channels sums over its own group of input channels and over neighbours."""
     tensor, weight = call["input"], call["weight"]
     groups, transposed = call["groups"], call.get("transposed", False)
     output = tuple(call.output.shape)
-    kernel = kernel_labels(tape, weight, groups, transposed)
+    kernel = kernel_labels(labelling, weight, groups, transposed)
     batch, channels, *positions = tensor.shape
     names = [f"s{axis}" for axis in range(len(positions))]
-    data = _windows(tape, call, output[2:])
+    data = _windows(labelling, call, output[2:])
     data = data.reshaped((batch, groups, channels // groups, *output[2:]))
     kernel_axes = ["g", "i", "o"] if transposed else ["g", "o", "i"]
-    product = contract(tape, data, ["b", "g", "i", *names], kernel, kernel_axes, ["b", "g", "o", *names])
+    product = contract(labelling, data, ["b", "g", "i", *names], kernel, kernel_axes, ["b", "g", "o", *names])
     labels = product.reshaped(output)
-    return with_channel_tensors(tape, labels, [call.get("bias")], (1,))
+    return with_channel_tensors(labelling, labels, [call.get("bias")], (1,))
 
 
-def kernel_labels(tape: Tape, weight: Tensor, groups: int, transposed: bool) -> Labels:
+def kernel_labels(labelling: Labelling, weight: Tensor, groups: int, transposed: bool) -> Labels:
     """Labels of a weight seen as (groups, o, i), or (groups, i, o) when transposed, its kernel fixed."""
     first, second, *kernel = weight.shape
     view = (groups, first // groups, second, *kernel)
-    if groups > 1 and tape.is_fresh_parameter(weight):
+    if groups > 1 and labelling.is_fresh_parameter(weight):
         window = [(3 + axis,) for axis, length in enumerate(kernel) if length > 1]
-        tape.lay_out(weight, view, [(0, 1), (0, 2), *window])
-    labels = tape.labels(weight).reshaped(view)
+        labelling.lay_out(weight, view, [(0, 1), (0, 2), *window])
+    labels = labelling.labels(weight).reshaped(view)
     fixed = with_positions_fixed(
-        tape, labels, range(3, len(view)), [*view[:3], *[1] * len(kernel)], "position in a convolution kernel"
+        labelling,
+        labels,
+        range(3, len(view)),
+        [*view[:3], *[1] * len(kernel)],
+        "position in a convolution kernel",
     )
     return fixed.reshaped(view[:3])
 
 
-def _windows(tape: Tape, call: Call, positions: tuple[int, ...]) -> Labels:
+def _windows(labelling: Labelling, call: Call, positions: tuple[int, ...]) -> Labels:
     """Labels of the input at the output's positions; only a kernel of one pixel leaves positions as they are."""
-    labels = tape.labels(call["input"])
+    labels = labelling.labels(call["input"])
     kernel = call["weight"].shape[2:]
     rank = len(kernel)
     stride, padding = call.get("stride", [1]), call.get("padding", [0])
@@ -66,4 +66,4 @@ def _windows(tape: Tape, call: Call, positions: tuple[int, ...]) -> Labels:
         if not untouched:
             moved.append(2 + axis)
     shape = (*labels.shape[:2], *positions)
-    return with_positions_fixed(tape, labels, moved, shape, "position that a convolution slides over")
+    return with_positions_fixed(labelling, labels, moved, shape, "position that a convolution slides over")

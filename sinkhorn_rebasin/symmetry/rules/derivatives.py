@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated, scattered
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
@@ -21,9 +21,6 @@ from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
 
 def _asked_for(call: Call, found: Sequence[Labels]) -> list[Labels]:
     """Labels of the gradients that were computed; the others are None."""
@@ -31,76 +28,82 @@ def _asked_for(call: Call, found: Sequence[Labels]) -> list[Labels]:
 
 
 @rule("_log_softmax_backward_data", "_softmax_backward_data")
-def softmax(tape: Tape, call: Call) -> Result:
+def softmax(labelling: Labelling, call: Call) -> Result:
     """A symmetric sum over the axis meets every position."""
     shape = tuple(call.output.shape)
-    both = tape.join([tape.labels(call["grad_output"]), tape.labels(call["output"])], shape)
-    return with_statistics(tape, both, [axis_of(call["dim"], len(shape))])
+    both = labelling.join([labelling.labels(call["grad_output"]), labelling.labels(call["output"])], shape)
+    return with_statistics(labelling, both, [axis_of(call["dim"], len(shape))])
 
 
 @rule("glu_backward")
-def gated(tape: Tape, call: Call) -> Result:
+def gated(labelling: Labelling, call: Call) -> Result:
     """Each half meets the other half, and the gradient of both."""
-    labels, gradient = tape.labels(call["self"]), tape.labels(call["grad_output"])
+    labels, gradient = labelling.labels(call["self"]), labelling.labels(call["grad_output"])
     axis = axis_of(call["dim"], len(labels.shape))
     middle = labels.shape[axis] // 2
     halves = [labels.taken(axis, np.arange(middle) + start) for start in (0, middle)]
-    both = tape.join([gradient, *halves], gradient.shape)
-    return concatenated(tape.relations, [both, both], axis)
+    both = labelling.join([gradient, *halves], gradient.shape)
+    return concatenated(labelling.relations, [both, both], axis)
 
 
 @rule("_fused_rms_norm_backward", "native_layer_norm_backward")
-def layer_norm(tape: Tape, call: Call) -> Result:
+def layer_norm(labelling: Labelling, call: Call) -> Result:
     """Symmetric sums over the last axes; what the weight and the bias get are sums over the others."""
-    labels = tape.labels(call["input"])
+    labels = labelling.labels(call["input"])
     first = len(labels.shape) - len(call["normalized_shape"])
     axes = tuple(range(first, len(labels.shape)))
-    given = [tape.labels(call[name]) for name in ("grad_out", "mean", "rstd") if call.get(name) is not None]
-    met = tape.join([labels, *given], labels.shape)
-    weighted = with_channel_tensors(tape, met, [call.get("weight")], axes)
-    gradient = with_statistics(tape, weighted, list(axes))
-    summed = reduced(tape.relations, met, range(first)).reshaped(labels.shape[first:])
+    given = [
+        labelling.labels(call[name]) for name in ("grad_out", "mean", "rstd") if call.get(name) is not None
+    ]
+    met = labelling.join([labels, *given], labels.shape)
+    weighted = with_channel_tensors(labelling, met, [call.get("weight")], axes)
+    gradient = with_statistics(labelling, weighted, list(axes))
+    summed = reduced(labelling.relations, met, range(first)).reshaped(labels.shape[first:])
     return _asked_for(call, [gradient, *[summed] * (len(call.outputs) - 1)])
 
 
 @rule("native_batch_norm_backward")
-def batch_norm(tape: Tape, call: Call) -> Result:
+def batch_norm(labelling: Labelling, call: Call) -> Result:
     """Symmetric sums over batch and positions, channel by channel."""
     names = ("running_mean", "running_var", "save_mean", "save_invstd")
     statistics = [call[name] for name in names if call[name] is not None and call[name].numel()]
-    labels = tape.labels(call["input"])
-    met = tape.join([labels, tape.labels(call["grad_out"])], labels.shape)
-    met = with_channel_tensors(tape, met, statistics, (1,))
+    labels = labelling.labels(call["input"])
+    met = labelling.join([labels, labelling.labels(call["grad_out"])], labels.shape)
+    met = with_channel_tensors(labelling, met, statistics, (1,))
     others = [axis for axis in range(len(labels.shape)) if axis != 1]
-    gradient = with_channel_tensors(tape, met, [call["weight"]], (1,))
+    gradient = with_channel_tensors(labelling, met, [call["weight"]], (1,))
     if call["train"]:
-        gradient = with_statistics(tape, gradient, others)
-    summed = reduced(tape.relations, met, others).reshaped((labels.shape[1],))
+        gradient = with_statistics(labelling, gradient, others)
+    summed = reduced(labelling.relations, met, others).reshaped((labels.shape[1],))
     return _asked_for(call, [gradient, summed, summed])
 
 
 @rule("native_group_norm_backward")
-def group_norm(tape: Tape, call: Call) -> Result:
+def group_norm(labelling: Labelling, call: Call) -> Result:
     """Symmetric sums over each group of channels."""
     shape, groups = tuple(call["input"].shape), call["group"]
     split = (shape[0], groups, shape[1] // groups, *shape[2:])
     apart = (shape[0], groups, *[1] * (len(split) - 2))
-    met = tape.join([tape.labels(call[name]).reshaped(shape) for name in ("input", "grad_out")], shape)
-    moments = [tape.labels(call[name]).reshaped(apart) for name in ("mean", "rstd")]
-    met = tape.join([met.reshaped(split), *moments], split).reshaped(shape)
-    weighted = with_channel_tensors(tape, met, [call["weight"]], (1,))
-    gradient = with_statistics(tape, weighted.reshaped(split), list(range(2, len(split)))).reshaped(shape)
+    met = labelling.join(
+        [labelling.labels(call[name]).reshaped(shape) for name in ("input", "grad_out")], shape
+    )
+    moments = [labelling.labels(call[name]).reshaped(apart) for name in ("mean", "rstd")]
+    met = labelling.join([met.reshaped(split), *moments], split).reshaped(shape)
+    weighted = with_channel_tensors(labelling, met, [call["weight"]], (1,))
+    gradient = with_statistics(labelling, weighted.reshaped(split), list(range(2, len(split)))).reshaped(
+        shape
+    )
     others = [axis for axis in range(len(shape)) if axis != 1]
-    summed = reduced(tape.relations, met, others).reshaped((shape[1],))
+    summed = reduced(labelling.relations, met, others).reshaped((shape[1],))
     return _asked_for(call, [gradient, summed, summed])
 
 
 @rule("convolution_backward")
-def convolution(tape: Tape, call: Call) -> Result:
+def convolution(labelling: Labelling, call: Call) -> Result:
     """Positions are fixed; channels meet as they do in the convolution itself."""
     data, weight, groups = call["input"], call["weight"], call["groups"]
     reason = "position that a convolution slides over"
-    kernel = kernel_labels(tape, weight, groups, call["transposed"])
+    kernel = kernel_labels(labelling, weight, groups, call["transposed"])
     axes = ["g", "i", "o"] if call["transposed"] else ["g", "o", "i"]
     batch, _, *positions = data.shape
     names = [f"s{axis}" for axis in range(len(positions))]
@@ -108,60 +111,60 @@ def convolution(tape: Tape, call: Call) -> Result:
 
     def split(tensor: Tensor, lengths: Sequence[int]) -> Labels:
         shape = (*tensor.shape[:2], *lengths)
-        labels = with_positions_fixed(tape, tape.labels(tensor), spatial, shape, reason)
+        labels = with_positions_fixed(labelling, labelling.labels(tensor), spatial, shape, reason)
         return labels.reshaped((batch, groups, tensor.shape[1] // groups, *lengths))
 
     arriving = split(call["grad_output"], positions)
-    to_data = contract(tape, arriving, ["b", "g", "o", *names], kernel, axes, ["b", "g", "i", *names])
+    to_data = contract(labelling, arriving, ["b", "g", "o", *names], kernel, axes, ["b", "g", "i", *names])
     one = [1] * len(positions)
     outputs, inputs = (split(call[name], one) for name in ("grad_output", "input"))
     outputs, inputs = (labels.reshaped(labels.shape[:3]) for labels in (outputs, inputs))
-    to_weight = contract(tape, outputs, ["b", "g", "o"], inputs, ["b", "g", "i"], axes)
+    to_weight = contract(labelling, outputs, ["b", "g", "o"], inputs, ["b", "g", "i"], axes)
     to_weight = to_weight.reshaped((*weight.shape[:2], *one))
     window = [fixed_factor(axis, weight.shape[axis]) for axis in spatial if weight.shape[axis] > 1]
     to_weight = Labels(tuple(weight.shape), (*to_weight.factors, *window))
-    summed = reduced(tape.relations, tape.labels(call["grad_output"]), [0, *spatial])
+    summed = reduced(labelling.relations, labelling.labels(call["grad_output"]), [0, *spatial])
     found = [to_data.reshaped(tuple(data.shape)), to_weight, summed.reshaped((call["grad_output"].shape[1],))]
     return _asked_for(call, found)
 
 
 @rule("embedding_dense_backward")
-def embedding(tape: Tape, call: Call) -> Result:
+def embedding(labelling: Labelling, call: Call) -> Result:
     """Gradients added up at the rows that were looked up."""
-    labels, reason = tape.labels(call["grad_output"]), f"{call.name} adds up rows by data"
-    tape.fix(tape.labels(call["indices"]), reason)
+    labels, reason = labelling.labels(call["grad_output"]), f"{call.name} adds up rows by data"
+    labelling.fix(labelling.labels(call["indices"]), reason)
     last = len(labels.shape) - 1
     rows, columns = call.output.shape
-    kept = without(tape, labels, range(last), reason).reshaped((1, columns))
-    return with_positions_fixed(tape, kept, [0], (rows, columns), reason)
+    kept = without(labelling, labels, range(last), reason).reshaped((1, columns))
+    return with_positions_fixed(labelling, kept, [0], (rows, columns), reason)
 
 
 @rule("unfold_backward")
-def windows(tape: Tape, call: Call) -> Result:
+def windows(labelling: Labelling, call: Call) -> Result:
     """Windows added up where they overlap."""
-    labels, shape = tape.labels(call["grad_in"]), tuple(call["input_sizes"])
+    labels, shape = labelling.labels(call["grad_in"]), tuple(call["input_sizes"])
     axis, last = axis_of(call["dim"], len(shape)), len(labels.shape) - 1
     reason = f"{call.name} adds up windows that overlap"
-    fixed = with_positions_fixed(tape, labels, [axis, last], (*shape, 1), reason)
+    fixed = with_positions_fixed(labelling, labels, [axis, last], (*shape, 1), reason)
     return fixed.reshaped(shape)
 
 
 @rule("slice_backward")
-def piece(tape: Tape, call: Call) -> Result:
+def piece(labelling: Labelling, call: Call) -> Result:
     """A gradient at its range of positions, and zeros around it."""
     shape = tuple(call["input_sizes"])
     axis = axis_of(call["dim"], len(shape))
     index = np.arange(shape[axis])[slice(call["start"], call["end"], call["step"])]
-    return scattered(tape.relations, Labels(shape), tape.labels(call["grad_output"]), axis, index)
+    return scattered(labelling.relations, Labels(shape), labelling.labels(call["grad_output"]), axis, index)
 
 
 @rule("select_backward")
-def single_position(tape: Tape, call: Call) -> Result:
+def single_position(labelling: Labelling, call: Call) -> Result:
     """A gradient at its one position, and zeros around it."""
     shape, index = tuple(call["input_sizes"]), call["index"]
     axis = axis_of(call["dim"], len(shape))
-    source = tape.labels(call["grad_output"]).reshaped((*shape[:axis], 1, *shape[axis + 1 :]))
-    return scattered(tape.relations, Labels(shape), source, axis, np.array([index % shape[axis]]))
+    source = labelling.labels(call["grad_output"]).reshaped((*shape[:axis], 1, *shape[axis + 1 :]))
+    return scattered(labelling.relations, Labels(shape), source, axis, np.array([index % shape[axis]]))
 
 
 @rule(
@@ -185,10 +188,13 @@ def single_position(tape: Tape, call: Call) -> Result:
     "upsample_nearest3d_backward",
     "upsample_trilinear3d_backward",
 )
-def spatial(tape: Tape, call: Call) -> Result:
+def spatial(labelling: Labelling, call: Call) -> Result:
     """Pooling, interpolation and padding, the other way: positions are fixed, channels meet."""
     shape = tuple(call.output.shape)
     count = next(int(digit) for digit in "123" if f"{digit}d" in call.name)
     axes, reason = range(len(shape) - count, len(shape)), f"{call.name} mixes its neighbours"
-    parts = [with_positions_fixed(tape, tape.labels(tensor), axes, shape, reason) for tensor in call.tensors]
-    return tape.join(parts, shape)
+    parts = [
+        with_positions_fixed(labelling, labelling.labels(tensor), axes, shape, reason)
+        for tensor in call.tensors
+    ]
+    return labelling.join(parts, shape)

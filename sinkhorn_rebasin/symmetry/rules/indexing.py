@@ -3,70 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor, simplified
 from sinkhorn_rebasin.symmetry.labels.numbering import Ids
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-def looked_up(tape: Tape, labels: Labels, axis: int, index: Tensor, name: str) -> Labels:
+def looked_up(labelling: Labelling, labels: Labels, axis: int, index: Tensor, name: str) -> Labels:
     """Positions of one axis picked by an index tensor, whose axes take the place of that axis."""
     shape = (*labels.shape[:axis], *index.shape, *labels.shape[axis + 1 :])
-    if not tape.knows(index):
-        return labels.taken(axis, tape.constant_values(index).reshape(-1).astype(np.int64)).reshaped(shape)
+    if not labelling.knows(index):
+        return labels.taken(axis, labelling.constant_values(index).reshape(-1).astype(np.int64)).reshaped(
+            shape
+        )
     looked_in = with_positions_fixed(
-        tape,
+        labelling,
         labels,
         [axis],
         (*labels.shape[:axis], 1, *labels.shape[axis + 1 :]),
         f"{name} looks up its positions by data",
     )
     lead = (*labels.shape[:axis], *[1] * index.dim(), *labels.shape[axis + 1 :])
-    places = tape.labels(index).reshaped((*index.shape, *[1] * (len(labels.shape) - axis - 1)))
+    places = labelling.labels(index).reshaped((*index.shape, *[1] * (len(labels.shape) - axis - 1)))
     # What is found depends on its place only through the index, whose labels it takes over.
-    return tape.join([looked_in.reshaped(lead), places], shape)
+    return labelling.join([looked_in.reshaped(lead), places], shape)
 
 
 @rule("embedding")
-def embedding(tape: Tape, call: Call) -> Result:
+def embedding(labelling: Labelling, call: Call) -> Result:
     """Rows of a table: the rows are fixed by what looks them up, the columns stay free."""
-    return looked_up(tape, tape.labels(call["weight"]), 0, call["indices"], call.name)
+    return looked_up(labelling, labelling.labels(call["weight"]), 0, call["indices"], call.name)
 
 
 @rule("index_select")
-def index_select(tape: Tape, call: Call) -> Result:
+def index_select(labelling: Labelling, call: Call) -> Result:
     """Positions of one axis in an order given by an index."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
-    picked = looked_up(tape, labels, axis, call["index"], call.name)
+    picked = looked_up(labelling, labels, axis, call["index"], call.name)
     return picked.reshaped(tuple(call.output.shape))
 
 
 @rule("index", "_unsafe_index")
-def index(tape: Tape, call: Call) -> Result:
+def index(labelling: Labelling, call: Call) -> Result:
     """Several axes indexed together by tensors that are broadcast against each other."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     indices = list(call["indices"])
     axes = [axis for axis, item in enumerate(indices) if item is not None]
     items = [indices[axis] for axis in axes]
     if any(
         item.dtype.is_floating_point or str(item.dtype) in ("torch.bool", "torch.uint8") for item in items
     ):
-        return _masked(tape, call, labels, axes, items)
+        return _masked(labelling, call, labels, axes, items)
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
-    if any(tape.knows(item) for item in items):
-        return _indexed_by_data(tape, call, labels, axes, items)
-    places = [np.broadcast_to(tape.constant_values(item), lead) for item in items]
+    if any(labelling.knows(item) for item in items):
+        return _indexed_by_data(labelling, call, labels, axes, items)
+    places = [np.broadcast_to(labelling.constant_values(item), lead) for item in items]
     return _picked(labels, axes, places, lead)
 
 
@@ -107,48 +106,52 @@ def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) ->
 
 
 def _indexed_by_data(
-    tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
+    labelling: Labelling, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
 ) -> Labels:
     """What is found depends on its place only through the indices, whose labels it takes over."""
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
-    found = _found(tape, labels, axes, lead, f"{call.name} looks up its positions by data")
+    found = _found(labelling, labels, axes, lead, f"{call.name} looks up its positions by data")
     first, _ = arrangement(labels, axes, len(lead))
     behind = [1] * (len(found.shape) - first - len(lead))
-    places = [tape.labels(item).reshaped((*item.shape, *behind)) for item in items]
-    return tape.join([found, *places], found.shape)
+    places = [labelling.labels(item).reshaped((*item.shape, *behind)) for item in items]
+    return labelling.join([found, *places], found.shape)
 
 
-def _found(tape: Tape, labels: Labels, axes: Sequence[int], lead: tuple[int, ...], reason: str) -> Labels:
+def _found(
+    labelling: Labelling, labels: Labels, axes: Sequence[int], lead: tuple[int, ...], reason: str
+) -> Labels:
     """What is left of a tensor of which some axes were looked up, the index's own axes still without labels."""
     single = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
-    left = with_positions_fixed(tape, labels, axes, single, reason)
+    left = with_positions_fixed(labelling, labels, axes, single, reason)
     _, kept = arrangement(labels, axes, len(lead))
     factors = [Factor(tuple(kept[a] for a in f.axes), f.ids) for f in left.factors]
     return Labels(_result_shape(labels, axes, lead), tuple(factors))
 
 
-def _masked(tape: Tape, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]) -> Labels:
+def _masked(
+    labelling: Labelling, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
+) -> Labels:
     """A mask over some axes, which become one fixed axis of the positions it keeps."""
     if len(items) != 1:
         raise NotUnderstoodError("it mixes masks with other indices")
     masked = list(range(axes[0], axes[0] + items[0].dim()))
     reason = f"{call.name} picks its positions by a mask"
-    tape.fix(tape.labels(items[0]), reason)
+    labelling.fix(labelling.labels(items[0]), reason)
     length = call.output.shape[axes[0]]
-    found = _found(tape, labels, masked, (length,), reason)
+    found = _found(labelling, labels, masked, (length,), reason)
     fresh = [fixed_factor(axes[0], length)] if length > 1 else []
     return Labels(found.shape, (*found.factors, *fresh))
 
 
 @rule("gather")
-def gather(tape: Tape, call: Call) -> Result:
+def gather(labelling: Labelling, call: Call) -> Result:
     """One axis looked up with an index for every position of the others, whose labels meet the index's."""
-    labels, axis = tape.labels(call["self"]), axis_of(call["dim"], call["self"].dim())
+    labels, axis = labelling.labels(call["self"]), axis_of(call["dim"], call["self"].dim())
     if tuple(n for a, n in enumerate(labels.shape) if a != axis) != tuple(
         n for a, n in enumerate(call["index"].shape) if a != axis
     ):
         raise NotUnderstoodError("its index is smaller than the tensor")
     reason = f"{call.name} looks up its positions by data"
     shape = tuple(call.output.shape)
-    fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
-    return tape.join([fixed, tape.labels(call["index"])], shape)
+    fixed = with_positions_fixed(labelling, labels, [axis], shape, reason)
+    return labelling.join([fixed, labelling.labels(call["index"])], shape)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-def _summed(tape: Tape, call: Call, labels: Labels) -> Labels:
+def _summed(labelling: Labelling, call: Call, labels: Labels) -> Labels:
     """Labels after the reduction that a loss names."""
     if call["reduction"] == 0:
         return labels
-    return reduced(tape.relations, labels, range(len(labels.shape))).reshaped(())
+    return reduced(labelling.relations, labels, range(len(labels.shape))).reshaped(())
 
 
 @rule(
@@ -33,39 +29,44 @@ def _summed(tape: Tape, call: Call, labels: Labels) -> Labels:
     "smooth_l1_loss",
     "soft_margin_loss",
 )
-def elementwise_loss(tape: Tape, call: Call) -> Result:
+def elementwise_loss(labelling: Labelling, call: Call) -> Result:
     """Two tensors compared element by element, with weights that are broadcast."""
     shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors))
-    return _summed(tape, call, tape.join([tape.labels(tensor) for tensor in call.tensors], shape))
+    return _summed(
+        labelling, call, labelling.join([labelling.labels(tensor) for tensor in call.tensors], shape)
+    )
 
 
 @rule("multi_margin_loss", "nll_loss_forward", "nll_loss2d_forward")
-def loss_of_classes(tape: Tape, call: Call) -> Result:
+def loss_of_classes(labelling: Labelling, call: Call) -> Result:
     """Classes are looked up by their number, so that their axis is fixed; all other axes meet the targets'."""
-    scores, reason = tape.labels(call["self"]), f"{call.name} looks up its positions by data"
+    scores, reason = labelling.labels(call["self"]), f"{call.name} looks up its positions by data"
     axis = min(1, len(scores.shape) - 1)
     if call["weight"] is not None:
-        tape.fix(tape.labels(call["weight"]), reason)
-    found = without(tape, scores, [axis], reason)
-    target = tape.labels(call["target"]).reshaped(found.shape)
-    compared = tape.join([found, target], found.shape)
+        labelling.fix(labelling.labels(call["weight"]), reason)
+    found = without(labelling, scores, [axis], reason)
+    target = labelling.labels(call["target"]).reshaped(found.shape)
+    compared = labelling.join([found, target], found.shape)
     compared = compared.reshaped([length for a, length in enumerate(found.shape) if a != axis])
-    loss = _summed(tape, call, compared)
+    loss = _summed(labelling, call, compared)
     if isinstance(call.outputs, torch.Tensor):
         return loss.reshaped(tuple(call.output.shape))
-    total = reduced(tape.relations, target, range(len(target.shape))).reshaped(())
+    total = reduced(labelling.relations, target, range(len(target.shape))).reshaped(())
     return [loss, total]
 
 
 @rule("nll_loss_backward", "nll_loss2d_backward")
-def gradient_of_classes(tape: Tape, call: Call) -> Result:
+def gradient_of_classes(labelling: Labelling, call: Call) -> Result:
     """The gradient lies at each target's class, whatever the scores are."""
     shape, reason = tuple(call.output.shape), f"{call.name} looks up its positions by data"
     axis = min(1, len(shape) - 1)
     flat = (*shape[:axis], 1, *shape[axis + 1 :])
     if call["weight"] is not None:
-        tape.fix(tape.labels(call["weight"]), reason)
-    parts = [Labels(shape, (fixed_factor(axis, shape[axis]),)), tape.labels(call["target"]).reshaped(flat)]
-    gradient = tape.labels(call["grad_output"])
+        labelling.fix(labelling.labels(call["weight"]), reason)
+    parts = [
+        Labels(shape, (fixed_factor(axis, shape[axis]),)),
+        labelling.labels(call["target"]).reshaped(flat),
+    ]
+    gradient = labelling.labels(call["grad_output"])
     parts.append(gradient.reshaped(flat) if gradient.shape else gradient)
-    return tape.join([*parts, tape.labels(call["total_weight"])], shape)
+    return labelling.join([*parts, labelling.labels(call["total_weight"])], shape)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
@@ -12,16 +11,13 @@ from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
 
 @rule("tril", "triu")
-def triangle(tape: Tape, call: Call) -> Result:
+def triangle(labelling: Labelling, call: Call) -> Result:
     """A triangle tells rows and columns apart."""
-    labels, rank = tape.labels(call["self"]), call["self"].dim()
+    labels, rank = labelling.labels(call["self"]), call["self"].dim()
     reason = f"{call.name} depends on the order of its axes"
-    return with_positions_fixed(tape, labels, [rank - 2, rank - 1], labels.shape, reason)
+    return with_positions_fixed(labelling, labels, [rank - 2, rank - 1], labels.shape, reason)
 
 
 @rule(
@@ -36,56 +32,58 @@ def triangle(tape: Tape, call: Call) -> Result:
     "linalg_pinv",
     "linalg_qr",
 )
-def matrix_function(tape: Tape, call: Call) -> Result:
+def matrix_function(labelling: Labelling, call: Call) -> Result:
     """Decompositions and the like: one matrix, one result."""
     tensor = call.tensors[0]
     batch = tensor.dim() - 2
     reason = f"{call.name} depends on the order of its axes"
-    kept = without(tape, tape.labels(tensor), [batch, batch + 1], reason)
+    kept = without(labelling, labelling.labels(tensor), [batch, batch + 1], reason)
     found = []
     for output in call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]:
         behind = tuple(output.shape[batch:])
         blank = kept.reshaped((*kept.shape[:batch], *[1] * len(behind)))
         axes = range(batch, batch + len(behind))
-        found.append(with_positions_fixed(tape, blank, axes, tuple(output.shape), reason))
+        found.append(with_positions_fixed(labelling, blank, axes, tuple(output.shape), reason))
     return found
 
 
-def inverted(tape: Tape, labels: Labels, reason: str) -> Labels:
+def inverted(labelling: Labelling, labels: Labels, reason: str) -> Labels:
     """Labels of the inverse of a matrix: to re-order its rows is to re-order the columns of the inverse."""
     rank = len(labels.shape)
     if any({rank - 2, rank - 1} <= set(factor.axes) for factor in labels.factors):
-        return with_positions_fixed(tape, labels, [rank - 2, rank - 1], labels.shape, reason)
+        return with_positions_fixed(labelling, labels, [rank - 2, rank - 1], labels.shape, reason)
     return labels.renamed(labels.shape, [*range(rank - 2), rank - 1, rank - 2])
 
 
 @rule("linalg_inv_ex")
-def inverse(tape: Tape, call: Call) -> Result:
+def inverse(labelling: Labelling, call: Call) -> Result:
     """The inverse of a matrix; the number of an error is zero wherever there is one."""
-    labels = inverted(tape, tape.labels(call["A"]), f"{call.name} mixes all of a matrix")
+    labels = inverted(labelling, labelling.labels(call["A"]), f"{call.name} mixes all of a matrix")
     return [labels, Labels(tuple(call.outputs[1].shape))]
 
 
 @rule("_linalg_solve_ex")
-def solve(tape: Tape, call: Call) -> Result:
+def solve(labelling: Labelling, call: Call) -> Result:
     """The inverse of a matrix times another matrix, or times a vector."""
     matrix, other = call["A"], call["B"]
     batch = [f"b{axis}" for axis in range(matrix.dim() - 2)]
     columns = [] if other.dim() == matrix.dim() - 1 else ["k"]
     if other.shape[: len(batch)] != matrix.shape[:-2] or other.dim() != len(batch) + 1 + len(columns):
         raise NotUnderstoodError("its batches are broadcast")
-    backwards = inverted(tape, tape.labels(matrix), f"{call.name} mixes all of a matrix")
-    left, right = tape.labels(other), [*batch, "m", *columns]
+    backwards = inverted(labelling, labelling.labels(matrix), f"{call.name} mixes all of a matrix")
+    left, right = labelling.labels(other), [*batch, "m", *columns]
     if call["left"]:
-        found = contract(tape, backwards, [*batch, "n", "m"], left, right, [*batch, "n", *columns])
+        found = contract(labelling, backwards, [*batch, "n", "m"], left, right, [*batch, "n", *columns])
     else:
-        found = contract(tape, left, [*batch, "k", "m"], backwards, [*batch, "m", "n"], [*batch, "k", "n"])
+        found = contract(
+            labelling, left, [*batch, "k", "m"], backwards, [*batch, "m", "n"], [*batch, "k", "n"]
+        )
     result, *factors, error = call.outputs
     return [found.reshaped(tuple(result.shape)), *[None] * len(factors), Labels(tuple(error.shape))]
 
 
 @rule("cholesky_solve", "linalg_solve_triangular", "triangular_solve")
-def solve_in_order(tape: Tape, call: Call) -> Result:
+def solve_in_order(labelling: Labelling, call: Call) -> Result:
     """One row after the other: the triangle is fixed, and so is the axis that it meets; the other one is free."""
     names = {"linalg_solve_triangular": ("self", "B"), "triangular_solve": ("A", "self")}
     triangle, other = (
@@ -96,10 +94,10 @@ def solve_in_order(tape: Tape, call: Call) -> Result:
     shape = tuple(call.output.shape)
     parts = []
     for tensor, axes in ((triangle, (rank - 2, rank - 1)), (other, (axis,))):
-        labels = tape.labels(tensor)
+        labels = labelling.labels(tensor)
         labels = labels.reshaped((*[1] * (rank - len(labels.shape)), *labels.shape))
-        parts.append(without(tape, labels, axes, reason))
+        parts.append(without(labelling, labels, axes, reason))
     fresh = with_positions_fixed(
-        tape, Labels((1,) * rank), [axis], (*[1] * axis, shape[axis], *[1] * (rank - axis - 1)), reason
+        labelling, Labels((1,) * rank), [axis], (*[1] * axis, shape[axis], *[1] * (rank - axis - 1)), reason
     )
-    return [tape.join([fresh, *parts], shape)]
+    return [labelling.join([fresh, *parts], shape)]

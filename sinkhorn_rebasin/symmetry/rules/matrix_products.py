@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
 
 def contract(
-    tape: Tape,
+    labelling: Labelling,
     left: Labels,
     left_axes: Sequence[str],
     right: Labels,
@@ -37,12 +34,12 @@ def contract(
         shape = [sizes[name] if name in axes else 1 for name in names]
         return labels.renamed(shape, [names.index(name) for name in axes])
 
-    product = tape.join([placed(left, left_axes), placed(right, right_axes)], space)
-    summed = reduced(tape.relations, product, range(len(out), len(names)))
+    product = labelling.join([placed(left, left_axes), placed(right, right_axes)], space)
+    summed = reduced(labelling.relations, product, range(len(out), len(names)))
     return Labels(tuple(space[: len(out)]), summed.factors)
 
 
-def multiply(tape: Tape, left: Tensor, right: Tensor) -> Labels:
+def multiply(labelling: Labelling, left: Tensor, right: Tensor) -> Labels:
     """A matrix product of two, possibly batched, matrices or vectors."""
     batch = "abcdefgh"[: max(left.dim(), right.dim()) - 2]
     left_axes = [*batch, "m", "k"] if left.dim() > 1 else ["k"]
@@ -50,70 +47,80 @@ def multiply(tape: Tape, left: Tensor, right: Tensor) -> Labels:
     out = [name for name in (*left_axes, *right_axes[-1:]) if name != "k"]
     for tensor in (left, right):
         for axis in range(len(batch), tensor.dim()):
-            tape.batched.note(tape.relations, tape.labels(tensor), [*range(len(batch)), axis])
-    return contract(tape, tape.labels(left), left_axes, tape.labels(right), right_axes, out)
+            labelling.batched.note(labelling.relations, labelling.labels(tensor), [*range(len(batch)), axis])
+    return contract(labelling, labelling.labels(left), left_axes, labelling.labels(right), right_axes, out)
 
 
 @rule("mm", "bmm", "mv", "dot", "vdot", "_sparse_sparse_matmul")
-def matrix_product(tape: Tape, call: Call) -> Result:
+def matrix_product(labelling: Labelling, call: Call) -> Result:
     """Products of two matrices, batches of matrices or vectors."""
     left, right = call.tensors[:2]
-    return multiply(tape, left, right)
+    return multiply(labelling, left, right)
 
 
 @rule("addmm", "baddbmm", "addmv", "_addmm_activation", "_sparse_addmm", "sspaddmm")
-def matrix_product_and_sum(tape: Tape, call: Call) -> Result:
+def matrix_product_and_sum(labelling: Labelling, call: Call) -> Result:
     """A product added to another tensor."""
     added, left, right = call.tensors[:3]
-    product = multiply(tape, left, right)
-    return tape.join([product, tape.labels(added)], product.shape)
+    product = multiply(labelling, left, right)
+    return labelling.join([product, labelling.labels(added)], product.shape)
 
 
 @rule("_grouped_mm")
-def grouped_product(tape: Tape, call: Call) -> Result:
+def grouped_product(labelling: Labelling, call: Call) -> Result:
     """Consecutive rows times matrices of their own, one for each expert; where one expert's rows end is data."""
     rows, matrices, ends = call["self"], call["mat2"], call["offs"]
     if rows.dim() != 2 or matrices.dim() != 3 or ends is None:
         raise NotUnderstoodError("its matrices are not laid out row by row")
     reason = f"{call.name} gives rows to matrices by data"
-    tape.fix(tape.labels(ends), reason)
+    labelling.fix(labelling.labels(ends), reason)
     owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
     owner = np.minimum(owner, matrices.shape[0] - 1)
-    every = tape.labels(matrices)
-    tape.batched.visit(tape.relations, every, owner, tape.labels(rows))
+    every = labelling.labels(matrices)
+    labelling.batched.visit(labelling.relations, every, owner, labelling.labels(rows))
     chosen = every.taken(0, owner)
-    tape.batched.note(tape.relations, chosen, [0, 1])
-    tape.batched.note(tape.relations, chosen, [0, 2])
-    product = contract(tape, tape.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
-    return product if call["bias"] is None else tape.join([product, tape.labels(call["bias"])], product.shape)
+    labelling.batched.note(labelling.relations, chosen, [0, 1])
+    labelling.batched.note(labelling.relations, chosen, [0, 2])
+    product = contract(labelling, labelling.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
+    return (
+        product
+        if call["bias"] is None
+        else labelling.join([product, labelling.labels(call["bias"])], product.shape)
+    )
 
 
 @rule("_cdist_forward", "_euclidean_dist")
-def distances(tape: Tape, call: Call) -> Result:
+def distances(labelling: Labelling, call: Call) -> Result:
     """Distances between the rows of two, possibly batched, matrices."""
     left, right = call["x1"], call["x2"]
     batch = [f"l{axis}" for axis in range(left.dim() - 2)]
     axes = [*batch, "m", "k"], [*batch[left.dim() - right.dim() :], "n", "k"]
-    return contract(tape, tape.labels(left), axes[0], tape.labels(right), axes[1], [*batch, "m", "n"])
+    return contract(
+        labelling, labelling.labels(left), axes[0], labelling.labels(right), axes[1], [*batch, "m", "n"]
+    )
 
 
 @rule("_trilinear")
-def trilinear(tape: Tape, call: Call) -> Result:
+def trilinear(labelling: Labelling, call: Call) -> Result:
     """A product of three tensors, each repeated along some axes, summed over some axes."""
     parts = []
     for tensor, expanded in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
-        labels = tape.labels(call[tensor])
+        labels = labelling.labels(call[tensor])
         for axis in sorted(call[expanded]):
             labels = labels.reshaped((*labels.shape[:axis], 1, *labels.shape[axis:]))
         parts.append(labels)
     shape = tuple(max(lengths) for lengths in zip(*(labels.shape for labels in parts), strict=True))
-    return reduced(tape.relations, tape.join(parts, shape), call["sumdim"]).reshaped(tuple(call.output.shape))
+    return reduced(labelling.relations, labelling.join(parts, shape), call["sumdim"]).reshaped(
+        tuple(call.output.shape)
+    )
 
 
 @rule("linear")
-def linear(tape: Tape, call: Call) -> Result:
+def linear(labelling: Labelling, call: Call) -> Result:
     """The affine map of the last axis."""
     tensor, weight, bias = call["input"], call["weight"], call["bias"]
     lead = [f"l{axis}" for axis in range(tensor.dim() - 1)]
-    product = contract(tape, tape.labels(tensor), [*lead, "k"], tape.labels(weight), ["n", "k"], [*lead, "n"])
-    return product if bias is None else tape.join([product, tape.labels(bias)], product.shape)
+    product = contract(
+        labelling, labelling.labels(tensor), [*lead, "k"], labelling.labels(weight), ["n", "k"], [*lead, "n"]
+    )
+    return product if bias is None else labelling.join([product, labelling.labels(bias)], product.shape)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated, scattered
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.numbering import Ids
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(
@@ -31,12 +28,13 @@ if TYPE_CHECKING:
     "unsqueeze_copy",
     "view",
     "view_copy",
+    moves=True,
 )
-def reshape(tape: Tape, call: Call) -> Result:
+def reshape(labelling: Labelling, call: Call) -> Result:
     """The same elements in the same order under another shape."""
-    labels, shape = tape.labels(call["self"]), tuple(call.output.shape)
+    labels, shape = labelling.labels(call["self"]), tuple(call.output.shape)
     if not shape:
-        tape.fix(labels, f"{call.name} reads a single unit")
+        labelling.fix(labels, f"{call.name} reads a single unit")
         return Labels(shape)
     if math.prod(shape) != math.prod(labels.shape):
         raise NotUnderstoodError("it reads the bits of numbers as those of another type")
@@ -57,22 +55,25 @@ def reshape(tape: Tape, call: Call) -> Result:
     "lift",
     "lift_fresh",
     "lift_fresh_copy",
+    moves=True,
 )
-def same(tape: Tape, call: Call) -> Result:
+def same(labelling: Labelling, call: Call) -> Result:
     """The same elements in other memory."""
-    return tape.labels(call.tensors[0])
+    return labelling.labels(call.tensors[0])
 
 
-@rule("copy")
-def copy(tape: Tape, call: Call) -> Result:
+@rule("copy", moves=True)
+def copy(labelling: Labelling, call: Call) -> Result:
     """A tensor overwritten by another one keeps nothing of its own."""
-    return tape.labels(call["src"]).broadcast(tuple(call.output.shape))
+    return labelling.labels(call["src"]).broadcast(tuple(call.output.shape))
 
 
-@rule("permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy", "numpy_T", "movedim")
-def permute(tape: Tape, call: Call) -> Result:
+@rule(
+    "permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy", "numpy_T", "movedim", moves=True
+)
+def permute(labelling: Labelling, call: Call) -> Result:
     """Axes in another order."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     rank = len(labels.shape)
     if call.get("dims") is not None:
         order = [axis_of(axis, rank) for axis in call["dims"]]
@@ -85,45 +86,45 @@ def permute(tape: Tape, call: Call) -> Result:
     return labels.renamed(tuple(call.output.shape), places)
 
 
-@rule("slice", "slice_copy")
-def slice_axis(tape: Tape, call: Call) -> Result:
+@rule("slice", "slice_copy", moves=True)
+def slice_axis(labelling: Labelling, call: Call) -> Result:
     """A range of positions of one axis."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis, index = _slice_index(call, labels.shape)
     return labels.taken(axis, index)
 
 
-@rule("narrow", "narrow_copy")
-def narrow(tape: Tape, call: Call) -> Result:
+@rule("narrow", "narrow_copy", moves=True)
+def narrow(labelling: Labelling, call: Call) -> Result:
     """A run of positions of one axis."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     start = call["start"]
     return labels.taken(axis_of(call["dim"], len(labels.shape)), np.arange(start, start + call["length"]))
 
 
-@rule("select", "select_copy")
-def select(tape: Tape, call: Call) -> Result:
+@rule("select", "select_copy", moves=True)
+def select(labelling: Labelling, call: Call) -> Result:
     """One position of one axis, which vanishes."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
-    return _without(tape, labels.taken(axis, np.array([call["index"] % labels.shape[axis]])), axis, call)
+    return _without(labelling, labels.taken(axis, np.array([call["index"] % labels.shape[axis]])), axis, call)
 
 
-@rule("unbind", "unbind_copy")
-def unbind(tape: Tape, call: Call) -> Result:
+@rule("unbind", "unbind_copy", moves=True)
+def unbind(labelling: Labelling, call: Call) -> Result:
     """Every position of one axis as a tensor of its own."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     return [
-        _without(tape, labels.taken(axis, np.array([index])), axis, call)
+        _without(labelling, labels.taken(axis, np.array([index])), axis, call)
         for index in range(labels.shape[axis])
     ]
 
 
-def _without(tape: Tape, labels: Labels, axis: int, call: Call) -> Labels:
+def _without(labelling: Labelling, labels: Labels, axis: int, call: Call) -> Labels:
     shape = labels.shape[:axis] + labels.shape[axis + 1 :]
     if not shape:
-        tape.fix(labels, f"{call.name} reads a single unit")
+        labelling.fix(labels, f"{call.name} reads a single unit")
         return Labels(shape)
     return labels.reshaped(shape)
 
@@ -138,10 +139,11 @@ def _without(tape: Tape, labels: Labels, axis: int, call: Call) -> Labels:
     "unsafe_chunk",
     "unsafe_split",
     "unsafe_split_with_sizes",
+    moves=True,
 )
-def split(tape: Tape, call: Call) -> Result:
+def split(labelling: Labelling, call: Call) -> Result:
     """Consecutive parts of one axis."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     ends = np.cumsum([part.shape[axis] for part in call.outputs])
     return [
@@ -150,33 +152,33 @@ def split(tape: Tape, call: Call) -> Result:
     ]
 
 
-@rule("cat", "concat")
-def cat(tape: Tape, call: Call) -> Result:
+@rule("cat", "concat", moves=True)
+def cat(labelling: Labelling, call: Call) -> Result:
     """Tensors laid end to end."""
     tensors = [tensor for tensor in call["tensors"] if tensor.dim() == call.output.dim()]
     axis = axis_of(call["dim"], call.output.dim())
-    return concatenated(tape.relations, [tape.labels(tensor) for tensor in tensors], axis)
+    return concatenated(labelling.relations, [labelling.labels(tensor) for tensor in tensors], axis)
 
 
-@rule("stack")
-def stack(tape: Tape, call: Call) -> Result:
+@rule("stack", moves=True)
+def stack(labelling: Labelling, call: Call) -> Result:
     """Tensors laid side by side along a new axis."""
     axis = axis_of(call["dim"], call.output.dim())
-    parts = [tape.labels(tensor) for tensor in call["tensors"]]
+    parts = [labelling.labels(tensor) for tensor in call["tensors"]]
     lifted = [part.reshaped((*part.shape[:axis], 1, *part.shape[axis:])) for part in parts]
-    return concatenated(tape.relations, lifted, axis)
+    return concatenated(labelling.relations, lifted, axis)
 
 
-@rule("expand", "expand_copy", "broadcast_to")
-def expand(tape: Tape, call: Call) -> Result:
+@rule("expand", "expand_copy", "broadcast_to", moves=True)
+def expand(labelling: Labelling, call: Call) -> Result:
     """Axes of length 1, and new leading ones, repeated."""
-    return tape.labels(call["self"]).broadcast(tuple(call.output.shape))
+    return labelling.labels(call["self"]).broadcast(tuple(call.output.shape))
 
 
-@rule("repeat")
-def repeat(tape: Tape, call: Call) -> Result:
+@rule("repeat", moves=True)
+def repeat(labelling: Labelling, call: Call) -> Result:
     """The whole tensor tiled along every axis."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     lead = call.output.dim() - len(labels.shape)
     labels = labels.reshaped((*[1] * lead, *labels.shape))
     for axis, times in enumerate(call["repeats"]):
@@ -184,20 +186,20 @@ def repeat(tape: Tape, call: Call) -> Result:
     return labels
 
 
-@rule("flip")
-def flip(tape: Tape, call: Call) -> Result:
+@rule("flip", moves=True)
+def flip(labelling: Labelling, call: Call) -> Result:
     """Axes in reverse."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     for dim in call["dims"]:
         axis = axis_of(dim, len(labels.shape))
         labels = labels.taken(axis, np.arange(labels.shape[axis])[::-1])
     return labels
 
 
-@rule("roll")
-def roll(tape: Tape, call: Call) -> Result:
+@rule("roll", moves=True)
+def roll(labelling: Labelling, call: Call) -> Result:
     """Axes shifted cyclically."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     if not call["dims"]:
         raise NotUnderstoodError("it rolls a flattened tensor")
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
@@ -206,23 +208,23 @@ def roll(tape: Tape, call: Call) -> Result:
     return labels
 
 
-@rule("constant_pad_nd")
-def constant_pad(tape: Tape, call: Call) -> Result:
+@rule("constant_pad_nd", moves=True)
+def constant_pad(labelling: Labelling, call: Call) -> Result:
     """One value before and after; a negative width crops."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     for step in range(len(call["pad"]) // 2):
         before, after = call["pad"][2 * step : 2 * step + 2]
-        labels = padded(tape, labels, len(labels.shape) - 1 - step, before, after)
+        labels = padded(labelling, labels, len(labels.shape) - 1 - step, before, after)
     return labels
 
 
-def padded(tape: Tape, labels: Labels, axis: int, before: int, after: int) -> Labels:
+def padded(labelling: Labelling, labels: Labels, axis: int, before: int, after: int) -> Labels:
     """One value before and after an axis."""
     length = labels.shape[axis]
     blank = max(0, before) + max(0, after)
     if blank:
         # One blank part for both sides: its positions hold one value and are interchangeable.
-        labels = concatenated(tape.relations, [labels, _blank(labels, axis, blank)], axis)
+        labels = concatenated(labelling.relations, [labels, _blank(labels, axis, blank)], axis)
     inside = np.arange(max(0, -before), length - max(0, -after))
     outside = length + np.arange(blank)
     start = max(0, before)
@@ -233,21 +235,23 @@ def _blank(labels: Labels, axis: int, length: int) -> Labels:
     return Labels((*labels.shape[:axis], length, *labels.shape[axis + 1 :]))
 
 
-@rule("slice_scatter")
-def slice_scatter(tape: Tape, call: Call) -> Result:
+@rule("slice_scatter", moves=True)
+def slice_scatter(labelling: Labelling, call: Call) -> Result:
     """A range of positions of one axis overwritten by another tensor."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis, index = _slice_index(call, labels.shape)
-    return scattered(tape.relations, labels, tape.labels(call["src"]), axis, index)
+    return scattered(labelling.relations, labels, labelling.labels(call["src"]), axis, index)
 
 
-@rule("select_scatter")
-def select_scatter(tape: Tape, call: Call) -> Result:
+@rule("select_scatter", moves=True)
+def select_scatter(labelling: Labelling, call: Call) -> Result:
     """One position of one axis overwritten by another tensor."""
-    labels, source = tape.labels(call["self"]), tape.labels(call["src"])
+    labels, source = labelling.labels(call["self"]), labelling.labels(call["src"])
     axis = axis_of(call["dim"], len(labels.shape))
     source = source.reshaped((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]))
-    return scattered(tape.relations, labels, source, axis, np.array([call["index"] % labels.shape[axis]]))
+    return scattered(
+        labelling.relations, labels, source, axis, np.array([call["index"] % labels.shape[axis]])
+    )
 
 
 def _slice_index(call: Call, shape: Sequence[int]) -> tuple[int, Ids]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
 
 def with_channel_tensors(
-    tape: Tape, labels: Labels, tensors: list[Tensor | None], axes: tuple[int, ...]
+    labelling: Labelling, labels: Labels, tensors: list[Tensor | None], axes: tuple[int, ...]
 ) -> Labels:
     """A tensor combined with tensors that hold one value per position of some of its axes."""
     placed = [labels]
@@ -26,8 +22,8 @@ def with_channel_tensors(
         if tensor is None:
             continue
         shape = [labels.shape[a] if a in axes else 1 for a in range(len(labels.shape))]
-        placed.append(tape.labels(tensor).reshaped([labels.shape[a] for a in axes]).reshaped(shape))
-    return tape.join(placed, labels.shape)
+        placed.append(labelling.labels(tensor).reshaped([labels.shape[a] for a in axes]).reshaped(shape))
+    return labelling.join(placed, labels.shape)
 
 
 @rule(
@@ -40,9 +36,9 @@ def with_channel_tensors(
     "cudnn_batch_norm",
     "miopen_batch_norm",
 )
-def batch_norm(tape: Tape, call: Call) -> Result:
+def batch_norm(labelling: Labelling, call: Call) -> Result:
     """Statistics over batch and positions; weight, bias and running statistics follow the channel."""
-    labels = tape.labels(call["input"])
+    labels = labelling.labels(call["input"])
     channel_tensors = [
         call.get("weight"),
         call.get("bias"),
@@ -51,46 +47,46 @@ def batch_norm(tape: Tape, call: Call) -> Result:
     ]
     statistics_from_batch = call.get("training", call.get("train", False)) or call.get("running_mean") is None
     if statistics_from_batch:
-        labels = with_statistics(tape, labels, [axis for axis in range(len(labels.shape)) if axis != 1])
-    normalised = with_channel_tensors(tape, labels, channel_tensors, (1,))
+        labels = with_statistics(labelling, labels, [axis for axis in range(len(labels.shape)) if axis != 1])
+    normalised = with_channel_tensors(labelling, labels, channel_tensors, (1,))
     # Means and variances that come along tell of their channel.
     others = [axis for axis in range(len(labels.shape)) if axis != 1]
-    channels = reduced(tape.relations, normalised, others).reshaped((labels.shape[1],))
+    channels = reduced(labelling.relations, normalised, others).reshaped((labels.shape[1],))
     along = [channels if tuple(output.shape) == channels.shape else None for output in call.outputs[1:]]
     return [normalised, *along]
 
 
 @rule("_weight_norm_interface")
-def weight_norm(tape: Tape, call: Call) -> Result:
+def weight_norm(labelling: Labelling, call: Call) -> Result:
     """A weight over its norm along all axes but one, times a magnitude for each position of that one."""
-    labels = tape.labels(call["v"])
+    labels = labelling.labels(call["v"])
     axes = [axis for axis in range(len(labels.shape)) if axis != axis_of(call["dim"], len(labels.shape))]
-    norms = with_statistics(tape, labels, axes)
-    weight = tape.join([norms, tape.labels(call["g"])], labels.shape)
-    return [weight, reduced(tape.relations, labels, axes)]
+    norms = with_statistics(labelling, labels, axes)
+    weight = labelling.join([norms, labelling.labels(call["g"])], labels.shape)
+    return [weight, reduced(labelling.relations, labels, axes)]
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
-def layer_norm(tape: Tape, call: Call) -> Result:
+def layer_norm(labelling: Labelling, call: Call) -> Result:
     """Statistics over the last axes, in which they are symmetric; weight and bias follow those axes."""
-    labels = tape.labels(call["input"])
+    labels = labelling.labels(call["input"])
     rank = len(labels.shape)
     axes = tuple(range(rank - len(call["normalized_shape"]), rank))
-    moments = reduced(tape.relations, labels, axes)
-    labels = tape.join([labels, moments], labels.shape)
-    normalised = with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], axes)
+    moments = reduced(labelling.relations, labels, axes)
+    labels = labelling.join([labels, moments], labels.shape)
+    normalised = with_channel_tensors(labelling, labels, [call.get("weight"), call.get("bias")], axes)
     return [normalised, moments, moments]
 
 
 @rule("native_group_norm")
-def group_norm(tape: Tape, call: Call) -> Result:
+def group_norm(labelling: Labelling, call: Call) -> Result:
     """Statistics over groups of channels: channels move within their group, groups move as blocks."""
-    labels = tape.labels(call["input"])
+    labels = labelling.labels(call["input"])
     batch, channels, *positions = labels.shape
     groups = call["group"]
     split = labels.reshaped((batch, groups, channels // groups, *positions))
-    moments = reduced(tape.relations, split, range(2, len(split.shape)))
-    labels = tape.join([split, moments], split.shape).reshaped(labels.shape)
-    normalised = with_channel_tensors(tape, labels, [call.get("weight"), call.get("bias")], (1,))
+    moments = reduced(labelling.relations, split, range(2, len(split.shape)))
+    labels = labelling.join([split, moments], split.shape).reshaped(labels.shape)
+    normalised = with_channel_tensors(labelling, labels, [call.get("weight"), call.get("bias")], (1,))
     moments = moments.reshaped((batch, groups))
     return [normalised, moments, moments]

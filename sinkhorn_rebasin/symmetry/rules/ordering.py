@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(
@@ -28,12 +24,12 @@ if TYPE_CHECKING:
     "diff",
     "logcumsumexp",
 )
-def ordered(tape: Tape, call: Call) -> Result:
+def ordered(labelling: Labelling, call: Call) -> Result:
     """Running sums, and the places of extrema, along one axis."""
     tensor = call.tensors[0]
-    labels = tape.labels(tensor)
+    labels = labelling.labels(tensor)
     if call.get("dim") is None:
-        tape.fix(labels, f"{call.name} reads the order of all axes")
+        labelling.fix(labels, f"{call.name} reads the order of all axes")
         return [Labels(tuple(output.shape)) for output in _outputs(call)]
     axis = axis_of(call["dim"], tensor.dim())
     reason = f"{call.name} depends on the order of its axis"
@@ -42,20 +38,20 @@ def ordered(tape: Tape, call: Call) -> Result:
         kept = output.dim() == tensor.dim()
         length = output.shape[axis] if kept else 1
         shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
-        fixed = with_positions_fixed(tape, labels, [axis], shape, reason)
+        fixed = with_positions_fixed(labelling, labels, [axis], shape, reason)
         results.append(fixed if kept else fixed.reshaped(tuple(output.shape)))
     return results
 
 
 @rule("kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk")
-def ranked(tape: Tape, call: Call) -> Result:
+def ranked(labelling: Labelling, call: Call) -> Result:
     """What stands at each rank is symmetric in the axis; where it stood is not, if anything asks for it."""
     tensor = call.tensors[0]
     if len(call.tensors) > 1:
-        return tape.join([tape.labels(other) for other in call.tensors], call.output.shape)
-    labels = tape.labels(tensor)
+        return labelling.join([labelling.labels(other) for other in call.tensors], call.output.shape)
+    labels = labelling.labels(tensor)
     if "dim" not in call.arguments:
-        every = reduced(tape.relations, labels, range(tensor.dim()))
+        every = reduced(labelling.relations, labels, range(tensor.dim()))
         return [every.reshaped(tuple(output.shape)) for output in _outputs(call)]
     if not tensor.dim():
         return [labels, labels]
@@ -65,21 +61,21 @@ def ranked(tape: Tape, call: Call) -> Result:
     length = values.shape[axis] if kept else 1
     shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
     ranks = [fixed_factor(axis, length)] if length > 1 else []
-    found = Labels(shape, (*reduced(tape.relations, labels, [axis]).factors, *ranks))
+    found = Labels(shape, (*reduced(labelling.relations, labels, [axis]).factors, *ranks))
     found = found if kept else found.reshaped(tuple(values.shape))
-    tape.fix_when_used(
+    labelling.fix_when_used(
         places, Labels(labels.shape, tuple(labels.on([axis]))), f"{call.name} tells where on its axis"
     )
     return [found, found]
 
 
 @rule("_fft_c2c", "_fft_c2r", "_fft_r2c")
-def spectrum(tape: Tape, call: Call) -> Result:
+def spectrum(labelling: Labelling, call: Call) -> Result:
     """Fourier transforms along some axes."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axes = [axis_of(axis, len(labels.shape)) for axis in call["dim"]]
     reason = f"{call.name} depends on the order of its axis"
-    return with_positions_fixed(tape, labels, axes, tuple(call.output.shape), reason)
+    return with_positions_fixed(labelling, labels, axes, tuple(call.output.shape), reason)
 
 
 def _outputs(call: Call) -> list[Tensor]:

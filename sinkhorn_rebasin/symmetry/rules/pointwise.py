@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(
@@ -44,38 +40,38 @@ if TYPE_CHECKING:
     "_to_copy",
     "where",
 )
-def pointwise(tape: Tape, call: Call) -> Result:
+def pointwise(labelling: Labelling, call: Call) -> Result:
     """Functions of one or several tensors, element by element, with broadcasting."""
     tensors = [tensor for tensor in call.tensors if tensor.numel() or not call.output.numel()]
-    labels = tape.join([tape.labels(tensor) for tensor in tensors], call.output.shape)
+    labels = labelling.join([labelling.labels(tensor) for tensor in tensors], call.output.shape)
     if isinstance(call.outputs, Tensor):
         return labels
     return [labels if tuple(output.shape) == labels.shape else None for output in call.outputs]
 
 
 @rule("rrelu_with_noise", "rrelu_with_noise_functional")
-def randomised_leaky_relu(tape: Tape, call: Call) -> Result:
+def randomised_leaky_relu(labelling: Labelling, call: Call) -> Result:
     """Slopes are drawn in training only."""
-    if call["training"] and not tape.noise_is_symmetric:
+    if call["training"] and not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     return labels if isinstance(call.outputs, Tensor) else [labels, labels]
 
 
 @rule("glu")
-def gated(tape: Tape, call: Call) -> Result:
+def gated(labelling: Labelling, call: Call) -> Result:
     """The first half of an axis times a function of the second."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     middle = labels.shape[axis] // 2
     halves = [labels.taken(axis, np.arange(middle) + start) for start in (0, middle)]
-    return tape.join(halves, call.output.shape)
+    return labelling.join(halves, call.output.shape)
 
 
 @rule("native_dropout", "log_sigmoid_forward")
-def with_second_output(tape: Tape, call: Call) -> Result:
+def with_second_output(labelling: Labelling, call: Call) -> Result:
     """Functions that return a second tensor, made element by element as well: a mask, what the gradient needs."""
-    labels = tape.labels(call.tensors[0])
+    labels = labelling.labels(call.tensors[0])
     outputs = [output for output in call.outputs if isinstance(output, Tensor)]
     return [labels if output.shape == labels.shape else None for output in outputs]
 
@@ -99,6 +95,6 @@ def with_second_output(tape: Tape, call: Call) -> Result:
     "zeros",
     "zeros_like",
 )
-def value_free(tape: Tape, call: Call) -> Result:
+def value_free(labelling: Labelling, call: Call) -> Result:
     """Tensors that take only shape and type from another hold one value everywhere."""
     return Labels(tuple(call.output.shape))

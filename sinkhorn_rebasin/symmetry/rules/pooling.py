@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.numbering import by_appearance, row_hashes
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import merged, overlapping
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
-
-
 # More kinds of positions than this are not told apart: what lies on them is fixed.
 MOST_KINDS_OF_POSITIONS = 256
 
 
 def with_positions_fixed(
-    tape: Tape, labels: Labels, axes: Sequence[int], shape: Sequence[int], reason: str
+    labelling: Labelling, labels: Labels, axes: Sequence[int], shape: Sequence[int], reason: str
 ) -> Labels:
     """Labels after neighbours along some axes have been mixed: those axes are fixed, in a new length.
 
@@ -35,16 +31,16 @@ def with_positions_fixed(
     kept = labels.off(gone)
     for factor in labels.on(gone):
         if set(factor.axes) <= gone:
-            tape.relations.fix(factor.ids, reason)
+            labelling.relations.fix(factor.ids, reason)
     partial = [factor for factor in labels.on(gone) if not set(factor.axes) <= gone]
     for cluster in overlapping(partial, sorted(gone)):
-        whole = merged(tape.relations, labels.shape, cluster)
-        kept.append(_read_by_position(tape, whole, gone, reason))
+        whole = merged(labelling.relations, labels.shape, cluster)
+        kept.append(_read_by_position(labelling, whole, gone, reason))
     fresh = [fixed_factor(axis, shape[axis]) for axis in axes if shape[axis] > 1]
     return Labels(tuple(shape), (*kept, *fresh))
 
 
-def _read_by_position(tape: Tape, factor: Factor, gone: set[int], reason: str) -> Factor:
+def _read_by_position(labelling: Labelling, factor: Factor, gone: set[int], reason: str) -> Factor:
     """A unit for each distinct row of entries along the axes that remain, its entries told apart by position."""
     places = [place for place, axis in enumerate(factor.axes) if axis not in gone]
     kept = tuple(factor.axes[place] for place in places)
@@ -58,10 +54,10 @@ def _read_by_position(tape: Tape, factor: Factor, gone: set[int], reason: str) -
     if not factor.has_units:
         return Factor(kept, (-1 - place).reshape(lengths))
     if columns.shape[1] > MOST_KINDS_OF_POSITIONS:
-        tape.relations.fix(factor.ids, reason)
-    units = tape.relations.new_units((len(first),))
+        labelling.relations.fix(factor.ids, reason)
+    units = labelling.relations.new_units((len(first),))
     for column in columns[first].T[:MOST_KINDS_OF_POSITIONS]:
-        tape.relations.relate(units, column)
+        labelling.relations.relate(units, column)
     return Factor(kept, units[place].reshape(lengths))
 
 
@@ -99,14 +95,14 @@ def _read_by_position(tape: Tape, factor: Factor, gone: set[int], reason: str) -
     "replication_pad2d",
     "replication_pad3d",
 )
-def spatial(tape: Tape, call: Call) -> Result:
+def spatial(labelling: Labelling, call: Call) -> Result:
     """Pooling, interpolation and non-constant padding over the last axes, whose number the name tells."""
     tensor = call.tensors[0]
     count = next(int(digit) for digit in "123" if f"{digit}d" in call.name)
     axes = [tensor.dim() - count + step for step in range(count) if not _untouched(call, step, count)]
     outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
     reason = f"{call.name} mixes its neighbours"
-    labels = with_positions_fixed(tape, tape.labels(tensor), axes, outputs[0].shape, reason)
+    labels = with_positions_fixed(labelling, labelling.labels(tensor), axes, outputs[0].shape, reason)
     return [labels for _ in outputs]
 
 
@@ -120,41 +116,41 @@ def _untouched(call: Call, step: int, count: int) -> bool:
 
 
 @rule("max_unpool2d", "max_unpool3d")
-def unpool(tape: Tape, call: Call) -> Result:
+def unpool(labelling: Labelling, call: Call) -> Result:
     """Values put back to the places they were the maximum of."""
     tensor = call["self"]
     axes = range(tensor.dim() - int(call.name[-2]), tensor.dim())
-    labels = tape.join([tape.labels(tensor), tape.labels(call["indices"])], tensor.shape)
-    return with_positions_fixed(tape, labels, axes, call.output.shape, f"{call.name} moves by data")
+    labels = labelling.join([labelling.labels(tensor), labelling.labels(call["indices"])], tensor.shape)
+    return with_positions_fixed(labelling, labels, axes, call.output.shape, f"{call.name} moves by data")
 
 
 @rule("grid_sampler_2d", "grid_sampler_3d")
-def grid_sampler(tape: Tape, call: Call) -> Result:
+def grid_sampler(labelling: Labelling, call: Call) -> Result:
     """Every channel of a sample read at the places that the sample's grid tells."""
     reason = f"{call.name} reads the places that its grid tells"
     samples, rank = call["input"].shape[0], call["input"].dim()
     places = (samples, 1, *call.output.shape[2:])
     # Where the grid points to in each of its directions, at each place of the output.
     grid = with_positions_fixed(
-        tape, tape.labels(call["grid"]), [rank - 1], (*call["grid"].shape[:-1], 1), reason
+        labelling, labelling.labels(call["grid"]), [rank - 1], (*call["grid"].shape[:-1], 1), reason
     )
     grid = grid.reshaped(places)
     image = with_positions_fixed(
-        tape,
-        tape.labels(call["input"]),
+        labelling,
+        labelling.labels(call["input"]),
         range(2, rank),
         (*call["input"].shape[:2], *[1] * (rank - 2)),
         reason,
     )
-    return tape.join([image, grid], call.output.shape)
+    return labelling.join([image, grid], call.output.shape)
 
 
 @rule("affine_grid_generator")
-def affine_grid(tape: Tape, call: Call) -> Result:
+def affine_grid(labelling: Labelling, call: Call) -> Result:
     """Places of a regular grid under the affine map of each sample, whose coefficients are told apart."""
     reason = f"{call.name} multiplies with fixed places"
     theta, shape = call["theta"], tuple(call.output.shape)
-    rows = with_positions_fixed(tape, tape.labels(theta), [2], (*theta.shape[:2], 1), reason)
+    rows = with_positions_fixed(labelling, labelling.labels(theta), [2], (*theta.shape[:2], 1), reason)
     rows = rows.reshaped((shape[0], *[1] * (len(shape) - 2), shape[-1]))
     places = [fixed_factor(axis, shape[axis]) for axis in range(1, len(shape) - 1) if shape[axis] > 1]
-    return tape.join([rows, Labels(shape, tuple(places))], shape)
+    return labelling.join([rows, Labels(shape, tuple(places))], shape)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 @rule(
@@ -30,14 +26,14 @@ if TYPE_CHECKING:
     "random",
     "uniform",
 )
-def drawn(tape: Tape, call: Call) -> Result:
+def drawn(labelling: Labelling, call: Call) -> Result:
     """Independent draws from one distribution, or from one for each position of a tensor of probabilities."""
-    if not tape.noise_is_symmetric:
+    if not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
     overload = call.func._overloadname
     if overload == "Tensor" or (call.name == "aten::bernoulli" and overload in ("default", "out")):
         given = call.get("p") if call.get("p") is not None else call["self"]
-        return tape.join([tape.labels(given)], call.output.shape)
+        return labelling.join([labelling.labels(given)], call.output.shape)
     if "Tensor_" in overload or overload.endswith("_Tensor"):
         raise NotUnderstoodError("its distribution differs from place to place")
     return Labels(tuple(call.output.shape))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.labels.summing import reduced
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 def axes_argument(call: Call, rank: int) -> list[int]:
@@ -38,22 +34,22 @@ def axes_argument(call: Call, rank: int) -> list[int]:
     "std_mean",
     "var_mean",
 )
-def reduce(tape: Tape, call: Call) -> Result:
+def reduce(labelling: Labelling, call: Call) -> Result:
     """Sums, means, extrema, norms: symmetric in the axes they run over."""
     tensor = call.tensors[0]
-    labels = reduced(tape.relations, tape.labels(tensor), axes_argument(call, tensor.dim()))
+    labels = reduced(labelling.relations, labelling.labels(tensor), axes_argument(call, tensor.dim()))
     outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
     return [labels.reshaped(tuple(output.shape)) for output in outputs]
 
 
 @rule("_softmax", "_log_softmax", "_safe_softmax")
-def softmax(tape: Tape, call: Call) -> Result:
+def softmax(labelling: Labelling, call: Call) -> Result:
     """Normalising over an axis ties each position to the others only through a symmetric sum."""
-    labels = tape.labels(call["self"])
-    return with_statistics(tape, labels, [axis_of(call["dim"], len(labels.shape))])
+    labels = labelling.labels(call["self"])
+    return with_statistics(labelling, labels, [axis_of(call["dim"], len(labels.shape))])
 
 
-def with_statistics(tape: Tape, labels: Labels, axes: list[int]) -> Labels:
+def with_statistics(labelling: Labelling, labels: Labels, axes: list[int]) -> Labels:
     """A tensor combined with symmetric statistics of itself over some axes."""
-    statistics = reduced(tape.relations, labels, axes)
-    return tape.join([labels, statistics], labels.shape)
+    statistics = reduced(labelling.relations, labels, axes)
+    return labelling.join([labels, statistics], labels.shape)

@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import RuleError
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
+Interpretation = Callable[[Labelling, Call], Result]
 
 
-Rule = Callable[["Tape", Call], Result]
+@dataclass(frozen=True)
+class Rule:
+    """What an operation does to labels.
+
+    Attributes:
+        function: gives the labels of the output, from a labelling and the call.
+        moves: whether the operation only moves elements, so that units of a class may be apart in its output.
+    """
+
+    function: Interpretation
+    moves: bool = False
+
 
 _RULES: dict[str, Rule] = {}
 _NAMESPACES = ("aten", "prims")
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str, moves: bool = False) -> Callable[[Interpretation], Interpretation]:
     """Register a function as the rule of these ATen operations."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: Interpretation) -> Interpretation:
         for name in names:
-            _RULES[name] = function
+            _RULES[name] = Rule(function, moves)
         return function
 
     return register
 
 
-def register_rule(operation: str, acts_as: str | Rule) -> None:
+def register_rule(operation: str, acts_as: str | Interpretation) -> None:
     """Tell how a custom operation acts on units.
 
     An operation without a rule freezes every unit it meets. Where a custom one does to its tensors what an operation
     of ATen does, as far as units are concerned, name that one; its arguments must be called the same. Otherwise give
-    a function of the tape and the :class:`Call` that returns the :class:`Labels` of the output, as those in
+    a function of the labelling and the :class:`Call` that returns the :class:`Labels` of the output, as those in
     ``symmetry/rules`` are. A wrong rule is a wrong claim: check it with :func:`verify_symmetry`.
 
     Args:
@@ -62,7 +74,7 @@ def register_rule(operation: str, acts_as: str | Rule) -> None:
         raise RuleError(
             f"Expected the full name of a custom operation, 'namespace::name', but got {operation!r}."
         )
-    known = _rule_named(acts_as) if isinstance(acts_as, str) else acts_as
+    known = _rule_named(acts_as) if isinstance(acts_as, str) else Rule(acts_as)
     if known is None:
         raise RuleError(
             f"Expected the name of an operation of ATen that has a rule but got {acts_as!r}; for an element-wise one "

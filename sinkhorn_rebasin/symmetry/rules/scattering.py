@@ -4,49 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.indexing import arrangement
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-def without(tape: Tape, labels: Labels, axes: Sequence[int], reason: str) -> Labels:
+def without(labelling: Labelling, labels: Labels, axes: Sequence[int], reason: str) -> Labels:
     """Labels of a tensor some of whose axes are fixed and then have length 1."""
     shape = [1 if axis in axes else length for axis, length in enumerate(labels.shape)]
-    return with_positions_fixed(tape, labels, axes, shape, reason)
+    return with_positions_fixed(labelling, labels, axes, shape, reason)
 
 
 @rule("index_add", "index_copy", "index_fill", "index_reduce")
-def write_along(tape: Tape, call: Call) -> Result:
+def write_along(labelling: Labelling, call: Call) -> Result:
     """Positions of one axis overwritten or combined with others; along the other axes the two tensors meet."""
-    labels, source = tape.labels(call["self"]), call.get("source", call.get("value"))
+    labels, source = labelling.labels(call["self"]), call.get("source", call.get("value"))
     axis = axis_of(call["dim"], len(labels.shape))
     reason = f"{call.name} writes to positions by index"
-    tape.fix(tape.labels(call["index"]), reason)
-    parts = [with_positions_fixed(tape, labels, [axis], labels.shape, reason)]
+    labelling.fix(labelling.labels(call["index"]), reason)
+    parts = [with_positions_fixed(labelling, labels, [axis], labels.shape, reason)]
     if isinstance(source, Tensor):
-        written = tape.labels(source)
-        parts.append(without(tape, written, [axis], reason) if written.shape else written)
-    return tape.join(parts, labels.shape)
+        written = labelling.labels(source)
+        parts.append(without(labelling, written, [axis], reason) if written.shape else written)
+    return labelling.join(parts, labels.shape)
 
 
 @rule("scatter", "scatter_add", "scatter_reduce")
-def scatter(tape: Tape, call: Call) -> Result:
+def scatter(labelling: Labelling, call: Call) -> Result:
     """One axis written to with an index for every position of the others, along which all tensors meet.
 
     An index that was expanded along channels says the same for each of them, so that they stay free.
     """
-    labels, index, source = tape.labels(call["self"]), tape.labels(call["index"]), call.get("src")
+    labels, index, source = labelling.labels(call["self"]), labelling.labels(call["index"]), call.get("src")
     axis = axis_of(call["dim"], len(labels.shape))
     others = [a for a in range(len(labels.shape)) if a != axis]
     if any(labels.shape[a] != index.shape[a] for a in others):
@@ -54,65 +51,72 @@ def scatter(tape: Tape, call: Call) -> Result:
     reason = f"{call.name} writes to positions by index"
     parts = [index]
     if source is not None:
-        written = tape.labels(source)
+        written = labelling.labels(source)
         for other in others:
             if written.shape[other] > index.shape[other]:
                 written = written.taken(other, np.arange(index.shape[other]))
         parts.append(written)
     if not labels.shape:
-        return tape.join([labels, *parts], labels.shape)
-    fixed = with_positions_fixed(tape, labels, [axis], labels.shape, reason)
-    return tape.join([fixed, *(without(tape, part, [axis], reason) for part in parts)], labels.shape)
+        return labelling.join([labels, *parts], labels.shape)
+    fixed = with_positions_fixed(labelling, labels, [axis], labels.shape, reason)
+    return labelling.join(
+        [fixed, *(without(labelling, part, [axis], reason) for part in parts)], labels.shape
+    )
 
 
 @rule("masked_scatter")
-def masked_scatter(tape: Tape, call: Call) -> Result:
+def masked_scatter(labelling: Labelling, call: Call) -> Result:
     """Positions that a mask picks, overwritten by another tensor's elements in their order.
 
     The last axes along which the mask says the same everywhere are written to as a whole: there the two tensors meet.
     """
     shape = tuple(call.output.shape)
-    labels, mask = (tape.labels(call[name]).broadcast(shape) for name in ("self", "mask"))
+    labels, mask = (labelling.labels(call[name]).broadcast(shape) for name in ("self", "mask"))
     first = 1 + max((axis for factor in mask.factors for axis in factor.axes), default=-1)
     whole = shape[first:]
     size = math.prod(whole)
     if not size or call["source"].numel() % size:
         raise NotUnderstoodError("it writes to parts of rows")
-    source = tape.labels(call["source"]).reshaped((call["source"].numel() // size, *whole))
+    source = labelling.labels(call["source"]).reshaped((call["source"].numel() // size, *whole))
     reason = f"{call.name} picks its positions by a mask"
-    tape.fix(mask, reason)
-    fixed = with_positions_fixed(tape, labels, range(first), shape, reason)
-    return tape.join([fixed, without(tape, source, [0], reason).reshaped(whole)], shape)
+    labelling.fix(mask, reason)
+    fixed = with_positions_fixed(labelling, labels, range(first), shape, reason)
+    return labelling.join([fixed, without(labelling, source, [0], reason).reshaped(whole)], shape)
 
 
 @rule("index_put", "_unsafe_index_put")
-def index_put(tape: Tape, call: Call) -> Result:
+def index_put(labelling: Labelling, call: Call) -> Result:
     """Positions of some axes overwritten or added to; along the other axes the two tensors meet."""
-    labels, items = tape.labels(call["self"]), list(call["indices"])
+    labels, items = labelling.labels(call["self"]), list(call["indices"])
     given = [(place, item) for place, item in enumerate(items) if item is not None]
     masks = [(place, item) for place, item in given if str(item.dtype) in ("torch.bool", "torch.uint8")]
     if masks and len(given) > 1:
         raise NotUnderstoodError("it mixes masks with other indices")
     reason = f"{call.name} writes to positions by index"
     for _, item in given:
-        tape.fix(tape.labels(item), reason)
+        labelling.fix(labelling.labels(item), reason)
     if masks:
         axes = [masks[0][0] + step for step in range(masks[0][1].dim())]
         lead = [1]
     else:
         axes = [place for place, _ in given]
         lead = list(np.broadcast_shapes(*(tuple(item.shape) for _, item in given)))
-    fixed = with_positions_fixed(tape, labels, axes, labels.shape, reason)
-    written = _written(tape, tape.labels(call["values"]), labels, axes, lead, reason)
-    return tape.join([fixed, written], labels.shape)
+    fixed = with_positions_fixed(labelling, labels, axes, labels.shape, reason)
+    written = _written(labelling, labelling.labels(call["values"]), labels, axes, lead, reason)
+    return labelling.join([fixed, written], labels.shape)
 
 
 def _written(
-    tape: Tape, values: Labels, labels: Labels, axes: Sequence[int], lead: Sequence[int], reason: str
+    labelling: Labelling,
+    values: Labels,
+    labels: Labels,
+    axes: Sequence[int],
+    lead: Sequence[int],
+    reason: str,
 ) -> Labels:
     """Labels of written values along the axes that no index covers, at their places in what they are written to."""
     first, kept = arrangement(labels, axes, len(lead))
     rank = len(kept) + len(lead)
     values = values.reshaped((*[1] * (rank - len(values.shape)), *values.shape))
-    values = without(tape, values, range(first, first + len(lead)), reason)
+    values = without(labelling, values, range(first, first + len(lead)), reason)
     return values.reshaped([values.shape[kept[a]] if a in kept else 1 for a in range(len(labels.shape))])

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import fixed_labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-def _fix(tape: Tape, call: Call, names: tuple[str, ...], reason: str) -> None:
+def _fix(labelling: Labelling, call: Call, names: tuple[str, ...], reason: str) -> None:
     """What some arguments hold stays where it is."""
     for name in names:
         if call[name] is not None:
-            tape.fix(tape.labels(call[name]), reason)
+            labelling.fix(labelling.labels(call[name]), reason)
 
 
 @rule("segment_reduce")
-def segment_reduce(tape: Tape, call: Call) -> Result:
+def segment_reduce(labelling: Labelling, call: Call) -> Result:
     """Runs of positions of one axis reduced to one each."""
     reason = f"{call.name} adds up runs of positions"
-    _fix(tape, call, ("lengths", "indices", "offsets"), reason)
+    _fix(labelling, call, ("lengths", "indices", "offsets"), reason)
     axes = range(call["axis"] + 1)
-    return with_positions_fixed(tape, tape.labels(call["data"]), axes, tuple(call.output.shape), reason)
+    return with_positions_fixed(
+        labelling, labelling.labels(call["data"]), axes, tuple(call.output.shape), reason
+    )
 
 
 @rule("_pack_padded_sequence")
-def pack(tape: Tape, call: Call) -> Result:
+def pack(labelling: Labelling, call: Call) -> Result:
     """Steps of sequences, as many as each is long, one after the other along one axis."""
-    labels, reason = tape.labels(call["input"]), f"{call.name} lays steps end to end"
-    _fix(tape, call, ("lengths",), reason)
+    labels, reason = labelling.labels(call["input"]), f"{call.name} lays steps end to end"
+    _fix(labelling, call, ("lengths",), reason)
     packed, sizes = call.outputs
     shape = (packed.shape[0], 1, *packed.shape[1:])
-    steps = with_positions_fixed(tape, labels, [0, 1], shape, reason).reshaped(tuple(packed.shape))
+    steps = with_positions_fixed(labelling, labels, [0, 1], shape, reason).reshaped(tuple(packed.shape))
     return [steps, fixed_labels(sizes.shape)]
 
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
-def embedding_bag(tape: Tape, call: Call) -> Result:
+def embedding_bag(labelling: Labelling, call: Call) -> Result:
     """Rows of a table, summed, averaged or compared bag by bag: the columns stay free."""
     reason = f"{call.name} looks up its positions by data"
-    _fix(tape, call, ("indices", "offsets", "per_sample_weights"), reason)
+    _fix(labelling, call, ("indices", "offsets", "per_sample_weights"), reason)
     bags, *rest = call.outputs
-    found = with_positions_fixed(tape, tape.labels(call["weight"]), [0], tuple(bags.shape), reason)
+    found = with_positions_fixed(labelling, labelling.labels(call["weight"]), [0], tuple(bags.shape), reason)
     # Where a maximum is, there is a row of it for each column.
     others = [found if output.shape == bags.shape else fixed_labels(output.shape) for output in rest]
     return [found, *others]

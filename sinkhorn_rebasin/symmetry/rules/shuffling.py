@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-@rule("pixel_shuffle")
-def pixel_shuffle(tape: Tape, call: Call) -> Result:
+@rule("pixel_shuffle", moves=True)
+def pixel_shuffle(labelling: Labelling, call: Call) -> Result:
     """Channels spread over squares of pixels."""
     *lead, channels, height, width = call["self"].shape
     r, n = call["upscale_factor"], len(lead)
-    split_up = tape.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
+    split_up = labelling.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
     order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
     return reordered(split_up, order).reshaped(tuple(call.output.shape))
 
 
-@rule("pixel_unshuffle")
-def pixel_unshuffle(tape: Tape, call: Call) -> Result:
+@rule("pixel_unshuffle", moves=True)
+def pixel_unshuffle(labelling: Labelling, call: Call) -> Result:
     """Squares of pixels gathered into channels."""
     *lead, channels, height, width = call["self"].shape
     r, n = call["downscale_factor"], len(lead)
-    split_up = tape.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
+    split_up = labelling.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
     order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
     return reordered(split_up, order).reshaped(tuple(call.output.shape))
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
-def channel_shuffle(tape: Tape, call: Call) -> Result:
+@rule("channel_shuffle", "native_channel_shuffle", moves=True)
+def channel_shuffle(labelling: Labelling, call: Call) -> Result:
     """Groups of channels interleaved."""
     batch, channels, *positions = call["self"].shape
     groups = call["groups"]
-    split_up = tape.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
+    split_up = labelling.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
     order = [0, 2, 1, *range(3, len(split_up.shape))]
     return reordered(split_up, order).reshaped(tuple(call.output.shape))
 

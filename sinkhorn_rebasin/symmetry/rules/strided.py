@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.networks.shared_memory import element_offsets, memory_offsets
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, simplified
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
 from sinkhorn_rebasin.symmetry.rules.registry import rule
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 # Larger tensors are not followed element by element.
 LARGEST_STRIDED = 1 << 24
 
 
-@rule("as_strided", "as_strided_copy")
-def as_strided(tape: Tape, call: Call) -> Result:
+@rule("as_strided", "as_strided_copy", moves=True)
+def as_strided(labelling: Labelling, call: Call) -> Result:
     """Elements picked by their places in memory."""
     tensor = call["self"]
     start = int(tensor.storage_offset() if call["storage_offset"] is None else call["storage_offset"])
@@ -33,7 +29,7 @@ def as_strided(tape: Tape, call: Call) -> Result:
     picked = element[places]
     if (picked < 0).any():
         raise NotUnderstoodError("it reads memory beside its tensor")
-    labels = tape.labels(tensor)
+    labels = labelling.labels(tensor)
     coordinates = np.unravel_index(picked, labels.shape)
     axes = tuple(range(picked.ndim))
     factors = [Factor(axes, f.ids[tuple(coordinates[a] for a in f.axes)]) for f in labels.factors]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.numbering import Ids
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
@@ -15,14 +14,11 @@ from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.shuffling import reordered
 
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
-
-@rule("unfold", "unfold_copy")
-def unfold(tape: Tape, call: Call) -> Result:
+@rule("unfold", "unfold_copy", moves=True)
+def unfold(labelling: Labelling, call: Call) -> Result:
     """Windows along one axis; the position in the window becomes the last axis."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     axis, size = axis_of(call["dimension"], len(labels.shape)), call["size"]
     index = np.arange(call.output.shape[axis])[:, None] * call["step"] + np.arange(size)
     labels = _windows(labels, axis, index)
@@ -30,16 +26,16 @@ def unfold(tape: Tape, call: Call) -> Result:
     return reordered(labels, [*(a for a in range(rank) if a != axis + 1), axis + 1])
 
 
-@rule("im2col")
-def image_to_columns(tape: Tape, call: Call) -> Result:
+@rule("im2col", moves=True)
+def image_to_columns(labelling: Labelling, call: Call) -> Result:
     """Windows of an image: channels and places in the window become one axis, the windows another."""
-    labels = tape.labels(call["self"])
+    labels = labelling.labels(call["self"])
     first = len(labels.shape) - 2
     for step in (1, 0):
         axis = first + step
         kernel, dilation = call["kernel_size"][step], call["dilation"][step]
         padding, stride = call["padding"][step], call["stride"][step]
-        labels = padded(tape, labels, axis, padding, padding)
+        labels = padded(labelling, labels, axis, padding, padding)
         count = (labels.shape[axis] - dilation * (kernel - 1) - 1) // stride + 1
         index = np.arange(kernel)[:, None] * dilation + np.arange(count) * stride
         labels = _windows(labels, axis, index)
@@ -47,15 +43,15 @@ def image_to_columns(tape: Tape, call: Call) -> Result:
     return reordered(labels, order).reshaped(tuple(call.output.shape))
 
 
-@rule("col2im")
-def columns_to_image(tape: Tape, call: Call) -> Result:
+@rule("col2im", moves=True)
+def columns_to_image(labelling: Labelling, call: Call) -> Result:
     """Windows added up where they overlap: channels stay, positions are fixed."""
     *lead, columns, windows = call["self"].shape
     window = call["kernel_size"][0] * call["kernel_size"][1]
-    labels = tape.labels(call["self"]).reshaped((*lead, columns // window, window, windows))
+    labels = labelling.labels(call["self"]).reshaped((*lead, columns // window, window, windows))
     axes = (len(lead) + 1, len(lead) + 2)
     shape = tuple(call.output.shape)
-    return with_positions_fixed(tape, labels, axes, shape, f"{call.name} adds up windows that overlap")
+    return with_positions_fixed(labelling, labels, axes, shape, f"{call.name} adds up windows that overlap")
 
 
 def _windows(labels: Labels, axis: int, index: Ids) -> Labels:

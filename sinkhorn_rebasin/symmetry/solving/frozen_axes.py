@@ -37,10 +37,10 @@ def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Fr
         for axis, length in enumerate(tensor.shape)
         if length > 1 and (name, axis) not in moved
     ]
-    causes = _Causes.of(tape.relations, tape.flow.meets_fixed)
+    causes = _Causes.of(tape.labelling.relations, tape.flow.meets_fixed)
     found = []
     for name, axis in stays:
-        labels = tape.parameter_labels.get(canonical[id(named[name])])
+        labels = tape.labelling.parameter_labels.get(canonical[id(named[name])])
         if labels is None:
             found.append(Frozen(name, axis, UNUSED))
             continue

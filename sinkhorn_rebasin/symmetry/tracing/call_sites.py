@@ -22,7 +22,7 @@ _ENTRY: CodeType = run_at.__code__
 _FRAMES_OF_THE_TRACE = 4
 
 
-class Origins:
+class CallSites:
     """Finds origins from the frames of the running network: one walk an operation, nothing kept alive.
 
     The line is that of the innermost frame outside PyTorch, this package and the standard library; where only

@@ -11,14 +11,14 @@ def loose_parameters(tape: Tape) -> list[str]:
     """Parameters through which nothing went, with units of which nothing is known but that they were met."""
     idle = {
         name
-        for tensor, name in tape.names.items()
-        if name in tape.parameter_labels and tape.flow.is_idle(tensor)
+        for tensor, name in tape.labelling.names.items()
+        if name in tape.labelling.parameter_labels and tape.flow.is_idle(tensor)
     }
     if not idle:
         return []
-    busy = [labels.units for name, labels in tape.parameter_labels.items() if name not in idle]
-    tied = tape.relations.tied_to(np.concatenate([np.empty(0, dtype=np.int64), *busy]))
-    return sorted(name for name in idle if not tied[tape.parameter_labels[name].units].all())
+    busy = [labels.units for name, labels in tape.labelling.parameter_labels.items() if name not in idle]
+    tied = tape.labelling.relations.tied_to(np.concatenate([np.empty(0, dtype=np.int64), *busy]))
+    return sorted(name for name in idle if not tied[tape.labelling.parameter_labels[name].units].all())
 
 
 def fix_unread(tape: Tape) -> None:
@@ -27,11 +27,13 @@ def fix_unread(tape: Tape) -> None:
     Other inputs may read them in an order of their own. Where units are positions along several axes, as those of one
     matrix for each expert, matrices that were read stay too: the others are read by what is on their units.
     """
-    relations = tape.relations
+    relations = tape.labelling.relations
     relations.origin = None
     for name in loose_parameters(tape):
-        tape.fix(tape.parameter_labels[name], "nothing went through it for the inputs tried")
-    factors = [factor for each in tape.parameter_labels.values() for factor in each.factors]
+        tape.labelling.fix(
+            tape.labelling.parameter_labels[name], "nothing went through it for the inputs tried"
+        )
+    factors = [factor for each in tape.labelling.parameter_labels.values() for factor in each.factors]
     matrices = [factor.ids[factor.ids >= 0] for factor in factors if len(factor.axes) > 1]
     if matrices:
         reason = "no input tried read some of its matrices"
@@ -45,6 +47,6 @@ def fix_unread(tape: Tape) -> None:
 def fix_unseen(tape: Tape) -> None:
     """Every unit stays where something was computed out of sight, as whatever moved could have got there."""
     if tape.unseen is not None:
-        tape.relations.origin = tape.unseen
-        every = np.arange(tape.relations.count, dtype=np.int64)
-        tape.relations.fix(every, "it meets what was computed where it cannot be followed")
+        tape.labelling.relations.origin = tape.unseen
+        every = np.arange(tape.labelling.relations.count, dtype=np.int64)
+        tape.labelling.relations.fix(every, "it meets what was computed where it cannot be followed")
