@@ -14,7 +14,6 @@ from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
-from sinkhorn_rebasin.matching.nested_groups import children_of
 from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.signed_activations import SignedSimilarity, best_signs, signs_of_matched
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
@@ -156,7 +155,7 @@ def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[s
     for group in spec.groups:
         children = [
             child
-            for child in children_of(spec, group)
+            for child in spec.children(group.name)
             if child.name in alike and child.blocks == group.units and group.parent is None
         ]
         if group.name in decided or not (children or group.name in alike):

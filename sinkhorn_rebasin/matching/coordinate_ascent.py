@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.matching.nested_groups import Proposal, children_of, flips_of, propose_blocks
+from sinkhorn_rebasin.matching.nested_groups import Proposal, flips_of, propose_blocks
 from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.similarity import signed_similarity
 from sinkhorn_rebasin.networks.architecture import real_view
@@ -143,7 +143,7 @@ class CoordinateAscent:
 
     def _placed_with(self, group: Group) -> list[Group]:
         """A group, and those nested in it when whole blocks are matched."""
-        return [group, *(children_of(self.spec, group) if group.parent is None else [])]
+        return [group, *(self.spec.children(group.name) if group.parent is None else [])]
 
     def _shuffled(self, groups: Sequence[Group]) -> list[Group]:
         drawn = torch.randperm(len(groups), generator=self.generator, device=self.generator.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,11 +13,6 @@ from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.similarity import compared
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, identity_permutations
-
-
-def children_of(spec: PermutationSpec, group: Group) -> list[Group]:
-    """The groups nested directly in a group."""
-    return [other for other in spec.groups if other.parent == group.name]
 
 
 class Proposal(NamedTuple):
@@ -45,7 +40,7 @@ def propose_blocks(
     (one assignment per nested group k), each pair of units under its best signs. The rest of the network is held as
     it is, and so are signs of whole blocks; of ``unknown`` groups only what their order cannot change counts.
     """
-    children = children_of(spec, group)
+    children = spec.children(group.name)
     names = {group.name, *(child.name for child in children)}
     held = {**permutations, **{n: p for n, p in identity_permutations(spec).items() if n in names}}
     worth = _own_similarity(reference, target, spec, group, children, held, unknown, rescaling)
@@ -89,7 +84,7 @@ def _own_similarity(
     target: State,
     spec: PermutationSpec,
     group: Group,
-    children: list[Group],
+    children: Sequence[Group],
     held: Permutations,
     unknown: Collection[str],
     rescaling: RescalingSpec,

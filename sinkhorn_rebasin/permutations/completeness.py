@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.structure import SpecStructure
 
 
-def check_state(spec: PermutationSpec, state: StateLike) -> None:
+def check_state(spec: SpecStructure, state: StateLike) -> None:
     """Raise :class:`SpecError` for a state of another architecture.
 
     Of names that share one tensor, one is enough. A state of parameters alone, such as moments of an optimiser,
@@ -40,7 +37,7 @@ def check_state(spec: PermutationSpec, state: StateLike) -> None:
         )
 
 
-def completed(spec: PermutationSpec, state: StateLike) -> State:
+def completed(spec: SpecStructure, state: StateLike) -> State:
     """Give every name of a tied tensor the tensor that the state holds under another of its names.
 
     >>> import torch

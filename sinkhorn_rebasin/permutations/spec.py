@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import nn
 
 from sinkhorn_rebasin._typing import Outputs, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
-from sinkhorn_rebasin.permutations.coverage import covered_share
 from sinkhorn_rebasin.permutations.json_form import check_spec_json
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
+from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
 from sinkhorn_rebasin.permutations.validity import Validity, digest_of
+from sinkhorn_rebasin.permutations.views.coverage import covered_share
+from sinkhorn_rebasin.permutations.views.git_rebasin import from_axes_to_perm, to_axes_to_perm
+from sinkhorn_rebasin.permutations.views.graph import to_mermaid, to_networkx
+from sinkhorn_rebasin.permutations.views.report import describe, describe_markdown, summarise
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
-AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
-"""Tensor name to the name of a permutation, or None, of each axis."""
 
-
-@dataclass(frozen=True, repr=False)
-class PermutationSpec:
+@dataclass(frozen=True, repr=False, eq=False)
+class PermutationSpec(SpecStructure):
     """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
 
     Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
@@ -51,79 +49,8 @@ class PermutationSpec:
     True
     """
 
-    groups: tuple[Group, ...]
-    slots: tuple[Slot, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    frozen: tuple[Frozen, ...] = ()
-    buffers: frozenset[str] = frozenset()
-    tied: tuple[tuple[str, ...], ...] = ()
-    constants: Mapping[str, str] = field(default_factory=dict)
-    validity: Validity | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        known: set[str] = set()
-        for group in self.groups:
-            if group.name in known:
-                raise SpecError(f"Expected distinct group names but got {group.name!r} twice.")
-            if group.parent is not None and group.parent not in known:
-                raise SpecError(
-                    f"Expected the parent {group.parent!r} of group {group.name!r} to come before it but got "
-                    f"the groups {sorted(known)} before it."
-                )
-            if group.parent is not None and group.blocks % self[group.parent].units:
-                raise SpecError(
-                    f"Expected group {group.name!r} to have as many blocks in each of the "
-                    f"{self[group.parent].units} units of its parent {group.parent!r} but got {group.blocks}."
-                )
-            known.add(group.name)
-        for slot in self.slots:
-            self._check_slot(slot, known)
-
-    def _check_slot(self, slot: Slot, known: set[str]) -> None:
-        if slot.group not in known or slot.tensor not in self.shapes:
-            raise SpecError(
-                f"Expected a slot to name a group and a tensor of the spec but got group {slot.group!r}, "
-                f"tensor {slot.tensor!r}."
-            )
-        group, shape = self[slot.group], self.shapes[slot.tensor]
-        if not slot.axes or not set(slot.axes) <= set(range(len(shape))):
-            raise SpecError(
-                f"Expected the slot of group {slot.group!r} to name axes of tensor {slot.tensor!r}, which has shape "
-                f"{tuple(shape)}, but got axes {slot.axes}."
-            )
-        length = math.prod(shape[axis] for axis in slot.axes)
-        fits = (slot.layout.blocks, slot.layout.size) == (group.blocks, group.size)
-        if not fits or not slot.layout.places_apart(length):
-            raise SpecError(
-                f"Expected the slot of group {slot.group!r} on tensor {slot.tensor!r}, axes {slot.axes}, to place "
-                f"{group.blocks} x {group.size} units on distinct positions below {length} but got {slot.layout}."
-            )
-
     def __repr__(self) -> str:
-        from sinkhorn_rebasin.permutations.report import summarise
-
         return summarise(self)
-
-    @cached_property
-    def _by_name(self) -> dict[str, Group]:
-        return {group.name: group for group in self.groups}
-
-    def __getitem__(self, name: str) -> Group:
-        try:
-            return self._by_name[name]
-        except KeyError:
-            raise SpecError(f"Expected one of the groups {self.names} but got {name!r}.") from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._by_name
-
-    def __hash__(self) -> int:
-        return hash((self.groups, self.slots))
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the groups, parents first."""
-        return [group.name for group in self.groups]
 
     @property
     def outputs(self) -> Outputs:
@@ -136,46 +63,10 @@ class PermutationSpec:
             return self
         return replace(self, validity=(self.validity or Validity()).counting(outputs))
 
-    def slots_of(self, name: str) -> tuple[Slot, ...]:
-        """Every slot of a group."""
-        return self._slots_of[self[name].name]
-
-    def slots_on(self, tensor: str) -> tuple[Slot, ...]:
-        """Every slot on a tensor, nested groups first: the order in which they are applied."""
-        return self._slots_on.get(tensor, ())
-
-    @cached_property
-    def _slots_of(self) -> dict[str, tuple[Slot, ...]]:
-        return {name: tuple(slot for slot in self.slots if slot.group == name) for name in self.names}
-
-    @cached_property
-    def _slots_on(self) -> dict[str, tuple[Slot, ...]]:
-        found: dict[str, list[Slot]] = {}
-        for slot in self.slots:
-            found.setdefault(slot.tensor, []).append(slot)
-        # What is applied first to a constant tensor needs one product less in the backward pass: the largest.
-        order = {group.name: (-self._depth(group), -group.size) for group in self.groups}
-        return {t: tuple(sorted(slots, key=lambda slot: order[slot.group])) for t, slots in found.items()}
-
-    def _depth(self, group: Group) -> int:
-        return 0 if group.parent is None else 1 + self._depth(self[group.parent])
-
-    @cached_property
-    def parameters(self) -> dict[str, None]:
-        """Names of the parameters in order, those that share one tensor under the first of their names."""
-        again = {name for names in self.tied for name in names[1:]}
-        return {name: None for name in self.shapes if name not in self.buffers | again}
-
     @property
     def coverage(self) -> float:
         """Share of parameter elements that lie on at least one permutable position."""
         return covered_share(self)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the tensor names and shapes of the architecture this spec describes."""
-        described = json.dumps(sorted((name, list(shape)) for name, shape in self.shapes.items()))
-        return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def check_state(self, state: StateLike) -> None:
         """Raise :class:`SpecError` naming the first tensor in which a state differs from this architecture.
@@ -197,7 +88,7 @@ class PermutationSpec:
         """The spec with these groups held fixed; groups nested in them stay, inside the next ancestor that stays."""
         dropped = {self[name].name for name in names}
         kept = tuple(
-            replace(group, parent=self._ancestor_outside(group, dropped))
+            replace(group, parent=self._nearest(group.name, dropped))
             for group in self.groups
             if group.name not in dropped
         )
@@ -209,11 +100,8 @@ class PermutationSpec:
         slots = tuple(slot for slot in self.slots if slot.group not in dropped)
         return replace(self, groups=kept, slots=slots, frozen=self.frozen + frozen)
 
-    def _ancestor_outside(self, group: Group, dropped: set[str]) -> str | None:
-        parent = group.parent
-        while parent is not None and parent in dropped:
-            parent = self[parent].parent
-        return parent
+    def _nearest(self, name: str, dropped: set[str]) -> str | None:
+        return next((parent for parent in self.ancestors(name) if parent not in dropped), None)
 
     def to_json(self) -> str:
         """The spec as JSON text; :meth:`from_json` reads it back."""
@@ -254,21 +142,15 @@ class PermutationSpec:
         return cls(**fields)
 
     def to_networkx(self) -> Any:
-        """The spec as a ``networkx.MultiDiGraph``: see :func:`~sinkhorn_rebasin.permutations.graph.to_networkx`."""
-        from sinkhorn_rebasin.permutations.graph import to_networkx
-
+        """Draw the spec as a ``networkx.MultiDiGraph``, by :mod:`sinkhorn_rebasin.permutations.views.graph`."""
         return to_networkx(self)
 
     def to_mermaid(self) -> str:
-        """The spec as a Mermaid flowchart: see :func:`~sinkhorn_rebasin.permutations.graph.to_mermaid`."""
-        from sinkhorn_rebasin.permutations.graph import to_mermaid
-
+        """The spec as a Mermaid flowchart: see :func:`~sinkhorn_rebasin.permutations.views.graph.to_mermaid`."""
         return to_mermaid(self)
 
     def to_axes_to_perm(self) -> AxesToPerm:
         """Tensor to group name, or None, of each axis: the dictionary that Git Re-Basin takes."""
-        from sinkhorn_rebasin.permutations.axes_to_perm import to_axes_to_perm
-
         return to_axes_to_perm(self)
 
     @classmethod
@@ -276,18 +158,13 @@ class PermutationSpec:
         cls, axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module
     ) -> PermutationSpec:
         """The spec that a dictionary written by hand for Git Re-Basin stands for, of a state or a network."""
-        from sinkhorn_rebasin.permutations.axes_to_perm import from_axes_to_perm
-
-        return from_axes_to_perm(axes_to_perm, state_or_model)
+        structure = from_axes_to_perm(axes_to_perm, state_or_model)
+        return cls(**{each.name: getattr(structure, each.name) for each in fields(structure)})
 
     def __str__(self) -> str:
-        from sinkhorn_rebasin.permutations.report import describe
-
         return describe(self)
 
     def _repr_markdown_(self) -> str:
-        from sinkhorn_rebasin.permutations.report import describe_markdown
-
         return describe_markdown(self)
 
 

@@ -19,7 +19,7 @@ from sinkhorn_rebasin.errors import (
 from sinkhorn_rebasin.networks.arguments import arguments_of, parameter_names
 from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.coverage import share_of_what_could_move, what_holds
+from sinkhorn_rebasin.permutations.views.coverage import share_of_what_could_move, what_holds
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinkhorn_rebasin.permutations.repeats import collapse
+from sinkhorn_rebasin.permutations.views.repeats import collapse
 
 
 def expanded(pattern: str) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from sinkhorn_rebasin.permutations import Frozen, Group, Layout, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.coverage import covered_share
-from sinkhorn_rebasin.permutations.report import WIDTH
+from sinkhorn_rebasin.permutations.views.coverage import covered_share
+from sinkhorn_rebasin.permutations.views.report import WIDTH
 from tests.permutations.specs import NESTED, PART, SPECS, WHOLE
 
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin, discover_symmetry
 from sinkhorn_rebasin.errors import CoverageWarning, SpecError, SymmetryError
-from sinkhorn_rebasin.permutations.coverage import share_of_what_could_move
+from sinkhorn_rebasin.permutations.views.coverage import share_of_what_could_move
 
 X = torch.randn(2, 3)
 

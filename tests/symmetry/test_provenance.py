@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
-from sinkhorn_rebasin.permutations.coverage import MEETS_COMPUTED
+from sinkhorn_rebasin.permutations.views.coverage import MEETS_COMPUTED
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from sinkhorn_rebasin.symmetry.labels.origin import relative_file
 from tests.cases import CASES, Case, case

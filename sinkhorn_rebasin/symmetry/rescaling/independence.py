@@ -22,18 +22,7 @@ def independent(spec: PermutationSpec, generators: Sequence[Generator]) -> list[
 
 
 def _inside(spec: PermutationSpec, outer: Generator, generators: Sequence[Generator]) -> list[Generator]:
-    return [
-        one for one in generators if one.kind == outer.kind and outer.group in _ancestors(spec, one.group)
-    ]
-
-
-def _ancestors(spec: PermutationSpec, name: str) -> set[str]:
-    found: set[str] = set()
-    parent = spec[name].parent
-    while parent is not None:
-        found.add(parent)
-        parent = spec[parent].parent
-    return found
+    return [one for one in generators if one.kind == outer.kind and outer.group in spec.ancestors(one.group)]
 
 
 def _combined(spec: PermutationSpec, outer: Generator, inner: Sequence[Generator]) -> bool:

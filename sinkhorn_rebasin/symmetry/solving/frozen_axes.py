@@ -10,8 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.permutations.coverage import MEETS, MEETS_COMPUTED, UNUSED
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot
+from sinkhorn_rebasin.permutations.views.coverage import MEETS, MEETS_COMPUTED, UNUSED
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 from sinkhorn_rebasin.symmetry.labels.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
 from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
-from sinkhorn_rebasin.permutations.coverage import OUTPUT
+from sinkhorn_rebasin.permutations.views.coverage import OUTPUT
 from sinkhorn_rebasin.symmetry.labels.experts import Layouts
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, all_fixed, fixed_labels

@@ -6,15 +6,12 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.errors import listed
-from sinkhorn_rebasin.permutations.coverage import covered_share
-from sinkhorn_rebasin.permutations.repeats import collapse, split
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot, by_first_slot
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.structure import SpecStructure
+from sinkhorn_rebasin.permutations.views.coverage import covered_share
+from sinkhorn_rebasin.permutations.views.repeats import collapse, split
 
 WIDTH = 110
 MOST_GROUPS, MOST_REASONS, MOST_NAMES = 40, 25, 4
@@ -30,16 +27,16 @@ class Table:
     rest: str = ""
 
 
-def summarise(spec: PermutationSpec) -> str:
+def summarise(spec: SpecStructure) -> str:
     """Write a spec on one line: groups, slots, share covered, how much is frozen."""
     groups = listed(f"{group.name} {group.shape}" for group in spec.groups)
     return (
         f"PermutationSpec({len(spec.groups)} groups: {groups}; {len(spec.slots)} slots on {len(spec.shapes)} "
-        f"tensors, {100 * spec.coverage:.4g} % of the parameters; {len(spec.frozen)} axes frozen)"
+        f"tensors, {100 * covered_share(spec):.4g} % of the parameters; {len(spec.frozen)} axes frozen)"
     )
 
 
-def describe(spec: PermutationSpec) -> str:
+def describe(spec: SpecStructure) -> str:
     """Groups with sizes, parents and slots, the share of parameters each covers, what is frozen and why.
 
     Names that differ in numbers alone share a row when their groups have the same size and the same slots.
@@ -50,7 +47,7 @@ def describe(spec: PermutationSpec) -> str:
     return "\n".join(parts)
 
 
-def describe_markdown(spec: PermutationSpec) -> str:
+def describe_markdown(spec: SpecStructure) -> str:
     """The same for notebooks."""
     lines = [headline(spec), *(["", _escaped(str(spec.validity))] if spec.validity else [])]
     for table in tables(spec):
@@ -61,22 +58,22 @@ def describe_markdown(spec: PermutationSpec) -> str:
     return "\n".join(lines)
 
 
-def headline(spec: PermutationSpec) -> str:
+def headline(spec: SpecStructure) -> str:
     """One line: how many groups, units and slots there are and what share of the parameters they cover."""
     units = sum(group.units for group in spec.groups)
     elements = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     return (
         f"PermutationSpec: {len(spec.groups)} groups, {units:,} units, {len(spec.slots)} slots; "
-        f"{spec.coverage:.1%} of {elements:,} parameter elements on a permutable axis"
+        f"{covered_share(spec):.1%} of {elements:,} parameter elements on a permutable axis"
     )
 
 
-def tables(spec: PermutationSpec) -> list[Table]:
+def tables(spec: SpecStructure) -> list[Table]:
     """The groups and the frozen axes, as far as there are any."""
     return [table for table in (_groups(spec), _frozen(spec)) if table.rows]
 
 
-def _groups(spec: PermutationSpec) -> Table:
+def _groups(spec: SpecStructure) -> Table:
     alike: dict[object, list[str]] = {}
     for group in by_first_slot(spec.groups, spec.slots):
         places = sorted((split(s.tensor), _extent(s)) for s in spec.slots_of(group.name))
@@ -101,7 +98,7 @@ def _groups(spec: PermutationSpec) -> Table:
     )
 
 
-def _frozen(spec: PermutationSpec) -> Table:
+def _frozen(spec: SpecStructure) -> Table:
     alike: dict[tuple[str, str, str], list[Frozen]] = {}
     for item in spec.frozen:
         alike.setdefault((item.reason, item.operation, item.source), []).append(item)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sinkhorn_rebasin.permutations.structure import SpecStructure
+
 if TYPE_CHECKING:
     from sinkhorn_rebasin.permutations.slots import Frozen
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 # Reasons for which an axis stays: see Frozen.
 OUTPUT = "output of the network"
@@ -19,7 +20,7 @@ MEETS_COMPUTED = "meets computed positions that are fixed"
 UNUSED = "no operation used the tensor"
 
 
-def covered_share(spec: PermutationSpec, groups: Collection[str] | None = None) -> float:
+def covered_share(spec: SpecStructure, groups: Collection[str] | None = None) -> float:
     """Share of parameter elements that lie on at least one position of these groups (all of them: None)."""
     total = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     tensors = (
@@ -29,7 +30,7 @@ def covered_share(spec: PermutationSpec, groups: Collection[str] | None = None) 
     return covered / total if total else 0.0
 
 
-def share_of_what_could_move(spec: PermutationSpec) -> float:
+def share_of_what_could_move(spec: SpecStructure) -> float:
     """Share of the parameter elements on at least one permutable position, of all that could be; one of none.
 
     Tensors with nothing but axes of inputs and outputs (the last bias), unused ones and scalars could not.
@@ -41,7 +42,7 @@ def share_of_what_could_move(spec: PermutationSpec) -> float:
     return covered / total if total else 1.0
 
 
-def movable(spec: PermutationSpec) -> list[str]:
+def movable(spec: SpecStructure) -> list[str]:
     """Names of the parameters that could move: more than the network's inputs and outputs hold them fast.
 
     >>> from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
@@ -64,7 +65,7 @@ def _is_natural(reasons: Collection[str]) -> bool:
     return reasons == {UNUSED} or (OUTPUT in reasons and set(reasons) <= {OUTPUT, MEETS, UNUSED})
 
 
-def what_holds(spec: PermutationSpec) -> str:
+def what_holds(spec: SpecStructure) -> str:
     """Tell which operation keeps most of what could move where it is: what, where and why."""
     held: dict[tuple[str, str, str], int] = {}
     reasons: dict[str, list[Frozen]] = {}
@@ -83,7 +84,7 @@ def what_holds(spec: PermutationSpec) -> str:
     return f"{place} holds {max(held.values()):,} of them fast ({reason})"
 
 
-def _covered(spec: PermutationSpec, name: str, groups: Collection[str] | None) -> int:
+def _covered(spec: SpecStructure, name: str, groups: Collection[str] | None) -> int:
     slots = [slot for slot in spec.slots_on(name) if groups is None or slot.group in groups]
     shape = spec.shapes[name]
     if not slots or not math.prod(shape):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sinkhorn_rebasin.permutations.repeats import collapse
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot, by_first_slot
-
-if TYPE_CHECKING:
-    from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.structure import SpecStructure
+from sinkhorn_rebasin.permutations.views.repeats import collapse
 
 MOST_NAMES = 3
 INPUT, OUTPUT, FIXED = "input", "output", "fixed"
 
 
-def to_networkx(spec: PermutationSpec) -> Any:
+def to_networkx(spec: SpecStructure) -> Any:
     """Groups and tensors as nodes, slots and parents as edges of a ``networkx.MultiDiGraph``.
 
     Nodes are ("group", name) with ``size``, ``blocks`` and ``bipartite=0``, and ("tensor", name) with ``shape``,
@@ -68,7 +66,7 @@ def to_networkx(spec: PermutationSpec) -> Any:
     return graph
 
 
-def to_mermaid(spec: PermutationSpec) -> str:
+def to_mermaid(spec: SpecStructure) -> str:
     """A Mermaid flowchart: groups as nodes, tensors as arrows from the group that comes in to the one that goes out.
 
     As in linear and convolution layers, axis 0 is what goes out of a tensor and a later axis what comes in. Ends
@@ -107,7 +105,7 @@ def to_mermaid(spec: PermutationSpec) -> str:
     return "\n".join(["flowchart LR", *(f"    {line}" for line in lines)])
 
 
-def _arrows(spec: PermutationSpec, tensor: str) -> list[tuple[str, str]]:
+def _arrows(spec: SpecStructure, tensor: str) -> list[tuple[str, str]]:
     """(from, to) of a tensor, where ":name" is a group."""
     slots = spec.slots_on(tensor)
     outgoing = _outermost(spec, [slot for slot in slots if slot.axes[0] == 0])
@@ -130,21 +128,12 @@ def _end(item: Frozen) -> str:
     return INPUT if looked_up or item.reason.startswith("meets fixed positions") else FIXED
 
 
-def _outermost(spec: PermutationSpec, slots: list[Slot]) -> list[str]:
+def _outermost(spec: SpecStructure, slots: list[Slot]) -> list[str]:
     """Groups of slots without those nested in another of them."""
     names = {slot.group for slot in slots}
     return [
-        name for name in dict.fromkeys(slot.group for slot in slots) if not _ancestors(spec, name) & names
+        name for name in dict.fromkeys(slot.group for slot in slots) if names.isdisjoint(spec.ancestors(name))
     ]
-
-
-def _ancestors(spec: PermutationSpec, name: str) -> set[str]:
-    found: set[str] = set()
-    parent = spec[name].parent
-    while parent is not None:
-        found.add(parent)
-        parent = spec[parent].parent
-    return found
 
 
 def _label(group: Group) -> str:

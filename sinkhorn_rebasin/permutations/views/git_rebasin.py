@@ -11,14 +11,14 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
-from sinkhorn_rebasin.permutations.spec import AxesToPerm, PermutationSpec
+from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
 
 _BY_HAND = "axes_to_perm has no permutation for it"
 _UNNAMED = "axes_to_perm does not name the tensor"
 _STATISTICS = (".running_mean", ".running_var")
 
 
-def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module) -> PermutationSpec:
+def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module) -> SpecStructure:
     """The spec that a dictionary from tensor names to permutation names, one or None per axis, stands for.
 
     Sizes come from the tensors. Tensors that the dictionary does not name stay as they are. Of a network, the
@@ -73,12 +73,10 @@ def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.M
         if length > 1 and (name, axis) not in moved
     )
     tied = _tied({name: tensors[name] for name in shapes})
-    return PermutationSpec(
-        tuple(groups.values()), tuple(slots), shapes, frozen, frozenset(named_buffers), tied
-    )
+    return SpecStructure(tuple(groups.values()), tuple(slots), shapes, frozen, frozenset(named_buffers), tied)
 
 
-def to_axes_to_perm(spec: PermutationSpec) -> dict[str, tuple[str | None, ...]]:
+def to_axes_to_perm(spec: SpecStructure) -> dict[str, tuple[str | None, ...]]:
     """Group name, or None, of each axis of each tensor of a spec.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Faces of a specification: tables, graphs, shares and the dictionary of Git Re-Basin."""
