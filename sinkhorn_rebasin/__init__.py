@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         ot_fusion,
         ot_transport,
         simulated_annealing,
-        sinkhorn_matching,
         straight_through,
         weight_matching,
     )
@@ -53,7 +52,8 @@ if TYPE_CHECKING:
         random_permutations,
         rescale_state,
     )
-    from sinkhorn_rebasin.rebasin import SinkhornRebasin
+    from sinkhorn_rebasin.rebasin import sinkhorn_matching
+    from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
     from sinkhorn_rebasin.symmetry import (
         discover_rescaling,
         discover_symmetry,
@@ -113,7 +113,6 @@ _HOME = {
         "greedy_cosine",
         "ot_fusion",
         "ot_transport",
-        "sinkhorn_matching",
         "simulated_annealing",
         "straight_through",
         "weight_matching",
@@ -130,7 +129,7 @@ _HOME = {
         "random_permutations",
         "rescale_state",
     ),
-    "rebasin": ("SinkhornRebasin",),
+    "rebasin": ("SinkhornRebasin", "sinkhorn_matching"),
     "symmetry": (
         "discover_rescaling",
         "discover_symmetry",

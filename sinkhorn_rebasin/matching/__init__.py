@@ -1,13 +1,12 @@
 """Methods that align two networks, all behind one protocol."""
 
+from sinkhorn_rebasin.matching.across_widths.transport_across_widths import ot_transport
 from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
 from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
 from sinkhorn_rebasin.matching.simulated_annealing import simulated_annealing
-from sinkhorn_rebasin.matching.sinkhorn_matching import sinkhorn_matching
 from sinkhorn_rebasin.matching.straight_through import straight_through
-from sinkhorn_rebasin.matching.transport_across_widths import ot_transport
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "ot_fusion",
     "ot_transport",
     "simulated_annealing",
-    "sinkhorn_matching",
     "straight_through",
     "weight_matching",
 ]

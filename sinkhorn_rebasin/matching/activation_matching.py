@@ -14,9 +14,9 @@ from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.signed_activations import SignedSimilarity, best_signs, signs_of_matched
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.permutations import (
     Group,
     PermutationSpec,

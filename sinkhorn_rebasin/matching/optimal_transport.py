@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan, unit_distances
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.layer_by_layer import match_layer_by_layer
-from sinkhorn_rebasin.matching.transport_plan import transport_plan, unit_distances
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 

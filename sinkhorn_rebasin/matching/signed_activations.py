@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations
 from sinkhorn_rebasin.activations.sites import NEITHER, ODD
-from sinkhorn_rebasin.matching.sign_patterns import SignPatterns
+from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.algebra import unit_movement
 

@@ -11,8 +11,8 @@ from torch import nn
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
-from sinkhorn_rebasin.matching.coordinate_ascent import CoordinateAscent
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING
+from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,

@@ -17,7 +17,7 @@ from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
-from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

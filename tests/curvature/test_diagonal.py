@@ -19,7 +19,7 @@ from tests.curvature.brute_force import (
     scores,
     weighted_scores,
 )
-from tests.rebasin_problems import NETWORKS, inputs, network
+from tests.rebasin.rebasin_problems import NETWORKS, inputs, network
 
 LABELS = torch.tensor([0, 1, 1, 0])
 

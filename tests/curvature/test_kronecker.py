@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import diagonal_fisher, kronecker_fisher
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from tests.curvature.brute_force import fisher_matrix, flat, random_difference
-from tests.rebasin_problems import NETWORKS, inputs, network
+from tests.rebasin.rebasin_problems import NETWORKS, inputs, network
 
 
 def softmax_regression(bias: bool = True) -> nn.Module:

@@ -17,7 +17,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
-from tests.rebasin_problems import NETWORKS, inputs, network
+from tests.rebasin.rebasin_problems import NETWORKS, inputs, network
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and there is none"

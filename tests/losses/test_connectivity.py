@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from sinkhorn_rebasin import MidpointLoss, RandomPointLoss, permute_state
 from sinkhorn_rebasin.errors import DataError, LossError
-from tests.rebasin_problems import built, inputs
+from tests.rebasin.rebasin_problems import built, inputs
 
 LABELS = torch.arange(4) % 3
 

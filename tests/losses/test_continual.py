@@ -13,7 +13,7 @@ from torch.func import functional_call
 from sinkhorn_rebasin import ContinualLoss, SinkhornRebasin, permute_state
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import consolidated_state, residual_state
-from tests.rebasin_problems import inputs, network
+from tests.rebasin.rebasin_problems import inputs, network
 
 LABELS = torch.arange(4) % 3
 

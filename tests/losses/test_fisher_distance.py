@@ -24,7 +24,7 @@ from sinkhorn_rebasin.curvature import DiagonalFisher, KroneckerFisher
 from sinkhorn_rebasin.errors import ArchitectureError, LossError
 from sinkhorn_rebasin.permutations import inverse
 from tests.planted import planted_wide
-from tests.rebasin_problems import NETWORKS, built, inputs, network, planted
+from tests.rebasin.rebasin_problems import NETWORKS, built, inputs, network, planted
 
 ESTIMATES = {"diagonal": diagonal_fisher, "kronecker": kronecker_fisher}
 

@@ -14,7 +14,7 @@ from sinkhorn_rebasin import (
     discover_symmetry,
 )
 from sinkhorn_rebasin.errors import LossError
-from tests.rebasin_problems import built, inputs, planted
+from tests.rebasin.rebasin_problems import built, inputs, planted
 
 REFERENCE = {"0.weight": [[1.0], [2.0]], "0.bias": [0.0, 1.0], "2.weight": [[1.0, 0.0]], "2.bias": [1.0]}
 TARGET = {"0.weight": [[2.0], [1.0]], "0.bias": [1.0, 2.0], "2.weight": [[3.0, 0.0]], "2.bias": [-1.0]}

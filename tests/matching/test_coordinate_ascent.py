@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.matching import Alignment, weight_matching
-from sinkhorn_rebasin.matching.sign_patterns import SignPatterns
-from sinkhorn_rebasin.matching.similarity import signed_similarity, unit_similarity
+from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
+from sinkhorn_rebasin.matching.weights.similarity import signed_similarity, unit_similarity
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,
@@ -25,7 +25,7 @@ from sinkhorn_rebasin.permutations import (
 )
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.matcher_contract import MatcherContract
-from tests.rescaled_networks import NETWORKS, built, factors
+from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
 

@@ -11,8 +11,8 @@ from experiments.endpoints import train_endpoint
 from experiments.models import build_model
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.matching.invariants import seen_through, sorted_along
-from sinkhorn_rebasin.matching.similarity import unit_similarity
+from sinkhorn_rebasin.matching.weights.invariants import seen_through, sorted_along
+from sinkhorn_rebasin.matching.weights.similarity import unit_similarity
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Layout,

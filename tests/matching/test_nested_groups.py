@@ -9,7 +9,7 @@ from torch import nn
 
 from experiments.planted_problems import PROBLEMS, plant
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.matching.nested_groups import propose_blocks
+from sinkhorn_rebasin.matching.weights.nested_groups import propose_blocks
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,

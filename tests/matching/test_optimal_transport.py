@@ -69,7 +69,7 @@ def test_the_first_import_of_pot_leaves_the_random_states_alone() -> None:
     """In a process of its own, as a module is imported once in each."""
     code = (
         "import random, numpy, torch\n"
-        "from sinkhorn_rebasin.matching.transport_plan import transport_plan\n"
+        "from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan\n"
         "states = lambda: (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())\n"
         "before = states()\n"
         "transport_plan(torch.eye(3, dtype=torch.double))\n"

@@ -20,8 +20,8 @@ from sinkhorn_rebasin.permutations import (
     rescale_state,
 )
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from tests.rebasin.rescaled_networks import factors
 from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, recurrent
-from tests.rescaled_networks import factors
 from tests.symmetry.witness import difference, loaded
 
 WIDTH = 6

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import RebasinWarning
 from sinkhorn_rebasin.matching import activation_matching
-from sinkhorn_rebasin.matching.sign_patterns import SignPatterns
 from sinkhorn_rebasin.matching.signed_activations import best_signs
+from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations import (
     Generator,
     Layout,
@@ -23,7 +23,7 @@ from sinkhorn_rebasin.permutations import (
     rescale_state,
 )
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.rescaled_networks import NETWORKS, built, factors
+from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference, loaded
 
 SIGNED = [name for name, network in NETWORKS.items() if network.sign]

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.losses import RandomPointLoss, WeightDistance
-from sinkhorn_rebasin.matching import Alignment, sinkhorn_matching
+from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
+from sinkhorn_rebasin.rebasin import sinkhorn_matching
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matcher_contract import MatcherContract, equal
 from tests.planted import planted_case, planted_wide

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.matching import ot_fusion, ot_transport
-from sinkhorn_rebasin.matching.transport_plan import transport_plan
+from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry

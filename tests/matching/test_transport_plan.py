@@ -9,8 +9,8 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
-from sinkhorn_rebasin.matching import transport_plan as transport_plan_module
-from sinkhorn_rebasin.matching.transport_plan import transport_plan, unit_distances
+from sinkhorn_rebasin.matching.across_widths import transport_plan as transport_plan_module
+from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan, unit_distances
 
 
 def random_cost(n: int, m: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import Alignment, weight_matching
-from sinkhorn_rebasin.matching.similarity import unit_similarity, units_of
+from sinkhorn_rebasin.matching.weights.similarity import unit_similarity, units_of
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Layout,

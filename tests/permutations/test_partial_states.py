@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations, weight_matching
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SpecError
-from tests.rebasin_problems import TiedLayers
+from tests.rebasin.rebasin_problems import TiedLayers
 
 State = dict[str, Tensor]
 

@@ -20,7 +20,7 @@ from sinkhorn_rebasin.permutations import (
     rescale_state,
 )
 from tests.permutations.specs import FLATTENED, NESTED, SPECS, state_of
-from tests.rescaled_networks import built, factors
+from tests.rebasin.rescaled_networks import built, factors
 
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 

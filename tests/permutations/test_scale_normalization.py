@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.errors import ConvergenceWarning
 from sinkhorn_rebasin.permutations import normalize_state, rescale_state, unit_norms
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.rescaled_networks import NETWORKS, built, factors
+from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
 SCALED = [name for name, network in NETWORKS.items() if network.positive]

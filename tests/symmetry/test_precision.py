@@ -16,7 +16,7 @@ from sinkhorn_rebasin.networks.double_precision import DoublePrecision
 from sinkhorn_rebasin.networks.grouped_products import grouped_product
 from sinkhorn_rebasin.permutations import RescalingSpec, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry, verify_symmetry
-from tests.rescaled_networks import factors
+from tests.rebasin.rescaled_networks import factors
 from tests.symmetry.witness import difference
 from tests.zoo.case import Function
 

@@ -11,8 +11,8 @@ from sinkhorn_rebasin.permutations import RescalingSpec, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import kernel_modulo_two
 from sinkhorn_rebasin.symmetry.rescaling.sign_equations import SignEquations
+from tests.rebasin.rescaled_networks import factors
 from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, WIDTH, recurrent
-from tests.rescaled_networks import factors
 from tests.symmetry.witness import difference
 
 

@@ -18,7 +18,7 @@ from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import integer_kernel
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots, sensitivities
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 from tests.cases import case
-from tests.rescaled_networks import NETWORKS, Exponents, built, factors
+from tests.rebasin.rescaled_networks import NETWORKS, Exponents, built, factors
 from tests.symmetry.witness import difference
 
 every_network = pytest.mark.parametrize("name", NETWORKS)

@@ -22,7 +22,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
-from tests.odd_networks import ODD, RANDOM, UNSUPPORTED, Auxiliary, mlp
+from tests.rebasin.odd_networks import ODD, RANDOM, UNSUPPORTED, Auxiliary, mlp
 
 
 def everything(model: nn.Module, inputs: Any) -> dict[str, Any]:

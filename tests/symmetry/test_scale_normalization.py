@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.symmetry import discover_symmetry, normalize_scale
-from tests.rescaled_networks import built
+from tests.rebasin.rescaled_networks import built
 from tests.symmetry.witness import difference
 
 

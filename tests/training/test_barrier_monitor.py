@@ -22,7 +22,7 @@ from sinkhorn_rebasin import (
     evaluate_path,
 )
 from sinkhorn_rebasin.errors import RebasinError
-from tests.rebasin_problems import built, inputs
+from tests.rebasin.rebasin_problems import built, inputs
 from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 
 

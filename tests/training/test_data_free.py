@@ -13,7 +13,7 @@ from sinkhorn_rebasin import (
     data_free_steps,
     geometric,
 )
-from tests.rebasin_problems import inputs, planted
+from tests.rebasin.rebasin_problems import inputs, planted
 from tests.training.fitting import trainer
 
 

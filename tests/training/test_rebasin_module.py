@@ -23,7 +23,7 @@ from sinkhorn_rebasin import (
     geometric,
 )
 from sinkhorn_rebasin.errors import DataError, LossError, RebasinError
-from tests.rebasin_problems import built, inputs
+from tests.rebasin.rebasin_problems import built, inputs
 from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 
 

@@ -23,7 +23,7 @@ from sinkhorn_rebasin import (
     geometric,
 )
 from sinkhorn_rebasin.errors import CheckpointError
-from tests.rebasin_problems import built, inputs, mlp
+from tests.rebasin.rebasin_problems import built, inputs, mlp
 from tests.training.fitting import Recorder, loader, scores_of, trainer
 
 

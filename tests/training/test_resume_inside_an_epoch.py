@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from sinkhorn_rebasin import ExperienceReplay, MidpointLoss, RandomPointLoss, RebasinModule
 from sinkhorn_rebasin.errors import DataError, RebasinWarning
-from tests.rebasin_problems import built
+from tests.rebasin.rebasin_problems import built
 from tests.training.fitting import dataset, loader, scores_of, trainer
 
 # Lightning does not know that the loader is opened as it was.

@@ -20,7 +20,7 @@ from sinkhorn_rebasin import (
     linear,
 )
 from sinkhorn_rebasin.errors import AssignmentError
-from tests.rebasin_problems import built
+from tests.rebasin.rebasin_problems import built
 from tests.training.fitting import Recorder, loader, trainer
 
 

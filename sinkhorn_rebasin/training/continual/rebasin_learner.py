@@ -13,7 +13,7 @@ from sinkhorn_rebasin.losses import ContinualLoss, consolidated_state
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permutation_matrix
-from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import RebasinLearner, permute_state
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.permutations import identity_permutations
-from tests.rebasin_problems import TiedLayers
+from tests.rebasin.rebasin_problems import TiedLayers
 from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
 

@@ -13,12 +13,12 @@ from sinkhorn_rebasin.assignment import geometric
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.matching.base import Alignment, as_states
-from sinkhorn_rebasin.matching.initialisation import Initialisation
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.rebasin.initialisation import Initialisation
 
 LossName = Literal["l1", "l2", "midpoint", "random_point"]
 
@@ -83,7 +83,7 @@ def sinkhorn_matching(
     Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
     """
     # The re-basin starts from weight matching, out of this folder: imported above, each would wait for the other.
-    from sinkhorn_rebasin.rebasin import SinkhornRebasin
+    from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 
     check_supported(reference)
     check_supported(target)

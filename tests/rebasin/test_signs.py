@@ -25,9 +25,9 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 from sinkhorn_rebasin.errors import CheckpointError, SpecError
-from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations
 from sinkhorn_rebasin.permutations import permutation_matrix
-from tests.rescaled_networks import NETWORKS, built, factors
+from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations
+from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
 SIGNED = [name for name, network in NETWORKS.items() if network.sign]

@@ -13,7 +13,7 @@ from torch import nn
 from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry, weight_matching
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
-from tests.odd_networks import ODD, RANDOM, UNSUPPORTED, mlp, tied
+from tests.rebasin.odd_networks import ODD, RANDOM, UNSUPPORTED, mlp, tied
 from tests.symmetry.test_running import run, untouched
 
 HALF = ("float16", "bfloat16", "mixed types")

@@ -11,9 +11,9 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.matching.nested_groups import Proposal, flips_of, propose_blocks
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
-from sinkhorn_rebasin.matching.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, propose_blocks
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
+from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin import SinkhornRebasin, permute_state, repair
-from tests.rebasin_problems import NETWORKS, built, call, inputs, network, relative, wide
+from tests.rebasin.rebasin_problems import NETWORKS, built, call, inputs, network, relative, wide
 
 
 def moved(rebasin: SinkhornRebasin) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin import SinkhornRebasin
-from tests.rebasin_problems import NETWORKS, built, call, inputs, network
+from tests.rebasin.rebasin_problems import NETWORKS, built, call, inputs, network
 
 
 def leaves(given: Any) -> list[Tensor]:

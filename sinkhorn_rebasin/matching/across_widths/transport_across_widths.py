@@ -9,11 +9,17 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan, unit_distances
+from sinkhorn_rebasin.matching.across_widths.width_pairs import (
+    SlotPair,
+    UnitMaps,
+    carry_tensor,
+    check_shapes,
+    pair_slots,
+)
 from sinkhorn_rebasin.matching.base import as_state
 from sinkhorn_rebasin.matching.layer_by_layer import groups_in_order
-from sinkhorn_rebasin.matching.similarity import units_of
-from sinkhorn_rebasin.matching.transport_plan import transport_plan, unit_distances
-from sinkhorn_rebasin.matching.width_pairs import SlotPair, UnitMaps, carry_tensor, check_shapes, pair_slots
+from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 
 # Of PyTorch's layers these have their outputs on the second axis.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns
-from sinkhorn_rebasin.matching.similarity import compared
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
+from sinkhorn_rebasin.matching.weights.similarity import compared
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, identity_permutations
 
 

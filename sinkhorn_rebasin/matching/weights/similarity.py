@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State
-from sinkhorn_rebasin.matching.invariants import seen_through
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING, SignPatterns, negatable
+from sinkhorn_rebasin.matching.weights.invariants import seen_through
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns, negatable
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
 

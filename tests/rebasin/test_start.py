@@ -11,7 +11,7 @@ from torch import nn
 from sinkhorn_rebasin import SinkhornRebasin, discover_symmetry, weight_matching
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError, SymmetryError
 from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot, permutation_matrix
-from tests.rebasin_problems import TiedLayers, TwoInputs, built, inputs, mlp, planted, relative
+from tests.rebasin.rebasin_problems import TiedLayers, TwoInputs, built, inputs, mlp, planted, relative
 
 
 class TestStart:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin, discover_symmetry, permute_state
 from sinkhorn_rebasin.errors import ArchitectureError
-from tests.rebasin_problems import built, call, inputs, relative, wide
+from tests.rebasin.rebasin_problems import built, call, inputs, relative, wide
 
 
 class TestSegment:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import SinkhornRebasin
 from sinkhorn_rebasin.errors import CheckpointError
 from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
-from tests.rebasin_problems import NETWORKS, TiedLayers, built, call, inputs, mlp, network, relative
+from tests.rebasin.rebasin_problems import NETWORKS, TiedLayers, built, call, inputs, mlp, network, relative
 
 
 class TestSavingAndCopying:

@@ -20,8 +20,6 @@ from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
 from sinkhorn_rebasin.connectivity.statistics import moving_statistics
 from sinkhorn_rebasin.errors import ArchitectureError, listed
-from sinkhorn_rebasin.matching.initialisation import Initialisation, check_group_names, initial_scores
-from sinkhorn_rebasin.matching.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
@@ -30,6 +28,8 @@ from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
+from sinkhorn_rebasin.rebasin.initialisation import Initialisation, check_group_names, initial_scores
+from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
-from sinkhorn_rebasin.matching.sign_patterns import SignPatterns
+from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, permute_state
 
 

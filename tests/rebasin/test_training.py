@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sinkhorn_rebasin import MidpointLoss, SinkhornRebasin, WeightDistance
-from tests.rebasin_problems import built, inputs, planted, wide
+from tests.rebasin.rebasin_problems import built, inputs, planted, wide
 
 
 class TestTrainingMode:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.matching.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,

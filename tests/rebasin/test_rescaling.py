@@ -15,7 +15,7 @@ from sinkhorn_rebasin import MidpointLoss, RebasinModule, SinkhornRebasin, Weigh
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
 from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.rescaled_networks import NETWORKS, built, factors
+from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
 SCALED = [name for name, network in NETWORKS.items() if network.positive]

@@ -1,0 +1,1 @@
+"""Transport between networks of different widths."""
