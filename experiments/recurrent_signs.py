@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = load_source_text(options.context)
     kept = min(4 * options.windows, len(data.train_labels) // 4)
     data, held_out = data.hold_out(kept)
+    if options.train is not None:
+        data, _ = data.hold_out(len(data.train_labels) - options.train)
     text = Text(
         _batches(data.train_images, data.train_labels, options.windows),
         _batches(*held_out, options.windows),
@@ -97,6 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=1)
     parser.add_argument("--context", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--train", type=int, default=None, help="train on the first so many windows alone")
     parser.add_argument("--windows", type=int, default=256, help="windows that a pair is aligned with")
     parser.add_argument("--steps", type=int, default=100, help="steps of the learned alignment")
     parser.add_argument("--models", type=Path, default=Path("runs/endpoints"))
