@@ -65,9 +65,8 @@ def ani() -> nn.Module:
 
     folder = Path(torchani.__file__).parent / "resources" / "ani-1x_8x"
     files = (folder / "rHCNO-5.2R_16-3.5A_a4-8.params", folder / "sae_linfit.dat", folder / "train")
-    with mock.patch.object(
-        neurochem, "parse_neurochem_resources", lambda _: (*(str(file) for file in files), ANI_MEMBERS)
-    ):
+    found = (*(str(file) for file in files), ANI_MEMBERS)
+    with mock.patch.object(neurochem, "parse_neurochem_resources", return_value=found):
         network: nn.Module = torchani.models.ANI1x()
     return network
 

