@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from experiments.real_networks.network import Published, folder_of
 
 # Width of the kernel and dilation in each stack of four blocks of the published network.
 STACKS = ((11, 1), (11, 4), (21, 10), (41, 25))
 BLOCKS_OF_A_STACK = 4
+MEMBERS = 5
 CHANNELS = 32
 
 
@@ -88,3 +93,23 @@ def published(file: Path) -> SpliceAI:
             for own, theirs in (parts | {"running_var": "moving_variance"}).items():
                 getattr(norm, own).copy_(torch.from_numpy(values[f"{theirs}:0"][()]))
     return network
+
+
+def published_member(number: int) -> SpliceAI:
+    """One of the five networks of the installed package, which answers at all places."""
+    network = published(folder_of("spliceai") / "models" / f"spliceai{number}.h5")
+    network.context = 0
+    return network
+
+
+def bases(windows: int, places: int = 400) -> Tensor:
+    """Draw random strands, (windows, 4, places)."""
+    return one_hot(torch.randint(4, (windows, places)), 4).transpose(1, 2).float()
+
+
+def strand_networks() -> list[Published]:
+    """List the networks of strands."""
+    return [
+        Published(f"SpliceAI/{number}", "spliceai", partial(published_member, number), bases)
+        for number in range(1, MEMBERS + 1)
+    ]

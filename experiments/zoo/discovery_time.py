@@ -101,16 +101,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = times(options.before, names, options.repeat)
     ratios = sorted(row["ratio"] for row in rows)
     totals = [sum(min(row[f"seconds {which}"]) for row in rows) for which in ("before", "after")]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [*ratios, *ratios, *ratios]
     metrics = {
+        "readme": [
+            {
+                "networks": len(rows),
+                "seconds after / before, median": f"{statistics.median(ratios):.2f}",
+                "middle half": f"{quartiles[0]:.2f} to {quartiles[2]:.2f}",
+                "range": f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+            }
+        ],
         "networks": len(rows),
         "ratio, median": statistics.median(ratios),
         "ratio, range": [ratios[0], ratios[-1]],
-        "ratio, quartiles": statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios,
+        "ratio, quartiles": quartiles,
         "ratio of the sums": totals[1] / totals[0],
         "slower than 1.15": [row["network"] for row in rows if row["ratio"] > 1.15],
         "rows": rows,
     }
-    console.print({name: value for name, value in metrics.items() if name != "rows"})
+    console.print({name: value for name, value in metrics.items() if name not in ("rows", "readme")})
     write_receipt(
         options.out,
         experiment="discovery_time",

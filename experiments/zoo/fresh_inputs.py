@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
+from sinkhorn_rebasin.networks.structures import replaced
 from sinkhorn_rebasin.networks.uncompiled import uncompiled
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 
@@ -107,7 +108,7 @@ def _change(model: nn.Module, twin: nn.Module, state: dict[str, Tensor], inputs:
 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
-    copied = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+    copied = replaced(inputs, Tensor.clone)
     _seed(0)
     with torch.no_grad():
         if isinstance(copied, dict):
@@ -134,6 +135,4 @@ def _relative(before: Tensor, after: Tensor) -> float:
 
 
 def _wide(inputs: Any) -> Any:
-    return tree_map(
-        lambda leaf: leaf.to(_WIDER.get(leaf.dtype, leaf.dtype)) if isinstance(leaf, Tensor) else leaf, inputs
-    )
+    return replaced(inputs, lambda tensor: tensor.to(_WIDER.get(tensor.dtype, tensor.dtype)))

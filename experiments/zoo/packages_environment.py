@@ -19,12 +19,12 @@ REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = Path(__file__).with_name("packages_requirements.txt")
 
 
-def commands(python: Path) -> list[list[str]]:
+def commands(python: Path, requirements: Path = REQUIREMENTS) -> list[list[str]]:
     """Return the calls of pip, in order."""
     pip = [str(python), "-m", "pip", "install", "--quiet"]
     return [
         [*pip, "--constraint", "constraints.txt", "torch==2.13.0", "--editable", "."],
-        [*pip, "--no-deps", "--requirement", str(REQUIREMENTS)],
+        [*pip, "--no-deps", "--requirement", str(requirements)],
     ]
 
 
@@ -34,13 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".venv-packages")
-    folder = parser.parse_args(arguments).folder.absolute()
-    venv.create(folder, with_pip=True)
-    for command in commands(folder / "bin" / "python"):
+    python = made(parser.parse_args(arguments).folder, REQUIREMENTS)
+    print(f"Ready: python -m experiments.zoo --families packages --packages-python {python}")
+
+
+def made(folder: Path, requirements: Path) -> Path:
+    """Make the environment of a list of packages and return its Python."""
+    venv.create(folder.absolute(), with_pip=True)
+    python = folder.absolute() / "bin" / "python"
+    for command in commands(python, requirements):
         subprocess.run(command, cwd=REPOSITORY, check=True)
-    print(
-        f"Ready: python -m experiments.zoo --families packages --packages-python {folder / 'bin' / 'python'}"
-    )
+    return python
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class OperationSite:
 
 
 class OperationReader:
-    """Reads the units of groups that no layer shows, where the last operation that holds them is.
+    """Reads the units of groups that no layer shows, at the last operation that holds them and shows their signs.
 
     Attributes:
         sites: per group, where it is read; groups that no operation shows are left out.
@@ -138,11 +138,13 @@ class OperationReader:
         lengths = {length for found in layouts.values() for length, _ in found}
         runs = self._runs(state, inputs, lambda _, tensor: not lengths.isdisjoint(tensor.shape))
         for name in self.groups:
-            for number in range(len(runs[0]) - 1, -1, -1):
-                site = self._site(name, layouts[name], runs, number)
-                if site is not None:
-                    self.sites[name] = site
-                    break
+            backwards = (
+                self._site(name, layouts[name], runs, number) for number in range(len(runs[0]) - 1, -1, -1)
+            )
+            shown = [site for site in backwards if site is not None]
+            if shown:
+                # The first of the best: the last operation of those that show most signs.
+                self.sites[name] = max(shown, key=lambda site: sum(site.parity))
 
     def _site(
         self, name: str, layouts: Sequence[tuple[int, Layout]], runs: Sequence[Recording], number: int

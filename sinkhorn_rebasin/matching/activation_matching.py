@@ -13,17 +13,16 @@ from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
-from sinkhorn_rebasin.matching.signed_activations import SignedSimilarity, best_signs, signs_of_matched
+from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states, comparable_states
+from sinkhorn_rebasin.matching.signed_activations import (
+    best_signs,
+    signed_state,
+    signs_of_matched,
+    with_hidden_signs,
+)
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
 from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
-from sinkhorn_rebasin.permutations import (
-    Group,
-    PermutationSpec,
-    RescalingSpec,
-    identity_permutations,
-    rescale_state,
-)
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, identity_permutations
 from sinkhorn_rebasin.permutations.algebra import block_movement
 
 
@@ -57,7 +56,7 @@ def activation_matching(
     Units whose sign is free (tanh, recurrent cells) are matched up to their sign when ``rescaling`` says which they
     are. A pair of units is worth the most over the signs: the absolute value of the similarity of what changes its
     sign with the unit, added to the similarity of what does not (the gates of a cell). The alignment then holds the
-    signs too. A sign that what is read does not show stays.
+    signs too. A sign that what is read does not show is chosen by the weights.
 
     Args:
         reference, target: networks of one architecture, one of them at least a module; neither is changed.
@@ -112,16 +111,17 @@ def activation_matching(
         values = moments.correlations() if similarity == "correlation" else moments.products()
         signed = best_signs(values, site.parities, SignPatterns.of(rescaling, name))
         if signed is not None:
-            found[name] = SignedSimilarity(signed.worth.cpu(), signed.pattern.cpu())
+            found[name] = signed
     permutations, decided, total = _assign_all(spec, {name: one.worth for name, one in found.items()})
     found = {name: one for name, one in found.items() if name in decided}
     signs = signs_of_matched(spec, rescaling, permutations, found)
+    states = comparable_states(first, second, spec)
+    signs = with_hidden_signs(states, spec, rescaling, permutations, signs, found)
     remaining = tuple(name for name in spec.names if name not in decided)
     if remaining:
         _warn_of(spec, remaining)
         generator = generator or torch.Generator().manual_seed(0)
-        flipped = rescale_state(second, spec, rescaling, signs=signs)
-        held = {name: tensor.to(second[name].dtype) for name, tensor in flipped.items()}
+        held = signed_state(second, spec, rescaling, signs)
         rest = match_remaining(first, held, spec, permutations, remaining, generator, rescaling=rescaling)
         permutations = dict(rest.permutations)
         signs = {**rest.signs, **signs}

@@ -8,18 +8,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Permutations
+from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.activations.sites import NEITHER, ODD
+from sinkhorn_rebasin.matching.weights.nested_groups import flips_of
 from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
-from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
-from sinkhorn_rebasin.permutations.algebra import unit_movement
+from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations.algebra import block_movement, unit_movement
 
 
 class SignedSimilarity(NamedTuple):
-    """What pairs of units, (reference, target), are worth, and the number of the sign pattern that makes it so."""
+    """What pairs of units are worth under their best signs.
+
+    Attributes:
+        worth: of each pair, (reference, target).
+        pattern: the number of the sign pattern that makes it so, (reference, target).
+        hidden: the numbers of the patterns that change nothing of what is read.
+    """
 
     worth: Tensor
     pattern: Tensor
+    hidden: tuple[int, ...] = (0,)
 
 
 def best_signs(
@@ -45,7 +54,7 @@ def best_signs(
         >>> from sinkhorn_rebasin.permutations import Generator
         >>> one = SignPatterns((Generator("hidden", "sign", ()),))
         >>> best_signs(torch.tensor([[[-2.0]], [[0.5]]]), ((1, 0),), one)
-        SignedSimilarity(worth=tensor([[2.5000]]), pattern=tensor([[1]]))
+        SignedSimilarity(worth=tensor([[2.5000]]), pattern=tensor([[1]]), hidden=(0,))
     """
     table = torch.tensor(parities or [[0] * len(values)], dtype=torch.long)
     readable = ~(table == NEITHER).any(0)
@@ -53,13 +62,16 @@ def best_signs(
         return None
     values, table = values[readable.to(values.device)], table[:, readable]
     worth, pattern = values.sum(0), torch.zeros(values.shape[1:], dtype=torch.long, device=values.device)
+    hidden = [0]
     for number, signs in enumerate(patterns.signs[1:], start=1):
         factors = torch.where(table == ODD, signs[:, None], 1.0).prod(0).to(values)
         other = (factors[:, None, None] * values).sum(0)
+        if bool((factors == 1).all()):
+            hidden.append(number)
         better = other > worth
         worth = torch.where(better, other, worth)
         pattern = torch.where(better, number, pattern)
-    return SignedSimilarity(worth, pattern)
+    return SignedSimilarity(worth.cpu(), pattern.cpu(), tuple(hidden))
 
 
 def signs_of_matched(
@@ -70,12 +82,44 @@ def signs_of_matched(
 ) -> dict[str, Tensor]:
     """The signs ±1 of the target's units, (generators, ..., n), in their original order, of the pairs chosen."""
     signs = {}
-    for name, (_, pattern) in found.items():
+    for name, one in found.items():
         patterns = SignPatterns.of(rescaling, name)
         if patterns.generators:
             units = unit_movement(spec, permutations, name).cpu()
-            chosen = patterns.signs[pattern.cpu()[torch.arange(len(units)), units]]
+            chosen = patterns.signs[one.pattern[torch.arange(len(units)), units]]
             own = torch.ones(len(patterns.generators), len(units), dtype=torch.float64)
             own[:, units] = chosen.T
             signs[name] = own.reshape(-1, *spec[name].shape)
     return signs
+
+
+def with_hidden_signs(
+    states: tuple[State, State],
+    spec: PermutationSpec,
+    rescaling: RescalingSpec,
+    permutations: Permutations,
+    signs: Mapping[str, Tensor],
+    found: Mapping[str, SignedSimilarity],
+) -> dict[str, Tensor]:
+    """The signs with those that nothing read shows chosen by the weights, group by group, all else held."""
+    chosen = dict(signs)
+    for name, one in found.items():
+        if len(one.hidden) == 1 or spec.children(name):
+            continue
+        group, patterns = spec[name], SignPatterns.of(rescaling, name)
+        held = signed_state(states[1], spec, rescaling, chosen)
+        worth = signed_similarity(states[0], held, spec, group, permutations, rescaling=rescaling)
+        blocks = block_movement(spec, permutations, group)
+        units = permutations[name].reshape(group.blocks, group.size).cpu()[blocks]
+        own = worth[list(one.hidden)].gather(-1, units.expand(len(one.hidden), -1, -1)[..., None]).squeeze(-1)
+        best = torch.tensor(one.hidden)[own.argmax(0)]
+        chosen[name] = chosen[name] * flips_of(patterns, best, blocks, units).reshape(-1, *group.shape)
+    return chosen
+
+
+def signed_state(
+    state: State, spec: PermutationSpec, rescaling: RescalingSpec, signs: Mapping[str, Tensor]
+) -> State:
+    """The state with these signs, in its own types."""
+    moved = rescale_state(state, spec, rescaling, signs=signs)
+    return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import find_permutation
+from experiments import find_permutation, recurrent_signs
 from experiments.receipts import read_receipt
 
 
@@ -32,3 +32,25 @@ def test_large_planted_permutations_are_found(problem: str, tmp_path: Path) -> N
     find_permutation.main(["--problems", problem, "--seeds", "2", "--out", str(tmp_path)])
     (entry,) = read_receipt(tmp_path)["metrics"]["table"]
     assert entry["recovered"] == 2
+
+
+def test_text_networks_are_merged_without_and_with_signs(tmp_path: Path) -> None:
+    small = [
+        "--pairs",
+        "1",
+        "--width",
+        "6",
+        "--context",
+        "8",
+        "--windows",
+        "16",
+        "--steps",
+        "2",
+        "--train",
+        "400",
+    ]
+    folders = ["--models", str(tmp_path / "models"), "--out", str(tmp_path)]
+    recurrent_signs.main([*small, *folders])
+    (line,) = read_receipt(tmp_path)["metrics"]["rows"]
+    assert line["chosen with signs"] in [line[f"{method}, signs"] for method in recurrent_signs.METHODS]
+    assert (tmp_path / "recurrent_signs.png").is_file()

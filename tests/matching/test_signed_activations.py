@@ -62,6 +62,46 @@ def test_signs_are_the_best_and_keep_the_function(name: str) -> None:
     assert difference(other, found.apply(other), inputs) < 1e-12
 
 
+class Even(nn.Module):
+    """A recurrent layer of which the absolute values alone are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.r, self.head = nn.LSTM(3, 6, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.r(x)[0].abs())
+
+
+class Product(nn.Module):
+    """The product of two linear layers, each with a sign of its own: what is read last shows that of both alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Parameter(torch.randn(n, m)) for n, m in ((3, 6), (3, 6), (6, 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x @ self.a) * (x @ self.b)) @ self.c
+
+
+@pytest.mark.parametrize(("make", "generators"), [(Even, 1), (Product, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_signs_that_the_last_result_hides_are_found(
+    make: type[nn.Module], generators: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    net, x = make().eval(), torch.randn(30, 5, 3)
+    spec = discover_symmetry(net, x)
+    rescaling = discover_rescaling(net, spec, x)
+    (name,) = spec.names
+    assert len(rescaling.of(name, "sign")) == generators
+    signs = factors(spec, rescaling, seed, torch.float32)[1]
+    shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(seed))
+    moved = permute_state(rescale_state(net.state_dict(), spec, rescaling, signs=signs), spec, shuffle)
+    found = activation_matching(net, loaded(net, moved), spec, data=[x], rescaling=rescaling)
+    assert all(torch.equal(found.apply(moved)[key], tensor) for key, tensor in net.state_dict().items())
+
+
 class Inside(nn.Module):
     """A norm between the layer and its activation: the sign is that of the norm's own scale and shift."""
 

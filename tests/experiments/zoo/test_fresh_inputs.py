@@ -94,3 +94,28 @@ def test_fresh_inputs_on_which_the_network_does_not_run_are_an_error() -> None:
     row = measure(Entry("mlp", mlp, example, fresh=lambda: torch.randn(4, 5)))
     assert not row["sound"]
     assert "shapes cannot be multiplied" in row["error"]
+
+
+class Sample:
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+
+
+class Doubling(nn.Module):
+    """Writes to what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = mlp()
+
+    def forward(self, sample: Sample) -> torch.Tensor:
+        sample.x.mul_(2)
+        return self.inner(sample.x)  # type: ignore[no-any-return]
+
+
+def test_inputs_in_objects_are_widened_and_copied() -> None:
+    model = Doubling()
+    spec = discover_symmetry(model, Sample(example()))
+    change, precision = change_on_fresh_inputs(model, Doubling, spec, lambda: Sample(fresh()), 1)
+    assert change < 1e-12
+    assert precision == torch.float64
