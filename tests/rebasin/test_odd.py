@@ -13,8 +13,8 @@ from torch import nn
 from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry, weight_matching
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from tests.networks.test_checked_run import run, untouched
 from tests.rebasin.odd_networks import ODD, RANDOM, UNSUPPORTED, mlp, tied
-from tests.symmetry.test_running import run, untouched
 
 HALF = ("float16", "bfloat16", "mixed types")
 # deepcopy, which the witness uses, refuses these; sparse products have no symmetry that is found.

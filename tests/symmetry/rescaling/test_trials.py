@@ -11,7 +11,7 @@ from sinkhorn_rebasin.errors import RebasinWarning, SymmetryError
 from sinkhorn_rebasin.permutations import rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.rebasin.rescaled_networks import factors, mlp
-from tests.symmetry.test_rescaling import found
+from tests.symmetry.rescaling.test_discovery import found
 from tests.symmetry.witness import difference
 
 

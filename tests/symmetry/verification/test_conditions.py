@@ -12,7 +12,7 @@ from sinkhorn_rebasin.errors import SymmetryError
 from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.symmetry.verification.conditions import CONDITIONS, Condition, integer_ranges, shuffled
-from tests.symmetry.test_values_that_were_read import Masks
+from tests.symmetry.tracing.test_values_that_were_read import Masks
 
 
 @pytest.fixture(autouse=True)

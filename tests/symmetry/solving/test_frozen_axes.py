@@ -43,7 +43,7 @@ def line_of(function: Any, text: str) -> str:
     """``file:line`` of a line of a function, from its source."""
     lines, start = inspect.getsourcelines(function)
     (number,) = [start + n for n, line in enumerate(lines) if text in line]
-    return f"tests/symmetry/test_provenance.py:{number}"
+    return f"tests/symmetry/solving/test_frozen_axes.py:{number}"
 
 
 def frozen_at(spec: PermutationSpec, tensor: str, axis: int) -> Frozen:
