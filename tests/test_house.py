@@ -86,22 +86,32 @@ def is_module(dotted: str) -> bool:
     return dotted.startswith(NAME) and (path.with_suffix(".py").exists() or path.is_dir())
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_imports_go_one_way(file: Path) -> None:
+def wrong_imports(file: Path) -> Iterator[str]:
+    """Imports of a file that lead to its own layer or a higher one."""
     module = module_name(file)
     own = layer_of(module)
     if not module:
         return  # What the package offers comes from all of its folders.
-    assert own is not None, f"{module} has no layer: add it to LAYERS"
+    if own is None:
+        yield f"{module} has no layer: add it to LAYERS"
+        return
     for imported, line in imports_of(file):
+        other = layer_of(imported.removeprefix(NAME + "."))
         if not imported.startswith(NAME + "."):
             continue
-        other = layer_of(imported.removeprefix(NAME + "."))
-        assert other is not None, f"{file}:{line} imports {imported}, which has no layer"
-        sibling = own[1].split(".")[0] == other[1].split(".")[0] and own[0] == other[0]
-        assert other[0] < own[0] or sibling, f"{file}:{line}: {module} must not import {imported}"
-        if own[1] in ALONE and not sibling:
-            assert other[0] == 0, f"{file}:{line}: {module} must import only errors and types, not {imported}"
+        if other is None:
+            yield f"{module}:{line} imports {imported}, which has no layer"
+            continue
+        sibling = own == other
+        if not (other[0] < own[0] or sibling):
+            yield f"{module}:{line} must not import {imported}"
+        if own[1] in ALONE and not sibling and other[0] != 0:
+            yield f"{module}:{line} must import only errors and types, not {imported}"
+
+
+def test_imports_go_one_way() -> None:
+    offenders = [offender for file in FILES for offender in wrong_imports(file)]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_no_file_imports_itself_in_a_circle(tmp_path: Path) -> None:
@@ -113,12 +123,15 @@ def test_no_file_imports_itself_in_a_circle(tmp_path: Path) -> None:
     assert circles(import_graph(tmp_path)) == [[f"{NAME}.{name}" for name in ("first", "second", "third")]]
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_only_training_imports_lightning(file: Path) -> None:
-    roots = {imported.split(".")[0] for imported, _ in imports_of(file)}
-    if not module_name(file).startswith("training"):
-        assert not roots & {"lightning", "pytorch_lightning"}
-    assert not roots & {"tests", "experiments"}
+def test_only_training_imports_lightning() -> None:
+    offenders = []
+    for file in FILES:
+        roots = {imported.split(".")[0] for imported, _ in imports_of(file)}
+        above = {"tests", "experiments"} | (
+            set() if module_name(file).startswith("training") else {"lightning", "pytorch_lightning"}
+        )
+        offenders += [f"{module_name(file)} imports {root}" for root in sorted(roots & above)]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_experiments_leave_the_tests_alone() -> None:
@@ -143,16 +156,23 @@ def test_importing_the_package_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_no_drawer_for_everything(file: Path) -> None:
-    assert not FORBIDDEN_NAMES & set(file.relative_to(PACKAGE).with_suffix("").parts)
+def test_no_drawer_for_everything() -> None:
+    offenders = [
+        module_name(file)
+        for file in FILES
+        if FORBIDDEN_NAMES & set(file.relative_to(PACKAGE).with_suffix("").parts)
+    ]
+    assert not offenders, "\n".join(offenders)
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_the_package_prints_nothing(file: Path) -> None:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id != "print", f"{file}:{node.lineno}"
+def test_the_package_prints_nothing() -> None:
+    offenders = [
+        f"{module_name(file)}:{node.lineno}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not offenders, "\n".join(offenders)
 
 
 def test_files_are_short() -> None:
@@ -162,12 +182,15 @@ def test_files_are_short() -> None:
     assert not {name: length for name, length in lines.items() if length > LONGEST_FILE}
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_name)
-def test_functions_are_short(file: Path) -> None:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
-            assert length <= LONGEST_FUNCTION, f"{file}:{node.lineno} {node.name} has {length} lines"
+def test_functions_are_short() -> None:
+    offenders = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
+                if length > LONGEST_FUNCTION:
+                    offenders.append(f"{module_name(file)}:{node.lineno} {node.name} has {length} lines")
+    assert not offenders, "\n".join(offenders)
 
 
 def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
