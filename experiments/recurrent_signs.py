@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--train", type=int, default=None, help="train on the first so many windows alone")
     parser.add_argument("--windows", type=int, default=256, help="windows that a pair is aligned with")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the learned alignment")
+    parser.add_argument("--steps", type=int, default=200, help="steps of the learned alignment")
     parser.add_argument("--models", type=Path, default=Path("runs/endpoints"))
     parser.add_argument("--out", type=Path, default=Path("runs/recurrent_signs"))
     return parser.parse_args(arguments)
