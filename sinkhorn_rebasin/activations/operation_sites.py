@@ -98,17 +98,17 @@ class OperationReader:
 
     def _draw(self) -> None:
         """Permutations of the groups in which no two units stay, and signs."""
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         drawn = random_permutations(self.spec, generator=generator)
         self._moves = {name: drawn[name].cpu() for name in self.groups}
         for name, move in self._moves.items():
-            if torch.equal(move, torch.arange(len(move))):
+            if torch.equal(move, torch.arange(len(move), device="cpu")):
                 self._moves[name] = move.roll(1)
         counts = {n: len(self.rescaling.of(n, "sign")) for n in self.groups if n in self.rescaling.groups}
         self._counts = {name: counts.get(name, 0) for name in self.groups}
         self._signs = {}
         for name in self.groups:
-            signs = torch.randn(self.spec[name].units, generator=generator).sign()
+            signs = torch.randn(self.spec[name].units, generator=generator, device="cpu").sign()
             signs[0], signs[-1] = 1.0, -1.0
             self._signs[name] = signs
 
@@ -129,7 +129,7 @@ class OperationReader:
         flips = {}
         for name, count in self._counts.items():
             if number < count:
-                flips[name] = torch.ones(count, *self.spec[name].shape)
+                flips[name] = torch.ones(count, *self.spec[name].shape, device="cpu")
                 flips[name][number] = self._signs[name].reshape(self.spec[name].shape)
         return flips
 
@@ -215,4 +215,4 @@ def _values(
         chosen = ()
     parts = [recording[number][1].movedim(site.axis, 0) for number in chosen]
     flat = [part[positions.to(part.device)].reshape(len(positions), 1, -1) for part in parts]
-    return torch.cat(flat, -1) if flat else torch.zeros(len(positions), 1, 0)
+    return torch.cat(flat, -1) if flat else torch.zeros(len(positions), 1, 0, device="cpu")

@@ -151,7 +151,7 @@ def with_parities(
     for number in range(max(counts.values(), default=0)):
         flips = {}
         for name in (name for name, count in counts.items() if number < count):
-            flips[name] = torch.ones(counts[name], *spec[name].shape)
+            flips[name] = torch.ones(counts[name], *spec[name].shape, device="cpu")
             flips[name][number] = _alternating(spec[name].units).reshape(spec[name].shape)
         flipped = rescale_state(state, spec, rescaling, signs=flips)
         after = outputs_of(network, flipped, inputs, sites)
@@ -163,7 +163,7 @@ def with_parities(
 
 def _alternating(units: int) -> Tensor:
     """Signs that change from unit to unit, the first of them -1."""
-    return 2.0 * (torch.arange(units) % 2) - 1.0
+    return 2.0 * (torch.arange(units, device="cpu") % 2) - 1.0
 
 
 def _parities(before: Tensor, after: Tensor) -> tuple[int, ...]:

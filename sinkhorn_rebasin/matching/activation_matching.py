@@ -176,7 +176,7 @@ def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[s
 
 def _assign_inside(group: Group, alike: Tensor, origin: Tensor) -> tuple[dict[str, Tensor], float]:
     """The best permutation inside each block, given which block of the target stands at each place."""
-    pairs = _by_blocks(group, alike)[torch.arange(group.blocks), origin]
+    pairs = _by_blocks(group, alike)[torch.arange(group.blocks, device="cpu"), origin]
     best = hard_assignment(pairs)
     found = torch.empty_like(best)
     found[origin] = best
@@ -187,7 +187,7 @@ def _assign_blocks(
     group: Group, children: list[Group], alike: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], float]:
     """Whole blocks and what is inside them, chosen together: a pair of blocks is worth the best inside of it."""
-    worth = alike.get(group.name, torch.zeros(group.size, group.size, dtype=torch.float64))
+    worth = alike.get(group.name, torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu"))
     inside = {}
     for child in children:
         pairs = _by_blocks(child, alike[child.name])
@@ -195,9 +195,9 @@ def _assign_blocks(
         worth = worth + pairs.gather(-1, inside[child.name][..., None]).squeeze(-1).sum(-1)
     blocks = hard_assignment(worth)
     chosen = {group.name: blocks.reshape(group.shape)}
-    places = torch.arange(group.size)
+    places = torch.arange(group.size, device="cpu")
     for child in children:
-        found = torch.empty(child.blocks, child.size, dtype=torch.long)
+        found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
         found[blocks] = inside[child.name][places, blocks]
         chosen[child.name] = found.reshape(child.shape)
     return chosen, float(worth[places, blocks].sum())

@@ -56,7 +56,7 @@ def best_signs(
         >>> best_signs(torch.tensor([[[-2.0]], [[0.5]]]), ((1, 0),), one)
         SignedSimilarity(worth=tensor([[2.5000]]), pattern=tensor([[1]]), hidden=(0,))
     """
-    table = torch.tensor(parities or [[0] * len(values)], dtype=torch.long)
+    table = torch.tensor(parities or [[0] * len(values)], dtype=torch.long, device="cpu")
     readable = ~(table == NEITHER).any(0)
     if not bool(readable.any()):
         return None
@@ -86,8 +86,8 @@ def signs_of_matched(
         patterns = SignPatterns.of(rescaling, name)
         if patterns.generators:
             units = unit_movement(spec, permutations, name).cpu()
-            chosen = patterns.signs[one.pattern[torch.arange(len(units)), units]]
-            own = torch.ones(len(patterns.generators), len(units), dtype=torch.float64)
+            chosen = patterns.signs[one.pattern[torch.arange(len(units), device="cpu"), units]]
+            own = torch.ones(len(patterns.generators), len(units), dtype=torch.float64, device="cpu")
             own[:, units] = chosen.T
             signs[name] = own.reshape(-1, *spec[name].shape)
     return signs
@@ -112,7 +112,7 @@ def with_hidden_signs(
         blocks = block_movement(spec, permutations, group)
         units = permutations[name].reshape(group.blocks, group.size).cpu()[blocks]
         own = worth[list(one.hidden)].gather(-1, units.expand(len(one.hidden), -1, -1)[..., None]).squeeze(-1)
-        best = torch.tensor(one.hidden)[own.argmax(0)]
+        best = torch.tensor(one.hidden, device="cpu")[own.argmax(0)]
         chosen[name] = chosen[name] * flips_of(patterns, best, blocks, units).reshape(-1, *group.shape)
     return chosen
 

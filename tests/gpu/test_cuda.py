@@ -10,14 +10,22 @@ from torch import nn
 
 from sinkhorn_rebasin import (
     SinkhornRebasin,
+    activation_matching,
+    discover_rescaling,
     discover_symmetry,
     evaluate_path,
+    permute_state,
+    random_permutations,
+    rescale_state,
     verify_symmetry,
     weight_matching,
 )
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from tests.rebasin.rebasin_problems import NETWORKS, inputs, network
+from tests.rebasin.rescaled_networks import factors
+from tests.recurrent_networks import recurrent
+from tests.symmetry.witness import loaded
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and there is none"
@@ -92,3 +100,20 @@ def test_paths_half_precision_and_a_default_device() -> None:
         narrow.to(CUDA)(given.half(), at=0.5).sum().backward()
     finally:
         torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    "name", ["lstm", "stacked_gru", "projected", "gru_cell", "peepholes", "linear_layers"]
+)
+def test_recurrent_units_are_matched_with_their_signs(name: str) -> None:
+    net, x = recurrent(name, 6)
+    spec = discover_symmetry(net, x[:2])
+    rescaling = discover_rescaling(net.to(CUDA), spec, x[:2].to(CUDA))
+    signs = factors(spec, rescaling, 0, torch.float32)[1]
+    shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(0))
+    moved = permute_state(rescale_state(net.state_dict(), spec, rescaling, signs=signs), spec, shuffle)
+    cudnn = torch.backends.cudnn.enabled
+    found = activation_matching(net, loaded(net, moved), spec, data=[x.to(CUDA)], rescaling=rescaling)
+    assert torch.backends.cudnn.enabled is cudnn
+    back = found.apply(moved)
+    assert all(torch.equal(back[key], tensor) for key, tensor in net.state_dict().items())

@@ -162,3 +162,16 @@ def test_nothing_passed_in_is_changed_by_reading_operations() -> None:
         assert all(torch.equal(one.state_dict()[key], tensor) for key, tensor in state.items())
         assert all(p.requires_grad and p.grad is None for p in one.parameters())
         assert not any(module._forward_hooks for module in one.modules())
+
+
+@pytest.mark.parametrize("name", ["lstm", "linear_layers"])
+def test_a_default_device_changes_nothing(name: str) -> None:
+    net, target, spec, rescaling, x, shuffle, signs = planted(name)
+    torch.set_default_device("meta")
+    try:
+        assert discover_rescaling(net, spec, x[:2]) == rescaling
+        found = by_activations(net, target, spec, rescaling, x)
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(p, inverse(spec, shuffle)[n]) for n, p in found.permutations.items())
+    assert all(torch.equal(found.signs[n].float(), signs[n][:, shuffle[n]]) for n in signs)

@@ -74,7 +74,7 @@ class SignEquations:
 
     def _changes(self, flips: Flips, active: Sequence[int]) -> bool:
         """Whether a flip changes the output while the other slots are off."""
-        on = torch.zeros(self.count, dtype=torch.float64)
+        on = torch.zeros(self.count, dtype=torch.float64, device="cpu")
         on[list(active)] = 1.0
         if self._before[0] != tuple(active):
             self._before = tuple(active), self.scaled(on)
@@ -115,7 +115,7 @@ class SignEquations:
 
     def _at(self, active: Sequence[int], signs: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
         """A random sum of the outputs at these signs of the slots that are on, and its slope in every slot."""
-        factors = torch.zeros(self.count, dtype=torch.float64)
+        factors = torch.zeros(self.count, dtype=torch.float64, device="cpu")
         factors[list(active)] = torch.from_numpy(signs).double()
         factors.requires_grad_()
         with torch.enable_grad():
@@ -135,7 +135,7 @@ class SignEquations:
                 / one.detach().abs().nan_to_num(0.0, 0.0, 0.0).amax().clamp_min(1e-30).cpu()
                 for one in values
             ]
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device="cpu")
         for one, weights in zip(values, self._weights, strict=True):
             total = total + (one.nan_to_num(0.0, 0.0, 0.0).double().cpu() * weights.cpu()).sum()
         return total
