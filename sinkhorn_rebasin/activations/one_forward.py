@@ -19,7 +19,7 @@ from sinkhorn_rebasin.activations.stages import Stages, check_finite
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
-from sinkhorn_rebasin.networks.observed_run import Readers
+from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.private_run import private_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
@@ -154,7 +154,7 @@ class _Batch:
     def __init__(self, network: nn.Module, joint: _Together, inputs: Any) -> None:
         self._network, self._joint, self._inputs = network, joint, inputs
         self._runs: dict[str, int] = dict.fromkeys(chain(joint.layers, joint.norms), 0)
-        self._readers = Readers(joint.state)
+        self._readers = TensorReads(joint.state)
 
     def __call__(self, meet: Meet) -> None:
         state = self._joint.state

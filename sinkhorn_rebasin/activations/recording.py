@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.outputs import tensors_in
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
@@ -24,7 +24,7 @@ Place: TypeAlias = tuple[Origin, int]
 Recording: TypeAlias = list[tuple[Place, Tensor]]
 
 
-class Recorder(LightDispatchMode):
+class Recorder(DispatchMode):
     """Copies what operations on the inputs return, in order; what is made of weights alone is left out."""
 
     def __init__(

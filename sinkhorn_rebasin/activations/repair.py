@@ -23,7 +23,7 @@ from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
-from sinkhorn_rebasin.networks.observed_run import Readers
+from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -275,7 +275,7 @@ def _targets(target: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:
     twin, state = evaluation_copy(network), tensors_of(network)
     # A run that is watched for stray reads may round otherwise than the merged network's, which is not.
-    with Readers(state):
+    with TensorReads(state):
         moments = measured(twin, affine_layers(twin, spec), state, inputs)
     if max((found.count for found in moments.values()), default=0) == 1:
         raise DataError("Expected at least two values of every hidden unit but got one; pass more samples.")

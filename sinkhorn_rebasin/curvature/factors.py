@@ -21,7 +21,7 @@ from sinkhorn_rebasin.curvature.shared_layers import (
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.handover import check_not_reentrant, gradients_of
 from sinkhorn_rebasin.networks.layers import first_argument
-from sinkhorn_rebasin.networks.observed_run import Readers
+from sinkhorn_rebasin.networks.observed_run import TensorReads
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def layers_run(network: nn.Module, state: State, inputs: Any) -> dict[str, Share
     """The linear and convolution layers that run as modules on these inputs, and whose weight nothing else reads."""
     runs: Counter[nn.Module] = Counter()
     layers = shared_layers(network)
-    readers = Readers(state)
+    readers = TensorReads(state)
     with ExitStack() as hooks:
         for layer in layers.values():
             hooks.callback(layer.register_forward_hook(lambda layer, _, __: runs.update([layer])).remove)

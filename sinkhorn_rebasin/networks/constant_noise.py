@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 
 
-class StillNoise(LightDispatchMode):
+class ConstantNoise(DispatchMode):
     """Random numbers are replaced by constants: dropout keeps everything, noise is one value everywhere.
 
     Inside another context, which is entered with it.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class LightDispatchMode(TorchDispatchMode):
+class DispatchMode(TorchDispatchMode):
     """A dispatch mode that leaves the compiler out, and sees what tensors of other classes are made of.
 
     Nothing is compiled in here, and telling the compiler so would import it: 800 modules, 100 MB. Operations on

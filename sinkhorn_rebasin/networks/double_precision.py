@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.grouped_products import grouped_product
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 
@@ -20,7 +20,7 @@ _NARROW_COMPLEX = (torch.complex64, torch.complex32)
 _WIDE = {torch.float64, torch.complex128}
 
 
-class DoublePrecision(LightDispatchMode):
+class DoublePrecision(DispatchMode):
     """Every float that an operation makes is a float64, and casts to narrower types are left out.
 
     Many networks normalise or attend in float32 on purpose, or make memory and masks of that type; the rounding of

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
@@ -26,7 +26,7 @@ _TELLING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 LARGEST_DIGESTED = 1 << 20
 
 
-class Readers(LightDispatchMode):
+class TensorReads(DispatchMode):
     """Notes which tensors of a state an operation reads."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -49,7 +49,7 @@ class Readers(LightDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class GivenTensors(LightDispatchMode):
+class GivenTensors(DispatchMode):
     """Notes the tensors that a run is given: whatever its operations read and none of them has made.
 
     What a run has made of numbers alone, and somebody still holds, is given to all runs that follow. Numbers that it

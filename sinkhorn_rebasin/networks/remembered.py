@@ -13,7 +13,7 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.observed_run import GivenTensors
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
@@ -65,7 +65,7 @@ class NewTensors:
         self.any |= bool(self._before.changed(model))
 
 
-class _Sources(LightDispatchMode):
+class _Sources(DispatchMode):
     """Follows from which tensors of a state everything else is computed; memory counts as a whole."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.value_reads import MEMORY
 
@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.value_reads import MEMORY
 _WRITABLE = (*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__)  # type: ignore[attr-defined]
 
 
-class WriteProtection(LightDispatchMode):
+class WriteProtection(DispatchMode):
     """Refuses operations that write to the memory of some tensors, or hand it out, and notes that there was one.
 
     >>> weight = torch.zeros(2)

@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.checked_run import LARGEST_ROUNDING, check_repeat
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.observed_run import Operations, Readers
+from sinkhorn_rebasin.networks.observed_run import Operations, TensorReads
 from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.random_inputs import other_inputs
 from sinkhorn_rebasin.networks.uncompiled import uncompiled
@@ -162,7 +162,7 @@ def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
 def _control_flow(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
     """What tells apart which way a run took, and the names of the parameters it read."""
     names = {**dict(model.named_buffers()), **state}
-    readers, operations = Readers(state), Operations(names, tensors_in(inputs))
+    readers, operations = TensorReads(state), Operations(names, tensors_in(inputs))
     with readers, operations:
         checked_run(model, state, inputs)
     return operations.fingerprint(), readers.names()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sinkhorn_rebasin.networks.dispatch_mode import LightDispatchMode
+from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
@@ -29,7 +29,7 @@ from sinkhorn_rebasin.symmetry.tracing.call_sites import CallSites
 _COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stack"}
 
 
-class Tape(LightDispatchMode):
+class Tape(DispatchMode):
     """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
 
     What the operations do to labels is in :class:`Labelling`; the tape sees the run, looks after writes in place and

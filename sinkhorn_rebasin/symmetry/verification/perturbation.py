@@ -38,7 +38,7 @@ def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
     moved: dict[int, Tensor] = {}
     for name, tensor in state.items():
         if spec.slots_on(name) and id(tensor) not in moved:
-            permutations = stirring_permutations(spec, generator)
+            permutations = nonidentity_permutations(spec, generator)
             slots = spec.slots_on(name)
             moved[id(tensor)] = permute_tensor(tensor, slots, {s.group: permutations[s.group] for s in slots})
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
@@ -52,7 +52,7 @@ def _has_one_sign(tensor: Tensor) -> bool:
     return not bool((tensor < 0).any() & (tensor > 0).any())
 
 
-def stirring_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
+def nonidentity_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
     """Random permutations of which none leaves a whole block of its group in place."""
     drawn = random_permutations(spec, generator=generator)
     for group in spec.groups:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.architecture import named_tensors, tied_names
-from sinkhorn_rebasin.networks.constant_noise import StillNoise
+from sinkhorn_rebasin.networks.constant_noise import ConstantNoise
 from sinkhorn_rebasin.networks.copying import standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.double_precision import DoublePrecision, narrow_tolerance
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.observed_run import Readers
+from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.networks.random_inputs import candidate_inputs, widened
 from sinkhorn_rebasin.networks.support import check_supported
@@ -26,7 +26,7 @@ from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 from sinkhorn_rebasin.symmetry.verification.claim import Claim
 from sinkhorn_rebasin.symmetry.verification.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
-from sinkhorn_rebasin.symmetry.verification.perturbation import stirring_permutations
+from sinkhorn_rebasin.symmetry.verification.perturbation import nonidentity_permutations
 
 
 class _IncomparableError(SymmetryError):
@@ -126,7 +126,7 @@ def _largest(check: Claim, example_inputs: ExampleInputs, trials: int, generator
         )
         check = replace(check, gradients=condition.gradients)
         first = first or (state, inputs, read)
-        permutations = stirring_permutations(check.spec, generator)
+        permutations = nonidentity_permutations(check.spec, generator)
         _check_ties(check, permute_state(state, check.spec, permutations))
         change = check.change(state, permutations, inputs, before)
         if change <= check.tolerance:
@@ -179,7 +179,7 @@ def _first_output(
     for condition in dict.fromkeys(wanted.simpler()):
         state = condition.weights(own, check.spec, generator)
         for inputs in inputs_of(condition, example_inputs, ranges, generator, check.is_wide):
-            readers = Readers(state)
+            readers = TensorReads(state)
             try:
                 with readers:
                     outputs = replace(check, gradients=condition.gradients).run(state, inputs)
@@ -223,7 +223,7 @@ def _change_in_training(
     """The change of what the network returns in training mode, where it can be compared at all."""
 
     def still() -> AbstractContextManager[Any]:
-        return StillNoise(check.context)
+        return ConstantNoise(check.context)
 
     trained = Claim(training_copy(check.model), check.spec, check.tolerance, still)
     try:
