@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -19,16 +20,22 @@ class _Absent(ModuleType):
         return None
 
 
-def stand_in_for(names: Iterable[str]) -> None:
-    """Let modules be imported that are not there.
+@contextmanager
+def stand_in_for(*names: str) -> Iterator[None]:
+    """Let modules be imported that are not there, inside a ``with``.
 
     Some readers of sound files and of a graphics card's memory exist as source for a compiler alone. The packages
     import them at the top; the networks and their weights need nothing of them.
 
-    >>> stand_in_for(["reader_of_a_card"])
-    >>> from reader_of_a_card import memory
+    >>> with stand_in_for("reader_of_a_card"):
+    ...     from reader_of_a_card import memory
     >>> memory is None
     True
     """
-    for name in names:
-        sys.modules.setdefault(name, _Absent(name))
+    added = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: _Absent(name) for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]

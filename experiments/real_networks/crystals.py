@@ -17,8 +17,8 @@ VERSIONS = ("0.2.0", "0.3.0", "r2scan")
 def chgnet(version: str) -> nn.Module:
     """CHGNet, which predicts the energy of crystals."""
     # The reader of a graphics card's memory is called for a choice of the device alone.
-    stand_in_for(["nvidia_smi"])
-    from chgnet.model.model import CHGNet
+    with stand_in_for("nvidia_smi"):
+        from chgnet.model.model import CHGNet
 
     network: nn.Module = CHGNet.load(model_name=version, use_device="cpu", verbose=False)
     return network
@@ -26,8 +26,8 @@ def chgnet(version: str) -> nn.Module:
 
 def crystals(number: int) -> Any:
     """Draw crystals of rock salt, sheared and with displaced atoms, as the package's graphs."""
-    stand_in_for(["nvidia_smi"])
-    from chgnet.graph import CrystalGraphConverter
+    with stand_in_for("nvidia_smi"):
+        from chgnet.graph import CrystalGraphConverter
     from pymatgen.core import Lattice, Structure
 
     converter = CrystalGraphConverter(atom_graph_cutoff=6, bond_graph_cutoff=3, algorithm="legacy")

@@ -15,6 +15,8 @@ from experiments.real_networks.network import Published, folder_of
 
 ENSEMBLES, MEMBERS = ("classification", "regression"), 5
 ANI_MEMBERS = 8
+# A compiled maker of features for other networks, which needs a library that its wheel does not bring.
+NOT_CALLED = ("cuik_molmaker", "cuik_molmaker.mol_features")
 # Small molecules with rings, branches, halides, charges and double bonds.
 SMILES = (
     "CC(=O)Oc1ccccc1C(=O)O",
@@ -30,8 +32,8 @@ SMILES = (
 
 def chemprop(kind: str, member: int) -> nn.Module:
     """One of ADMET-AI's Chemprop networks."""
-    _without_what_is_not_called()
-    from chemprop.models import load_model
+    with stand_in_for(*NOT_CALLED):
+        from chemprop.models import load_model
 
     file = folder_of("admet_ai") / "resources" / "models" / f"admet_{kind}" / f"model_{member}.pt"
     network: nn.Module = load_model(file, multicomponent=False)
@@ -40,19 +42,14 @@ def chemprop(kind: str, member: int) -> nn.Module:
 
 def graphs(number: int) -> Any:
     """Draw molecules, as one graph of all their atoms and bonds."""
-    _without_what_is_not_called()
-    from chemprop.data import BatchMolGraph
-    from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+    with stand_in_for(*NOT_CALLED):
+        from chemprop.data import BatchMolGraph
+        from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
     from rdkit import Chem
 
     featurizer = SimpleMoleculeMolGraphFeaturizer()
     chosen = torch.randperm(len(SMILES))[:number].tolist()
     return (BatchMolGraph([featurizer(Chem.MolFromSmiles(SMILES[place])) for place in chosen]),)
-
-
-def _without_what_is_not_called() -> None:
-    # A compiled maker of features for other networks, which needs a library that its wheel does not bring.
-    stand_in_for(["cuik_molmaker", "cuik_molmaker.mol_features"])
 
 
 def ani() -> nn.Module:

@@ -40,8 +40,8 @@ def frames(number: int) -> Tensor:
 
 def resemblyzer() -> nn.Module:
     """Resemblyzer's encoder of a speaker's voice."""
-    stand_in_for(["webrtcvad", "librosa"])
-    from resemblyzer.voice_encoder import VoiceEncoder
+    with stand_in_for("webrtcvad", "librosa"):
+        from resemblyzer.voice_encoder import VoiceEncoder
 
     network: nn.Module = VoiceEncoder("cpu", verbose=False)
     return network
