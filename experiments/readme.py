@@ -1,4 +1,4 @@
-"""Fill the README's tables from receipts.
+"""Fill the tables of RESULTS.md from receipts.
 
     python -m experiments.readme            write the tables
     python -m experiments.readme --check    only tell whether they are up to date
@@ -62,10 +62,10 @@ def _table(name: str, key: str, repository: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fill or check the README; return 1 when `--check` finds it out of date."""
-    parser = argparse.ArgumentParser(description="Fill the README's tables from receipts.")
+    """Fill or check the page; return 1 when `--check` finds it out of date."""
+    parser = argparse.ArgumentParser(description="Fill the tables of RESULTS.md from receipts.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if out of date")
-    parser.add_argument("--file", type=Path, default=REPOSITORY / "README.md")
+    parser.add_argument("--file", type=Path, default=REPOSITORY / "RESULTS.md")
     options = parser.parse_args(arguments)
     text = options.file.read_text(encoding="utf-8")
     filled = render(text)

@@ -1,7 +1,7 @@
 """Receipts: what was run, with what, on what, and what came out, as one JSON file beside the results.
 
 A receipt holds the command, configuration, seeds, package versions, machine, UTC date and metrics of one
-experiment. Tables in the README are made from receipts alone (`python -m experiments.readme`), so no figure
+experiment. Tables in RESULTS.md are made from receipts alone (`python -m experiments.readme`), so no figure
 is ever typed by hand.
 """
 

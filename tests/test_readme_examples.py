@@ -1,4 +1,4 @@
-"""The examples of the README that show what they print, run as doctests, and its drawing."""
+"""The examples of the guide and of how discovery works, run as doctests, and the drawing of a spec."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import nn
 from sinkhorn_rebasin import discover_symmetry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"README.md": 9, "sinkhorn_rebasin/symmetry/README.md": 9}  # and how many examples each has at least
+PAGES = {"GUIDE.md": 9, "sinkhorn_rebasin/symmetry/README.md": 9}  # and how many examples each has at least
 
 
-def blocks(language: str, page: str = "README.md") -> list[str]:
+def blocks(language: str, page: str = "GUIDE.md") -> list[str]:
     """The fenced blocks of a language."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

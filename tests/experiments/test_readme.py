@@ -44,9 +44,9 @@ def test_check_tells_and_changes_nothing(tmp_path: Path) -> None:
     assert file.read_text() == "no tables"
 
 
-def test_the_readme_is_up_to_date() -> None:
-    file = REPOSITORY / "README.md"
+def test_the_tables_are_up_to_date() -> None:
+    file = REPOSITORY / "RESULTS.md"
     if not file.is_file() or not has_markers(file.read_text(encoding="utf-8")):
-        pytest.skip("README.md has no result markers")
+        pytest.skip("RESULTS.md has no result markers")
     text = file.read_text(encoding="utf-8")
     assert render(text) == text, "run python -m experiments.readme"
