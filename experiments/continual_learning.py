@@ -147,7 +147,7 @@ def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def readable(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The table as the README shows it: mean ± standard deviation over seeds, in percent."""
+    """The table as RESULTS.md shows it: mean ± standard deviation over seeds, in percent."""
     return [
         {"method": entry["method"], **{column: _shown(entry, column) for column in COLUMNS}}
         for entry in summarise(runs)

@@ -36,7 +36,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """The table as it is printed and shown in the README."""
+    """The table as it is printed and shown in RESULTS.md."""
     shown = []
     for entry in table:
         cells = {

@@ -104,7 +104,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def readable(table: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """The table as it is printed and shown in the README: ours, published, and how many times less ours takes."""
+    """The table as it is printed and shown in RESULTS.md: ours, published, and how many times less ours takes."""
     shown = []
     titles = ("training step, ms", "eval step, ms", "peak memory, MB")
     for entry in table:

@@ -1,4 +1,4 @@
-"""What the measured rows look like: on the screen, in the README and in a figure."""
+"""What the measured rows look like: on the screen, in RESULTS.md and in a figure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def readable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cases from n = 512 on, as the README shows them: processor milliseconds, forward and backward."""
+    """The cases from n = 512 on, as RESULTS.md shows them: processor milliseconds, forward and backward."""
     return [
         {
             "scores": row["scores"],

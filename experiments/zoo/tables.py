@@ -1,4 +1,4 @@
-"""Tables of a family: for the terminal and for the README."""
+"""Tables of a family: for the terminal and for RESULTS.md."""
 
 from __future__ import annotations
 
