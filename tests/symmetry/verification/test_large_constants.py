@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin, discover_rescaling, discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
+from sinkhorn_rebasin.networks.outputs import largest_change
 from sinkhorn_rebasin.permutations import Generator, RescalingSpec
 
 
@@ -96,3 +97,10 @@ def test_networks_that_differ_in_an_activation_are_told_apart() -> None:
     one, other = (Shifted(SHIFTS["1e6"], kind).double() for kind in (nn.Tanh(), nn.Softsign()))
     with pytest.raises(ArchitectureError, match="another"):
         SinkhornRebasin(one, other, torch.randn(16, 3).double())
+
+
+def test_rounding_is_no_change_however_little_an_output_varies() -> None:
+    output = torch.tensor([[1.0], [1.0 + 1e-9]], dtype=torch.float64)
+    last_place = torch.finfo(torch.float64).eps
+    assert largest_change(output, output + 8 * last_place, []) < 1e-14
+    assert largest_change(output, output + 1e-12, []) > 1e-4
