@@ -56,14 +56,13 @@ def _bars(axis: Any, part: Sequence[dict[str, Any]], length: int) -> None:
 
 def _seconds(axis: Any, run: Sequence[dict[str, Any]], slowest: int) -> None:
     axis.scatter([row["parameters"] for row in run], [row["seconds"] for row in run], s=16)
-    for row in sorted(run, key=lambda row: -row["seconds"])[:slowest]:
-        axis.annotate(
-            row["network"],
-            (row["parameters"], row["seconds"]),
-            textcoords="offset points",
-            xytext=(-5, 4),
-            ha="right",
-            fontsize=8,
-        )
+    named = sorted(run, key=lambda row: -row["seconds"])[:slowest]
+    for number, row in enumerate(named, start=1):
+        place = (row["parameters"], row["seconds"])
+        axis.annotate(f"{number}", place, textcoords="offset points", xytext=(-4, 4), ha="right", fontsize=8)
+    names = "\n".join(
+        f"{number} {row['network'].rpartition('/')[2]}" for number, row in enumerate(named, start=1)
+    )
+    axis.set_title(names, fontsize=8, loc="left")
     axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of discovery")
     axis.grid(alpha=0.3)
