@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.arguments import arguments_of
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
@@ -144,13 +145,11 @@ def _perturb(model: nn.Module) -> None:
 
 
 def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    """The output of a plain call, which leaves behind what it will."""
+    """Call a network plainly, so that it keeps what it will."""
 
     def call() -> Any:
-        given = inputs_like(inputs)
-        if isinstance(given, Mapping):
-            return model(**given)
-        return model(*given) if isinstance(given, (tuple, list)) else model(given)
+        arguments, keywords = arguments_of(model, inputs_like(inputs))
+        return model(*arguments, **keywords)
 
     try:
         return tensors_in(counted(model, run_uncompiled(call)))

@@ -118,3 +118,21 @@ def test_the_reason_is_told_and_the_network_left_alone() -> None:
     assert reasons == {"the network remembers what it made of it in its first run"}
     assert net.plain is None
     assert not net._forward_hooks
+
+
+class OfPacked(nn.Module):
+    """Takes a packed sequence, which is a named tuple and still one argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, 4), nn.Parameter(torch.rand(4), requires_grad=False)
+        self.table: Tensor | None = None
+
+    def forward(self, rows: nn.utils.rnn.PackedSequence) -> Tensor:
+        self.table = self.scale * 2 if self.table is None else self.table
+        return self.layer(rows.data) * self.table
+
+
+def test_a_packed_sequence_is_one_argument() -> None:
+    rows = nn.utils.rnn.pack_sequence([torch.randn(3, 3), torch.randn(2, 3)])
+    assert remembered_sources(OfPacked(), rows) == {"scale"}
