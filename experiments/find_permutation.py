@@ -114,7 +114,7 @@ def ours(
         reference,
         target,
         spec=spec,
-        init="identity",
+        start="identity",
         noise=0.1,
         tolerance=1e-3,
         check=False,

@@ -30,7 +30,7 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
     reference, target = architecture.build(), architecture.build()
     parameters = sum(p.numel() for p in reference.parameters())
     example = torch.randn(2, *architecture.input_shape[1:])
-    rebasin = SinkhornRebasin(reference, target, example, init="identity", noise=0.1, check=False)
+    rebasin = SinkhornRebasin(reference, target, example, start="identity", noise=0.1, check=False)
     del reference, target
     loss = WeightDistance("l2")
     optimizer = torch.optim.AdamW(rebasin.parameters(), lr=0.1)

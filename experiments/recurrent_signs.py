@@ -33,7 +33,6 @@ from sinkhorn_rebasin import (
     Alignment,
     MidpointLoss,
     PathEvaluation,
-    RebasinModule,
     SinkhornRebasin,
     activation_matching,
     discover_rescaling,
@@ -43,6 +42,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.plots import Bar, plot_barriers, plot_paths
+from sinkhorn_rebasin.training import RebasinModule
 
 console = Console(width=max(Console().width, 120))
 METHODS = ("weight matching", "activation matching", "learned")
@@ -150,7 +150,7 @@ def refined(
 ) -> tuple[nn.Module, nn.Module]:
     """The pair after learning from a start: at the step, its start included, that is best on held-out windows."""
     rebasin = SinkhornRebasin(
-        reference, target, text.train[0][0][:4], spec=spec, init=start, rescale=start.rescaling or False
+        reference, target, text.train[0][0][:4], spec=spec, start=start, rescale=start.rescaling or False
     )
     module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.1)
     optimizer, kept = module.configure_optimizers(), (float("inf"), target)

@@ -1,243 +1,92 @@
 """Differentiable weight-space alignment of neural networks: Sinkhorn re-basin for any PyTorch model.
 
-Start with :class:`SinkhornRebasin`. Names are loaded when they are first used, so that importing the package
-pulls in neither Lightning nor matplotlib.
+Start with :class:`SinkhornRebasin`. The imports below are the table of contents, a folder a block. The folders
+``metrics``, ``plots`` and ``training`` are loaded when they are first used, because they need torchmetrics,
+matplotlib and Lightning: ``sinkhorn_rebasin.training.RebasinModule``.
 """
-
-from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Statistics of activations, put right after a merge.
+from sinkhorn_rebasin.activations import BatchNormReset as BatchNormReset
+from sinkhorn_rebasin.activations import RepairAlongPath as RepairAlongPath
+from sinkhorn_rebasin.activations import repair as repair
+from sinkhorn_rebasin.activations import reset_batch_norm as reset_batch_norm
+
+# Scores to soft and hard permutations.
+from sinkhorn_rebasin.assignment import SinkhornResult as SinkhornResult
+from sinkhorn_rebasin.assignment import hard_assignment as hard_assignment
+from sinkhorn_rebasin.assignment import sinkhorn as sinkhorn
+from sinkhorn_rebasin.assignment import temperature as temperature
+
+# Paths between networks and the loss along them.
+from sinkhorn_rebasin.connectivity import LinearPath as LinearPath
+from sinkhorn_rebasin.connectivity import PathEvaluation as PathEvaluation
+from sinkhorn_rebasin.connectivity import evaluate_path as evaluate_path
+
+# Fisher information.
+from sinkhorn_rebasin.curvature import DiagonalFisher as DiagonalFisher
+from sinkhorn_rebasin.curvature import KroneckerFisher as KroneckerFisher
+from sinkhorn_rebasin.curvature import diagonal_fisher as diagonal_fisher
+from sinkhorn_rebasin.curvature import kronecker_fisher as kronecker_fisher
+
+# What trains a re-basin.
+from sinkhorn_rebasin.losses import ContinualLoss as ContinualLoss
+from sinkhorn_rebasin.losses import FisherDistance as FisherDistance
+from sinkhorn_rebasin.losses import MidpointLoss as MidpointLoss
+from sinkhorn_rebasin.losses import RandomPointLoss as RandomPointLoss
+from sinkhorn_rebasin.losses import RepairLoss as RepairLoss
+from sinkhorn_rebasin.losses import WeightDistance as WeightDistance
+
+# Methods that align without a re-basin.
+from sinkhorn_rebasin.matching import Alignment as Alignment
+from sinkhorn_rebasin.matching import activation_matching as activation_matching
+from sinkhorn_rebasin.matching import greedy_cosine as greedy_cosine
+from sinkhorn_rebasin.matching import ot_fusion as ot_fusion
+from sinkhorn_rebasin.matching import ot_fusion_across_widths as ot_fusion_across_widths
+from sinkhorn_rebasin.matching import simulated_annealing as simulated_annealing
+from sinkhorn_rebasin.matching import straight_through as straight_through
+from sinkhorn_rebasin.matching import weight_matching as weight_matching
+
+# The symmetries of an architecture, and how they act on its tensors.
+from sinkhorn_rebasin.permutations import Group as Group
+from sinkhorn_rebasin.permutations import PermutationSpec as PermutationSpec
+from sinkhorn_rebasin.permutations import RescalingSpec as RescalingSpec
+from sinkhorn_rebasin.permutations import Slot as Slot
+from sinkhorn_rebasin.permutations import Validity as Validity
+from sinkhorn_rebasin.permutations import identity_permutations as identity_permutations
+from sinkhorn_rebasin.permutations import normalize_state_scales as normalize_state_scales
+from sinkhorn_rebasin.permutations import permute_state as permute_state
+from sinkhorn_rebasin.permutations import random_permutations as random_permutations
+from sinkhorn_rebasin.permutations import rescale_state as rescale_state
+
+# The learned alignment.
+from sinkhorn_rebasin.rebasin import SinkhornRebasin as SinkhornRebasin
+from sinkhorn_rebasin.rebasin import sinkhorn_matching as sinkhorn_matching
+
+# A network and example inputs to its symmetries.
+from sinkhorn_rebasin.symmetry import discover_rescaling as discover_rescaling
+from sinkhorn_rebasin.symmetry import discover_symmetry as discover_symmetry
+from sinkhorn_rebasin.symmetry import normalize_scales as normalize_scales
+from sinkhorn_rebasin.symmetry import register_rule as register_rule
+from sinkhorn_rebasin.symmetry import verify_symmetry as verify_symmetry
+
 if TYPE_CHECKING:
-    from sinkhorn_rebasin.activations import BatchNormReset, Repair, repair, reset_batch_norm
-    from sinkhorn_rebasin.assignment import (
-        SinkhornResult,
-        constant,
-        cosine,
-        geometric,
-        hard_assignment,
-        linear,
-        sinkhorn,
-    )
-    from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
-    from sinkhorn_rebasin.curvature import DiagonalFisher, KroneckerFisher, diagonal_fisher, kronecker_fisher
-    from sinkhorn_rebasin.losses import (
-        ContinualLoss,
-        FisherDistance,
-        MidpointLoss,
-        RandomPointLoss,
-        RepairedPointLoss,
-        WeightDistance,
-    )
-    from sinkhorn_rebasin.matching import (
-        Alignment,
-        activation_matching,
-        greedy_cosine,
-        ot_fusion,
-        ot_transport,
-        simulated_annealing,
-        straight_through,
-        weight_matching,
-    )
-    from sinkhorn_rebasin.permutations import (
-        Group,
-        PermutationSpec,
-        RescalingSpec,
-        Slot,
-        Validity,
-        identity_permutations,
-        normalize_state,
-        permute_state,
-        random_permutations,
-        rescale_state,
-    )
-    from sinkhorn_rebasin.rebasin import sinkhorn_matching
-    from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
-    from sinkhorn_rebasin.symmetry import (
-        discover_rescaling,
-        discover_symmetry,
-        normalize_scale,
-        register_rule,
-        verify_symmetry,
-    )
-    from sinkhorn_rebasin.training import (
-        BarrierMonitor,
-        RebasinModule,
-        TemperatureAnnealing,
-        WarmRestarts,
-        data_free_steps,
-    )
-    from sinkhorn_rebasin.training.continual import (
-        AveragedGEM,
-        ContinualLearner,
-        DarkExperienceReplay,
-        DistillingRebasinLearner,
-        ElasticWeightConsolidation,
-        ExperienceReplay,
-        FineTuning,
-        JointTraining,
-        LearningWithoutForgetting,
-        ModeConnectivitySGD,
-        RebasinLearner,
-        StableSGD,
-        learn_tasks,
-    )
+    from sinkhorn_rebasin import metrics as metrics
+    from sinkhorn_rebasin import plots as plots
+    from sinkhorn_rebasin import training as training
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "activations": ("BatchNormReset", "Repair", "repair", "reset_batch_norm"),
-    "assignment": (
-        "SinkhornResult",
-        "constant",
-        "cosine",
-        "geometric",
-        "hard_assignment",
-        "linear",
-        "sinkhorn",
-    ),
-    "connectivity": ("LinearPath", "PathEvaluation", "evaluate_path"),
-    "curvature": ("DiagonalFisher", "KroneckerFisher", "diagonal_fisher", "kronecker_fisher"),
-    "losses": (
-        "ContinualLoss",
-        "FisherDistance",
-        "MidpointLoss",
-        "RandomPointLoss",
-        "RepairedPointLoss",
-        "WeightDistance",
-    ),
-    "matching": (
-        "Alignment",
-        "activation_matching",
-        "greedy_cosine",
-        "ot_fusion",
-        "ot_transport",
-        "simulated_annealing",
-        "straight_through",
-        "weight_matching",
-    ),
-    "permutations": (
-        "Group",
-        "PermutationSpec",
-        "RescalingSpec",
-        "Slot",
-        "Validity",
-        "identity_permutations",
-        "normalize_state",
-        "permute_state",
-        "random_permutations",
-        "rescale_state",
-    ),
-    "rebasin": ("SinkhornRebasin", "sinkhorn_matching"),
-    "symmetry": (
-        "discover_rescaling",
-        "discover_symmetry",
-        "normalize_scale",
-        "register_rule",
-        "verify_symmetry",
-    ),
-    "training": (
-        "BarrierMonitor",
-        "RebasinModule",
-        "TemperatureAnnealing",
-        "WarmRestarts",
-        "data_free_steps",
-    ),
-    "training.continual": (
-        "AveragedGEM",
-        "ContinualLearner",
-        "DarkExperienceReplay",
-        "DistillingRebasinLearner",
-        "ElasticWeightConsolidation",
-        "ExperienceReplay",
-        "FineTuning",
-        "JointTraining",
-        "LearningWithoutForgetting",
-        "ModeConnectivitySGD",
-        "RebasinLearner",
-        "StableSGD",
-        "learn_tasks",
-    ),
-}
-_FOLDER = {name: folder for folder, names in _HOME.items() for name in names}
-
-__all__ = [
-    "Alignment",
-    "AveragedGEM",
-    "BarrierMonitor",
-    "BatchNormReset",
-    "ContinualLearner",
-    "ContinualLoss",
-    "DarkExperienceReplay",
-    "DiagonalFisher",
-    "DistillingRebasinLearner",
-    "ElasticWeightConsolidation",
-    "ExperienceReplay",
-    "FineTuning",
-    "FisherDistance",
-    "Group",
-    "JointTraining",
-    "KroneckerFisher",
-    "LearningWithoutForgetting",
-    "LinearPath",
-    "MidpointLoss",
-    "ModeConnectivitySGD",
-    "PathEvaluation",
-    "PermutationSpec",
-    "RandomPointLoss",
-    "RebasinLearner",
-    "RebasinModule",
-    "Repair",
-    "RepairedPointLoss",
-    "RescalingSpec",
-    "SinkhornRebasin",
-    "SinkhornResult",
-    "Slot",
-    "StableSGD",
-    "TemperatureAnnealing",
-    "Validity",
-    "WarmRestarts",
-    "WeightDistance",
-    "activation_matching",
-    "constant",
-    "cosine",
-    "data_free_steps",
-    "diagonal_fisher",
-    "discover_rescaling",
-    "discover_symmetry",
-    "evaluate_path",
-    "geometric",
-    "greedy_cosine",
-    "hard_assignment",
-    "identity_permutations",
-    "kronecker_fisher",
-    "learn_tasks",
-    "linear",
-    "normalize_scale",
-    "normalize_state",
-    "ot_fusion",
-    "ot_transport",
-    "permute_state",
-    "random_permutations",
-    "register_rule",
-    "repair",
-    "rescale_state",
-    "reset_batch_norm",
-    "simulated_annealing",
-    "sinkhorn",
-    "sinkhorn_matching",
-    "straight_through",
-    "verify_symmetry",
-    "weight_matching",
-]
+_LAZY = ("metrics", "plots", "training")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FOLDER:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FOLDER[name]}"), name)
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_LAZY])

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
-from sinkhorn_rebasin.connectivity.evaluation import evaluate_state
+from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
 from sinkhorn_rebasin.matching.midpoint import Midpoint
+from sinkhorn_rebasin.training import continual
 
 
 class Net(nn.Module):
@@ -54,34 +55,36 @@ def fitted(module: lightning.LightningModule, data: Any, *callbacks: lightning.C
 
 def monitored(data: Any, batch: Any) -> Any:
     a, b, spec = networks()
-    monitor = sr.BarrierMonitor(data, points=3, repair=data, batch=batch)
-    module = sr.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), sr.WeightDistance("l2"))
+    monitor = sr.training.BarrierMonitor(data, points=3, repair=data, batch=batch)
+    module = sr.training.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), sr.WeightDistance("l2"))
     fitted(module, [0, 1], monitor)
     return [evaluation.losses for _, evaluation in monitor.history]
 
 
 def trained(loss: Any, data: Any, batch: Any) -> Any:
     a, b, spec = networks()
-    module = sr.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), loss, batch=batch)
+    module = sr.training.RebasinModule(sr.SinkhornRebasin(a, b, spec=spec), loss, batch=batch)
     return [
         tensor for name, tensor in fitted(module, list(data)).items() if name.startswith("rebasin.scores")
     ]
 
 
 def learned(data: Any, batch: Any) -> Any:
-    learner = sr.ExperienceReplay(networks()[0], 1, batch=batch)
+    learner = continual.ExperienceReplay(networks()[0], 1, batch=batch)
     return [tensor for name, tensor in fitted(learner, list(data)).items() if name.startswith("network")]
 
 
 def jointly(data: Any, batch: Any) -> Any:
-    learner = sr.JointTraining(networks()[0], 1, batch=batch)
+    learner = continual.JointTraining(networks()[0], 1, batch=batch)
     given = [[one] for one in data]
     learner.validation_step = lambda *_: None  # type: ignore[method-assign]
     return [tensor for name, tensor in fitted(learner, given).items() if name.startswith("network")]
 
 
 def elastic(data: Any, batch: Any) -> Any:
-    return list(fitted(sr.ElasticWeightConsolidation(networks()[0], 1, batch=batch), list(data)).values())
+    return list(
+        fitted(continual.ElasticWeightConsolidation(networks()[0], 1, batch=batch), list(data)).values()
+    )
 
 
 def called(loss: Callable[..., Any], data: Any) -> Tensor:
@@ -90,17 +93,17 @@ def called(loss: Callable[..., Any], data: Any) -> Tensor:
     return value.detach()
 
 
-def continual(data: Any, batch: Any) -> Tensor:
+def continual_loss(data: Any, batch: Any) -> Tensor:
     a, _, spec = networks()
-    rebasin = sr.SinkhornRebasin(a, a, spec=spec, init="identity")
+    rebasin = sr.SinkhornRebasin(a, a, spec=spec, start="identity")
     loss: Tensor = sr.ContinualLoss(F.cross_entropy, batch=batch)(rebasin, {}, data[0])
     return loss.detach()
 
 
 def repaired_loss(data: Any, batch: Any) -> Tensor:
     a, b, spec = networks()
-    repair = sr.Repair(a, b, spec, data, batch=batch)
-    return called(sr.RepairedPointLoss(F.cross_entropy, repair, 0.5, 0.5, batch=batch), data)
+    repair = sr.RepairAlongPath(a, b, spec, data, batch=batch)
+    return called(sr.RepairLoss(F.cross_entropy, repair, 0.5, 0.5, batch=batch), data)
 
 
 def moments(data: Any, batch: Any) -> Any:
@@ -143,15 +146,15 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
     ),
     "ContinualLearner": learned,
-    "ContinualLoss": continual,
+    "ContinualLoss": continual_loss,
     "ElasticWeightConsolidation": elastic,
     "JointTraining": jointly,
     "Midpoint": at_midpoint,
     "MidpointLoss": lambda d, b: called(sr.MidpointLoss(CE, batch=b), d),
     "RandomPointLoss": lambda d, b: called(sr.RandomPointLoss(CE, 0.5, 0.5, batch=b), d),
     "RebasinModule": lambda d, b: trained(sr.MidpointLoss(CE), d, b),
-    "Repair": lambda d, b: list(sr.Repair(*networks(), d, batch=b).start_moments["a"].mean),
-    "RepairedPointLoss": repaired_loss,
+    "RepairAlongPath": lambda d, b: list(sr.RepairAlongPath(*networks(), d, batch=b).start_moments["a"].mean),
+    "RepairLoss": repaired_loss,
     "SinkhornRebasin.merge": merged,
     "activation_matching": matched(sr.activation_matching),
     "batch_norm_statistics": lambda d, b: list(

@@ -13,12 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin import (
-    AveragedGEM,
-    DistillingRebasinLearner,
     MidpointLoss,
-    ModeConnectivitySGD,
-    RebasinLearner,
-    RebasinModule,
     SinkhornRebasin,
     diagonal_fisher,
     discover_rescaling,
@@ -29,6 +24,13 @@ from sinkhorn_rebasin import (
     straight_through,
 )
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.training import RebasinModule
+from sinkhorn_rebasin.training.continual import (
+    AveragedGEM,
+    DistillingRebasinLearner,
+    ModeConnectivitySGD,
+    RebasinLearner,
+)
 from tests.run_again import Net, data, networks
 from tests.training.fitting import trainer
 
@@ -42,7 +44,7 @@ Measure = Callable[[Net, Net, Path], Any]
 
 def _rebasin(first: Net, second: Net, folder: Path) -> list[Tensor]:
     x, y = data()
-    rebasin = SinkhornRebasin(first, second, x, init="identity", noise=0.5, generator=_generator())
+    rebasin = SinkhornRebasin(first, second, x, start="identity", noise=0.5, generator=_generator())
     module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy))
     trainer(folder).fit(module, DataLoader(TensorDataset(x, y), 6))
     return list(rebasin.parameters())

@@ -52,7 +52,9 @@ def results() -> dict[str, Any]:
     rescaling = sr.RescalingSpec(
         tuple(spec().names),
         tuple(
-            sr.permutations.rescaling.Generator(name, "sign", tuple((s, 1) for s in spec().slots_of(name)))
+            sr.permutations.rescaling.ScaleSymmetry(
+                name, "sign", tuple((s, 1) for s in spec().slots_of(name))
+            )
             for name in spec().names
         ),
     )
@@ -62,7 +64,7 @@ def results() -> dict[str, Any]:
         ),
         "PermutationSpec": spec(),
         "RescalingSpec": rescaling,
-        "Generator": rescaling.generators[0],
+        "ScaleSymmetry": rescaling.generators[0],
         "Group": spec().groups[0],
         "Slot": spec().slots[0],
         "Validity": dataclasses.replace(spec().validity, unread=tuple(spec().shapes)),
@@ -73,7 +75,7 @@ def results() -> dict[str, Any]:
         "KroneckerFisher": sr.kronecker_fisher(small, data),
         "LayerFactors": next(iter(sr.kronecker_fisher(small, data).layers.values())),
         "SinkhornRebasin": sr.SinkhornRebasin(first, second, x, spec=spec()),
-        "Repair": sr.Repair(first, second, spec(), data),
+        "RepairAlongPath": sr.RepairAlongPath(first, second, spec(), data),
         "BatchNormReset": sr.BatchNormReset(data),
     }
 
@@ -82,14 +84,14 @@ def public_results() -> list[str]:
     """Public classes that hold what was found, not what trains, judges or draws."""
     found = [name for name in dir(sr) if inspect.isclass(getattr(sr, name))]
     dataclass = [name for name in found if dataclasses.is_dataclass(getattr(sr, name))]
-    return sorted({*dataclass, "LinearPath", "SinkhornRebasin", "Repair", "BatchNormReset"})
+    return sorted({*dataclass, "LinearPath", "SinkhornRebasin", "RepairAlongPath", "BatchNormReset"})
 
 
 def test_every_public_result_has_an_example() -> None:
     assert set(public_results()) <= results().keys()
 
 
-@pytest.mark.parametrize("name", [*public_results(), "Generator", "LayerFactors"])
+@pytest.mark.parametrize("name", [*public_results(), "ScaleSymmetry", "LayerFactors"])
 def test_a_result_shows_itself_in_a_few_lines(name: str) -> None:
     shown = repr(results()[name])
     assert len(shown) < LONGEST, shown

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Evaluation
-from sinkhorn_rebasin import LinearPath, PathEvaluation, Repair, evaluate_path
+from sinkhorn_rebasin import LinearPath, PathEvaluation, RepairAlongPath, evaluate_path
 from sinkhorn_rebasin._typing import Permutations
 from sinkhorn_rebasin.metrics import relative_change
 from sinkhorn_rebasin.metrics.functional import count_agreeing
@@ -27,7 +27,7 @@ def evaluate(pair: Pair, outcome: Outcome, evaluation: Evaluation) -> dict[str, 
     test = _batches(data.test_images, data.test_labels, evaluation.test_images)
     train = _batches(data.train_images, data.train_labels, evaluation.train_images)
     with torch.autocast("cpu", torch.bfloat16, enabled=evaluation.bfloat16):
-        repair = Repair(
+        repair = RepairAlongPath(
             pair.reference, path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
         )
         plain = evaluate_path(path, test, _cross_entropy, points=points, progress=True)

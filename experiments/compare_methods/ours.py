@@ -17,23 +17,20 @@ from experiments.data import InMemoryDataModule
 from experiments.progress import quiet_trainer
 from sinkhorn_rebasin import (
     Alignment,
-    BarrierMonitor,
     BatchNormReset,
     LinearPath,
     RandomPointLoss,
-    RebasinModule,
-    Repair,
-    RepairedPointLoss,
+    RepairAlongPath,
+    RepairLoss,
     RescalingSpec,
     SinkhornRebasin,
-    TemperatureAnnealing,
-    WarmRestarts,
     activation_matching,
     discover_rescaling,
     evaluate_path,
-    geometric,
     weight_matching,
 )
+from sinkhorn_rebasin.assignment.temperature import geometric
+from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule, TemperatureAnnealing, WarmRestarts
 
 STATISTICS_IMAGES = 500
 
@@ -61,7 +58,7 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool =
             images,
             spec=pair.spec,
             rescale=rescaling or False,
-            init=start,
+            start=start,
             generator=pair.generator(),
         )
         history = _fit(rebasin, pair, recipe, repaired)
@@ -108,7 +105,7 @@ def _fit(rebasin: SinkhornRebasin, pair: Pair, recipe: Recipe, repaired: bool) -
     """Anneal again and again from the best permutations so far, batch norm on the statistics of the mixture."""
     loss = RandomPointLoss(F.cross_entropy)
     if repaired:
-        loss = RepairedPointLoss(F.cross_entropy, _repair(pair, recipe, pair.target))
+        loss = RepairLoss(F.cross_entropy, _repair(pair, recipe, pair.target))
         monitor = _monitor(pair, recipe, repair=_trained(pair, recipe, STATISTICS_IMAGES))
     else:
         monitor = _monitor(pair, recipe, prepare=BatchNormReset(_trained(pair, recipe, STATISTICS_IMAGES)))
@@ -159,8 +156,8 @@ def _monitor(pair: Pair, recipe: Recipe, **preparation: Any) -> BarrierMonitor:
     return BarrierMonitor(held_out, points=recipe.monitor_points, restore_best=True, **preparation)
 
 
-def _repair(pair: Pair, recipe: Recipe, target: nn.Module) -> Repair:
-    return Repair(pair.reference, target, pair.spec, _trained(pair, recipe, STATISTICS_IMAGES))
+def _repair(pair: Pair, recipe: Recipe, target: nn.Module) -> RepairAlongPath:
+    return RepairAlongPath(pair.reference, target, pair.spec, _trained(pair, recipe, STATISTICS_IMAGES))
 
 
 def _trained(pair: Pair, recipe: Recipe, count: int) -> list[tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sinkhorn_rebasin import (
+from sinkhorn_rebasin.training.continual import (
     AveragedGEM,
     ContinualLearner,
     DarkExperienceReplay,

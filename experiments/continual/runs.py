@@ -15,8 +15,8 @@ from experiments.continual.benchmarks import Benchmark
 from experiments.continual.methods import build_learner
 from experiments.json_files import read_json, write_json
 from experiments.progress import EpochProgress
-from sinkhorn_rebasin import ContinualLearner, learn_tasks
 from sinkhorn_rebasin.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
+from sinkhorn_rebasin.training.continual import ContinualLearner, learn_tasks
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.image_data import ImageData, first_images, standardised
+from experiments.data.image_data import ImageData, first_images, standardized
 from experiments.data.pickled_arrays import existing_file, unpickle_arrays
 from sinkhorn_rebasin.errors import DataError
 
@@ -39,7 +39,7 @@ def load_cifar10(root: Path, train_images: int | None = None) -> ImageData:
             "torchvision.datasets.CIFAR10(root, download=True) makes the first."
         )
     train, test = read(folder, "train", train_images), read(folder, "test", None)
-    return standardised(train, test, classes=10, name="cifar10")
+    return standardized(train, test, classes=10, name="cifar10")
 
 
 def _read_batches(folder: Path, split: str, count: int | None) -> tuple[Tensor, Tensor]:

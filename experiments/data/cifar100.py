@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.image_data import ImageData, first_images, standardised
+from experiments.data.image_data import ImageData, first_images, standardized
 from experiments.data.pickled_arrays import existing_file, unpickle_arrays
 from sinkhorn_rebasin.errors import DataError
 
@@ -31,7 +31,7 @@ def load_cifar100(root: Path, train_images: int | None = None) -> ImageData:
             "torchvision.datasets.CIFAR100(root, download=True) makes it."
         )
     train, test = _read(folder / "train", train_images), _read(folder / "test", None)
-    return standardised(train, test, classes=100, name="cifar100")
+    return standardized(train, test, classes=100, name="cifar100")
 
 
 def _read(file: Path, count: int | None) -> tuple[Tensor, Tensor]:

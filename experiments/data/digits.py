@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.data.image_data import ImageData, first_images, standardised
+from experiments.data.image_data import ImageData, first_images, standardized
 
 TEST_IMAGES = 360
 
@@ -28,6 +28,6 @@ def load_digits(train_images: int | None = None) -> ImageData:
     images, labels = torch.from_numpy(bunch.images).unsqueeze(1)[order], torch.from_numpy(bunch.target)[order]
     count = first_images(train_images, len(labels) - TEST_IMAGES, "digits")
     train, test = slice(TEST_IMAGES, TEST_IMAGES + count), slice(TEST_IMAGES)
-    return standardised(
+    return standardized(
         (images[train], labels[train]), (images[test], labels[test]), classes=10, name="digits"
     )

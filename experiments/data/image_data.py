@@ -67,7 +67,7 @@ class ImageData:
         return TensorDataset(self.test_images, self.test_labels)
 
 
-def standardised(
+def standardized(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: int, name: str
 ) -> ImageData:
     """Return (images, labels) pairs as `ImageData`, shifted and scaled per channel by training statistics.
@@ -77,7 +77,7 @@ def standardised(
 
     Example:
         >>> pair = torch.tensor([0, 255]).view(2, 1, 1, 1), torch.tensor([0, 1])
-        >>> data = standardised(pair, pair, classes=2, name="two dots")
+        >>> data = standardized(pair, pair, classes=2, name="two dots")
         >>> data.train_images.flatten().tolist() == [-1.0, 1.0]
         True
     """

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.image_data import ImageData, first_images, standardised
+from experiments.data.image_data import ImageData, first_images, standardized
 from sinkhorn_rebasin.errors import DataError
 
 
@@ -28,7 +28,7 @@ def load_mnist(root: Path, train_images: int | None = None) -> ImageData:
     folder = root / "MNIST" / "raw"
     images, labels = _split(folder, "train")
     count = first_images(train_images, len(labels), "MNIST")
-    return standardised((images[:count], labels[:count]), _split(folder, "t10k"), classes=10, name="mnist")
+    return standardized((images[:count], labels[:count]), _split(folder, "t10k"), classes=10, name="mnist")
 
 
 def read_idx(path: Path) -> Tensor:

@@ -19,8 +19,8 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
         *(1, 2), figsize=(11, 1.4 + 0.26 * len(run)), layout="constrained", sharey=True
     )
     places = range(len(run))
-    colours = ["tab:blue" if row["sound"] else "tab:red" for row in run]
-    bars = shares.barh(places, [100 * row["covered"] for row in run], color=colours)
+    colors = ["tab:blue" if row["sound"] else "tab:red" for row in run]
+    bars = shares.barh(places, [100 * row["covered"] for row in run], color=colors)
     shares.bar_label(bars, [f"{100 * row['covered']:.2f}" for row in run], label_type="center", color="white")
     shares.set_yticks(places, [row["network"] for row in run])
     shares.set(xlabel="parameters on a permutable axis (%)", xlim=(0, 100), ylim=(len(run) - 0.4, -0.6))

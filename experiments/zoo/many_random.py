@@ -31,7 +31,7 @@ from experiments.zoo.random_models import entry
 from experiments.zoo.sensitivity import redraw
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations
 from sinkhorn_rebasin.errors import CoverageWarning, RebasinWarning
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 
 TRIALS = 2
 console = Console()

@@ -47,8 +47,8 @@ def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def _bars(axis: Any, part: Sequence[dict[str, Any]], length: int) -> None:
-    colours = ["tab:blue" if row["covered"] >= 0.99 else "tab:orange" for row in part]
-    axis.barh(range(len(part)), [100 * row["covered"] for row in part], color=colours)
+    colors = ["tab:blue" if row["covered"] >= 0.99 else "tab:orange" for row in part]
+    axis.barh(range(len(part)), [100 * row["covered"] for row in part], color=colors)
     axis.set_yticks(range(len(part)), [row["network"] for row in part], fontsize=8)
     axis.set(xlabel=_COVERED, xlim=(0, 100), ylim=(length - 0.4, -0.6))
     axis.grid(axis="x", alpha=0.4)

@@ -12,7 +12,7 @@ from torch import nn
 from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor
 
 LEAST_STANDARD_DEVIATION = 0.02

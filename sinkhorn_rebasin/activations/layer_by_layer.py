@@ -10,8 +10,8 @@ from torch import nn
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.batch_norm import measured_buffers
-from sinkhorn_rebasin.activations.one_forward import Correction
-from sinkhorn_rebasin.activations.stages import Stages, measured
+from sinkhorn_rebasin.activations.repair_in_one_forward import Correction
+from sinkhorn_rebasin.activations.repair_sites import Stages, measured
 
 
 def corrected_layer_by_layer(

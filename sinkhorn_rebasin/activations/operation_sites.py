@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
 from sinkhorn_rebasin.activations.recording import Place, Recording, recorded
 from sinkhorn_rebasin.activations.sites import EQUAL, EVEN, NEITHER, ODD
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import (
     Layout,
     PermutationSpec,

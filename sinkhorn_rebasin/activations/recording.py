@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.networks.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.labels.origin import Origin

@@ -16,8 +16,8 @@ from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.endpoints import Endpoints, nearest_weights, weights_of_endpoints
 from sinkhorn_rebasin.activations.layer_by_layer import corrected_layer_by_layer
 from sinkhorn_rebasin.activations.moments import Moments
-from sinkhorn_rebasin.activations.one_forward import corrected_in_one_forward
-from sinkhorn_rebasin.activations.stages import Stages, measured, stages_of
+from sinkhorn_rebasin.activations.repair_in_one_forward import corrected_in_one_forward
+from sinkhorn_rebasin.activations.repair_sites import Stages, measured, stages_of
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.batches import read_batch
@@ -114,7 +114,7 @@ def repair(
     weights = weights_of_endpoints(at, len(networks))
     check_comparable(merged, reference)
     repaired = standalone_copy(merged)
-    correction = Repair(
+    correction = RepairAlongPath(
         reference, target, spec, data, batches=batches, rescale_only=rescale_only, batch=batch
     )
     corrected = correction.state_at(merged, tensors_of(merged), weights)
@@ -122,7 +122,7 @@ def repair(
     return repaired
 
 
-class Repair:
+class RepairAlongPath:
     r"""The ``prepare`` of :func:`evaluate_path` that applies :func:`repair` at every position.
 
     Data and endpoints are read once, when it is made. The position is read off the state as the nearest one on
@@ -142,7 +142,7 @@ class Repair:
         >>> from sinkhorn_rebasin import discover_symmetry, evaluate_path
         >>> reference, target = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> data = [(torch.randn(64, 4), torch.randint(3, (64,)))]
-        >>> prepare = Repair(reference, target, discover_symmetry(reference, data[0][0]), data)
+        >>> prepare = RepairAlongPath(reference, target, discover_symmetry(reference, data[0][0]), data)
         >>> path = evaluate_path((target, reference), data, points=3, prepare=prepare)
         >>> plain = evaluate_path((target, reference), data, points=3)
         >>> torch.allclose(path.losses[[0, 2]], plain.losses[[0, 2]], atol=1e-4)    # the ends stay
@@ -199,19 +199,19 @@ class Repair:
         return nearest_weights(self._states, state, self.spec.parameters)
 
     @torch.no_grad()
-    def state_at(self, module: nn.Module, state: StateLike, position: float | Sequence[float]) -> State:
+    def state_at(self, module: nn.Module, state: StateLike, at: float | Sequence[float]) -> State:
         """Return the state with the statistics of this position; tensors that need no correction are shared.
 
         Args:
             module: the architecture; unchanged.
             state: parameters and buffers of the merged network; unchanged.
-            position: λ, or the weight of each network, the reference first.
+            at: λ, or the weight of each network, the reference first.
 
         Warns:
             RebasinWarning: layers with hidden units stay as they are; each is named once.
         """
         check_same(self.start, state)
-        weights = weights_of_endpoints(position, len(self._states))
+        weights = weights_of_endpoints(at, len(self._states))
         network = evaluation_copy(module)
         stages, missed = stages_of(network, self.spec, state, self.inputs[0])
         self.left.update(dict.fromkeys(missed, "the first batch does not call it"))

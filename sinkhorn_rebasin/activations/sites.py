@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import Layout, PermutationSpec, RescalingSpec, Slot, rescale_state
 
 _NAMES = ("weight", "bias", "running_mean")

@@ -1,18 +1,16 @@
 """Score matrix to soft or hard permutation: tensors only, no networks."""
 
-from sinkhorn_rebasin.assignment.by_size import sinkhorn_by_size
+from sinkhorn_rebasin.assignment import temperature
+from sinkhorn_rebasin.assignment.batched import sinkhorn_by_size
 from sinkhorn_rebasin.assignment.hungarian import hard_assignment
 from sinkhorn_rebasin.assignment.sinkhorn import SinkhornResult, sinkhorn
-from sinkhorn_rebasin.assignment.temperature import TemperatureSchedule, constant, cosine, geometric, linear
+from sinkhorn_rebasin.assignment.temperature import TemperatureSchedule
 
 __all__ = [
     "SinkhornResult",
     "TemperatureSchedule",
-    "constant",
-    "cosine",
-    "geometric",
     "hard_assignment",
-    "linear",
     "sinkhorn",
     "sinkhorn_by_size",
+    "temperature",
 ]

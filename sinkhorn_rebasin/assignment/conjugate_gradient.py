@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Solution", "conjugate_gradient", "prefers_factorisation", "solve_dense"]
+__all__ = ["Solution", "conjugate_gradient", "prefers_factorization", "solve_dense"]
 
 FACTORISE_BELOW = 192**3
 """Size B·n³ below which one factorisation costs less than a few steps of conjugate gradients."""
@@ -22,7 +22,7 @@ class Solution(NamedTuple):
     iterations: int
 
 
-def prefers_factorisation(batch: int, n: int) -> bool:
+def prefers_factorization(batch: int, n: int) -> bool:
     """Whether systems are so small that the calls of an iteration cost more than a factorisation."""
     return batch * n**3 <= FACTORISE_BELOW
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
-from sinkhorn_rebasin.assignment.scaling import attainable_tolerance, marginal_error, scale
 from sinkhorn_rebasin.assignment.scores import check_finite, check_range
+from sinkhorn_rebasin.assignment.sinkhorn_solver import attainable_tolerance, marginal_error, scale
 from sinkhorn_rebasin.assignment.warm_starts import usable_start
 
 __all__ = ["ImplicitSinkhorn", "Report", "unrolled_sinkhorn"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.assignment.conjugate_gradient import (
     conjugate_gradient,
-    prefers_factorisation,
+    prefers_factorization,
     solve_dense,
 )
 from sinkhorn_rebasin.errors import AssignmentError
@@ -109,7 +109,7 @@ def _column_sums(matrix: Tensor) -> Tensor:
 
 def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor) -> Tensor:
     """Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P."""
-    if prefers_factorisation(*rows.sums.shape):
+    if prefers_factorization(*rows.sums.shape):
         return _dense(rows, right_side)
 
     def product(x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class _Residual(torch.autograd.Function):
             return torch.zeros_like(matrix)
         flat = matrix.reshape(-1, n, n)
         # small systems are factorised in float64, so their right side may as well be exact
-        exact = torch.float64 if prefers_factorisation(*flat.shape[:2]) else matrix.dtype
+        exact = torch.float64 if prefers_factorization(*flat.shape[:2]) else matrix.dtype
         with torch.autocast(matrix.device.type, enabled=False):
             residual = tangent_residual(flat.to(exact), gradient.to(exact).reshape(-1, n, n))
         return residual.to(matrix.dtype).reshape(matrix.shape)

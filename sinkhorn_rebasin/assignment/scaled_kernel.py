@@ -25,11 +25,13 @@ class ScaledKernel:
         tame: Whether (X + y) / τ is known to be of moderate size.
     """
 
-    def __init__(self, scores: Tensor, temperature: float, potential: Tensor, tame: bool = False) -> None:
+    def __init__(
+        self, scores: Tensor, temperature: float, potential: Tensor, small_spread: bool = False
+    ) -> None:
         self.scores, self.temperature = scores, temperature
         self.drift_limit = 20.0 if scores.dtype == torch.float32 else 150.0
         self.offset = potential / temperature
-        self._absorb(tame)
+        self._absorb(small_spread)
         if bool((self.sums < 1e-12).any()):
             # a column nobody wants: one sweep in logarithms leaves every column sum above 1/n
             exponents = self._exponents()
@@ -40,12 +42,12 @@ class ScaledKernel:
     def _exponents(self) -> Tensor:
         return torch.add(self.offset.unsqueeze(-2), self.scores, alpha=1.0 / self.temperature)
 
-    def _absorb(self, tame: bool = False) -> None:
+    def _absorb(self, small_spread: bool = False) -> None:
         # one n×n allocation: fresh memory costs more than a pass over it
         kernel = self._exponents()
-        if not tame:
+        if not small_spread:
             kernel.sub_(kernel.amax(-1, keepdim=True))
-        self.kernel = kernel.exp_() if tame else _flushed(kernel.exp_())
+        self.kernel = kernel.exp_() if small_spread else _flushed(kernel.exp_())
         self.u = kernel.sum(-1).reciprocal()
         self.v = torch.ones_like(self.offset)
         self._log_v = torch.zeros_like(self.offset)

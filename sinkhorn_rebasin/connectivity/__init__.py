@@ -1,9 +1,9 @@
 """Curves through weight space, and evaluating a network along them."""
 
-from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, excess
+from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, excess
 from sinkhorn_rebasin.connectivity.curves import BezierPath, Curve, LinearPath, SupportsPath
-from sinkhorn_rebasin.connectivity.evaluation import evaluate_path, evaluate_state
-from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
+from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_path, evaluate_state
+from sinkhorn_rebasin.connectivity.path_result import PathEvaluation
 from sinkhorn_rebasin.networks.execution import run_at
 
 __all__ = [

@@ -28,7 +28,7 @@ from sinkhorn_rebasin.errors import RebasinWarning
 from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.support import check_values
 
 
@@ -40,7 +40,7 @@ class Curve(Protocol):
     def module(self) -> nn.Module:
         """The architecture that the states belong to."""
 
-    def state_at(self, position: float | Tensor) -> State:
+    def state_at(self, at: float | Tensor) -> State:
         """Return the parameters and buffers at the position."""
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor = 0.5) -> Any:
@@ -81,25 +81,25 @@ class StatePath(ABC):
         return self._module
 
     @abstractmethod
-    def tensor_at(self, name: str, position: float | Tensor) -> Tensor:
+    def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
         """Return the floating-point tensor of that name at the position, as a new tensor."""
 
-    def state_at(self, position: float | Tensor) -> State:
+    def state_at(self, at: float | Tensor) -> State:
         """Return the parameters and buffers at the position, as new tensors.
 
         Differentiable with respect to the states and to a position given as a 0-d tensor.
 
         Args:
-            position: λ, a number or a 0-d tensor.
+            at: λ, a number or a 0-d tensor.
 
         Raises:
             ArchitectureError: the position is a tensor with more than one entry.
         """
-        check_position(position)
+        check_position(at)
         return {
-            name: self.tensor_at(name, position)
+            name: self.tensor_at(name, at)
             if name not in self._whole and is_mixable(tensor)
-            else nearer(tensor, self.end[name], position)
+            else nearer(tensor, self.end[name], at)
             for name, tensor in self.start.items()
         }
 
@@ -112,12 +112,12 @@ class StatePath(ABC):
         """
         return run_at(self.module, self.state_at(at), inputs)
 
-    def module_at(self, position: float | Tensor) -> nn.Module:
+    def module_at(self, at: float | Tensor) -> nn.Module:
         """Return a new plain module, of the same class and mode, with the weights of the position."""
         module = standalone_copy(self.module)
         with torch.no_grad():
             # Not strict: a state may name a tied tensor once and leave out extra state; names are checked.
-            module.load_state_dict(self.state_at(position), strict=False)
+            module.load_state_dict(self.state_at(at), strict=False)
         return module
 
     def __repr__(self) -> str:
@@ -169,8 +169,8 @@ class LinearPath(StatePath):
         _warn_of_unsaved(start, end)
         return cls(start, start_state, end_state, statistics)
 
-    def tensor_at(self, name: str, position: float | Tensor) -> Tensor:
-        return lerp(self.start[name], self.end[name], position)
+    def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
+        return lerp(self.start[name], self.end[name], at)
 
 
 class BezierPath(StatePath):
@@ -210,14 +210,14 @@ class BezierPath(StatePath):
         check_same(start, control)
         self.control: State = dict(control)
 
-    def tensor_at(self, name: str, position: float | Tensor) -> Tensor:
+    def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
         start, control = common_type(self.start[name], self.control[name])
         control, end = common_type(control, self.end[name])
         wide = wider(control.dtype)
         # Three steps in single precision, and one rounding.
-        first = lerp(start.to(wide), control.to(wide), position)
-        second = lerp(control.to(wide), end.to(wide), position)
-        bent = lerp(first, second, position).to(control.dtype)
+        first = lerp(start.to(wide), control.to(wide), at)
+        second = lerp(control.to(wide), end.to(wide), at)
+        bent = lerp(first, second, at).to(control.dtype)
         # Rounding gives every NaN the same bits.
         return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)
 

@@ -56,7 +56,7 @@ def _roles(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
                 yield f"{prefix}.{name}" if prefix else name, tensor, norm or name in weights
 
 
-def interpolate(start: StateLike, end: StateLike, position: float | Tensor, whole: Collection[str]) -> State:
+def interpolate(start: StateLike, end: StateLike, at: float | Tensor, whole: Collection[str]) -> State:
     """Mix two states of one network at a position, 0 for the start and 1 for the end, as new tensors.
 
     Where both have the same number, also an infinite one, the mixture has it too. Those in ``whole``, integers,
@@ -71,7 +71,7 @@ def interpolate(start: StateLike, end: StateLike, position: float | Tensor, whol
         >>> interpolate(start, end, 0.25, whole={"mask"})
         {'weight': tensor([1., -inf]), 'mask': tensor([1.])}
     """
-    check_position(position)
+    check_position(at)
     mixed = {
         name: end[name]
         for name, tensor in start.items()
@@ -79,9 +79,9 @@ def interpolate(start: StateLike, end: StateLike, position: float | Tensor, whol
     }
     odd = possibly_infinite(mixed)
     return {
-        name: lerp(tensor, mixed[name], position, finite=name not in odd)
+        name: lerp(tensor, mixed[name], at, finite=name not in odd)
         if name in mixed
-        else nearer(tensor, end[name], position)
+        else nearer(tensor, end[name], at)
         for name, tensor in start.items()
     }
 
@@ -103,20 +103,20 @@ class Interpolation:
         self.whole = whole_tensors(module, statistics)
         self._compared = False
 
-    def __call__(self, start: StateLike, end: StateLike, position: float | Tensor) -> State:
+    def __call__(self, start: StateLike, end: StateLike, at: float | Tensor) -> State:
         """Mix two states: see :func:`interpolate`."""
         if not self._compared:
             self._compared = True
             warn_of_whole(start, end, self.whole, stacklevel=4)
-        return interpolate(start, end, position, self.whole)
+        return interpolate(start, end, at, self.whole)
 
 
-def lerp(start: Tensor, end: Tensor, position: float | Tensor, *, finite: bool | None = None) -> Tensor:
+def lerp(start: Tensor, end: Tensor, at: float | Tensor, *, finite: bool | None = None) -> Tensor:
     """Mix two tensors in single precision at least, and round once.
 
     Args:
         start, end: the tensors at 0 and at 1.
-        position: where between them.
+        at: where between them.
         finite: whether the end is known to hold finite numbers alone; None looks.
 
     Example:
@@ -125,12 +125,12 @@ def lerp(start: Tensor, end: Tensor, position: float | Tensor, *, finite: bool |
     """
     start, end = common_type(start, end)
     finite = not possibly_infinite({"end": end}) if finite is None else finite
-    given = (start, end, position) if isinstance(position, Tensor) else (start, end)
+    given = (start, end, at) if isinstance(at, Tensor) else (start, end)
     constant = not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
-    if not isinstance(position, Tensor) and position in (0, 1) and (constant or not finite):
-        return (end if position else start).clone()
+    if not isinstance(at, Tensor) and at in (0, 1) and (constant or not finite):
+        return (end if at else start).clone()
     first, last = start.to(wider(start.dtype)), end.to(wider(start.dtype))
-    weight = position.to(first) if isinstance(position, Tensor) else position
+    weight = at.to(first) if isinstance(at, Tensor) else at
     if constant:
         same = (first == last) | ((first != first) & (last != last))
         return torch.where(same, start, torch.lerp(first, last, weight).to(start.dtype))
@@ -142,13 +142,13 @@ def lerp(start: Tensor, end: Tensor, position: float | Tensor, *, finite: bool |
     return dense_gradient(torch.where(same, first, mixed).to(start.dtype))
 
 
-def nearer(start: Tensor, end: Tensor, position: float | Tensor) -> Tensor:
+def nearer(start: Tensor, end: Tensor, at: float | Tensor) -> Tensor:
     """Return the tensor of the nearer end, at ½ that of the end, as a new one."""
-    if not isinstance(position, Tensor):
-        return (start if position < 0.5 else end).clone()
+    if not isinstance(at, Tensor):
+        return (start if at < 0.5 else end).clone()
     if start.layout != torch.strided or start.is_quantized:
-        return (start if bool(position < 0.5) else end).clone()
-    return torch.where(position.to(start.device) < 0.5, start, end.to(start.dtype))
+        return (start if bool(at < 0.5) else end).clone()
+    return torch.where(at.to(start.device) < 0.5, start, end.to(start.dtype))
 
 
 def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, stacklevel: int = 3) -> None:
@@ -199,11 +199,11 @@ def common_type(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first.to(dtype), second.to(dtype)
 
 
-def check_position(position: float | Tensor) -> None:
+def check_position(at: float | Tensor) -> None:
     """Raise ArchitectureError unless a position is one number."""
-    if isinstance(position, Tensor) and position.ndim != 0:
+    if isinstance(at, Tensor) and at.ndim != 0:
         raise ArchitectureError(
-            f"Expected a number or a 0-d tensor as position but got shape {tuple(position.shape)}."
+            f"Expected a number or a 0-d tensor as position but got shape {tuple(at.shape)}."
         )
 
 

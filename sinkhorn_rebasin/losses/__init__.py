@@ -4,7 +4,7 @@ from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
 from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state, residual_state
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
-from sinkhorn_rebasin.losses.repaired import RepairedPointLoss
+from sinkhorn_rebasin.losses.repaired import RepairLoss
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "MidpointLoss",
     "RandomPointLoss",
     "RebasinLoss",
-    "RepairedPointLoss",
+    "RepairLoss",
     "WeightDistance",
     "checked_loss",
     "consolidated_state",

@@ -23,7 +23,7 @@ class Rebasin(Protocol):
     def reference_state(self) -> State:
         """The reference's tensors."""
 
-    def rebased_state(self, hard: bool | None = None, *, narrow: bool = True) -> State:
+    def rebased_state(self, hard: bool | None = None, *, own_dtype: bool = True) -> State:
         """The target's tensors after the permutations."""
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
@@ -33,7 +33,7 @@ class Rebasin(Protocol):
 class Segment(Protocol):
     """What continual learning uses of a :class:`SinkhornRebasin`."""
 
-    def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
+    def state_at(self, at: float | Tensor, hard: bool | None = None) -> State:
         """The tensors at a position of the segment."""
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:

@@ -66,7 +66,7 @@ class ContinualLoss:
         >>> from torch import nn
         >>> from sinkhorn_rebasin import SinkhornRebasin
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-        >>> rebasin = SinkhornRebasin(net, net, torch.randn(2, 4), init="identity").eval()
+        >>> rebasin = SinkhornRebasin(net, net, torch.randn(2, 4), start="identity").eval()
         >>> residual = {name: torch.zeros_like(value) for name, value in net.state_dict().items()}
         >>> batch = torch.randn(16, 4), torch.randint(3, (16,))
         >>> loss = ContinualLoss(nn.functional.cross_entropy)(rebasin, residual, batch)

@@ -67,7 +67,7 @@ class FisherDistance:
         Raises:
             ArchitectureError: when the curvature was measured on another architecture.
         """
-        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
+        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(own_dtype=False)
         compared = compared_weights(rebased, reference, rebasin.spec.parameters)
         difference = {name: first - second for name, (first, second) in compared.items()}
         value = self.fisher.quadratic(difference)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations
-from sinkhorn_rebasin.activations import Repair
+from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer
-from sinkhorn_rebasin.activations.stages import stages_of
+from sinkhorn_rebasin.activations.repair_sites import stages_of
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
@@ -24,7 +24,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
 Correction: TypeAlias = Callable[[Tensor], Tensor]
 
 
-class RepairedPointLoss(RandomPointLoss):
+class RepairLoss(RandomPointLoss):
     r"""The task loss at a random position of the segment, with the units' statistics put right by REPAIR.
 
     .. math:: \mathcal C\bigl(\mathrm{REPAIR}((1-\lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R)\bigr),
@@ -37,8 +37,8 @@ class RepairedPointLoss(RandomPointLoss):
 
     Args:
         criterion: (outputs, labels) to a scalar.
-        repair: ``Repair(reference, target, spec, data)`` of the two networks the re-basin was made of, the target in
-            its own order.
+        repair: ``RepairAlongPath(reference, target, spec, data)`` of the two networks the re-basin was
+            made of, the target in its own order.
         low, high: the range of λ within [0, 1].
         generator: draws λ; without it torch's global random state does.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
@@ -53,7 +53,7 @@ class RepairedPointLoss(RandomPointLoss):
         >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> x, labels = torch.randn(64, 4), torch.randint(3, (64,))
         >>> rebasin = SinkhornRebasin(a, b, x[:2])
-        >>> loss = RepairedPointLoss(F.cross_entropy, Repair(a, b, rebasin.spec, [x]), 0.5, 0.5)
+        >>> loss = RepairLoss(F.cross_entropy, RepairAlongPath(a, b, rebasin.spec, [x]), 0.5, 0.5)
         >>> merged = rebasin.eval().merge(0.5, repair=[x])
         >>> torch.allclose(loss(rebasin, (x, labels)), F.cross_entropy(merged(x), labels), atol=1e-4)
         True
@@ -64,7 +64,7 @@ class RepairedPointLoss(RandomPointLoss):
     def __init__(
         self,
         criterion: Criterion,
-        repair: Repair,
+        repair: RepairAlongPath,
         low: float = 0.4,
         high: float = 0.6,
         *,

@@ -49,7 +49,7 @@ class WeightDistance:
 
     def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
         """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
-        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(narrow=False)
+        reference, rebased = rebasin.reference_state(), rebasin.rebased_state(own_dtype=False)
         compared = compared_weights(rebased, reference, rebasin.spec.parameters).values()
         pairs = [(real_view(first), real_view(second)) for first, second in compared]
         if self.kind == "cosine":

@@ -1,6 +1,6 @@
 """Methods that align two networks, all behind one protocol."""
 
-from sinkhorn_rebasin.matching.across_widths.transport_across_widths import ot_transport
+from sinkhorn_rebasin.matching.across_widths.transport_across_widths import ot_fusion_across_widths
 from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
@@ -14,7 +14,7 @@ __all__ = [
     "activation_matching",
     "greedy_cosine",
     "ot_fusion",
-    "ot_transport",
+    "ot_fusion_across_widths",
     "simulated_annealing",
     "straight_through",
     "weight_matching",

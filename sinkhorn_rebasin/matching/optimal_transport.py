@@ -41,7 +41,7 @@ def ot_fusion(
 
     Complexity: O(n³ log n) for a group of n units (network simplex of POT); a single pass. Use it as a baseline
     beside :func:`weight_matching`, which also sees outgoing weights. For networks of different widths there is
-    :func:`ot_transport`.
+    :func:`ot_fusion_across_widths`.
 
     Raises:
         AssignmentError: when weights are not finite.

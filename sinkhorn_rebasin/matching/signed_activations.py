@@ -51,8 +51,8 @@ def best_signs(
         None when no position can be read.
 
     Example:
-        >>> from sinkhorn_rebasin.permutations import Generator
-        >>> one = SignPatterns((Generator("hidden", "sign", ()),))
+        >>> from sinkhorn_rebasin.permutations import ScaleSymmetry
+        >>> one = SignPatterns((ScaleSymmetry("hidden", "sign", ()),))
         >>> best_signs(torch.tensor([[[-2.0]], [[0.5]]]), ((1, 0),), one)
         SignedSimilarity(worth=tensor([[2.5000]]), pattern=tensor([[1]]), hidden=(0,))
     """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, State, StateLike
-from sinkhorn_rebasin.assignment import geometric
+from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import LossError, SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.midpoint import Midpoint

@@ -58,7 +58,7 @@ def weight_matching(
         spec: the symmetries, from :func:`discover_symmetry`.
         data: not looked at; there for the protocol of all methods.
         rescaling: from :func:`discover_rescaling`: its sign generators are used; of the positive ones, which
-            weight matching does not choose, :func:`normalize_scale` takes care beforehand.
+            weight matching does not choose, :func:`normalize_scales` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
         restarts: how many orders to try; the alignment with the largest inner product is returned.

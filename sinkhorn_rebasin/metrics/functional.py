@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations
-from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier
+from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier
 from sinkhorn_rebasin.errors import DataError
 
 __all__ = [

@@ -16,7 +16,7 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted, names_asked_for, names_left_out
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.remembered import NewTensors
 from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.networks.support import check_supported

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like, stan
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Outputs
 from sinkhorn_rebasin.errors import ArchitectureError, outputs_message
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 
 # The attribute of a copy that says what counts; copies of the copy have it too.
 _WANTED = "_outputs_that_count"

@@ -49,7 +49,7 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     for name in _running_statistics(module):
         if name in weights:
             weights[name] = weights[name].detach().clone()
-    for name, weight in _renormalised(module):
+    for name, weight in _renormalized(module):
         aliases = next((names for names in tied if name in names), (name,))
         given = next((alias for alias in aliases if alias in weights), name)
         weights[given] = weights.get(given, weight).clone()
@@ -103,7 +103,7 @@ def _running_statistics(module: nn.Module) -> list[str]:
     ]
 
 
-def _renormalised(module: nn.Module) -> list[tuple[str, Tensor]]:
+def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Weights that the forward itself writes to, by name."""
     return [
         (f"{name}.weight" if name else "weight", layer.weight)

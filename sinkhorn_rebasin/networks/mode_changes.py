@@ -11,7 +11,7 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.modes import MODE_BEFORE, changes_mode_itself, free_modes
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.private_run import private_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 

@@ -109,7 +109,7 @@ class GivenTensors(DispatchMode):
         """What else there is to remember of an operation."""
 
 
-class Operations(GivenTensors):
+class RunFingerprint(GivenTensors):
     """Notes which operations run on what: runs of one way have the same operations, numbers and given tensors.
 
     Tensors of the state count by name, inputs not at all, and others that the run is given by their values: a network

@@ -11,7 +11,7 @@ from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 
 
-def widened(model: nn.Module) -> nn.Module | None:
+def in_double_precision(model: nn.Module) -> nn.Module | None:
     """A copy in double precision, complex tensors included; None where the device has no such type."""
     twin = standalone_copy(model)
     try:

@@ -15,8 +15,8 @@ from sinkhorn_rebasin.networks.arguments import arguments_of
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from sinkhorn_rebasin.networks.observed_run import GivenTensors
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled

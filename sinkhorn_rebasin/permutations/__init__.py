@@ -10,26 +10,26 @@ from sinkhorn_rebasin.permutations.algebra import (
     random_permutations,
 )
 from sinkhorn_rebasin.permutations.layout import Layout
-from sinkhorn_rebasin.permutations.rescaling import Generator, RescalingSpec, rescale_state
-from sinkhorn_rebasin.permutations.scale_normalization import normalize_state, unit_norms
+from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
+from sinkhorn_rebasin.permutations.scale_normalization import normalize_state_scales, unit_norms
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.validity import Validity
 
 __all__ = [
     "Frozen",
-    "Generator",
     "Group",
     "Layout",
     "PermutationSpec",
     "RescalingSpec",
+    "ScaleSymmetry",
     "Slot",
     "Validity",
     "check_permutations",
     "compose",
     "identity_permutations",
     "inverse",
-    "normalize_state",
+    "normalize_state_scales",
     "permutation_matrix",
     "permute_state",
     "permute_tensor",

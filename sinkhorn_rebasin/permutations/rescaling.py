@@ -24,7 +24,7 @@ Factors: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
-class Generator:
+class ScaleSymmetry:
     r"""One way to scale the units of a group: slot k of unit i is multiplied by :math:`s_i^{e_k}`.
 
     A slot here may be a part of one of the spec's: the queries or the keys of a packed projection.
@@ -63,7 +63,7 @@ class RescalingSpec:
     """
 
     groups: tuple[str, ...]
-    generators: tuple[Generator, ...] = ()
+    generators: tuple[ScaleSymmetry, ...] = ()
 
     def __repr__(self) -> str:
         found: dict[GroupKind, list[str]] = {}
@@ -72,15 +72,15 @@ class RescalingSpec:
         kinds = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in found.items())
         return f"RescalingSpec({len(self.groups)} groups, {len(self.generators)} generators; {kinds})"
 
-    def of(self, group: str, kind: Kind = "positive") -> tuple[Generator, ...]:
+    def of(self, group: str, kind: Kind = "positive") -> tuple[ScaleSymmetry, ...]:
         """The generators of a group, in the order of its factors."""
         if group not in self.groups:
             raise SpecError(f"Expected one of the groups {list(self.groups)} but got {group!r}.")
         return self._by_group.get((group, kind), ())
 
     @cached_property
-    def _by_group(self) -> dict[tuple[str, Kind], tuple[Generator, ...]]:
-        found: dict[tuple[str, Kind], tuple[Generator, ...]] = {}
+    def _by_group(self) -> dict[tuple[str, Kind], tuple[ScaleSymmetry, ...]]:
+        found: dict[tuple[str, Kind], tuple[ScaleSymmetry, ...]] = {}
         for generator in self.generators:
             key = (generator.group, generator.kind)
             found[key] = (*found.get(key, ()), generator)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ConvergenceWarning
-from sinkhorn_rebasin.permutations.rescaling import Generator, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
 from sinkhorn_rebasin.permutations.slots import Slot, by_first_slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 
-def normalize_state(
+def normalize_state_scales(
     state: StateLike,
     spec: PermutationSpec,
     rescaling: RescalingSpec,
@@ -47,7 +47,7 @@ def normalize_state(
         >>> from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
         >>> net = nn.Sequential(nn.Linear(3, 8, bias=False), nn.ReLU(), nn.Linear(8, 2))
         >>> spec = discover_symmetry(net, torch.randn(4, 3))
-        >>> state = normalize_state(net.state_dict(), spec, discover_rescaling(net, spec, torch.randn(4, 3)))
+        >>> state = normalize_state_scales(net.state_dict(), spec, discover_rescaling(net, spec, torch.randn(4, 3)))
         >>> torch.allclose(state["0.weight"].norm(dim=1), torch.ones(8))
         True
 
@@ -82,20 +82,20 @@ def normalize_state(
     return _typed(moved, state)
 
 
-def incoming(generator: Generator) -> list[Slot]:
+def incoming(generator: ScaleSymmetry) -> list[Slot]:
     """The slots whose weights a generator normalises: those with its largest exponent."""
     largest = max(exponent for _, exponent in generator.exponents)
     return [slot for slot, exponent in generator.exponents if exponent == largest > 0]
 
 
-def unit_norms(state: StateLike, spec: PermutationSpec, generator: Generator) -> Tensor:
+def unit_norms(state: StateLike, spec: PermutationSpec, generator: ScaleSymmetry) -> Tensor:
     """The norm of every unit's incoming weights, of the group's shape."""
     slots = incoming(generator)
     squares = torch.stack([_squares(state[slot.tensor], slot) for slot in slots]).sum(0)
     return squares.sqrt().reshape(spec[generator.group].shape)
 
 
-def _log_scales(state: State, spec: PermutationSpec, generator: Generator) -> Tensor:
+def _log_scales(state: State, spec: PermutationSpec, generator: ScaleSymmetry) -> Tensor:
     largest = max(exponent for _, exponent in generator.exponents)
     if largest <= 0:
         return torch.zeros(spec[generator.group].shape)

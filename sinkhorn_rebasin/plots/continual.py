@@ -38,8 +38,8 @@ def plot_accuracy_matrix(matrix: Tensor, ax: Axes | None = None) -> Axes:
         for row, values in enumerate(percent.tolist()):
             for column, value in enumerate(values):
                 if value == value:
-                    colour = "black" if value > 60 else "white"
-                    ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+                    color = "black" if value > 60 else "white"
+                    ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, fontsize=8)
     _count_from_one(ax, len(percent))
     ax.set_xlabel("tested on task")
     ax.set_ylabel("after learning task")
@@ -65,13 +65,13 @@ def plot_task_accuracies(matrix: Tensor, ax: Axes | None = None) -> Axes:
     """
     percent = 100 * _checked(matrix)
     ax = axes_or_new(ax)
-    colours = plt.get_cmap("viridis")
+    colors = plt.get_cmap("viridis")
     tasks = len(percent)
     for task in range(tasks):
         ax.plot(
             range(task + 1, tasks + 1),
             percent[task:, task].numpy(),
-            color=colours(task / max(1, tasks)),
+            color=colors(task / max(1, tasks)),
             marker=".",
             linewidth=1.0,
         )

@@ -28,7 +28,7 @@ from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
-from sinkhorn_rebasin.rebasin.initialisation import Initialisation, check_group_names, initial_scores
+from sinkhorn_rebasin.rebasin.initialization import Start, check_group_names, initial_scores
 from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
@@ -53,7 +53,7 @@ class SinkhornRebasin(nn.Module):
         target: the network whose units are re-ordered, :math:`\theta_T`; same tensor names and shapes.
         example_inputs: a tensor, tuple or dict the networks take; needed unless ``spec`` is given.
         spec: the symmetries to use, instead of discovering them.
-        init: where the scores start: ``"weight_matching"``, ``"identity"``, an :class:`Alignment`, or a mapping
+        start: where the scores start: ``"weight_matching"``, ``"identity"``, an :class:`Alignment`, or a mapping
             from group name to index vectors or to score matrices.
         noise: standard deviation of normal noise added to the initial scores.
         temperature: :math:`\tau`, a buffer; schedules move it during training.
@@ -98,7 +98,7 @@ class SinkhornRebasin(nn.Module):
         example_inputs: ExampleInputs = None,
         *,
         spec: PermutationSpec | None = None,
-        init: Initialisation = "weight_matching",
+        start: Start = "weight_matching",
         noise: float = 0.0,
         temperature: float = 1.0,
         tolerance: float = 1e-4,
@@ -133,22 +133,22 @@ class SinkhornRebasin(nn.Module):
         self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs, check=check)
         states = self.reference_state(), self.target_state()
         self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
-        start = initial_scores(
-            *states, self.spec, init, rescaling=self.rescaling, noise=noise, generator=generator
+        first = initial_scores(
+            *states, self.spec, start, rescaling=self.rescaling, noise=noise, generator=generator
         )
         check_group_names(self.spec)
         self._signed = SignedPermutations(self.spec, self.rescaling)
-        self.scores = LearnedTensors(start.scores)
-        self.sign_scores = LearnedTensors(start.sign_scores)
+        self.scores = LearnedTensors(first.scores)
+        self.sign_scores = LearnedTensors(first.sign_scores)
         shapes = self.rescaling.shapes(self.spec)
         self.log_scales = LearnedTensors(
-            {name: start.scores[name].new_zeros(shape) for name, shape in shapes.items()}
+            {name: first.scores[name].new_zeros(shape) for name, shape in shapes.items()}
         )
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
         # Where the last Sinkhorn iteration ended, from which the next one starts.
-        self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in start.scores.items()})
+        self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in first.scores.items()})
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
 
@@ -191,19 +191,19 @@ class SinkhornRebasin(nn.Module):
         """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
         return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
 
-    def rebased_state(self, hard: bool | None = None, *, narrow: bool = True) -> State:
+    def rebased_state(self, hard: bool | None = None, *, own_dtype: bool = True) -> State:
         """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told.
 
         Args:
             hard: whether at hard permutations.
-            narrow: in the target's own types; else those of networks in half precision are in that of the scores,
+            own_dtype: in the target's own types; else those of networks in half precision are in that of the scores,
                 through which small gradients come back.
         """
         hard = not self.training if hard is None else hard
         permutations = self.hard_permutations() if hard else self.soft_permutations()
-        return self.rebased_by(permutations, narrow=narrow)
+        return self.rebased_by(permutations, own_dtype=own_dtype)
 
-    def rebased_by(self, permutations: Permutations, *, narrow: bool = True) -> State:
+    def rebased_by(self, permutations: Permutations, *, own_dtype: bool = True) -> State:
         """The target's tensors after rescaling and these permutations, all hard or all soft, and their signs.
 
         Buffers that are no statistics, such as masks, and weights of which some are infinite are moved by hard
@@ -220,12 +220,12 @@ class SinkhornRebasin(nn.Module):
             whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
             moved = self.rebased_by(self.hard_permutations()) if whole else {}
             rebased.update({name: moved[name] for name in whole})
-        if not narrow:
+        if not own_dtype:
             return rebased
         # Scores are wider than half precision; the network takes its own type.
         return {name: tensor.to(target[name].dtype) for name, tensor in rebased.items()}
 
-    def state_at(self, position: float | Tensor, hard: bool | None = None) -> State:
+    def state_at(self, at: float | Tensor, hard: bool | None = None) -> State:
         """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
 
         Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
@@ -237,11 +237,11 @@ class SinkhornRebasin(nn.Module):
         Warns:
             RebasinWarning: Such buffers differ; they are named once.
         """
-        return self.mixed(self.rebased_state(hard), position)
+        return self.mixed(self.rebased_state(hard), at)
 
-    def mixed(self, rebased: StateLike, position: float | Tensor) -> State:
+    def mixed(self, rebased: StateLike, at: float | Tensor) -> State:
         """The tensors between a rebased target and the reference, as in :meth:`state_at`."""
-        return self._mixing(rebased, self.reference_state(), position)
+        return self._mixing(rebased, self.reference_state(), at)
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """The output of the rebased target, or of the network at a position of the segment.
@@ -269,7 +269,7 @@ class SinkhornRebasin(nn.Module):
 
     def merge(
         self,
-        position: float = 0.5,
+        at: float = 0.5,
         *,
         repair: Iterable[Any] | None = None,
         rescale_only: bool = False,
@@ -278,17 +278,17 @@ class SinkhornRebasin(nn.Module):
         """The network at a position of the segment, with hard permutations, as a plain network.
 
         Args:
-            position: λ.
+            at: λ.
             repair: batches of training data on which its activations are put right: see
                 :func:`~sinkhorn_rebasin.repair`.
             rescale_only: put standard deviations right, and leave the means.
             batch: a function from a batch to (inputs, labels), for data that yield something else.
         """
-        merged = thawed_copy(self.target, self.state_at(position, hard=True), self._traits)
+        merged = thawed_copy(self.target, self.state_at(at, hard=True), self._traits)
         if repair is None:
             return merged
         networks = merged, self.reference, self.to_model()
-        return repaired(*networks, self.spec, repair, at=position, rescale_only=rescale_only, batch=batch)
+        return repaired(*networks, self.spec, repair, at=at, rescale_only=rescale_only, batch=batch)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
-from sinkhorn_rebasin.assignment import geometric
+from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.matching.base import Alignment, as_states
@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.rebasin.initialisation import Initialisation
+from sinkhorn_rebasin.rebasin.initialization import Start
 
 LossName = Literal["l1", "l2", "midpoint", "random_point"]
 
@@ -35,7 +35,7 @@ def sinkhorn_matching(
     steps: int = 100,
     lr: float = 0.1,
     temperature: Callable[[float], float] | None = None,
-    init: Initialisation = "weight_matching",
+    start: Start = "weight_matching",
     batch: BatchAdapter | None = None,
 ) -> Alignment:
     r"""Learn soft permutations with any loss by gradient descent, and return the hard ones they end at.
@@ -58,7 +58,7 @@ def sinkhorn_matching(
         steps: how many steps of Adam.
         lr: its learning rate.
         temperature: share of the steps done, 0 to 1, to τ; without it geometric from 1 to 0.1.
-        init: where the scores start, as for :class:`SinkhornRebasin`.
+        start: where the scores start, as for :class:`SinkhornRebasin`.
         batch: a function from a batch to (inputs, labels), for data that yield something else; a loss of your own is
             given this pair.
 
@@ -93,7 +93,7 @@ def sinkhorn_matching(
     batches = _endless(data, needed=not isinstance(measure, WeightDistance) and isinstance(loss, str))
     if not spec.groups:
         return Alignment({}, spec, method="sinkhorn_matching")
-    rebasin = SinkhornRebasin(reference, target, spec=spec, init=init, generator=generator)
+    rebasin = SinkhornRebasin(reference, target, spec=spec, start=start, generator=generator)
     schedule = temperature or geometric(1.0, 0.1)
     optimizer = torch.optim.Adam(rebasin.parameters(), lr=lr)
     device, objective = device_of(first), []

@@ -17,8 +17,8 @@ from sinkhorn_rebasin.networks.checked_run import LARGEST_ROUNDING, check_repeat
 from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import counted
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.observed_run import Operations, TensorReads
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
+from sinkhorn_rebasin.networks.observed_run import RunFingerprint, TensorReads
 from sinkhorn_rebasin.networks.random_inputs import other_inputs
 from sinkhorn_rebasin.networks.uncompiled import uncompiled
 from sinkhorn_rebasin.networks.undisturbed import plain_operations
@@ -130,7 +130,7 @@ def _follow_other_branches(
     for attempt in range(MOST_FURTHER_RUNS):
         unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
         other_ways = tape.branches and attempt < MOST_OTHER_WAYS
-        if not tape.labelling.batched.lonely and not other_ways and not (tape.branches and unused):
+        if not tape.labelling.batched.unvisited and not other_ways and not (tape.branches and unused):
             return
         if not ways:
             ways.add(_control_flow(model, state, inputs)[0])
@@ -140,14 +140,14 @@ def _follow_other_branches(
             new = other_ways and way not in ways and len(ways) < MOST_FOLLOWED_WAYS
             last = new and len(ways) + 1 == MOST_FOLLOWED_WAYS
             before = _symmetries(tape) if last else frozenset()
-            if tape.labelling.batched.lonely or read & unused or new:
+            if tape.labelling.batched.unvisited or read & unused or new:
                 _follow(tape, model, state, further, functional)
                 tape.branches_followed += way not in ways
             tape.more_branches_than_followed |= last and _symmetries(tape) != before
         except ArchitectureError:
             continue  # not every input will do
         ways.add(way)
-    for labels in tape.labelling.batched.lonely:
+    for labels in tape.labelling.batched.unvisited:
         tape.labelling.fix(labels, "no input tried went to some of the experts")
 
 
@@ -162,7 +162,7 @@ def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
 def _control_flow(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
     """What tells apart which way a run took, and the names of the parameters it read."""
     names = {**dict(model.named_buffers()), **state}
-    readers, operations = TensorReads(state), Operations(names, tensors_in(inputs))
+    readers, operations = TensorReads(state), RunFingerprint(names, tensors_in(inputs))
     with readers, operations:
         checked_run(model, state, inputs)
     return operations.fingerprint(), readers.names()

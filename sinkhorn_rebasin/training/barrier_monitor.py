@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
-from sinkhorn_rebasin.activations import Repair
+from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
-from sinkhorn_rebasin.connectivity.evaluation import Prepare
+from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
 from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
@@ -132,7 +132,7 @@ class BarrierMonitor(lightning.Callback):
             if self.repair is not None:
                 repair = _Converted(self.repair, convert)
                 networks = rebasin.reference, rebasin.to_model()
-                prepare = Repair(*networks, rebasin.spec, repair, batch=self.batch)
+                prepare = RepairAlongPath(*networks, rebasin.spec, repair, batch=self.batch)
             data = self.dataloader
             data = data if isinstance(data, Iterator) else _Converted(data, convert)
             evaluation = evaluate_path(

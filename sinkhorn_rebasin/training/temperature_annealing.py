@@ -26,7 +26,7 @@ class TemperatureAnnealing(lightning.Callback):
             ``max_steps`` nor ``max_epochs`` and a dataloader with a length).
 
     Example:
-        >>> from sinkhorn_rebasin.assignment import geometric
+        >>> from sinkhorn_rebasin.assignment.temperature import geometric
         >>> TemperatureAnnealing(geometric(1.0, 0.1)).schedule(1.0)
         0.1
     """

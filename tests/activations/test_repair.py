@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sinkhorn_rebasin import (
-    Repair,
+    RepairAlongPath,
     discover_symmetry,
     evaluate_path,
     permute_state,
@@ -73,7 +73,7 @@ def test_rescaling_alone_corrects_deviations_and_keeps_means(make) -> None:
         without = copy.deepcopy(repaired)
         without.get_submodule(name).load_state_dict(merged.get_submodule(name).state_dict())
         torch.testing.assert_close(found.mean(1), recorded(without, name, data).mean(1), rtol=0, atol=1e-10)
-    prepare = Repair(reference, target, spec, data, rescale_only=True)
+    prepare = RepairAlongPath(reference, target, spec, data, rescale_only=True)
     state = prepare(merged, merged.state_dict())
     for key, tensor in repaired.state_dict().items():
         torch.testing.assert_close(state[key], tensor, rtol=1e-9, atol=1e-9)
@@ -134,7 +134,7 @@ def test_prepares_every_position_of_a_path() -> None:
     (x,) = batches(64)
     data = [(x, torch.randint(3, (64,), generator=torch.Generator().manual_seed(0)))]
     spec = discover_symmetry(reference, x)
-    prepare = Repair(reference, target, spec, data)
+    prepare = RepairAlongPath(reference, target, spec, data)
     path = evaluate_path((target, reference), data, points=5, prepare=prepare)
     for index, at in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
         merged = merge(reference, target, at)
@@ -142,7 +142,7 @@ def test_prepares_every_position_of_a_path() -> None:
         repaired = repair(merged, reference, target, spec, data, at=at)
         with torch.no_grad():
             assert path.losses[index].item() == pytest.approx(F.cross_entropy(repaired(x), data[0][1]).item())
-    assert Repair(reference, reference, spec, data).position_of(reference.state_dict()) == 0
+    assert RepairAlongPath(reference, reference, spec, data).position_of(reference.state_dict()) == 0
 
 
 def test_trained_networks_merge_better() -> None:

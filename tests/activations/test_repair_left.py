@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from sinkhorn_rebasin import Repair, SinkhornRebasin, discover_symmetry, evaluate_path, repair
+from sinkhorn_rebasin import RepairAlongPath, SinkhornRebasin, discover_symmetry, evaluate_path, repair
 from sinkhorn_rebasin.errors import RebasinWarning
 from tests.activations.repair_problems import attention, batches, layer_norm_mlp, merge, mlp, pair
 from tests.zoo.case import Function
@@ -66,7 +66,7 @@ def test_layers_that_stay_are_named_with_the_reason(
     reference, target = pair(make)
     data = batches(20)
     spec = discover_symmetry(reference, data[0])
-    prepare = Repair(reference, target, spec, data)
+    prepare = RepairAlongPath(reference, target, spec, data)
     merged = merge(reference, target)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -83,7 +83,7 @@ def test_layers_that_stay_are_named_with_the_reason(
 def test_a_path_names_each_layer_once() -> None:
     reference, target = pair(recurrent(nn.LSTM))
     data = [(batches(20)[0], torch.zeros(20, dtype=torch.long))]
-    prepare = Repair(reference, target, discover_symmetry(reference, data[0][0]), data)
+    prepare = RepairAlongPath(reference, target, discover_symmetry(reference, data[0][0]), data)
     with pytest.warns(RebasinWarning) as seen:
         evaluate_path((target, reference), data, points=5, prepare=prepare)
     assert len([w for w in seen if "stay as they are" in str(w.message)]) == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin import Repair, discover_symmetry, repair
+from sinkhorn_rebasin import RepairAlongPath, discover_symmetry, repair
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from tests.activations.repair_problems import CORRECTED, batches, convolutions, mlp, pair, recorded, residual
 
@@ -71,7 +71,7 @@ def test_the_weights_of_a_mixture_are_read_off_it() -> None:
     spec = discover_symmetry(nets[0], data[0])
     parts = (0.1, 0.2, 0.3, 0.4)
     merged = mixture(nets, parts, mlp)
-    prepare = Repair(nets[0], nets[1:], spec, data)
+    prepare = RepairAlongPath(nets[0], nets[1:], spec, data)
     assert prepare.weights_of(merged.state_dict()) == pytest.approx(parts, abs=1e-9)
     expected = repair(merged, nets[0], nets[1:], spec, data, at=parts).state_dict()
     found = prepare(merged, merged.state_dict())

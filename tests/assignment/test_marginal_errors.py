@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment import sinkhorn
-from sinkhorn_rebasin.assignment.scaling import attainable_tolerance, marginal_error
+from sinkhorn_rebasin.assignment.sinkhorn_solver import attainable_tolerance, marginal_error
 from sinkhorn_rebasin.assignment.sums import weighted_column_sums
 from tests.assignment.witnesses import exact_error
 

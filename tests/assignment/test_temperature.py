@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from sinkhorn_rebasin.assignment import constant, cosine, geometric, linear
+from sinkhorn_rebasin.assignment.temperature import constant, cosine, geometric, linear
 from sinkhorn_rebasin.errors import AssignmentError
 
 SCHEDULES = [geometric, linear, cosine]

@@ -16,10 +16,10 @@ def conv_net(seed: int) -> nn.Sequential:
 
 
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.5, 1.0, torch.tensor(0.25), torch.tensor(0.7).double()])
-def test_segment_is_the_weighted_mean(position: float | torch.Tensor) -> None:
+def test_segment_is_the_weighted_mean(at: float | torch.Tensor) -> None:
     start, end = conv_net(0), conv_net(1)
-    state = LinearPath.between(start, end).state_at(position)
-    t = float(position)
+    state = LinearPath.between(start, end).state_at(at)
+    t = float(at)
     for name, first in start.state_dict().items():
         last = end.state_dict()[name]
         expected = (1 - t) * first.double() + t * last.double() if first.is_floating_point() else first
@@ -31,8 +31,8 @@ def test_ends_are_exact_and_independent() -> None:
     start, end = conv_net(0), conv_net(1)
     end(torch.randn(8, 1, 4, 4))
     path = LinearPath.between(start, end)
-    for position, net in ((0.0, start), (1.0, end)):
-        for name, value in path.state_at(position).items():
+    for at, net in ((0.0, start), (1.0, end)):
+        for name, value in path.state_at(at).items():
             assert torch.equal(value, net.state_dict()[name])
             value.zero_()
     assert end[1].num_batches_tracked.item() == 2
@@ -74,14 +74,14 @@ def test_gradients_against_finite_differences() -> None:
     x = torch.randn(4, 2).double()
     names = [name for name, _ in net.named_parameters()]
     ends = [torch.randn_like(p, requires_grad=True) for _ in range(2) for p in net.parameters()]
-    position = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    at = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
 
     def output(at: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
         start = dict(zip(names, tensors[: len(names)], strict=True))
         end = dict(zip(names, tensors[len(names) :], strict=True))
         return LinearPath(net, start, end)(x, at=at)
 
-    assert torch.autograd.gradcheck(output, (position, *ends))
+    assert torch.autograd.gradcheck(output, (at, *ends))
 
 
 def test_bezier_against_its_polynomial() -> None:
@@ -101,8 +101,8 @@ def test_bezier_over_the_mean_is_the_segment() -> None:
     first, last = conv_net(0), conv_net(1)
     segment = LinearPath.between(first, last)
     path = BezierPath(first, segment.start, segment.end, segment.state_at(0.5))
-    for position in (0.2, 0.9):
-        torch.testing.assert_close(path.state_at(position), segment.state_at(position))
+    for at in (0.2, 0.9):
+        torch.testing.assert_close(path.state_at(at), segment.state_at(at))
 
 
 def test_protocols() -> None:

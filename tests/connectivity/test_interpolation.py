@@ -209,12 +209,12 @@ def test_eight_bit_floats_mix_with_wider_ones() -> None:
 def test_gradients_are_those_of_the_weighted_mean_where_both_ends_are_equal(at: float) -> None:
     start = torch.tensor([1.0, -torch.inf, 2.0], dtype=torch.float64).requires_grad_()
     end = torch.tensor([1.0, -torch.inf, 5.0], dtype=torch.float64).requires_grad_()
-    position = torch.tensor(at, dtype=torch.float64, requires_grad=True)
-    mixed = lerp(start, end, position)
+    at = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+    mixed = lerp(start, end, at)
     mixed[[0, 2]].sum().backward()
     assert start.grad.tolist() == [1 - at, 0, 1 - at]
     assert end.grad.tolist() == [at, 0, at]
-    assert position.grad.item() == 3.0
+    assert at.grad.item() == 3.0
     assert mixed[1].item() == -torch.inf
 
 

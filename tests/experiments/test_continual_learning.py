@@ -15,8 +15,8 @@ from experiments.continual.methods import METHODS
 from experiments.continual.runs import Run
 from experiments.data import ImageData
 from experiments.receipts import read_receipt
-from sinkhorn_rebasin import ExperienceReplay
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.training.continual import ExperienceReplay
 
 SMALL = ["--epochs", "1", "--tasks", "2", "--threads", "1"]
 

@@ -21,7 +21,7 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 from sinkhorn_rebasin.networks.batches import move_to
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from tests.rebasin.rebasin_problems import NETWORKS, inputs, network
 from tests.rebasin.rescaled_networks import factors
 from tests.recurrent_networks import recurrent
@@ -71,12 +71,14 @@ def test_weight_matching_agrees_with_the_cpu(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_re_basin_is_trained_and_hardened(name: str) -> None:
     reference, target, given = problem(name)
-    rebasin = SinkhornRebasin(reference, target, given, init="identity", noise=1.0).to(CUDA)
+    rebasin = SinkhornRebasin(reference, target, given, start="identity", noise=1.0).to(CUDA)
     assert all(p.device.type == "cuda" for p in rebasin.parameters())
     sum(out.sum() for out in tensors_in(rebasin.train()(given, at=0.5))).backward()
     assert all(bool(p.grad.isfinite().all()) for p in rebasin.parameters())
     with torch.no_grad():
-        expected = SinkhornRebasin(target, target, given, init="identity", check=False).to(CUDA).eval()(given)
+        expected = (
+            SinkhornRebasin(target, target, given, start="identity", check=False).to(CUDA).eval()(given)
+        )
         assert largest_change(expected, rebasin.eval()(given)) < 1e-3
     assert all(p.device.type == "cuda" for p in rebasin.to_model().parameters())
     assert all(p.device.type == "cuda" for p in rebasin.merge().parameters())

@@ -22,7 +22,7 @@ def problem(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, SinkhornReba
     """A network, its re-basin with itself at scores that say something, and a residual."""
     net = network("mlp", 1).to(dtype)
     generator = torch.Generator().manual_seed(0)
-    options = {"init": "identity", "noise": 1.0, "generator": generator, "tolerance": 1e-12}
+    options = {"start": "identity", "noise": 1.0, "generator": generator, "tolerance": 1e-12}
     rebasin = SinkhornRebasin(net, net, inputs("mlp").to(dtype), **options)
     residual = {
         name: 0.1 * torch.randn(value.shape, generator=generator, dtype=dtype)

@@ -124,7 +124,7 @@ def test_permuting_both_networks_leaves_the_distance(kind: str, name: str) -> No
         if order is not None:
             for net in pair:
                 net.load_state_dict(permute_state(net.state_dict(), spec, order))
-        rebasin = SinkhornRebasin(*pair, given, spec=spec, init="identity").eval()
+        rebasin = SinkhornRebasin(*pair, given, spec=spec, start="identity").eval()
         fisher = ESTIMATES[kind](pair[0], [given], labels="expected")
         values.append(FisherDistance(fisher, damping=0.1)(rebasin))
     torch.testing.assert_close(*values)
@@ -136,7 +136,7 @@ def test_planted_permutations_are_at_distance_zero_and_found(kind: str) -> None:
     reference, target, answer = planted()
     fisher = measured(kind, reference)
     loss = FisherDistance(fisher, damping=0.1)
-    at_answer = SinkhornRebasin(reference, target, inputs("mlp"), init=answer).eval()
+    at_answer = SinkhornRebasin(reference, target, inputs("mlp"), start=answer).eval()
     assert float(loss(at_answer)) == pytest.approx(0.0, abs=1e-10)
     problem = planted_wide("mlp")
     twin = copy.deepcopy(problem.reference)
@@ -148,7 +148,7 @@ def test_planted_permutations_are_at_distance_zero_and_found(kind: str) -> None:
         problem.spec,
         loss=FisherDistance(fisher),
         steps=60,
-        init="identity",
+        start="identity",
     )
     assert found.objective[-1] < found.objective[0]
     for group, indices in problem.answer.items():

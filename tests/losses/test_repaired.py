@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sinkhorn_rebasin import RandomPointLoss, Repair, RepairedPointLoss, SinkhornRebasin
+from sinkhorn_rebasin import RandomPointLoss, RepairAlongPath, RepairLoss, SinkhornRebasin
 from sinkhorn_rebasin.errors import LossError
 
 
@@ -58,8 +58,8 @@ def test_hard_permutations_give_the_loss_of_the_repaired_network(
     reference, target = _pair(make)
     x, labels = _data(make)
     rebasin = SinkhornRebasin(reference, target, x[:2]).eval()
-    statistics = Repair(reference, target, rebasin.spec, [x], rescale_only=rescale_only)
-    found = RepairedPointLoss(_power, statistics, position, position)(rebasin, (x, labels))
+    statistics = RepairAlongPath(reference, target, rebasin.spec, [x], rescale_only=rescale_only)
+    found = RepairLoss(_power, statistics, position, position)(rebasin, (x, labels))
     merged = rebasin.merge(position, repair=[x], rescale_only=rescale_only)
     plain = _power(rebasin.merge(position)(x), labels)
     assert found.item() == pytest.approx(_power(merged(x), labels).item(), rel=1e-4)
@@ -71,7 +71,7 @@ def test_in_mixed_precision_it_is_the_same_up_to_rounding(make) -> None:
     reference, target = _pair(make)
     x, labels = _data(make)
     rebasin = SinkhornRebasin(reference, target, x[:2])
-    loss = RepairedPointLoss(_power, Repair(reference, target, rebasin.spec, [x]), 0.5, 0.5)
+    loss = RepairLoss(_power, RepairAlongPath(reference, target, rebasin.spec, [x]), 0.5, 0.5)
     gradients, values = [], []
     for mixed in (False, True):
         rebasin.zero_grad()
@@ -89,8 +89,8 @@ def test_with_batch_norm_it_is_the_plain_loss() -> None:
     reference, target = _pair(_normed)
     x, labels = _data(_normed)
     rebasin = SinkhornRebasin(reference, target, x[:2])
-    statistics = Repair(reference, target, rebasin.spec, [x])
-    found = RepairedPointLoss(F.cross_entropy, statistics, 0.5, 0.5)(rebasin, (x, labels))
+    statistics = RepairAlongPath(reference, target, rebasin.spec, [x])
+    found = RepairLoss(F.cross_entropy, statistics, 0.5, 0.5)(rebasin, (x, labels))
     assert found.item() == pytest.approx(
         RandomPointLoss(F.cross_entropy, 0.5, 0.5)(rebasin, (x, labels)).item(), rel=1e-6
     )
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     x, labels = _data(_mlp)
     x = x.double()
     rebasin = SinkhornRebasin(reference, target, x[:2], tolerance=1e-12, noise=0.3)
-    loss = RepairedPointLoss(F.cross_entropy, Repair(reference, target, rebasin.spec, [x]), 0.5, 0.5)
+    loss = RepairLoss(F.cross_entropy, RepairAlongPath(reference, target, rebasin.spec, [x]), 0.5, 0.5)
     loss(rebasin, (x, labels)).backward()
     scores, step = rebasin.scores["0"], 1e-5
     for index in ((0, 0), (2, 5), (7, 1)):
@@ -121,9 +121,9 @@ def test_nothing_is_changed_and_no_hook_stays() -> None:
     x, labels = _data(_mlp)
     rebasin = SinkhornRebasin(reference, target, x[:2])
     before = {name: tensor.clone() for name, tensor in rebasin.state_dict().items() if "scalings" not in name}
-    statistics, random = Repair(reference, target, rebasin.spec, [x]), torch.get_rng_state()
+    statistics, random = RepairAlongPath(reference, target, rebasin.spec, [x]), torch.get_rng_state()
     draws = torch.Generator().manual_seed(0)
-    loss = RepairedPointLoss(F.cross_entropy, statistics, 0.5, 0.5, generator=draws)
+    loss = RepairLoss(F.cross_entropy, statistics, 0.5, 0.5, generator=draws)
     first, second = loss(rebasin, (x, labels)), loss(rebasin, (x, labels))
     assert first.item() == pytest.approx(second.item(), rel=1e-6)
     assert torch.equal(random, torch.get_rng_state())
@@ -135,7 +135,7 @@ def test_scales_are_refused() -> None:
     reference, target = _pair(_mlp)
     x, labels = _data(_mlp)
     rebasin = SinkhornRebasin(reference, target, x[:2], rescale=True)
-    loss = RepairedPointLoss(F.cross_entropy, Repair(reference, target, rebasin.spec, [x]))
+    loss = RepairLoss(F.cross_entropy, RepairAlongPath(reference, target, rebasin.spec, [x]))
     with pytest.raises(LossError, match="rescale=False"):
         loss(rebasin, (x, labels))
 
@@ -144,7 +144,7 @@ def test_a_single_sample_is_not_taken_for_the_mean() -> None:
     reference, target = _pair(_mlp)
     x, labels = _data(_mlp)
     rebasin = SinkhornRebasin(reference, target, x[:2])
-    loss = RepairedPointLoss(_power, Repair(reference, target, rebasin.spec, [x]), 0.5, 0.5)
+    loss = RepairLoss(_power, RepairAlongPath(reference, target, rebasin.spec, [x]), 0.5, 0.5)
     plain = RandomPointLoss(_power, 0.5, 0.5)
     for sample in (x[:1], x[1:2]):
         found = loss(rebasin, (sample, labels[:1]))

@@ -26,7 +26,7 @@ def tiny(swap: bool) -> SinkhornRebasin:
     for net, weights in zip(pair, (REFERENCE, TARGET), strict=True):
         net.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     order = torch.tensor([1, 0] if swap else [0, 1])
-    return SinkhornRebasin(*pair, torch.randn(3, 1), init={"0": order}).eval()
+    return SinkhornRebasin(*pair, torch.randn(3, 1), start={"0": order}).eval()
 
 
 # Target minus reference, unswapped: weight (1, -1), bias (1, 1), weight (2, 0), bias -2.
@@ -50,8 +50,8 @@ def test_values_counted_by_hand(kind: str, swap: bool, expected: float) -> None:
 def test_a_planted_permutation_has_distance_zero_and_others_more(kind: str) -> None:
     reference, target, answer = planted()
     loss = WeightDistance(kind)  # type: ignore[arg-type]
-    at_answer = SinkhornRebasin(reference, target, inputs("mlp"), init=answer).eval()
-    at_identity = SinkhornRebasin(reference, target, inputs("mlp"), init="identity").eval()
+    at_answer = SinkhornRebasin(reference, target, inputs("mlp"), start=answer).eval()
+    at_identity = SinkhornRebasin(reference, target, inputs("mlp"), start="identity").eval()
     assert float(loss(at_answer)) == pytest.approx(0.0, abs=1e-6)
     assert float(loss(at_identity)) > 1e-3
 
@@ -62,7 +62,7 @@ def test_cosine_of_equal_networks_with_zero_biases_is_zero() -> None:
         for name, parameter in reference.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
-    rebasin = SinkhornRebasin(reference, reference, inputs("mlp"), init="identity")
+    rebasin = SinkhornRebasin(reference, reference, inputs("mlp"), start="identity")
     assert float(WeightDistance("cosine")(rebasin.eval())) == pytest.approx(0.0, abs=1e-6)
     WeightDistance("cosine")(rebasin.train()).backward()
     assert all(bool(p.grad.isfinite().all()) for p in rebasin.parameters() if p.grad is not None)

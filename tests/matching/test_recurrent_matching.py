@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import RebasinModule, SinkhornRebasin, WeightDistance
+from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
@@ -20,6 +20,7 @@ from sinkhorn_rebasin.permutations import (
     rescale_state,
 )
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.training import RebasinModule
 from tests.rebasin.rescaled_networks import factors
 from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, recurrent
 from tests.symmetry.witness import difference, loaded
@@ -123,7 +124,7 @@ def test_signs_of_recurrent_units_are_learned(name: str) -> None:
 def test_an_alignment_with_recurrent_signs_starts_a_rebasin(match: Match) -> None:
     net, target, spec, rescaling, x, *_ = planted("bidirectional")
     found = match(net, target, spec, rescaling, x)
-    rebasin = SinkhornRebasin(net, target, x, spec=spec, init=found, rescale=found.rescaling)
+    rebasin = SinkhornRebasin(net, target, x, spec=spec, start=found, rescale=found.rescaling)
     moved = rebasin.merge(0.5).state_dict()
     assert all(torch.allclose(moved[key], tensor) for key, tensor in net.state_dict().items())
     by_itself = SinkhornRebasin(net, target, x, rescale=True).eval()

@@ -14,8 +14,8 @@ from sinkhorn_rebasin.matching import activation_matching
 from sinkhorn_rebasin.matching.signed_activations import best_signs
 from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations import (
-    Generator,
     Layout,
+    ScaleSymmetry,
     Slot,
     inverse,
     permute_state,
@@ -132,7 +132,7 @@ def test_a_norm_shows_the_sign_of_its_own_scale(act: str, signs: int) -> None:
 def test_pairs_are_worth_the_most_over_all_patterns(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     slot = Slot("a", "w", (0,), Layout(1, 4))
-    patterns = SignPatterns(tuple(Generator("a", "sign", ((slot, 1),)) for _ in range(2)))
+    patterns = SignPatterns(tuple(ScaleSymmetry("a", "sign", ((slot, 1),)) for _ in range(2)))
     values = torch.randn(5, 4, 4, generator=generator, dtype=torch.float64)
     parities = torch.randint(-1, 2, (2, 5), generator=generator)
     found = best_signs(values, tuple(map(tuple, parities.tolist())), patterns)

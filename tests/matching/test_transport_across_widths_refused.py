@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
-from sinkhorn_rebasin.matching import ot_transport
+from sinkhorn_rebasin.matching import ot_fusion_across_widths
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matching.networks_of_any_width import double_network, mlp
@@ -18,7 +18,9 @@ from tests.planted import planted_case
 
 def refused(reference: nn.Module, target: nn.Module, inputs: Tensor, other: Tensor | None = None) -> None:
     other = inputs if other is None else other
-    ot_transport(reference, target, discover_symmetry(reference, inputs), discover_symmetry(target, other))
+    ot_fusion_across_widths(
+        reference, target, discover_symmetry(reference, inputs), discover_symmetry(target, other)
+    )
 
 
 def test_more_layers_are_refused() -> None:
@@ -51,24 +53,24 @@ def test_a_dropped_group_must_keep_its_width() -> None:
     nets, x = (mlp(3, 4, 5, 2), mlp(3, 6, 7, 2)), torch.randn(2, 3)
     specs = [discover_symmetry(net, x).without("2") for net in nets]
     with pytest.raises(ArchitectureError, match=r"'2.weight' to differ"):
-        ot_transport(*nets, *specs)
+        ot_fusion_across_widths(*nets, *specs)
 
 
 def test_nested_groups_are_refused_by_name() -> None:
     problem = planted_case("grouped")
     nested = next(group for group in problem.spec.groups if group.parent is not None)
     for spec in (problem.spec, problem.spec.without(str(nested.parent))):
-        with pytest.raises(SpecError, match="for ot_transport but got"):
-            ot_transport(problem.reference, problem.target, spec, spec)
+        with pytest.raises(SpecError, match="for ot_fusion_across_widths but got"):
+            ot_fusion_across_widths(problem.reference, problem.target, spec, spec)
 
 
 def test_a_state_with_transposed_layers_is_not_guessed() -> None:
     nets = [double_network("transposed", width) for width in (4, 6)]
     states = [tensors_of(net) for net, _, _ in nets]
     with pytest.raises(ArchitectureError, match=r"group '2', .* transposed="):
-        ot_transport(*states, *(spec for _, _, spec in nets))
+        ot_fusion_across_widths(*states, *(spec for _, _, spec in nets))
     with pytest.raises(ArchitectureError, match=r"name tensors .* \['typo'\]"):
-        ot_transport(*states, *(spec for _, _, spec in nets), transposed=["typo"])
+        ot_fusion_across_widths(*states, *(spec for _, _, spec in nets), transposed=["typo"])
 
 
 def test_an_embedding_tied_to_the_output_is_refused_where_its_width_differs() -> None:
@@ -86,7 +88,7 @@ def test_an_embedding_tied_to_the_output_is_refused_where_its_width_differs() ->
         refused(tied(4, 5), tied(6, 5), torch.arange(9))
     reference, target = tied(4, 5), tied(4, 7)
     specs = [discover_symmetry(net, torch.arange(9)) for net in (reference, target)]
-    found = ot_transport(reference, target, *specs)
+    found = ot_fusion_across_widths(reference, target, *specs)
     assert torch.equal(found["0.weight"], found["3.weight"])
 
 
@@ -94,7 +96,7 @@ def test_a_spec_of_another_network_is_refused() -> None:
     nets, x = (mlp(3, 4, 2), mlp(3, 6, 2)), torch.randn(2, 3)
     spec = discover_symmetry(nets[0], x)
     with pytest.raises(SpecError, match=r"\(4, 3\) but got \(6, 3\)"):
-        ot_transport(*nets, spec, spec)
+        ot_fusion_across_widths(*nets, spec, spec)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
@@ -110,7 +112,9 @@ def test_weight_norm_is_refused_where_the_width_differs(
     with pytest.raises(ArchitectureError, match=r"group '0' differs but got .* remove the parametrisation"):
         refused(normed(4), normed(8), inputs)
     reference, target = normed(4), normed(4)
-    found = ot_transport(reference, target, *(discover_symmetry(net, inputs) for net in (reference, target)))
+    found = ot_fusion_across_widths(
+        reference, target, *(discover_symmetry(net, inputs) for net in (reference, target))
+    )
     target_outputs = target(inputs)
     target.load_state_dict(found)
     assert torch.allclose(target(inputs), target_outputs, atol=1e-6)

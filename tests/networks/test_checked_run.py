@@ -21,7 +21,7 @@ from sinkhorn_rebasin import (
     weight_matching,
 )
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from tests.rebasin.odd_networks import ODD, RANDOM, UNSUPPORTED, Auxiliary, mlp
 
 

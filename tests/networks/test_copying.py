@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import FineTuning, LinearPath, SinkhornRebasin, diagonal_fisher, evaluate_path
+from sinkhorn_rebasin import LinearPath, SinkhornRebasin, diagonal_fisher, evaluate_path
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
+from sinkhorn_rebasin.training.continual import FineTuning
 from tests.reaching_networks import REFUSED, RIGHT, Holder, InLists, View
 from tests.training.fitting import trainer
 
@@ -119,7 +120,7 @@ def test_paths_merges_and_curvature(name: str) -> None:
     loss = F.cross_entropy if net(x).shape[1] == 3 else lambda outputs, _: outputs.square().mean()
     losses = evaluate_path((net, other), [(x, y % 3)], loss, points=3).losses
     torch.testing.assert_close(losses[-1].item(), loss(other(x), y % 3).item())
-    rebasin = SinkhornRebasin(net, other, x, init="identity", noise=1.0).eval()
+    rebasin = SinkhornRebasin(net, other, x, start="identity", noise=1.0).eval()
     for function, expected in ((rebasin, other), (rebasin.to_model(), other), (rebasin.merge(1.0), net)):
         torch.testing.assert_close(function(x), expected(x), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(rebasin(x, at=1.0), net(x))

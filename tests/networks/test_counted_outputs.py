@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.counted_outputs import (
     names_left_out,
     names_that_count,
 )
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 
 ONE, TWO = torch.ones(1), torch.ones(2)
 

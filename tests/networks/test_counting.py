@@ -130,7 +130,7 @@ def test_validation_of_a_rebasin_counts_likewise(name: str, tmp_path: Path) -> N
     rebasin = sr.SinkhornRebasin(net(), net(seed=1), x)
     found = []
     for data in (split(x, y), [(x, y)]):
-        module = sr.RebasinModule(rebasin, sr.WeightDistance(), criterion=CRITERIA[name], points=5)
+        module = sr.training.RebasinModule(rebasin, sr.WeightDistance(), criterion=CRITERIA[name], points=5)
         logged = trainer(tmp_path).validate(module, DataLoader(data, batch_size=None), verbose=False)[0]
         found.append([logged[key] for key in ("val_barrier", "val_auc", "val_midpoint_loss")])
     path = sr.evaluate_path(rebasin, [(x, y)], CRITERIA[name], points=5)
@@ -143,7 +143,7 @@ def test_validation_of_a_rebasin_counts_likewise(name: str, tmp_path: Path) -> N
 def test_learners_test_and_remember_the_labels_that_count(ignored: int, classes: Any, tmp_path: Path) -> None:
     x, y = drawn("function")
     y[y < 0] = ignored
-    learner = sr.ExperienceReplay(
+    learner = sr.training.continual.ExperienceReplay(
         net(), 2, classes=classes, criterion=nn.CrossEntropyLoss(ignore_index=ignored)
     )
     data = DataLoader(split(x, y), batch_size=None)

@@ -10,7 +10,7 @@ from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from tests.cases import CASES, Case, case, randomise
-from tests.symmetry.witness import outputs_of, widened
+from tests.symmetry.witness import in_double_precision, outputs_of
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -18,7 +18,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 @every_case
 def test_a_frozen_copy_is_the_same_function_without_parameters(case: Case) -> None:
     torch.manual_seed(0)
-    model, inputs = randomise(case.make()).double().eval(), widened(case.make_inputs())
+    model, inputs = randomise(case.make()).double().eval(), in_double_precision(case.make_inputs())
     frozen = frozen_copy(model)
     assert not list(frozen.parameters())
     assert set(frozen.state_dict()) == set(model.state_dict())

@@ -123,7 +123,7 @@ def test_the_caller_keeps_weights_modes_and_attributes(name: str, training: bool
 def test_adapters_are_discovered_and_aligned() -> None:
     (first, second), x = pair("adapter", True), torch.randn(5, 4)
     expected = second(x)
-    rebasin = SinkhornRebasin(first, second, x, init="identity", noise=1.0).eval()
+    rebasin = SinkhornRebasin(first, second, x, start="identity", noise=1.0).eval()
     assert (8,) in [tuple(group.shape) for group in rebasin.spec.groups]
     torch.testing.assert_close(rebasin(x), expected)
     torch.testing.assert_close(rebasin.to_model()(x), expected)
@@ -135,7 +135,7 @@ def test_adapters_are_discovered_and_aligned() -> None:
 
 def test_the_mode_of_a_rebasin_leaves_its_networks_alone() -> None:
     (first, second), x = pair("adapter", True), torch.randn(5, 4)
-    rebasin = SinkhornRebasin(first, second, x, init="identity")
+    rebasin = SinkhornRebasin(first, second, x, start="identity")
     before = {name: value.clone() for name, value in rebasin.state_dict().items()}
     rebasin.eval()
     assert all(torch.equal(value, before[name]) for name, value in rebasin.state_dict().items())

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations import (
-    Generator,
     PermutationSpec,
     RescalingSpec,
+    ScaleSymmetry,
     inverse,
     permute_state,
     random_permutations,
@@ -32,7 +32,7 @@ def made_up(spec: PermutationSpec, seed: int = 0) -> RescalingSpec:
     for group in spec.names:
         for kind, choices in (("positive", (-2, -1, 1, 2)), ("positive", (0, 1)), ("sign", (0, 1))):
             drawn = ((slot, int(rng.choice(choices))) for slot in spec.slots_of(group))
-            generators.append(Generator(group, kind, tuple((slot, e) for slot, e in drawn if e)))
+            generators.append(ScaleSymmetry(group, kind, tuple((slot, e) for slot, e in drawn if e)))
     return RescalingSpec(tuple(spec.names), tuple(generators))
 
 

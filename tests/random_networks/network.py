@@ -107,6 +107,6 @@ def build(plan: Plan) -> Network:
     return network.eval()
 
 
-def widened(network: Network) -> Any:
+def in_double_precision(network: Network) -> Any:
     """A copy in double precision."""
     return copy.deepcopy(network).double().eval()

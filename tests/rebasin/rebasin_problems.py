@@ -101,7 +101,7 @@ def inputs(name: str, seed: int = 0) -> Any:
 def built(name: str = "mlp", **options: Any) -> tuple[nn.Module, nn.Module, SinkhornRebasin]:
     """Reference, target and their re-basin, whose permutations are not the identity."""
     reference, target = network(name, 1).eval(), network(name, 2).eval()
-    options = {"noise": 1.0, "init": "identity", "generator": torch.Generator().manual_seed(3), **options}
+    options = {"noise": 1.0, "start": "identity", "generator": torch.Generator().manual_seed(3), **options}
     return reference, target, SinkhornRebasin(reference, target, inputs(name), **options)
 
 

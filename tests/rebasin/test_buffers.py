@@ -165,6 +165,6 @@ def test_repair_survives_infinite_weights() -> None:
         nets.append(net)
     x = torch.randn(32, 4)
     spec = replace(sr.discover_symmetry(nets[0], x))
-    repair = sr.Repair(*nets, spec, [x])
+    repair = sr.RepairAlongPath(*nets, spec, [x])
     middle = sr.LinearPath.between(nets[1], nets[0]).state_at(0.5)
     assert repair.position_of(middle) == pytest.approx(0.5, abs=1e-6)

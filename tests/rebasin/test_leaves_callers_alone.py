@@ -70,7 +70,7 @@ class TestCallersAreLeftAlone:
     def test_given_scores_are_copied(self) -> None:
         scores = {"0": torch.rand(8, 8), "2": torch.rand(8, 8, requires_grad=True)}
         kept = {name: value.detach().clone() for name, value in scores.items()}
-        _, _, rebasin = built(init=scores, noise=0.0)
+        _, _, rebasin = built(start=scores, noise=0.0)
         assert all(torch.equal(rebasin.scores[name], kept[name]) for name in kept)
         with torch.no_grad():
             for parameter in rebasin.parameters():

@@ -12,7 +12,7 @@ from torch import nn
 
 from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry, weight_matching
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from tests.networks.test_checked_run import run, untouched
 from tests.rebasin.odd_networks import ODD, RANDOM, UNSUPPORTED, mlp, tied
 
@@ -31,7 +31,7 @@ def test_odd_networks_are_re_ordered_and_trained(name: str) -> None:
     make, make_inputs = ODD[name]
     reference, target, given = make().eval(), make().eval(), make_inputs()
     options: dict[str, Any] = {
-        "init": "identity",
+        "start": "identity",
         "noise": 1.0,
         "generator": torch.Generator().manual_seed(0),
     }
@@ -48,7 +48,7 @@ def test_odd_networks_are_re_ordered_and_trained(name: str) -> None:
     tolerance = 5e-2 if name in HALF else 1e-4
     assert largest_change(expected, rebasin.eval()(copy.deepcopy(given))) < tolerance
     assert largest_change(expected, run(rebasin.to_model().eval(), given)) < tolerance
-    other = SinkhornRebasin(target, reference, given, init="identity", check=False)
+    other = SinkhornRebasin(target, reference, given, start="identity", check=False)
     other.load_state_dict(rebasin.state_dict())
     assert largest_change(expected, other.eval()(copy.deepcopy(given))) < tolerance
 
@@ -91,7 +91,7 @@ def test_a_tied_tensor_counts_once() -> None:
     reference, target, given = tied(), tied(), torch.randint(10, (3, 5))
     spec = discover_symmetry(reference, given)
     assert list(spec.parameters) == ["embed.weight", "inner.weight", "inner.bias"]
-    rebasin = SinkhornRebasin(reference, target, given, init="identity").eval()
+    rebasin = SinkhornRebasin(reference, target, given, start="identity").eval()
     parts = [(a - b).flatten() for a, b in zip(reference.parameters(), target.parameters(), strict=True)]
     assert float(WeightDistance("l2")(rebasin)) == pytest.approx(
         float(torch.cat(parts).square().mean().detach())

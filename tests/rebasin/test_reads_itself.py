@@ -10,15 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from sinkhorn_rebasin import (
-    LearningWithoutForgetting,
-    MidpointLoss,
-    RebasinModule,
-    SinkhornRebasin,
-    evaluate_path,
-)
+from sinkhorn_rebasin import MidpointLoss, SinkhornRebasin, evaluate_path
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.training import RebasinModule
+from sinkhorn_rebasin.training.continual import LearningWithoutForgetting
 from tests.training.continual.tasks import Task
 from tests.training.fitting import loader, scores_of, trainer
 

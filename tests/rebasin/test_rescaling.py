@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import MidpointLoss, RebasinModule, SinkhornRebasin, WeightDistance, rescale_state
+from sinkhorn_rebasin import MidpointLoss, SinkhornRebasin, WeightDistance, rescale_state
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
 from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.training import RebasinModule
 from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
@@ -29,7 +30,7 @@ def rebasin_of(name: str, dtype: torch.dtype = torch.float64, **options: Any) ->
     with torch.no_grad():
         for parameter in target.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
-    options = {"init": "identity", "noise": 1.0, "generator": generator, "rescale": True, **options}
+    options = {"start": "identity", "noise": 1.0, "generator": generator, "rescale": True, **options}
     rebasin = SinkhornRebasin(model, target, inputs, spec=spec, **options)
     for parameter in rebasin.log_scales.values():
         parameter.data.normal_(std=0.7, generator=generator)
@@ -143,7 +144,7 @@ def test_training_from_the_identity_recovers_order_and_scales() -> None:
     target = copy.deepcopy(reference)
     scaled = rescale_state(reference.state_dict(), spec, rescaling, logs)
     target.load_state_dict(permute_state(scaled, spec, shuffle))
-    rebasin = SinkhornRebasin(reference, target, inputs, rescale=rescaling, init="identity")
+    rebasin = SinkhornRebasin(reference, target, inputs, rescale=rescaling, start="identity")
     module = RebasinModule(rebasin, WeightDistance("l2"), lr=0.1, scale_lr=0.03)
     optimizer, steps = module.configure_optimizers(), 200
     for step in range(steps):

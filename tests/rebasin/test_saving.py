@@ -108,7 +108,7 @@ class TestSavingAndCopying:
             {name: tuple(p.shape) for name, p in target.named_parameters()},
         )
         x = torch.randn(6, 2, 3)
-        rebasin = SinkhornRebasin(Recurrent(), target, x, spec=spec, init="identity", noise=1.0)
+        rebasin = SinkhornRebasin(Recurrent(), target, x, spec=spec, start="identity", noise=1.0)
         state = {name: tensor.clone().requires_grad_() * 1.0 for name, tensor in target.state_dict().items()}
         used = weakref.ref(state["rnn.weight_hh_l0"])
         rebasin.run(state, x)
@@ -122,7 +122,7 @@ class TestSavingAndCopying:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_a_file_of_safetensors_is_loaded(self, name: str, tmp_path: Path) -> None:
         reference, target, rebasin = built(name)
-        other = SinkhornRebasin(reference, target, inputs(name), init="identity")
+        other = SinkhornRebasin(reference, target, inputs(name), start="identity")
         safetensors.save_model(rebasin, str(tmp_path / "rebasin.safetensors"))
         safetensors.load_model(other, str(tmp_path / "rebasin.safetensors"))
         rebasin.eval(), other.eval()

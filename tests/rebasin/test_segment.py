@@ -75,7 +75,7 @@ class TestSegment:
 
         reference, target, x = Spectral(), Spectral(), torch.randn(5, 3)
         spec = discover_symmetry(reference, x).without()
-        rebasin = SinkhornRebasin(reference, target, x, spec=spec, init="identity", check=False)
+        rebasin = SinkhornRebasin(reference, target, x, spec=spec, start="identity", check=False)
         assert torch.equal(rebasin.eval()(x, at=1.0), reference(x))
 
     def test_path_runs_from_rebased_target_to_reference(self) -> None:

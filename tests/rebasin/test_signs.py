@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import (
     MidpointLoss,
-    RebasinModule,
     SinkhornRebasin,
     WeightDistance,
     discover_rescaling,
@@ -27,6 +26,7 @@ from sinkhorn_rebasin import (
 from sinkhorn_rebasin.errors import CheckpointError, SpecError
 from sinkhorn_rebasin.permutations import permutation_matrix
 from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations
+from sinkhorn_rebasin.training import RebasinModule
 from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference
 
@@ -40,7 +40,7 @@ def rebasin_of(name: str, dtype: torch.dtype = torch.float64, **options: Any) ->
     generator = torch.Generator().manual_seed(1)
     for parameter in target.parameters():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
-    options = {"init": "identity", "noise": 1.5, "generator": generator, "rescale": rescaling, **options}
+    options = {"start": "identity", "noise": 1.5, "generator": generator, "rescale": rescaling, **options}
     return SinkhornRebasin(model, target, inputs, spec=spec, **options)
 
 
@@ -204,11 +204,11 @@ def test_an_alignment_brings_its_signs_along_or_is_refused() -> None:
     spec = discover_symmetry(reference, inputs)
     rescaling = discover_rescaling(reference, spec, inputs)
     found = weight_matching(reference, target, spec, rescaling=rescaling)
-    rebasin = SinkhornRebasin(reference, target, inputs, spec=spec, init=found, rescale=rescaling)
+    rebasin = SinkhornRebasin(reference, target, inputs, spec=spec, start=found, rescale=rescaling)
     for name, signs in rebasin.hard_signs().items():
         assert torch.equal(signs.double(), found.signs[name])
     with pytest.raises(SpecError, match=r"rescale=alignment\.rescaling"):
-        SinkhornRebasin(reference, target, inputs, spec=spec, init=found)
+        SinkhornRebasin(reference, target, inputs, spec=spec, start=found)
 
 
 def test_the_module_trains_sign_scores_with_the_scores() -> None:

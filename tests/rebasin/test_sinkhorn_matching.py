@@ -68,7 +68,7 @@ def test_a_planted_permutation_is_learned_from_scratch(loss: str) -> None:
         )
     )
     target.load_state_dict(problem.target)
-    found = sinkhorn_matching(problem.reference, target, problem.spec, loss=loss, init="identity", steps=100)
+    found = sinkhorn_matching(problem.reference, target, problem.spec, loss=loss, start="identity", steps=100)
     assert equal(found.permutations, problem.answer)
     assert found.objective[-1] < 0.5 * found.objective[0]
 
@@ -86,7 +86,7 @@ def test_the_midpoint_loss_is_lowered() -> None:
         data=iter(batches),
         loss="midpoint",
         criterion=F.cross_entropy,
-        init="identity",
+        start="identity",
         steps=60,
     )
     assert len(found.objective) == 60

@@ -26,10 +26,10 @@ class TestStart:
         x = inputs("mlp")
         alignment = weight_matching(reference, target, discover_symmetry(reference, x))
         matrices = {name: permutation_matrix(indices) for name, indices in answer.items()}
-        for init in (alignment, answer, matrices):
-            rebasin = SinkhornRebasin(reference, target, x, init=init)
+        for start in (alignment, answer, matrices):
+            rebasin = SinkhornRebasin(reference, target, x, start=start)
             assert all(torch.equal(rebasin.hard_permutations()[k], answer[k]) for k in answer)
-        identity = SinkhornRebasin(reference, target, x, init="identity")
+        identity = SinkhornRebasin(reference, target, x, start="identity")
         assert all(torch.equal(s, torch.eye(8)) for s in identity.scores.values())
 
     def test_scores_have_the_networks_type(self) -> None:
@@ -112,7 +112,7 @@ class TestBadInput:
                 SinkhornRebasin(mlp(), mlp(), spec=spec)
 
     @pytest.mark.parametrize(
-        ("init", "text"),
+        ("start", "text"),
         [
             ("wieght_matching", "'wieght_matching'"),
             (None, "None"),
@@ -121,6 +121,6 @@ class TestBadInput:
             ({"0": torch.eye(8), "2": torch.zeros(8, dtype=torch.long)}, "'2' to be a permutation"),
         ],
     )
-    def test_starts_that_do_not_fit(self, init: Any, text: str) -> None:
+    def test_starts_that_do_not_fit(self, start: Any, text: str) -> None:
         with pytest.raises(SpecError, match=text):
-            SinkhornRebasin(mlp(), mlp(), inputs("mlp"), init=init)
+            SinkhornRebasin(mlp(), mlp(), inputs("mlp"), start=start)

@@ -127,7 +127,7 @@ class TestOptimisation:
         reference, target, answer = planted(width=8, seed=5)
         generator = torch.Generator().manual_seed(1)
         rebasin = SinkhornRebasin(
-            reference, target, inputs("mlp"), init="identity", noise=0.1, generator=generator
+            reference, target, inputs("mlp"), start="identity", noise=0.1, generator=generator
         )
         assert any(not torch.equal(rebasin.hard_permutations()[k], answer[k]) for k in answer)
         optimizer, loss = torch.optim.Adam(rebasin.parameters(), lr=0.1), WeightDistance("l2")

@@ -138,7 +138,7 @@ def _wide(given: Any) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_a_re_basin_runs_on_them(name: str) -> None:
     net, given = CASES[name]
-    rebasin = SinkhornRebasin(net, net, given, init="identity").eval()
+    rebasin = SinkhornRebasin(net, net, given, start="identity").eval()
     torch.testing.assert_close(rebasin(given), run_at(net, {}, given))
     assert rebasin.spec.validity is not None
     assert len(rebasin.spec.validity.inputs) == len(tensors_in(given))

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.random_networks import Block, Plan, alone, build, inputs_of, plans, random_plan
-from tests.random_networks.network import widened
+from tests.random_networks.network import in_double_precision
 from tests.random_networks.plan import KINDS
 from tests.symmetry.witness import difference
-from tests.symmetry.witness import widened as widened_inputs
+from tests.symmetry.witness import in_double_precision as widened_inputs
 
 FAMILIES = {family for kind in KINDS.values() for family in kind.families}
 drawn: Counter[str] = Counter()
@@ -24,7 +24,7 @@ def change_of(plan: Plan) -> tuple[float, PermutationSpec]:
     """The output's largest relative change in double precision when all groups are permuted at random."""
     network, inputs = build(plan), inputs_of(plan)
     spec = discover_symmetry(network, inputs)
-    wide = widened(network)
+    wide = in_double_precision(network)
     generator = torch.Generator().manual_seed(plan.seed)
     state = permute_state(wide.state_dict(), spec, random_permutations(spec, generator=generator))
     return difference(wide, state, widened_inputs(inputs)), spec
@@ -74,7 +74,7 @@ def test_the_printed_plan_is_enough_to_build_the_network_again() -> None:
 def test_a_wrong_claim_is_noticed() -> None:
     plan = alone("moved", how="roll_added")
     network, inputs = build(plan), inputs_of(plan)
-    wide = widened(network)
+    wide = in_double_precision(network)
     state = dict(wide.state_dict())
     for name in ("blocks.0.a.weight", "blocks.0.a.bias"):
         state[name] = state[name].flip(0)

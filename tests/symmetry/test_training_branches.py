@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations, verify_symmetry
 from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from tests.rebasin.odd_networks import Auxiliary, mlp
 from tests.zoo.case import Function, randomise
 

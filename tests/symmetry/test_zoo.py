@@ -9,7 +9,7 @@ import torch
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from tests.cases import CASES, Case, found_slots, randomise
-from tests.symmetry.witness import difference, widened
+from tests.symmetry.witness import difference, in_double_precision
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -27,7 +27,7 @@ def test_random_permutations_leave_the_output_unchanged(case: Case) -> None:
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         state = permute_state(wide.state_dict(), spec, random_permutations(spec, generator=generator))
-        assert difference(wide, state, widened(case.make_inputs())) < 1e-11
+        assert difference(wide, state, in_double_precision(case.make_inputs())) < 1e-11
     assert verify_symmetry(model, spec, case.make_inputs()) < 1e-10
 
 

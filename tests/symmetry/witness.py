@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 
-def widened(inputs: Any) -> Any:
+def in_double_precision(inputs: Any) -> Any:
     """The inputs with floats in double precision."""
     return tree_map(lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, inputs)
 

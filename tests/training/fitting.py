@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import RebasinModule
+from sinkhorn_rebasin.training import RebasinModule
 
 
 def dataset(samples: int = 20) -> TensorDataset:

@@ -11,17 +11,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from sinkhorn_rebasin import (
-    BarrierMonitor,
     BatchNormReset,
     MidpointLoss,
-    RebasinModule,
-    Repair,
+    RepairAlongPath,
     SinkhornRebasin,
     WeightDistance,
-    data_free_steps,
     evaluate_path,
 )
 from sinkhorn_rebasin.errors import RebasinError
+from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule, data_free_steps
 from tests.rebasin.rebasin_problems import built, inputs
 from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 
@@ -55,7 +53,9 @@ def test_data_come_in_the_type_of_the_trainer(tmp_path: Path, repaired: bool, pr
     fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy)), loader())
     dtype = torch.float64 if precision == "64-true" else torch.bfloat16
     converted = [(x.to(dtype), labels) for x, labels in loader()]
-    prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, converted) if repaired else None
+    prepare = (
+        RepairAlongPath(rebasin.reference, rebasin.to_model(), rebasin.spec, converted) if repaired else None
+    )
     losses = evaluate_path(rebasin, converted, points=5, prepare=prepare).losses
     torch.testing.assert_close(monitor.history[-1][1].losses, losses)
 
@@ -83,7 +83,11 @@ def test_the_path_is_evaluated_in_the_precision_of_the_trainer(tmp_path: Path, r
     fit = trainer(tmp_path, max_epochs=1, callbacks=[monitor], precision="bf16-mixed")
     fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.0), loader())
     with torch.autocast("cpu", torch.bfloat16):
-        prepare = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, loader()) if repaired else None
+        prepare = (
+            RepairAlongPath(rebasin.reference, rebasin.to_model(), rebasin.spec, loader())
+            if repaired
+            else None
+        )
         coarse = evaluate_path(rebasin, loader(), points=5, prepare=prepare)
     assert torch.equal(monitor.history[-1][1].losses, coarse.losses)
     assert not torch.equal(evaluate_path(rebasin, loader(), points=5).losses, coarse.losses)
@@ -141,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path, value: floa
 
 def test_a_second_fit_starts_anew(tmp_path: Path) -> None:
     monitor = BarrierMonitor(loader(), points=3, restore_best=True)
-    best = RebasinModule(built(init="weight_matching", noise=0.0)[2], MidpointLoss(F.cross_entropy))
+    best = RebasinModule(built(start="weight_matching", noise=0.0)[2], MidpointLoss(F.cross_entropy))
     trainer(tmp_path, max_epochs=1, callbacks=[monitor]).fit(best, loader())
     first = monitor.best
     other = RebasinModule(built()[2], worsening)
@@ -192,7 +196,7 @@ def test_repair_is_that_of_the_permutations_of_the_moment(tmp_path: Path) -> Non
     trainer(tmp_path, max_epochs=2, callbacks=[monitor]).fit(
         RebasinModule(rebasin, worsening, lr=1.0), loader()
     )
-    repair = Repair(rebasin.reference, rebasin.to_model(), rebasin.spec, statistics)
+    repair = RepairAlongPath(rebasin.reference, rebasin.to_model(), rebasin.spec, statistics)
     expected = evaluate_path(rebasin, loader(), points=3, prepare=repair)
     assert torch.equal(monitor.history[-1][1].losses, expected.losses)
     assert not torch.equal(monitor.history[0][1].losses, expected.losses)

@@ -5,14 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkhorn_rebasin import (
-    RebasinModule,
-    SinkhornRebasin,
-    TemperatureAnnealing,
-    WeightDistance,
-    data_free_steps,
-    geometric,
-)
+from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
+from sinkhorn_rebasin.assignment.temperature import geometric
+from sinkhorn_rebasin.training import RebasinModule, TemperatureAnnealing, data_free_steps
 from tests.rebasin.rebasin_problems import inputs, planted
 from tests.training.fitting import trainer
 
@@ -29,7 +24,7 @@ def test_a_planted_permutation_is_recovered_without_data(tmp_path: Path) -> None
         reference,
         target,
         inputs("mlp"),
-        init="identity",
+        start="identity",
         noise=0.1,
         generator=torch.Generator().manual_seed(1),
     )

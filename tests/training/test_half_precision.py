@@ -43,15 +43,15 @@ def test_scores_stay_in_single_precision(narrow: torch.dtype) -> None:
 def test_fits_in_half_precision_follow_those_in_single(loss: Any, precision: str, tmp_path: Path) -> None:
     ends = []
     for chosen in ("32-true", precision):
-        module = sr.RebasinModule(
-            rebasin_of(init="identity", noise=0.5, generator=torch.Generator().manual_seed(0)), loss
+        module = sr.training.RebasinModule(
+            rebasin_of(start="identity", noise=0.5, generator=torch.Generator().manual_seed(0)), loss
         )
         trainer(tmp_path, max_epochs=2, precision=chosen).fit(module, loader())
         ends.append(module.rebasin.scores["0"].detach().float())
     assert ends[1].isfinite().all()
     moved = (
         ends[0]
-        - rebasin_of(init="identity", noise=0.5, generator=torch.Generator().manual_seed(0)).scores["0"]
+        - rebasin_of(start="identity", noise=0.5, generator=torch.Generator().manual_seed(0)).scores["0"]
     ).norm()
     assert (ends[0] - ends[1]).norm() < 0.2 * moved
 

@@ -11,18 +11,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import (
-    MidpointLoss,
-    RandomPointLoss,
-    RebasinModule,
-    SinkhornRebasin,
-    TemperatureAnnealing,
-    WeightDistance,
-    data_free_steps,
-    evaluate_path,
-    geometric,
-)
+from sinkhorn_rebasin import MidpointLoss, RandomPointLoss, SinkhornRebasin, WeightDistance, evaluate_path
+from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import DataError, LossError, RebasinError
+from sinkhorn_rebasin.training import RebasinModule, TemperatureAnnealing, data_free_steps
 from tests.rebasin.rebasin_problems import built, inputs
 from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
 

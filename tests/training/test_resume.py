@@ -12,17 +12,10 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from sinkhorn_rebasin import (
-    BarrierMonitor,
-    MidpointLoss,
-    RandomPointLoss,
-    RebasinModule,
-    SinkhornRebasin,
-    TemperatureAnnealing,
-    evaluate_path,
-    geometric,
-)
+from sinkhorn_rebasin import MidpointLoss, RandomPointLoss, SinkhornRebasin, evaluate_path
+from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import CheckpointError
+from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule, TemperatureAnnealing
 from tests.rebasin.rebasin_problems import built, inputs, mlp
 from tests.training.fitting import Recorder, loader, scores_of, trainer
 

@@ -13,8 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from sinkhorn_rebasin import ExperienceReplay, MidpointLoss, RandomPointLoss, RebasinModule
+from sinkhorn_rebasin import MidpointLoss, RandomPointLoss
 from sinkhorn_rebasin.errors import DataError, RebasinWarning
+from sinkhorn_rebasin.training import RebasinModule
+from sinkhorn_rebasin.training.continual import ExperienceReplay
 from tests.rebasin.rebasin_problems import built
 from tests.training.fitting import dataset, loader, scores_of, trainer
 

@@ -9,17 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import IterableDataset
 
-from sinkhorn_rebasin import (
-    MidpointLoss,
-    RebasinModule,
-    TemperatureAnnealing,
-    WeightDistance,
-    cosine,
-    data_free_steps,
-    geometric,
-    linear,
-)
+from sinkhorn_rebasin import MidpointLoss, WeightDistance
+from sinkhorn_rebasin.assignment.temperature import cosine, geometric, linear
 from sinkhorn_rebasin.errors import AssignmentError
+from sinkhorn_rebasin.training import RebasinModule, TemperatureAnnealing, data_free_steps
 from tests.rebasin.rebasin_problems import built
 from tests.training.fitting import Recorder, loader, trainer
 

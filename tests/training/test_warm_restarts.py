@@ -9,17 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sinkhorn_rebasin import (
-    BarrierMonitor,
-    RandomPointLoss,
-    RebasinModule,
-    SinkhornRebasin,
-    TemperatureAnnealing,
-    WarmRestarts,
-    hard_assignment,
-    linear,
-)
+from sinkhorn_rebasin import RandomPointLoss, SinkhornRebasin, hard_assignment
+from sinkhorn_rebasin.assignment.temperature import linear
 from sinkhorn_rebasin.errors import AssignmentError, RebasinError
+from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule, TemperatureAnnealing, WarmRestarts
 from tests.training.fitting import Recorder, loader, trainer
 
 

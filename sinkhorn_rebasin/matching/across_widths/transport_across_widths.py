@@ -26,13 +26,13 @@ from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 _OUTPUTS_SECOND = (nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def ot_transport(
+def ot_fusion_across_widths(
     reference: nn.Module | StateLike,
     target: nn.Module | StateLike,
     reference_spec: PermutationSpec,
     target_spec: PermutationSpec,
     *,
-    regularisation: float | None = None,
+    regularization: float | None = None,
     transposed: Collection[str] = (),
 ) -> State:
     r"""Carry a target onto the widths of a reference, layer by layer; the function is **not** kept.
@@ -54,7 +54,7 @@ def ot_transport(
         reference, target: networks of one architecture, but for the widths of hidden layers, or their states;
             neither is changed.
         reference_spec, target_spec: their symmetries, from :func:`discover_symmetry` on each.
-        regularisation: weight of the plan's entropy in units of the mean distance of a group; None for exact plans.
+        regularization: weight of the plan's entropy in units of the mean distance of a group; None for exact plans.
             An entropic plan blurs: every new unit has a part of all units.
         transposed: names of parameters that make units on another axis than their first, where linear and
             convolution layers have their outputs: weights of shape (in, out), position tables (places, width).
@@ -71,7 +71,7 @@ def ot_transport(
         ArchitectureError: when the networks differ in more than widths, one cannot tell what makes and what reads
             the units of a group whose width differs, or its weights are computed from other tensors (weight_norm):
             these cannot be averaged and shared out in place of the weights.
-        AssignmentError: when weights are not finite, or the regularisation is not positive.
+        AssignmentError: when weights are not finite, or the regularization is not positive.
         SpecError: when a spec is of another network, or has nested groups, which are named.
 
     Warns:
@@ -83,7 +83,7 @@ def ot_transport(
         >>> twice = {"0.weight": narrow[0].weight.repeat(2, 1), "0.bias": narrow[0].bias.repeat(2)}
         >>> twice |= {"2.weight": narrow[2].weight.repeat(1, 2) / 2, "2.bias": narrow[2].bias}
         >>> specs = [discover_symmetry(net, torch.randn(3, 5)) for net in (narrow, wide)]
-        >>> merged = ot_transport(narrow, twice, *specs)
+        >>> merged = ot_fusion_across_widths(narrow, twice, *specs)
         >>> all(torch.equal(merged[name], tensor) for name, tensor in narrow.state_dict().items())
         True
 
@@ -95,7 +95,7 @@ def ot_transport(
     target_spec.check_state(second)
     flipped = {*transposed, *_transposed_in(reference), *_transposed_in(target)}
     _check_transposed(set(transposed) - set(first), flipped, reference_spec, target_spec)
-    order = list(groups_in_order(reference_spec, "ot_transport"))
+    order = list(groups_in_order(reference_spec, "ot_fusion_across_widths"))
     _check_plain(reference_spec, target_spec)
     pairs = pair_slots(reference_spec, target_spec, flipped)
     check_shapes(first, second, pairs)
@@ -106,7 +106,7 @@ def ot_transport(
             ours.append(_features(first[slot.tensor], slot))
             theirs.append(_features_carried(second[slot.tensor], slot, pairs, maps, reference_spec))
         cost = unit_distances(torch.cat(ours, 1), torch.cat(theirs, 1))
-        plan = transport_plan(cost, regularisation)
+        plan = transport_plan(cost, regularization)
         # By its own sums an entropic plan, too, is made of averages and shares; one cut short may forget a unit.
         tiny = torch.finfo(plan.dtype).tiny
         maps[group.name] = UnitMaps(

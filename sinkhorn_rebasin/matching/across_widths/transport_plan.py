@@ -29,7 +29,7 @@ def unit_distances(ours: Tensor, theirs: Tensor) -> Tensor:
     return distances
 
 
-def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
+def transport_plan(cost: Tensor, regularization: float | None = None) -> Tensor:
     r"""The cheapest way to carry m units onto n, all units of a network of equal mass.
 
     .. math:: T = \arg\min_{T \ge 0} \langle T, C \rangle - \varepsilon \bar C H(T)
@@ -37,7 +37,7 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
 
     Args:
         cost: C, shape (n, m), float64 on the CPU.
-        regularisation: ε > 0 in units of the mean cost; None for the exact plan (ε = 0).
+        regularization: ε > 0 in units of the mean cost; None for the exact plan (ε = 0).
 
     Returns:
         The plan, shape (n, m), in units of a mass that both m and n share out evenly: an exact plan has whole
@@ -45,7 +45,7 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
 
     Raises:
         ImportError: when POT is not installed.
-        AssignmentError: when the regularisation is not positive and finite.
+        AssignmentError: when the regularization is not positive and finite.
 
     Warns:
         ConvergenceWarning: when the entropic plan misses its marginals.
@@ -57,15 +57,15 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
     n, m = cost.shape
     common = math.gcd(n, m)
     ours, theirs = (torch.full((k,), mass / common, dtype=torch.float64) for k, mass in ((n, m), (m, n)))
-    if regularisation is None:
+    if regularization is None:
         # More iterations than POT's default for wide layers.
         plan = ot.emd(ours.numpy(), theirs.numpy(), cost.numpy(), numItermax=10_000_000)
         # Whole masses flow in whole numbers.
         return torch.from_numpy(plan).round()
-    if not (math.isfinite(regularisation) and regularisation > 0):
+    if not (math.isfinite(regularization) and regularization > 0):
         raise AssignmentError(
-            f"Expected regularisation to be positive and finite, or None for the exact plan, but got "
-            f"{regularisation}."
+            f"Expected regularization to be positive and finite, or None for the exact plan, but got "
+            f"{regularization}."
         )
     total = float(ours.sum())
     with np.errstate(over="ignore"):  # An early marginal error may be infinite.
@@ -73,8 +73,8 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
             (ours / total).numpy(),
             (theirs / total).numpy(),
             cost.numpy(),
-            # Units that are all alike cost nothing: any regularisation will do.
-            regularisation * (float(cost.mean()) or 1.0),
+            # Units that are all alike cost nothing: any regularization will do.
+            regularization * (float(cost.mean()) or 1.0),
             method="sinkhorn_log",
             numItermax=_ITERATIONS,
             stopThr=_TOLERANCE,
@@ -84,7 +84,7 @@ def transport_plan(cost: Tensor, regularisation: float | None = None) -> Tensor:
     if not log["err"][-1] <= _TOLERANCE:
         warnings.warn(
             f"Expected a marginal error of at most {_TOLERANCE:g} but got {log['err'][-1]:.3g} after {_ITERATIONS} "
-            f"iterations at regularisation {regularisation:g}; raise it, or use None for the exact plan.",
+            f"iterations at regularization {regularization:g}; raise it, or use None for the exact plan.",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, propose_blocks
+from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
 from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
 from sinkhorn_rebasin.networks.architecture import real_view
@@ -109,7 +109,7 @@ class CoordinateAscent:
         states = self.reference, self.target
         hidden = set(unknown)
         if len(self._placed_with(group)) > 1:
-            found = propose_blocks(*states, self.spec, group, self.permutations, hidden, self.rescaling)
+            found = place_blocks(*states, self.spec, group, self.permutations, hidden, self.rescaling)
             return found, None, 0.0
         similarity = signed_similarity(*states, self.spec, group, self.permutations, hidden, self.rescaling)
         best, pattern = similarity.max(0)

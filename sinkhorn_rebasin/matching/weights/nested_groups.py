@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
-from sinkhorn_rebasin.matching.weights.similarity import compared
+from sinkhorn_rebasin.matching.weights.similarity import unit_rows
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, identity_permutations
 
 
@@ -22,7 +22,7 @@ class Proposal(NamedTuple):
     flips: dict[str, Tensor]
 
 
-def propose_blocks(
+def place_blocks(
     reference: State,
     target: State,
     spec: PermutationSpec,
@@ -95,7 +95,7 @@ def _own_similarity(
     for slot in spec.slots_of(group.name):
         if slot.tensor not in nested:
             others = _beside(slot, spec, group)
-            for _, ours, theirs in compared(reference, target, spec, slot, others, held, unknown, rescaling):
+            for _, ours, theirs in unit_rows(reference, target, spec, slot, others, held, unknown, rescaling):
                 total += (ours[0] @ theirs[0].mT).double().cpu()
     return total
 
@@ -115,7 +115,7 @@ def _pair_similarity(
     total = torch.zeros(patterns, count, count, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(child.name):
         others = _beside(slot, spec, child)
-        for signs, *pair in compared(reference, target, spec, slot, others, held, unknown, rescaling):
+        for signs, *pair in unit_rows(reference, target, spec, slot, others, held, unknown, rescaling):
             ours, theirs = (units.reshape(count, -1) for units in pair)
             total += signs[:, None, None] * (ours @ theirs.mT).double().cpu()
     return total.reshape(patterns, child.blocks, child.size, child.blocks, child.size).transpose(2, 3)

@@ -10,7 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.permutations import Generator, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations import RescalingSpec, ScaleSymmetry, Slot
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING as NO_RESCALING
 from sinkhorn_rebasin.permutations.slots import parts_of
 
@@ -22,12 +22,12 @@ class SignPatterns:
     Example:
         >>> from sinkhorn_rebasin.permutations import Layout
         >>> row, column = (Slot("hidden", name, (axis,), Layout(1, 4)) for name, axis in (("w", 0), ("v", 1)))
-        >>> patterns = SignPatterns((Generator("hidden", "sign", ((row, 1),)),))
+        >>> patterns = SignPatterns((ScaleSymmetry("hidden", "sign", ((row, 1),)),))
         >>> patterns.signs.tolist(), patterns.on(row).tolist(), patterns.on(column).tolist()
         ([[1.0], [-1.0]], [1.0, -1.0], [1.0, 1.0])
     """
 
-    generators: tuple[Generator, ...]
+    generators: tuple[ScaleSymmetry, ...]
 
     @classmethod
     def of(cls, rescaling: RescalingSpec, group: str) -> SignPatterns:
@@ -60,7 +60,7 @@ class SignPatterns:
         return any(self.negating(part) for part in self.parts(slot))
 
     @staticmethod
-    def _exponent(generator: Generator, part: Slot) -> int:
+    def _exponent(generator: ScaleSymmetry, part: Slot) -> int:
         named = generator.exponents
         return next((exponent for slot, exponent in named if part == slot or part in parts_of(slot)), 0)
 

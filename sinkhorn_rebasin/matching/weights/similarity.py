@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State
-from sinkhorn_rebasin.matching.weights.invariants import seen_through
+from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
 from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns, negatable
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
@@ -52,14 +52,14 @@ def signed_similarity(
     )
     for slot in spec.slots_of(group.name):
         others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
-        for signs, ours, theirs in compared(
+        for signs, ours, theirs in unit_rows(
             reference, target, spec, slot, others, permutations, unknown, rescaling
         ):
             total += signs[:, None, None, None] * torch.bmm(ours, theirs.mT).double().cpu()
     return total
 
 
-def compared(
+def unit_rows(
     reference: State,
     target: State,
     spec: PermutationSpec,
@@ -77,7 +77,7 @@ def compared(
         return
     patterns = SignPatterns.of(rescaling, slot.group)
     free = negatable(rescaling, (other for other in others if other.group in unknown))
-    pair = seen_through(
+    pair = up_to_order_of(
         others, reference[slot.tensor], target[slot.tensor], permutations, unknown, negatable=free
     )
     for part in patterns.parts(slot):

@@ -10,7 +10,7 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, simplified
 from sinkhorn_rebasin.symmetry.labels.numbering import Ids
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
-from sinkhorn_rebasin.symmetry.labels.summing import merged
+from sinkhorn_rebasin.symmetry.labels.summing import common_refinement
 
 
 def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> Labels:
@@ -23,12 +23,14 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     shared: list[Factor] = []
-    for factor in (factor for part in parts for factor in part.off([axis])):
+    for factor in (factor for part in parts for factor in part.factors_outside([axis])):
         known = any(_equal(factor, other) for other in shared)
         if not known and all(_has(part, factor) or _may_have(part, factor) for part in parts):
             shared.append(factor)
     factors = [*shared]
-    own = [[f for f in part.off([axis]) if not any(_equal(f, s) for s in shared)] for part in parts]
+    own = [
+        [f for f in part.factors_outside([axis]) if not any(_equal(f, s) for s in shared)] for part in parts
+    ]
     for signature in dict.fromkeys(factor.axes for part in own for factor in part):
         alike = [[f for f in part if f.axes == signature] for part in own]
         for chosen in zip_longest(*alike):
@@ -77,12 +79,12 @@ def _has(part: Labels, factor: Factor) -> bool:
 
 def _may_have(part: Labels, factor: Factor) -> bool:
     """Whether fixed values may be told apart on a part that knows nothing along their axes."""
-    return not factor.has_units and not part.on(factor.axes)
+    return not factor.has_units and not part.factors_covering(factor.axes)
 
 
 def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
-    factors = part.on([axis])
-    return merged(relations, part.shape, factors) if factors else None
+    factors = part.factors_covering([axis])
+    return common_refinement(relations, part.shape, factors) if factors else None
 
 
 def _share_units(parts: Sequence[Labels]) -> bool:

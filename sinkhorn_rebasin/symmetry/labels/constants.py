@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_labels
-from sinkhorn_rebasin.symmetry.labels.numbering import numbered, row_hashes
+from sinkhorn_rebasin.symmetry.labels.numbering import factorize, row_hashes
 
 # Constants larger than this are not searched for equal slices; all their positions count as different.
 LARGEST_COMPARED_CONSTANT = 1 << 20
@@ -89,7 +89,7 @@ def constant_labels(tensor: Tensor) -> Labels:
         rows = np.ascontiguousarray(np.moveaxis(array, axis, 0)).reshape(array.shape[axis], -1)
         if bool((rows == rows[:1]).all()):
             continue
-        factors.append(Factor((axis,), -1 - numbered(row_hashes(rows))))
+        factors.append(Factor((axis,), -1 - factorize(row_hashes(rows))))
     return Labels(tuple(tensor.shape), tuple(factors))
 
 

@@ -45,7 +45,7 @@ class BatchedParameters:
         each distance between two positions, say.
         """
         together: dict[str, set[int]] = {}
-        for factor in labels.on(axes):
+        for factor in labels.factors_covering(axes):
             if not set(factor.axes) <= set(axes) and len(np.unique(factor.ids)) < factor.ids.size:
                 continue
             unit = int(factor.ids.max(initial=-1))
@@ -56,7 +56,7 @@ class BatchedParameters:
             if len(found) > 1 and name not in self._settled:
                 self._found.setdefault(name, set()).add(tuple(sorted(found)))
 
-    def meet(self, relations: Relations, parts: Sequence[Labels]) -> None:
+    def record_meeting(self, relations: Relations, parts: Sequence[Labels]) -> None:
         """What is added to the outputs of experts, or of heads, has units of its own for each of them, too."""
         if any(0 in part.shape for part in parts):
             return
@@ -84,14 +84,16 @@ class BatchedParameters:
             if len(inside) > 1 and wide.ids.min() >= 0 and len(np.unique(wide.ids)) == wide.ids.size:
                 self.note(relations, Labels(other.shape, tuple(inside)), range(len(other.shape)))
 
-    def visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:
+    def record_visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:
         """Remember which experts (the first axis of some matrices) the rows of an input went to."""
-        key = relations.class_of(int(max(factor.ids.max(initial=0) for factor in matrices.on([0]))))
+        key = relations.class_of(
+            int(max(factor.ids.max(initial=0) for factor in matrices.factors_covering([0])))
+        )
         self._visited.setdefault(key, set()).update(visited.tolist())
         self._reachable[key] = (matrices.shape[0], [matrices, rows])
 
     @property
-    def lonely(self) -> list[Labels]:
+    def unvisited(self) -> list[Labels]:
         """Labels of matrices, and of their input, of which some belong to experts that nothing went to."""
         found = []
         for key, (count, labels) in self._reachable.items():

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.symmetry.labels.constants import Constants, constant_label
 from sinkhorn_rebasin.symmetry.labels.experts import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.labels.identities import Identities
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.labels.meeting import joined, unpinned
+from sinkhorn_rebasin.symmetry.labels.meeting import joined, without_implied
 from sinkhorn_rebasin.symmetry.labels.memory import LabelledMemory
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
@@ -64,7 +64,7 @@ class Labelling:
         if lost is not None:
             return lost
         if tensor in self.memory:
-            return unpinned(self.relations, self.memory[tensor])
+            return without_implied(self.relations, self.memory[tensor])
         name = self.names.get(tensor)
         if name is None:
             return self._identities.labels(tensor) or constant_labels(tensor)
@@ -103,7 +103,7 @@ class Labelling:
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
         """Return the labels of an element-wise function of several tensors."""
-        self.batched.meet(self.relations, labels)
+        self.batched.record_meeting(self.relations, labels)
         return joined(self.relations, labels, shape)
 
     def fix(self, labels: Labels, reason: str) -> None:

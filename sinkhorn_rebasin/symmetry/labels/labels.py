@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, numbered, row_hashes
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, factorize, row_hashes
 
 _NO_POSITIONS = 2**61 - 1
 
@@ -46,12 +46,12 @@ class Labels:
     shape: tuple[int, ...]
     factors: tuple[Factor, ...] = ()
 
-    def on(self, axes: Iterable[int]) -> list[Factor]:
+    def factors_covering(self, axes: Iterable[int]) -> list[Factor]:
         """Factors that cover at least one of these axes."""
         wanted = set(axes)
         return [factor for factor in self.factors if wanted & set(factor.axes)]
 
-    def off(self, axes: Iterable[int]) -> list[Factor]:
+    def factors_outside(self, axes: Iterable[int]) -> list[Factor]:
         """Factors that cover none of these axes."""
         unwanted = set(axes)
         return [factor for factor in self.factors if not unwanted & set(factor.axes)]
@@ -150,7 +150,7 @@ def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
     found = [factor for factor in factors if factor.has_units]
     for axes in dict.fromkeys(factor.axes for factor in values):
         along = [factor.ids for factor in values if factor.axes == axes]
-        ids = along[0] if len(along) == 1 else -1 - numbered(*along).reshape(along[0].shape)
+        ids = along[0] if len(along) == 1 else -1 - factorize(*along).reshape(along[0].shape)
         found.append(Factor(axes, ids))
     return tuple(found)
 
@@ -160,7 +160,7 @@ def _separated(factor: Factor) -> list[Factor]:
     if len(factor.axes) < 2 or factor.has_units:
         return [factor]
     rows = factor.ids.reshape(len(factor.ids), -1)
-    first, rest = numbered(row_hashes(rows)), numbered(row_hashes(rows.T))
+    first, rest = factorize(row_hashes(rows)), factorize(row_hashes(rows.T))
     if count_distinct(rows) < (int(first.max()) + 1) * (int(rest.max()) + 1):
         return [factor]
     others = Factor(factor.axes[1:], -1 - rest.reshape(factor.ids.shape[1:]))

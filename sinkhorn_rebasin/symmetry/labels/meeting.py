@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, determines, numbered
-from sinkhorn_rebasin.symmetry.labels.relations import Pinned, Relations
-from sinkhorn_rebasin.symmetry.labels.summing import merged, reduced
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, determines, factorize
+from sinkhorn_rebasin.symmetry.labels.relations import Implied, Relations
+from sinkhorn_rebasin.symmetry.labels.summing import common_refinement, sum_out
 
 
 def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
@@ -26,7 +26,7 @@ def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
     factors = list(left.factors)
     for factor in right.factors:
         factors = _add(relations, left.shape, factors, factor)
-    return unpinned(relations, Labels(left.shape, tuple(factors)))
+    return without_implied(relations, Labels(left.shape, tuple(factors)))
 
 
 def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
@@ -41,8 +41,8 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
             wide = new.over(factor.axes, shape)
             if determines(factor.ids, wide):
                 relations.relate(factor.ids, wide)
-                pin(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
-                return [*factors, new] if id(factor.ids) in relations.pinned else factors
+                note_implied(relations, shape, factor, [new, *(f for f in factors if f is not factor)])
+                return [*factors, new] if id(factor.ids) in relations.implied else factors
     if not new.has_units:
         _meet(relations, shape, [factor for factor in overlapping if factor.has_units], new)
         return [*factors, new]
@@ -55,11 +55,11 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
             if not any(factor is f for f in free):
                 relations.relate(new.ids, columns[id(factor)])
         if free:
-            relations.relate(new.ids, -1 - numbered(*(columns[id(f)] for f in free)))
+            relations.relate(new.ids, -1 - factorize(*(columns[id(f)] for f in free)))
         _meet(relations, shape, crossing, new)
-        pin(relations, shape, new, factors)
-        return [*factors, new] if id(new.ids) in relations.pinned else [*apart, *free, *crossing, new]
-    combined = merged(relations, shape, [*nested, new])
+        note_implied(relations, shape, new, factors)
+        return [*factors, new] if id(new.ids) in relations.implied else [*apart, *free, *crossing, new]
+    combined = common_refinement(relations, shape, [*nested, new])
     _meet(relations, shape, crossing, combined)
     return [*apart, *crossing, combined]
 
@@ -75,11 +75,11 @@ def _meet(relations: Relations, shape: Sequence[int], crossing: list[Factor], ne
 
 def _along(relations: Relations, shape: Sequence[int], factor: Factor, axes: tuple[int, ...]) -> Ids | None:
     """What a factor says along some of its axes; None when all places on them are alike."""
-    left = reduced(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - set(axes))
-    return merged(relations, shape, left.factors).over(axes, shape) if left.factors else None
+    left = sum_out(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - set(axes))
+    return common_refinement(relations, shape, left.factors).over(axes, shape) if left.factors else None
 
 
-def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
+def note_implied(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
     """Note when a factor over several axes says no more than narrower ones along these axes.
 
     A unit of the wide factor is pinned when no other unit is related to the same units of the narrow ones and
@@ -102,24 +102,24 @@ def pin(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequen
     for column in followed:
         relations.relate(wide.ids, column)
     if values:
-        relations.relate(wide.ids, -1 - numbered(*values))
+        relations.relate(wide.ids, -1 - factorize(*values))
     places = {axis: place for place, axis in enumerate(wide.axes)}
 
     def placed(factors: Sequence[Factor]) -> tuple[tuple[tuple[int, ...], Ids], ...]:
         return tuple((tuple(places[axis] for axis in f.axes), f.ids) for f in factors)
 
-    relations.pinned[id(wide.ids)] = Pinned(wide.ids, placed(units), placed(fixed))
+    relations.implied[id(wide.ids)] = Implied(wide.ids, placed(units), placed(fixed))
 
 
-def unpinned(relations: Relations, labels: Labels) -> Labels:
+def without_implied(relations: Relations, labels: Labels) -> Labels:
     """Labels in which narrow factors stand for the wide ones they pin."""
     factors = list(labels.factors)
     for factor in labels.factors:
-        pinned = relations.pinned.get(id(factor.ids))
-        if pinned is None or not all(_present(factors, f) for f in _placed(factor, pinned.fixed)):
+        implied = relations.implied.get(id(factor.ids))
+        if implied is None or not all(_present(factors, f) for f in _placed(factor, implied.fixed)):
             continue
         factors = [f for f in factors if f is not factor]
-        factors.extend(f for f in _placed(factor, pinned.units) if not _present(factors, f))
+        factors.extend(f for f in _placed(factor, implied.units) if not _present(factors, f))
     return Labels(labels.shape, tuple(factors))
 
 

@@ -39,13 +39,13 @@ def keyed(*columns: Column) -> Column:
         key, first_room = _small(key)
         column, room = _small(column.ravel())
         if first_room * room >= _ROOM:
-            key, column = numbered(key), numbered(column)
+            key, column = factorize(key), factorize(column)
             room = int(column.max()) + 1
         key = key * room + column
     return key
 
 
-def numbered(*columns: Column) -> Ids:
+def factorize(*columns: Column) -> Ids:
     """Equal tuples of entries as equal numbers from 0 on, in the order of the tuples' keys."""
     key = keyed(*columns)
     if not key.size:
@@ -53,7 +53,7 @@ def numbered(*columns: Column) -> Ids:
     return np.unique(key, return_inverse=True)[1].ravel().astype(np.int64)
 
 
-def by_appearance(key: Column) -> tuple[Ids, Ids]:
+def factorize_by_appearance(key: Column) -> tuple[Ids, Ids]:
     """Where each distinct entry appears first, in that order, and which of them stands at every position."""
     _, first, place = np.unique(key.ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -96,10 +96,10 @@ def _small(column: Column) -> tuple[Column, int]:
     if not column.size:
         return column.astype(np.int64), 1
     if column.dtype == np.uint64:
-        column = numbered(column)
+        column = factorize(column)
     low = int(column.min())
     high = int(column.max()) - low + 1
     if high >= 1 << 61:
-        column = numbered(column)
+        column = factorize(column)
         return column, int(column.max()) + 1
     return column.astype(np.int64) - low, high

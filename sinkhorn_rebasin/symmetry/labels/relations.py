@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, factorize
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
 
 @dataclass(frozen=True)
-class Pinned:
+class Implied:
     """An array of units that says no more than narrower arrays do, and the places of its axes those cover.
 
     ``units`` follow from the wide array; ``fixed`` are values that must be along for the two to mean the same.
@@ -39,7 +39,7 @@ class Relations:
     edges: list[tuple[Ids, Ids, int]] = field(default_factory=list)
     marks: list[tuple[Ids, Ids, int]] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
-    pinned: dict[int, Pinned] = field(default_factory=dict)
+    implied: dict[int, Implied] = field(default_factory=dict)
     origins: dict[int, Origin] = field(default_factory=dict)
     origin: Origin | None = None
     _kinds: int = 0
@@ -82,7 +82,7 @@ class Relations:
 
     def _add_edges(self, left: Ids, right: Ids, kind: int) -> None:
         """Edges of one kind for each pair of classes."""
-        pair = numbered(self._class_of(left), self._class_of(right))
+        pair = factorize(self._class_of(left), self._class_of(right))
         for one in range(int(pair.max()) + 1):
             chosen = pair == one
             self.edges.append((left[chosen], right[chosen], self.new_kind() if one else kind))

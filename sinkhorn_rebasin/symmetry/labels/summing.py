@@ -10,24 +10,24 @@ import numpy as np
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, simplified
 from sinkhorn_rebasin.symmetry.labels.numbering import (
     Ids,
-    by_appearance,
     count_distinct,
     determines,
     distinct,
+    factorize,
+    factorize_by_appearance,
     keyed,
-    numbered,
     row_hashes,
 )
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
-def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
+def common_refinement(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
     """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
     if len(factors) == 1:
         return factors[0]
     axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
     columns = [factor.over(axes, shape) for factor in factors]
-    first, place = by_appearance(keyed(*columns))
+    first, place = factorize_by_appearance(keyed(*columns))
     if not any(factor.has_units for factor in factors):
         return Factor(axes, -1 - place.reshape(columns[0].shape))
     units = relations.new_units((len(first),))
@@ -36,7 +36,7 @@ def merged(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]
     return Factor(axes, units[place].reshape(columns[0].shape))
 
 
-def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
+def sum_out(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
     """Labels (axes kept with length 1) of a symmetric reduction over some axes.
 
     What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
@@ -44,18 +44,18 @@ def reduced(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     """
     gone = sorted(set(axes))
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
-    factors = list(labels.off(gone))
-    for cluster in overlapping(labels.on(gone), gone):
+    factors = list(labels.factors_outside(gone))
+    for cluster in overlapping(labels.factors_covering(gone), gone):
         partial = [factor for factor in cluster if not set(factor.axes) <= set(gone)]
         if 0 in labels.shape:
             continue
         if not partial:
             _count_together(relations, labels.shape, cluster)
             continue
-        factor = merged(relations, labels.shape, partial)
+        factor = common_refinement(relations, labels.shape, partial)
         along = [f for f in cluster if set(f.axes) <= set(gone)]
         if along and not _placed_alike(relations, labels.shape, factor, along, gone):
-            factor = merged(relations, labels.shape, [factor, *along])
+            factor = common_refinement(relations, labels.shape, [factor, *along])
         blocks = _blocks(relations, factor, gone)
         if not _follows(relations, shape, factors, blocks):
             factors.append(blocks)
@@ -67,11 +67,11 @@ def _count_together(relations: Relations, shape: Sequence[int], cluster: Sequenc
     with_units = [factor for factor in cluster if factor.has_units]
     if len(cluster) < 2 or not with_units:
         return
-    factor = merged(relations, shape, with_units)
+    factor = common_refinement(relations, shape, with_units)
     axes = tuple(sorted({axis for other in cluster for axis in other.axes}))
     units = factor.over(axes, shape)
-    place = numbered(units, *(f.over(axes, shape) for f in cluster if not f.has_units))
-    values = numbered(*(f.over(axes, shape) for f in cluster if not f.has_units), np.bincount(place)[place])
+    place = factorize(units, *(f.over(axes, shape) for f in cluster if not f.has_units))
+    values = factorize(*(f.over(axes, shape) for f in cluster if not f.has_units), np.bincount(place)[place])
     if values.max():
         relations.relate(units, -1 - values)
 
@@ -87,8 +87,8 @@ def _placed_alike(
         return False
     kept = [1 if axis in gone else length for axis, length in zip(factor.axes, factor.ids.shape, strict=True)]
     rows = np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), factor.ids.shape)
-    unit = numbered(factor.ids)
-    value = numbered(*(f.over(factor.axes, shape) for f in along))
+    unit = factorize(factor.ids)
+    value = factorize(*(f.over(factor.axes, shape) for f in along))
     values_of_unit = np.bincount(distinct(unit, value)[0])
     if count_distinct(unit, rows, value) < int(values_of_unit[distinct(unit, rows)[0]].sum()):
         return False
@@ -105,7 +105,7 @@ def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Facto
     fixed = [f for f in factors if set(f.axes) <= set(new.axes) and not f.has_units]
     if not fixed or {axis for f in fixed for axis in f.axes} != set(new.axes):
         return False
-    values = numbered(*(f.over(new.axes, shape) for f in fixed))
+    values = factorize(*(f.over(new.axes, shape) for f in fixed))
     if not determines(values, new.ids):
         return False
     relations.relate(new.ids, -1 - values)
@@ -130,7 +130,7 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     rows = factor.ids.transpose(order).reshape(math.prod(kept_shape), -1)
     if bool((rows == rows[:, :1]).all()):
         return Factor(tuple(kept), rows[:, 0].reshape(kept_shape))
-    first, place = by_appearance(row_hashes(rows))
+    first, place = factorize_by_appearance(row_hashes(rows))
     different = rows[first]
     if not factor.has_units:
         return Factor(tuple(kept), (-1 - place).reshape(kept_shape))

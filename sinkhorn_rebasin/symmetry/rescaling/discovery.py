@@ -18,10 +18,10 @@ from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.double_precision import ROUNDING_OF_NARROW_TYPES, narrow_tolerance
 from sinkhorn_rebasin.networks.modes import in_mode
-from sinkhorn_rebasin.networks.random_inputs import widened
+from sinkhorn_rebasin.networks.random_inputs import in_double_precision
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot
 from sinkhorn_rebasin.permutations.slots import parts_of
 from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling.independence import independent
@@ -95,10 +95,10 @@ def discover_rescaling(
     spec = spec.counting(outputs)
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        rescaling, silent = _in_precision(
+        rescaling, unreached = _in_precision(
             lambda trials: _search(trials, signs), model, spec, example_inputs, tolerance, generator
         )
-    _warn_of(silent)
+    _warn_of(unreached)
     return rescaling
 
 
@@ -106,16 +106,16 @@ def _search(trials: Trials, signs: bool) -> tuple[RescalingSpec, Mapping[str, Se
     """The rescalings that are found, and by group the tensors of which nothing is known."""
     equations = Equations(trials)
     matrices = equations.gathered()
-    silent = equations.silent()
+    unreached = equations.unreached()
     live = {
-        group: [equations.slots[group][place] for place in np.flatnonzero(trials.answering(matrix))]
+        group: [equations.slots[group][place] for place in np.flatnonzero(trials.reached(matrix))]
         for group, matrix in matrices.items()
-        if group not in silent
+        if group not in unreached
     }
     found = _positive(trials, matrices, live)
     if signs:
         found += _signs(trials, live, found)
-    return RescalingSpec(tuple(equations.slots), tuple(found)), silent
+    return RescalingSpec(tuple(equations.slots), tuple(found)), unreached
 
 
 def requested_rescaling(
@@ -152,7 +152,7 @@ def _in_precision(
     generator: torch.Generator,
 ) -> Found:
     """What is found in float64, or in the network's own type where it does not run in float64."""
-    wide, own = widened(model), in_mode(standalone_copy(model), False)
+    wide, own = in_double_precision(model), in_mode(standalone_copy(model), False)
     rounding = narrow_tolerance(own.parameters())
     count_only(own, spec.outputs)
     if wide is not None:
@@ -192,8 +192,8 @@ def _verify(
         )
 
 
-def _warn_of(silent: Mapping[str, Sequence[str]]) -> None:
-    for group, tensors in silent.items():
+def _warn_of(unreached: Mapping[str, Sequence[str]]) -> None:
+    for group, tensors in unreached.items():
         warnings.warn(
             f"Expected every weight of group {group!r} to take part in the output on inputs like the example's, but "
             f"{', '.join(map(repr, tensors))} did in none of {MOST_DRAWS} draws: the group is not rescaled. Pass "
@@ -205,19 +205,19 @@ def _warn_of(silent: Mapping[str, Sequence[str]]) -> None:
 
 def _positive(
     trials: Trials, matrices: Mapping[str, NDArray[np.float64]], live: Mapping[str, Sequence[Slot]]
-) -> list[Generator]:
+) -> list[ScaleSymmetry]:
     """The generators of all groups that hold at random s > 0."""
     candidates = []
     for group, slots in live.items():
-        matrix = matrices[group][:, trials.answering(matrices[group])]
+        matrix = matrices[group][:, trials.reached(matrices[group])]
         for exponents in integer_kernel(matrix, trials.rounding):
             candidates.append(_generator(trials.spec, group, slots, exponents))
     return independent(trials.spec, trials.verified(candidates))
 
 
 def _signs(
-    trials: Trials, live: Mapping[str, Sequence[Slot]], positive: Sequence[Generator]
-) -> list[Generator]:
+    trials: Trials, live: Mapping[str, Sequence[Slot]], positive: Sequence[ScaleSymmetry]
+) -> list[ScaleSymmetry]:
     """The flips of sign of all groups that hold at random signs."""
     state = trials.weights()
     drawn = [
@@ -244,7 +244,7 @@ def _generator(
     slots: Sequence[Slot],
     exponents: NDArray[np.int64],
     kind: str = "positive",
-) -> Generator:
+) -> ScaleSymmetry:
     """The generator with these exponents: whole slots where their parts agree, biases with positive ones.
 
     Without biases it is the rows of weights, what comes in, that have them.
@@ -261,4 +261,4 @@ def _generator(
         if len(set(values)) == 1:
             parts, values = [slot], values[:1]
         merged.extend((part, value) for part, value in zip(parts, values, strict=True) if value)
-    return Generator(group, "sign" if kind == "sign" else "positive", tuple(merged))
+    return ScaleSymmetry(group, "sign" if kind == "sign" else "positive", tuple(merged))

@@ -38,16 +38,16 @@ class Equations:
         draws = min(max(FEWEST_DRAWS, *needed, 0), MOST_DRAWS)
         for _ in range(draws):
             self._draw()
-        if self.silent() and self.trials.add_training_mode() is not None:
+        if self.unreached() and self.trials.add_training_mode() is not None:
             for _ in range(draws):
                 self._draw()
-        while self.silent() and draws < MOST_DRAWS:
+        while self.unreached() and draws < MOST_DRAWS:
             self._draw()
             draws += 1
-        self.trials.restless = self._restless()
+        self.trials.sometimes_reached = self._restless()
         return {name: np.concatenate(parts) for name, parts in self._rows.items()}
 
-    def silent(self) -> dict[str, list[str]]:
+    def unreached(self) -> dict[str, list[str]]:
         """Per group, tensors that took no part in the output at any draw.
 
         The bias of keys takes part, though what it adds cancels up to rounding: here nothing at all came back.
@@ -67,7 +67,7 @@ class Equations:
         """Per group, slots that the output depended on at some draws of a network but not at all of them."""
         found = {}
         for name, parts in self._rows.items():
-            on = np.stack([self.trials.answering(part) for part in parts])
+            on = np.stack([self.trials.reached(part) for part in parts])
             some = np.flatnonzero(on.any(axis=0) & ~on.all(axis=0))
             found[name] = [self.slots[name][place] for place in some]
         return {name: slots for name, slots in found.items() if slots}

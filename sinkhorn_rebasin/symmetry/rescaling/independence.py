@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec
+from sinkhorn_rebasin.permutations import PermutationSpec, ScaleSymmetry
 
 _Place = tuple[str, tuple[int, ...]]
 
 
-def independent(spec: PermutationSpec, generators: Sequence[Generator]) -> list[Generator]:
+def independent(spec: PermutationSpec, generators: Sequence[ScaleSymmetry]) -> list[ScaleSymmetry]:
     """The generators without those of a parent that are combinations of the ones nested in it.
 
     Scaling the queries of a head and dividing its keys is what scaling all of its inner units does.
@@ -21,11 +21,13 @@ def independent(spec: PermutationSpec, generators: Sequence[Generator]) -> list[
     return [one for one in generators if not _combined(spec, one, _inside(spec, one, generators))]
 
 
-def _inside(spec: PermutationSpec, outer: Generator, generators: Sequence[Generator]) -> list[Generator]:
+def _inside(
+    spec: PermutationSpec, outer: ScaleSymmetry, generators: Sequence[ScaleSymmetry]
+) -> list[ScaleSymmetry]:
     return [one for one in generators if one.kind == outer.kind and outer.group in spec.ancestors(one.group)]
 
 
-def _combined(spec: PermutationSpec, outer: Generator, inner: Sequence[Generator]) -> bool:
+def _combined(spec: PermutationSpec, outer: ScaleSymmetry, inner: Sequence[ScaleSymmetry]) -> bool:
     """Whether the exponents of all positions together are a combination of the inner ones'."""
     if not inner:
         return False
@@ -36,7 +38,7 @@ def _combined(spec: PermutationSpec, outer: Generator, inner: Sequence[Generator
     return bool(np.abs(rest).max() < 1e-6)
 
 
-def _totals(spec: PermutationSpec, generator: Generator) -> dict[_Place, NDArray[np.float64]]:
+def _totals(spec: PermutationSpec, generator: ScaleSymmetry) -> dict[_Place, NDArray[np.float64]]:
     """Per tensor and axes, the exponent of every position."""
     found: dict[_Place, NDArray[np.float64]] = {}
     for slot, exponent in generator.exponents:

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.networks.checked_run import checked_run
 from sinkhorn_rebasin.networks.double_precision import is_wide, precision_of
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.random_inputs import candidate_inputs
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.slots import parts_of

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import kernel_modulo_two
 
 MOST_ACTIVE = 8

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot, rescale_state
 from sinkhorn_rebasin.symmetry.rescaling.sign_equations import SignEquations
 
 MOST_SLOTS = 8
@@ -29,7 +29,7 @@ def sign_candidates(
     spec: PermutationSpec,
     group: str,
     slots: Sequence[Slot],
-    positive: Sequence[Generator],
+    positive: Sequence[ScaleSymmetry],
     state: State,
     outputs: Callable[[State], list[Tensor]],
     tolerance: float,
@@ -61,7 +61,7 @@ def sign_candidates(
     signs = {group: drawn.to(state[slots[0].tensor].dtype.to_real())}
 
     def flipped(chosen: Flips) -> list[Tensor]:
-        flips = Generator(group, "sign", tuple((s, 1) for s, on in zip(slots, chosen, strict=True) if on))
+        flips = ScaleSymmetry(group, "sign", tuple((s, 1) for s, on in zip(slots, chosen, strict=True) if on))
         return outputs(rescale_state(state, spec, RescalingSpec((group,), (flips,)), None, signs))
 
     half = len(slots) // 2
@@ -85,7 +85,7 @@ def _scaling(
     chosen: Tensor,
 ) -> Callable[[Tensor], list[Tensor]]:
     """The outputs as a function of one factor per slot, from -1 to 1, of the chosen units; others stay."""
-    each = RescalingSpec((group,), tuple(Generator(group, "sign", ((slot, 1),)) for slot in slots))
+    each = RescalingSpec((group,), tuple(ScaleSymmetry(group, "sign", ((slot, 1),)) for slot in slots))
     dtype = state[slots[0].tensor].dtype.to_real()
 
     def scaled(factors: Tensor) -> list[Tensor]:
@@ -95,7 +95,7 @@ def _scaling(
     return scaled
 
 
-def _odd(slots: Sequence[Slot], positive: Sequence[Generator]) -> list[Flips]:
+def _odd(slots: Sequence[Slot], positive: Sequence[ScaleSymmetry]) -> list[Flips]:
     """The slots that positive generators scale by an odd power."""
     exponents = [dict(one.exponents) for one in positive]
     odd = (np.array([found.get(slot, 0) % 2 for slot in slots]) for found in exponents)

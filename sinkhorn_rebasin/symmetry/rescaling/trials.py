@@ -16,10 +16,10 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import training_copy
 from sinkhorn_rebasin.networks.double_precision import is_wide, narrow_tolerance
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, Slot, rescale_state
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot, rescale_state
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely, sensitivities
-from sinkhorn_rebasin.symmetry.verification.perturbation import displaced, scrambled
+from sinkhorn_rebasin.symmetry.verification.perturbation import perturbed, scrambled
 
 FEWEST_TRIALS, MOST_TRIALS = 2, 24
 # Log-scales between these reach past the bounds of ReLU6 and its like, where they are no longer homogeneous.
@@ -44,7 +44,7 @@ class Trials:
     tolerance: float
     generator: torch.Generator
     networks: list[nn.Module] = field(init=False)
-    restless: dict[str, list[Slot]] = field(default_factory=dict)
+    sometimes_reached: dict[str, list[Slot]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.networks = [self.network]
@@ -77,13 +77,13 @@ class Trials:
         self.networks.append(twin)
         return twin
 
-    def verified(self, candidates: Sequence[Generator]) -> list[Generator]:
+    def verified(self, candidates: Sequence[ScaleSymmetry]) -> list[ScaleSymmetry]:
         """The candidates that leave the output unchanged: all at once, or else each alone."""
         if not candidates or self.hold(candidates):
             return list(candidates)
         return [one for one in candidates if self.hold([one])]
 
-    def hold(self, generators: Sequence[Generator]) -> bool:
+    def hold(self, generators: Sequence[ScaleSymmetry]) -> bool:
         """Whether the output stays the same at random scales and signs, each far from one and tried both ways.
 
         Restless slots of the groups must have had a say both ways, or nothing is proven about them.
@@ -92,7 +92,8 @@ class Trials:
         signs, logs = self._signs(rescaling), self._far_logs(rescaling)
         groups = {one.group for one in generators}
         waiting = {
-            side: {name: slots for name, slots in self.restless.items() if name in groups} for side in (1, -1)
+            side: {name: slots for name, slots in self.sometimes_reached.items() if name in groups}
+            for side in (1, -1)
         }
         for trial in range(MOST_TRIALS):
             side = 1 if trial % 2 == 0 else -1
@@ -122,7 +123,7 @@ class Trials:
             # An output that hardly varies with the weights would hide what a wrong claim changes.
             if not largest_change(before, after, self._others(network, state, inputs)) <= self.tolerance:
                 return False
-            self._answered(network, state, waiting, before_draw)
+            self._record_reached(network, state, waiting, before_draw)
         return True
 
     def _others(self, network: nn.Module, state: State, inputs: ExampleInputs) -> list[list[Tensor]]:
@@ -132,7 +133,7 @@ class Trials:
         except ArchitectureError:
             return []
 
-    def _answered(
+    def _record_reached(
         self, network: nn.Module, state: State, waiting: dict[str, list[Slot]], before_draw: Tensor
     ) -> None:
         """Take the slots that the output depends on at a draw, made anew, off those that are waited for."""
@@ -141,8 +142,8 @@ class Trials:
         replay = torch.Generator(self.generator.device)
         replay.set_state(before_draw)
         for name, matrix in sensitivities(network, state, waiting, self.example_inputs, replay).items():
-            silent = ~self.answering(matrix)
-            waiting[name] = [slot for slot, still in zip(waiting[name], silent, strict=True) if still]
+            unreached = ~self.reached(matrix)
+            waiting[name] = [slot for slot, still in zip(waiting[name], unreached, strict=True) if still]
             if not waiting[name]:
                 del waiting[name]
 
@@ -174,13 +175,13 @@ class Trials:
         """What relative sizes pass for zero in the equations."""
         return 1e-9 if is_wide(self.network) else narrow_tolerance(self.network.parameters())
 
-    def answering(self, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which slots the output depends on: see :func:`answering`."""
-        return answering(matrix, self.rounding / 10)
+    def reached(self, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which slots the output depends on: see :func:`reached`."""
+        return reached(matrix, self.rounding / 10)
 
     def weights(self) -> State:
         """The network's tensors, moved a little."""
-        return displaced(named_tensors(self.network), self.spec, self.generator)
+        return perturbed(named_tensors(self.network), self.spec, self.generator)
 
     def _signs(self, rescaling: RescalingSpec) -> dict[str, Tensor]:
         """Both signs in every group of two units or more: a common sign says nothing about products of two of them.
@@ -217,10 +218,10 @@ class Trials:
         return torch.float64 if is_wide(self.network) or not types else types[0]
 
 
-def answering(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:
+def reached(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:
     """Which slots, (slots,), the output depends on by the equations (rows, slots) of one or several draws.
 
-    >>> answering(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist()
+    >>> reached(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist()
     [True, False]
     """
     sizes = np.abs(matrix).max(axis=0, initial=0.0)

@@ -8,7 +8,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import rule
@@ -39,7 +39,7 @@ def attention(labelling: Labelling, call: Call) -> Result:
     scores = labelling.join([scores, *_masks(labelling, call, scores)], scores.shape)
     shares = with_statistics(labelling, scores, [len(batch) + 1])
     mixed = contract(labelling, shares, [*batch, "l", "s"], value, [*batch, "s", "v"], [*batch, "l", "v"])
-    totals = reduced(labelling.relations, scores, [len(batch) + 1]).reshaped(scores.shape[:-1])
+    totals = sum_out(labelling.relations, scores, [len(batch) + 1]).reshaped(scores.shape[:-1])
     second = call.outputs[1] if isinstance(call.outputs, list | tuple) else None
     return [mixed, totals if second is not None and tuple(second.shape) == totals.shape else None]
 

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated, scatter
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.convolution import kernel_labels
 from sinkhorn_rebasin.symmetry.rules.matrix_products import contract
 from sinkhorn_rebasin.symmetry.rules.normalization import with_channel_tensors
@@ -58,7 +58,7 @@ def layer_norm(labelling: Labelling, call: Call) -> Result:
     met = labelling.join([labels, *given], labels.shape)
     weighted = with_channel_tensors(labelling, met, [call.get("weight")], axes)
     gradient = with_statistics(labelling, weighted, list(axes))
-    summed = reduced(labelling.relations, met, range(first)).reshaped(labels.shape[first:])
+    summed = sum_out(labelling.relations, met, range(first)).reshaped(labels.shape[first:])
     return _asked_for(call, [gradient, *[summed] * (len(call.outputs) - 1)])
 
 
@@ -74,7 +74,7 @@ def batch_norm(labelling: Labelling, call: Call) -> Result:
     gradient = with_channel_tensors(labelling, met, [call["weight"]], (1,))
     if call["train"]:
         gradient = with_statistics(labelling, gradient, others)
-    summed = reduced(labelling.relations, met, others).reshaped((labels.shape[1],))
+    summed = sum_out(labelling.relations, met, others).reshaped((labels.shape[1],))
     return _asked_for(call, [gradient, summed, summed])
 
 
@@ -94,7 +94,7 @@ def group_norm(labelling: Labelling, call: Call) -> Result:
         shape
     )
     others = [axis for axis in range(len(shape)) if axis != 1]
-    summed = reduced(labelling.relations, met, others).reshaped((shape[1],))
+    summed = sum_out(labelling.relations, met, others).reshaped((shape[1],))
     return _asked_for(call, [gradient, summed, summed])
 
 
@@ -123,7 +123,7 @@ def convolution(labelling: Labelling, call: Call) -> Result:
     to_weight = to_weight.reshaped((*weight.shape[:2], *one))
     window = [fixed_factor(axis, weight.shape[axis]) for axis in spatial if weight.shape[axis] > 1]
     to_weight = Labels(tuple(weight.shape), (*to_weight.factors, *window))
-    summed = reduced(labelling.relations, labelling.labels(call["grad_output"]), [0, *spatial])
+    summed = sum_out(labelling.relations, labelling.labels(call["grad_output"]), [0, *spatial])
     found = [to_data.reshaped(tuple(data.shape)), to_weight, summed.reshaped((call["grad_output"].shape[1],))]
     return _asked_for(call, found)
 

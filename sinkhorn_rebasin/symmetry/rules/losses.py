@@ -9,7 +9,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
@@ -18,7 +18,7 @@ def _summed(labelling: Labelling, call: Call, labels: Labels) -> Labels:
     """Labels after the reduction that a loss names."""
     if call["reduction"] == 0:
         return labels
-    return reduced(labelling.relations, labels, range(len(labels.shape))).reshaped(())
+    return sum_out(labelling.relations, labels, range(len(labels.shape))).reshaped(())
 
 
 @rule(
@@ -51,7 +51,7 @@ def loss_of_classes(labelling: Labelling, call: Call) -> Result:
     loss = _summed(labelling, call, compared)
     if isinstance(call.outputs, torch.Tensor):
         return loss.reshaped(tuple(call.output.shape))
-    total = reduced(labelling.relations, target, range(len(target.shape))).reshaped(())
+    total = sum_out(labelling.relations, target, range(len(target.shape))).reshaped(())
     return [loss, total]
 
 

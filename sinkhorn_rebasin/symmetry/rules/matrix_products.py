@@ -11,7 +11,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 
@@ -35,7 +35,7 @@ def contract(
         return labels.renamed(shape, [names.index(name) for name in axes])
 
     product = labelling.join([placed(left, left_axes), placed(right, right_axes)], space)
-    summed = reduced(labelling.relations, product, range(len(out), len(names)))
+    summed = sum_out(labelling.relations, product, range(len(out), len(names)))
     return Labels(tuple(space[: len(out)]), summed.factors)
 
 
@@ -77,7 +77,7 @@ def grouped_product(labelling: Labelling, call: Call) -> Result:
     owner = np.searchsorted(ends.detach().cpu().numpy(), np.arange(rows.shape[0]), side="right")
     owner = np.minimum(owner, matrices.shape[0] - 1)
     every = labelling.labels(matrices)
-    labelling.batched.visit(labelling.relations, every, owner, labelling.labels(rows))
+    labelling.batched.record_visit(labelling.relations, every, owner, labelling.labels(rows))
     chosen = every.taken(0, owner)
     labelling.batched.note(labelling.relations, chosen, [0, 1])
     labelling.batched.note(labelling.relations, chosen, [0, 2])
@@ -110,7 +110,7 @@ def trilinear(labelling: Labelling, call: Call) -> Result:
             labels = labels.reshaped((*labels.shape[:axis], 1, *labels.shape[axis:]))
         parts.append(labels)
     shape = tuple(max(lengths) for lengths in zip(*(labels.shape for labels in parts), strict=True))
-    return reduced(labelling.relations, labelling.join(parts, shape), call["sumdim"]).reshaped(
+    return sum_out(labelling.relations, labelling.join(parts, shape), call["sumdim"]).reshaped(
         tuple(call.output.shape)
     )
 

@@ -8,7 +8,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.reduction import with_statistics
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
@@ -51,7 +51,7 @@ def batch_norm(labelling: Labelling, call: Call) -> Result:
     normalised = with_channel_tensors(labelling, labels, channel_tensors, (1,))
     # Means and variances that come along tell of their channel.
     others = [axis for axis in range(len(labels.shape)) if axis != 1]
-    channels = reduced(labelling.relations, normalised, others).reshaped((labels.shape[1],))
+    channels = sum_out(labelling.relations, normalised, others).reshaped((labels.shape[1],))
     along = [channels if tuple(output.shape) == channels.shape else None for output in call.outputs[1:]]
     return [normalised, *along]
 
@@ -63,7 +63,7 @@ def weight_norm(labelling: Labelling, call: Call) -> Result:
     axes = [axis for axis in range(len(labels.shape)) if axis != axis_of(call["dim"], len(labels.shape))]
     norms = with_statistics(labelling, labels, axes)
     weight = labelling.join([norms, labelling.labels(call["g"])], labels.shape)
-    return [weight, reduced(labelling.relations, labels, axes)]
+    return [weight, sum_out(labelling.relations, labels, axes)]
 
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
@@ -72,7 +72,7 @@ def layer_norm(labelling: Labelling, call: Call) -> Result:
     labels = labelling.labels(call["input"])
     rank = len(labels.shape)
     axes = tuple(range(rank - len(call["normalized_shape"]), rank))
-    moments = reduced(labelling.relations, labels, axes)
+    moments = sum_out(labelling.relations, labels, axes)
     labels = labelling.join([labels, moments], labels.shape)
     normalised = with_channel_tensors(labelling, labels, [call.get("weight"), call.get("bias")], axes)
     return [normalised, moments, moments]
@@ -85,7 +85,7 @@ def group_norm(labelling: Labelling, call: Call) -> Result:
     batch, channels, *positions = labels.shape
     groups = call["group"]
     split = labels.reshaped((batch, groups, channels // groups, *positions))
-    moments = reduced(labelling.relations, split, range(2, len(split.shape)))
+    moments = sum_out(labelling.relations, split, range(2, len(split.shape)))
     labels = labelling.join([split, moments], split.shape).reshaped(labels.shape)
     normalised = with_channel_tensors(labelling, labels, [call.get("weight"), call.get("bias")], (1,))
     moments = moments.reshaped((batch, groups))

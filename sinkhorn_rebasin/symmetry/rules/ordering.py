@@ -8,7 +8,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, fixed_factor
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.pooling import with_positions_fixed
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
@@ -51,7 +51,7 @@ def ranked(labelling: Labelling, call: Call) -> Result:
         return labelling.join([labelling.labels(other) for other in call.tensors], call.output.shape)
     labels = labelling.labels(tensor)
     if "dim" not in call.arguments:
-        every = reduced(labelling.relations, labels, range(tensor.dim()))
+        every = sum_out(labelling.relations, labels, range(tensor.dim()))
         return [every.reshaped(tuple(output.shape)) for output in _outputs(call)]
     if not tensor.dim():
         return [labels, labels]
@@ -61,10 +61,12 @@ def ranked(labelling: Labelling, call: Call) -> Result:
     length = values.shape[axis] if kept else 1
     shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
     ranks = [fixed_factor(axis, length)] if length > 1 else []
-    found = Labels(shape, (*reduced(labelling.relations, labels, [axis]).factors, *ranks))
+    found = Labels(shape, (*sum_out(labelling.relations, labels, [axis]).factors, *ranks))
     found = found if kept else found.reshaped(tuple(values.shape))
     labelling.fix_when_used(
-        places, Labels(labels.shape, tuple(labels.on([axis]))), f"{call.name} tells where on its axis"
+        places,
+        Labels(labels.shape, tuple(labels.factors_covering([axis]))),
+        f"{call.name} tells where on its axis",
     )
     return [found, found]
 

@@ -50,7 +50,7 @@ def pointwise(labelling: Labelling, call: Call) -> Result:
 
 
 @rule("rrelu_with_noise", "rrelu_with_noise_functional")
-def randomised_leaky_relu(labelling: Labelling, call: Call) -> Result:
+def randomized_leaky_relu(labelling: Labelling, call: Call) -> Result:
     """Slopes are drawn in training only."""
     if call["training"] and not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")

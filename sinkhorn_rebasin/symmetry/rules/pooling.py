@@ -10,9 +10,9 @@ import numpy as np
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_factor
-from sinkhorn_rebasin.symmetry.labels.numbering import by_appearance, row_hashes
+from sinkhorn_rebasin.symmetry.labels.numbering import factorize_by_appearance, row_hashes
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import merged, overlapping
+from sinkhorn_rebasin.symmetry.labels.summing import common_refinement, overlapping
 from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 # More kinds of positions than this are not told apart: what lies on them is fixed.
@@ -28,13 +28,13 @@ def with_positions_fixed(
     say) becomes a unit of those, related, position by position, to what it is made of.
     """
     gone = set(axes)
-    kept = labels.off(gone)
-    for factor in labels.on(gone):
+    kept = labels.factors_outside(gone)
+    for factor in labels.factors_covering(gone):
         if set(factor.axes) <= gone:
             labelling.relations.fix(factor.ids, reason)
-    partial = [factor for factor in labels.on(gone) if not set(factor.axes) <= gone]
+    partial = [factor for factor in labels.factors_covering(gone) if not set(factor.axes) <= gone]
     for cluster in overlapping(partial, sorted(gone)):
-        whole = merged(labelling.relations, labels.shape, cluster)
+        whole = common_refinement(labelling.relations, labels.shape, cluster)
         kept.append(_read_by_position(labelling, whole, gone, reason))
     fresh = [fixed_factor(axis, shape[axis]) for axis in axes if shape[axis] > 1]
     return Labels(tuple(shape), (*kept, *fresh))
@@ -47,8 +47,8 @@ def _read_by_position(labelling: Labelling, factor: Factor, gone: set[int], reas
     rows = np.moveaxis(factor.ids, places, range(len(places)))
     lengths = rows.shape[: len(places)]
     rows = rows.reshape(math.prod(lengths), -1)
-    columns = rows[:, by_appearance(row_hashes(rows.T))[0]]
-    first, place = by_appearance(row_hashes(columns))
+    columns = rows[:, factorize_by_appearance(row_hashes(rows.T))[0]]
+    first, place = factorize_by_appearance(row_hashes(columns))
     if columns.shape[1] == 1:
         return Factor(kept, columns.reshape(lengths))
     if not factor.has_units:

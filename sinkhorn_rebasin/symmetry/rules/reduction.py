@@ -6,7 +6,7 @@ from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.symmetry.labels.labelling import Labelling
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
 from sinkhorn_rebasin.symmetry.labels.outcome import Result
-from sinkhorn_rebasin.symmetry.labels.summing import reduced
+from sinkhorn_rebasin.symmetry.labels.summing import sum_out
 from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 
@@ -37,7 +37,7 @@ def axes_argument(call: Call, rank: int) -> list[int]:
 def reduce(labelling: Labelling, call: Call) -> Result:
     """Sums, means, extrema, norms: symmetric in the axes they run over."""
     tensor = call.tensors[0]
-    labels = reduced(labelling.relations, labelling.labels(tensor), axes_argument(call, tensor.dim()))
+    labels = sum_out(labelling.relations, labelling.labels(tensor), axes_argument(call, tensor.dim()))
     outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
     return [labels.reshaped(tuple(output.shape)) for output in outputs]
 
@@ -51,5 +51,5 @@ def softmax(labelling: Labelling, call: Call) -> Result:
 
 def with_statistics(labelling: Labelling, labels: Labels, axes: list[int]) -> Labels:
     """A tensor combined with symmetric statistics of itself over some axes."""
-    statistics = reduced(labelling.relations, labels, axes)
+    statistics = sum_out(labelling.relations, labels, axes)
     return labelling.join([labels, statistics], labels.shape)

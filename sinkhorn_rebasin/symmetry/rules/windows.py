@@ -76,4 +76,4 @@ def _windows(labels: Labels, axis: int, index: Ids) -> Labels:
 
 def _shares(labels: Labels, factor: Factor, axis: int) -> bool:
     """Whether units lie along the axis of fixed values, so that telling more of those apart would tie them."""
-    return any(other is not factor and other.has_units for other in labels.on([axis]))
+    return any(other is not factor and other.has_units for other in labels.factors_covering([axis]))

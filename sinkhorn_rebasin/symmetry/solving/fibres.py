@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, numbered, ranks
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, factorize, ranks
 from sinkhorn_rebasin.symmetry.solving.graph import Graph
-from sinkhorn_rebasin.symmetry.solving.links import links_of_colours
+from sinkhorn_rebasin.symmetry.solving.links import links_of_colors
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ def find_fibres(graph: Graph) -> Fibres | None:
     """
     if not len(graph.source):
         return None
-    cell = numbered(graph.block, graph.colour)
+    cell = factorize(graph.block, graph.color)
     in_cell = np.bincount(cell)[cell]
-    for links in links_of_colours(graph, free=True):
-        members = np.flatnonzero(graph.colour == links.colour)
+    for links in links_of_colors(graph, free=True):
+        members = np.flatnonzero(graph.color == links.color)
         near = np.stack(list(links.near.values()), axis=1)
-        tuples = numbered(*near.T)
+        tuples = factorize(*near.T)
         size = np.bincount(tuples)
         full = np.prod(in_cell[near], axis=1) * size[0] == in_cell[members]
         if not links.entangled and not links.far and (size == size[0]).all() and full.all():
@@ -56,6 +56,6 @@ def without_fibres(graph: Graph, fibres: Fibres, first: int) -> Graph:
     return replace(
         left,
         nodes=np.concatenate([left.nodes, first + np.arange(count)]),
-        colour=np.concatenate([left.colour, np.full(count, graph.colour.max() + 1)]),
+        color=np.concatenate([left.color, np.full(count, graph.color.max() + 1)]),
         block=np.concatenate([left.block, fibres.block]),
     )

@@ -44,7 +44,9 @@ def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Fr
         if labels is None:
             found.append(Frozen(name, axis, UNUSED))
             continue
-        ids = np.concatenate([np.empty(0, dtype=np.int64), *(f.ids.ravel() for f in labels.on([axis]))])
+        ids = np.concatenate(
+            [np.empty(0, dtype=np.int64), *(f.ids.ravel() for f in labels.factors_covering([axis]))]
+        )
         found.append(causes.frozen(name, axis, ids[ids >= 0]))
     return tuple(found)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, factorize
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Graph:
     """What is left to solve: live nodes with colours and the block they live in, and edges inside blocks."""
 
     nodes: Ids
-    colour: Ids
+    color: Ids
     block: Ids
     source: Ids
     target: Ids
@@ -27,7 +27,7 @@ class Graph:
         edges = alive[self.source] & alive[self.target]
         return Graph(
             self.nodes[alive],
-            self.colour[alive],
+            self.color[alive],
             self.block[alive],
             new[self.source[edges]],
             new[self.target[edges]],
@@ -43,30 +43,30 @@ def without_trivial(graph: Graph) -> Graph:
     apart = graph.source != graph.target
     source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
     if len(source):
-        cell = numbered(graph.block, graph.colour)
+        cell = factorize(graph.block, graph.color)
         size = np.bincount(cell)[cell]
-        bundle = numbered(cell[source], graph.colour[target], kind)
+        bundle = factorize(cell[source], graph.color[target], kind)
         pairs = size[source] * (size[target] - (cell[source] == cell[target]))
         keep = np.bincount(bundle)[bundle] != pairs
         source, target, kind = source[keep], target[keep], kind[keep]
-    return Graph(graph.nodes, graph.colour, graph.block, source, target, kind)
+    return Graph(graph.nodes, graph.color, graph.block, source, target, kind)
 
 
 def forest_of_matchings(graph: Graph) -> tuple[NDArray[np.bool_], Ids]:
     """Edges that match two colours one to one, enough to connect the matched colours without a cycle."""
-    root = np.arange(int(graph.colour.max()) + 1 if len(graph.colour) else 0)
+    root = np.arange(int(graph.color.max()) + 1 if len(graph.color) else 0)
     chosen = np.zeros(len(graph.source), dtype=bool)
     if not len(graph.source):
         return chosen, root
-    left, right = graph.colour[graph.source], graph.colour[graph.target]
-    bundle = numbered(left, right, graph.kind)
-    sizes = np.bincount(graph.colour)
+    left, right = graph.color[graph.source], graph.color[graph.target]
+    bundle = factorize(left, right, graph.kind)
+    sizes = np.bincount(graph.color)
     matching = (left != right) & (sizes[left] == sizes[right]) & (np.bincount(bundle)[bundle] == sizes[left])
 
-    def find(colour: int) -> int:
-        while root[colour] != colour:
-            root[colour] = colour = int(root[root[colour]])
-        return colour
+    def find(color: int) -> int:
+        while root[color] != color:
+            root[color] = color = int(root[root[color]])
+        return color
 
     used = np.zeros(int(bundle.max()) + 1, dtype=bool)
     _, edges = np.unique(bundle[matching], return_index=True)
@@ -75,4 +75,4 @@ def forest_of_matchings(graph: Graph) -> tuple[NDArray[np.bool_], Ids]:
         if first != second:
             root[second] = first
             used[bundle[edge]] = True
-    return used[bundle] & matching, np.array([find(colour) for colour in range(len(root))], dtype=np.int64)
+    return used[bundle] & matching, np.array([find(color) for color in range(len(root))], dtype=np.int64)

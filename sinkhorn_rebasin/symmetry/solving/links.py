@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, factorize
 from sinkhorn_rebasin.symmetry.solving.graph import Graph
 
 
@@ -22,7 +22,7 @@ class Links:
         entangled: whether there are other edges yet.
     """
 
-    colour: int
+    color: int
     near: dict[int, Ids] = field(default_factory=dict)
     edges: dict[int, list[Ids]] = field(default_factory=dict)
     far: list[Ids] = field(default_factory=list)
@@ -34,29 +34,29 @@ def both_ends(graph: Graph) -> tuple[Ids, Ids]:
     return np.concatenate([graph.source, graph.target]), np.concatenate([graph.target, graph.source])
 
 
-def links_of_colours(graph: Graph, *, free: bool) -> Iterator[Links]:
+def links_of_colors(graph: Graph, *, free: bool) -> Iterator[Links]:
     """The links of every colour whose nodes are related to one node of another; free ones: of several others alone.
 
     What is free is not entangled, as far as can be told at once.
     """
     node, other = both_ends(graph)
     direction = np.repeat([0, 1], len(graph.source))
-    bundle = numbered(graph.colour[node], graph.colour[other], 2 * np.tile(graph.kind, 2) + direction)
+    bundle = factorize(graph.color[node], graph.color[other], 2 * np.tile(graph.kind, 2) + direction)
     order = np.argsort(bundle, kind="stable")
     starts = np.flatnonzero(np.diff(bundle[order], prepend=-1))
     first, size = order[starts], np.bincount(bundle)
     nodes = np.bincount(distinct(bundle, node)[0])
-    colour, near = graph.colour[node[first]], graph.colour[other[first]]
-    single = (size == nodes) & (nodes == np.bincount(graph.colour)[colour])
+    color, near = graph.color[node[first]], graph.color[other[first]]
+    single = (size == nodes) & (nodes == np.bincount(graph.color)[color])
     # The same edges from their other end.
     shared = single[bundle[(first + len(graph.source)) % len(node)]]
-    colours = int(graph.colour.max()) + 1
-    count = np.bincount(colour[single & (colour != near)], minlength=colours)
-    entangled = np.bincount(colour[(~single & ~shared) | (colour == near)], minlength=colours) > 0
+    colors = int(graph.color.max()) + 1
+    count = np.bincount(color[single & (color != near)], minlength=colors)
+    entangled = np.bincount(color[(~single & ~shared) | (color == near)], minlength=colors) > 0
     chosen = (count > 1) & ~entangled if free else count > 0
     # Numbers of bundles go up with the colour.
     bundles = np.split(order, starts[1:])
-    ends = np.searchsorted(colour, np.arange(colours + 1))
+    ends = np.searchsorted(color, np.arange(colors + 1))
     for one in np.flatnonzero(chosen):
         links = Links(int(one), entangled=bool(entangled[one]))
         for number in range(ends[one], ends[one + 1]):

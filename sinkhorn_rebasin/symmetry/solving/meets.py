@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, distinct, ranks
 from sinkhorn_rebasin.symmetry.solving.graph import Graph
-from sinkhorn_rebasin.symmetry.solving.links import Links, links_of_colours
+from sinkhorn_rebasin.symmetry.solving.links import Links, links_of_colors
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ def find_meets(graph: Graph) -> Iterator[Meet]:
     """
     if not len(graph.source):
         return
-    rank = ranks(graph.colour)
-    links = {each.colour: each for each in links_of_colours(graph, free=False)}
+    rank = ranks(graph.color)
+    links = {each.color: each for each in links_of_colors(graph, free=False)}
     reached: dict[int, dict[int, Ids]] = {}
     for each in links.values():
         for first, second in combinations(each.near, 2):
@@ -41,9 +41,9 @@ def find_meets(graph: Graph) -> Iterator[Meet]:
             meet = _meet(graph, one, two)
             if meet is None:
                 continue
-            for colour in (first, second):
-                if colour not in reached:
-                    reached[colour] = _reached(colour, graph.colour, rank, links)
+            for color in (first, second):
+                if color not in reached:
+                    reached[color] = _reached(color, graph.color, rank, links)
             told = reached[first].keys() & reached[second].keys()
             both = [(reached[first][c][rank[one]], reached[second][c][rank[two]]) for c in told]
             count = int(meet.parts.max()) + 1
@@ -53,18 +53,18 @@ def find_meets(graph: Graph) -> Iterator[Meet]:
 
 def with_meets(graph: Graph, meets: Sequence[Meet], first: int) -> Graph:
     """The graph with a node for every part, numbered from ``first`` on, that is related to the nodes in the part."""
-    nodes, colours, blocks = [graph.nodes], [graph.colour], [graph.block]
+    nodes, colors, blocks = [graph.nodes], [graph.color], [graph.block]
     source, target, kinds = [graph.source], [graph.target], [graph.kind]
     for number, meet in enumerate(meets, start=1):
         _, one = np.unique(meet.parts, return_index=True)
         place = sum(len(each) for each in nodes)
         nodes.append(first + place - len(graph.nodes) + np.arange(len(one)))
-        colours.append(np.full(len(one), graph.colour.max() + number))
+        colors.append(np.full(len(one), graph.color.max() + number))
         blocks.append(graph.block[meet.nodes[one]])
         source.append(meet.nodes)
         target.append(place + meet.parts)
         kinds.append(np.full(len(meet.nodes), graph.kind.max() + number))
-    parts = (nodes, colours, blocks, source, target, kinds)
+    parts = (nodes, colors, blocks, source, target, kinds)
     return Graph(*(np.concatenate(each) for each in parts))
 
 
@@ -81,10 +81,10 @@ def _meet(graph: Graph, first: Ids, second: Ids) -> Meet | None:
     return Meet(nodes, parts.astype(np.int64))
 
 
-def _reached(colour: int, colours: Ids, rank: Ids, links: Mapping[int, Links]) -> dict[int, Ids]:
+def _reached(color: int, colors: Ids, rank: Ids, links: Mapping[int, Links]) -> dict[int, Ids]:
     """Per colour that links lead to from another one, the node of it that each node of that one is led to."""
-    found = {colour: np.flatnonzero(colours == colour)}
-    pending = [colour]
+    found = {color: np.flatnonzero(colors == color)}
+    pending = [color]
     while pending:
         through = pending.pop()
         if through not in links:

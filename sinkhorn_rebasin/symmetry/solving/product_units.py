@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, determines, distinct, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, determines, distinct, factorize
 from sinkhorn_rebasin.symmetry.solving.graph import Graph
-from sinkhorn_rebasin.symmetry.solving.links import Links, both_ends, links_of_colours
+from sinkhorn_rebasin.symmetry.solving.links import Links, both_ends, links_of_colors
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
     if not len(graph.source):
         return graph, []
     node, other = both_ends(graph)
-    cell = numbered(graph.block, graph.colour)
+    cell = factorize(graph.block, graph.color)
     in_cell = np.bincount(cell)[cell]
-    for links in links_of_colours(graph, free=True):
+    for links in links_of_colors(graph, free=True):
         if links.entangled:
             continue
-        concerned = {links.colour, *links.near, *(int(graph.colour[other[edges[0]]]) for edges in links.far)}
+        concerned = {links.color, *links.near, *(int(graph.color[other[edges[0]]]) for edges in links.far)}
         if concerned & changes.busy:
             continue
-        members = np.flatnonzero(graph.colour == links.colour)
+        members = np.flatnonzero(graph.color == links.color)
         implied = _implied(links, len(members))
         if implied:
             for first, second in implied:
@@ -93,7 +93,7 @@ def _implied(links: Links, count: int) -> list[tuple[int, int]]:
     No colour is the second of two pairs, and none is a first after it was a second.
     """
     left, found = dict(links.near), []
-    sizes = {colour: count_distinct(near) for colour, near in left.items()}
+    sizes = {color: count_distinct(near) for color, near in left.items()}
     for second in links.near:
         for first in left:
             fits = first != second and sizes[second] <= sizes[first] < count

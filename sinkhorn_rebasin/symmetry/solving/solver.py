@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Column, Hashes, Ids, combine, distinct, mix, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import Column, Hashes, Ids, combine, distinct, factorize, mix
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from sinkhorn_rebasin.symmetry.solving.class_matching import contract_classes
 from sinkhorn_rebasin.symmetry.solving.color_refinement import refine
@@ -82,7 +82,7 @@ class _Solver:
     def _simplify(self, graph: Graph) -> Graph:
         while True:
             before = (len(graph.nodes), len(graph.source))
-            graph.colour = refine(graph.colour, graph.source, graph.target, graph.kind)
+            graph.color = refine(graph.color, graph.source, graph.target, graph.kind)
             graph = self._settle_unique(graph)
             graph = without_trivial(graph)
             graph = self._merge_matchings(graph)
@@ -92,23 +92,23 @@ class _Solver:
 
     def _settle_unique(self, graph: Graph) -> Graph:
         """Nodes of a colour of their own in their block move only with the block."""
-        cell = numbered(graph.block, graph.colour)
+        cell = factorize(graph.block, graph.color)
         unique = np.bincount(cell)[cell] == 1
         owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
-        self._settle(graph.nodes[unique], owners[:, 0], owners[:, 1], graph.colour[unique])
+        self._settle(graph.nodes[unique], owners[:, 0], owners[:, 1], graph.color[unique])
         return graph.keep(~unique)
 
-    def _settle(self, nodes: Ids, group: Ids, unit: Ids, colour: Ids) -> None:
+    def _settle(self, nodes: Ids, group: Ids, unit: Ids, color: Ids) -> None:
         self.group[nodes], self.unit[nodes] = group, unit
         # Colours are numbered anew at every level, where units of other groups settle.
-        played = combine(mix(colour), group + 1)
+        played = combine(mix(color), group + 1)
         self.node_role[nodes] = combine(self.node_role[nodes], played)
         self._extend_role(nodes, played)
 
-    def _extend_role(self, nodes: Ids, colour: Column) -> None:
+    def _extend_role(self, nodes: Ids, color: Column) -> None:
         hashes = np.zeros(len(self.group), dtype=np.uint64)
         touched = np.zeros(len(self.group), dtype=bool)
-        hashes[nodes], touched[nodes] = mix(colour), True
+        hashes[nodes], touched[nodes] = mix(color), True
         members = touched[self.representative]
         self.role[members] = combine(self.role[members], hashes[self.representative[members]])
 
@@ -122,9 +122,9 @@ class _Solver:
             shape=(len(graph.nodes),) * 2,
         )
         count, merged = connected_components(links, directed=False)
-        self._extend_role(graph.nodes, graph.colour)
+        self._extend_role(graph.nodes, graph.color)
         together = np.zeros(count, dtype=np.uint64)
-        np.add.at(together, merged, combine(self.node_role[graph.nodes], graph.colour))
+        np.add.at(together, merged, combine(self.node_role[graph.nodes], graph.color))
         first = np.full(count, len(graph.nodes), dtype=np.int64)
         np.minimum.at(first, merged, np.arange(len(graph.nodes)))
         new_node = np.empty(len(self.group), dtype=np.int64)
@@ -133,16 +133,16 @@ class _Solver:
         self.representative = new_node[self.representative]
         source, target, kind = distinct(merged[graph.source], merged[graph.target], graph.kind)
         self.node_role[graph.nodes[first]] = together
-        colour = root[graph.colour[first]]
-        return Graph(graph.nodes[first], colour, graph.block[first], source, target, kind)
+        color = root[graph.color[first]]
+        return Graph(graph.nodes[first], color, graph.block[first], source, target, kind)
 
     def _take_out_products(self, graph: Graph) -> Graph:
         """Nodes that are all the tuples of others in their block move as those do."""
-        colour, nodes = graph.colour, graph.nodes
+        color, nodes = graph.color, graph.nodes
         graph, found = take_out_products(graph)
         for product in found:
             self.products.append((nodes[product.members], nodes[product.coordinates]))
-            self._extend_role(nodes[product.members], colour[product.members])
+            self._extend_role(nodes[product.members], color[product.members])
         return graph
 
     def _with_meets(self, graph: Graph) -> Graph | None:
@@ -161,7 +161,7 @@ class _Solver:
         first = self._new_units(len(found.block))
         coordinates = np.column_stack([graph.nodes[found.coordinates], first + found.last])
         self.products.append((graph.nodes[found.members], coordinates))
-        self._extend_role(graph.nodes[found.members], graph.colour[found.members])
+        self._extend_role(graph.nodes[found.members], graph.color[found.members])
         return without_fibres(graph, found, first)
 
     def _new_units(self, count: int) -> int:
@@ -185,18 +185,18 @@ class _Solver:
     def _split(self, graph: Graph, component: Ids, count: int) -> Graph:
         """Components of one kind in a block are the units of a group; the larger ones become blocks."""
         kinds = np.zeros(count, dtype=np.uint64)
-        np.add.at(kinds, component, mix(graph.colour))
+        np.add.at(kinds, component, mix(graph.color))
         _, first, sizes = np.unique(component, return_index=True, return_counts=True)
         parents = np.array(self.owners, dtype=np.int64)[graph.block[first]]
         blocks = graph.block[first]
-        signature = numbered(combine(combine(kinds, sizes), parents[:, 0] + 1))
+        signature = factorize(combine(combine(kinds, sizes), parents[:, 0] + 1))
         new_block = np.empty(count, dtype=np.int64)
         for one in np.unique(signature):
             members = np.flatnonzero(signature == one)
             self._group_of(graph, members, first[members], parents[members], blocks[members], new_block)
         leaves = sizes[component] == 1
         owners = np.array(self.owners, dtype=np.int64)[new_block[component[leaves]]]
-        self._settle(graph.nodes[leaves], owners[:, 0], owners[:, 1], graph.colour[leaves])
+        self._settle(graph.nodes[leaves], owners[:, 0], owners[:, 1], graph.color[leaves])
         graph.block = new_block[component]
         return graph.keep(~leaves)
 
@@ -233,19 +233,19 @@ def solve(relations: Relations) -> Solution:
     nodes = np.unique(representative)
     place = np.full(relations.count, -1, dtype=np.int64)
     place[nodes] = np.arange(len(nodes))
-    colour = mix(relations.classes()[nodes])
+    color = mix(relations.classes()[nodes])
     for units, values, kind in relations.marks:
         marked, value = distinct(place[representative[units]], values)
         heard = np.zeros(len(nodes), dtype=np.uint64)
         np.add.at(heard, marked, combine(mix(value), np.array([kind])))
         touched = np.unique(marked)
-        colour[touched] = combine(colour[touched], heard[touched])
+        color[touched] = combine(color[touched], heard[touched])
     source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
     target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])
     kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])
     if len(source):
         source, target, kind_of = distinct(source, target, kind_of)
-    graph = Graph(nodes, numbered(colour), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
+    graph = Graph(nodes, factorize(color), np.zeros(len(nodes), dtype=np.int64), source, target, kind_of)
     none = np.full(relations.count, -1, dtype=np.int64)
     solver = _Solver(relations, representative, role, np.zeros_like(role), none, none.copy())
     while len(graph.nodes):

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.networks.checked_run import checked_run, random_message
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.double_precision import DoublePrecision
-from sinkhorn_rebasin.networks.outputs import largest_change, tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permute_state
 from sinkhorn_rebasin.symmetry.verification.perturbation import scrambled
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.networks.copying import inputs_like
-from sinkhorn_rebasin.networks.outputs import tensors_in
+from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.random_inputs import candidate_inputs
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.symmetry.verification.perturbation import displaced
+from sinkhorn_rebasin.symmetry.verification.perturbation import perturbed
 
 # How many sizes of tables are tried as the range of an integer input.
 MOST_RANGES = 4
@@ -52,7 +52,7 @@ class Condition:
         self, state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator
     ) -> State:
         """Weights for this trial; tied tensors stay tied."""
-        moved = displaced(state, spec, generator)
+        moved = perturbed(state, spec, generator)
         return shuffled(moved, spec, generator) if self.shuffled else moved
 
 

@@ -11,7 +11,7 @@ from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor, random_permutations
 
 
-def displaced(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
+def perturbed(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
     """Weights moved a little, those of one sign kept so (variances, scales); tied tensors stay tied.
 
     Others are moved up as much as down: a common shift, added up over all inputs of a layer, layer after layer,

@@ -18,9 +18,9 @@ from sinkhorn_rebasin.networks.copying import standalone_copy, training_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only
 from sinkhorn_rebasin.networks.double_precision import DoublePrecision, narrow_tolerance
 from sinkhorn_rebasin.networks.modes import in_mode
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.observed_run import TensorReads
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.networks.random_inputs import candidate_inputs, widened
+from sinkhorn_rebasin.networks.random_inputs import candidate_inputs, in_double_precision
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
@@ -92,7 +92,7 @@ def verify_symmetry(
     outputs = spec.counting(outputs).outputs
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        wide = widened(model)
+        wide = in_double_precision(model)
         if wide is not None:
             count_only(wide, outputs)
             try:

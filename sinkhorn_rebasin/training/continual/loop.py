@@ -45,7 +45,7 @@ def learn_tasks(
     Example:
         >>> from torch import nn
         >>> from torch.utils.data import DataLoader, TensorDataset
-        >>> from sinkhorn_rebasin import FineTuning
+        >>> from sinkhorn_rebasin.training.continual import FineTuning
         >>> class Task(lightning.LightningDataModule):
         ...     def train_dataloader(self):
         ...         return DataLoader(TensorDataset(torch.randn(8, 4), torch.randint(3, (8,))), 4)

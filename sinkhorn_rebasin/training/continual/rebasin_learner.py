@@ -82,7 +82,7 @@ class RebasinLearner(ContinualLearner):
             self.network,
             self.network,
             spec=_without_frozen(spec, self.network),
-            init="identity",
+            start="identity",
             temperature=temperature,
         )
         self.residual = standalone_copy(self.network)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.data.image_data import standardised
+from experiments.data.image_data import standardized
 from sinkhorn_rebasin.errors import DataError
 
 
@@ -15,7 +15,7 @@ def _pair(count: int, seed: int, classes: int = 3) -> tuple[torch.Tensor, torch.
 def test_each_channel_has_training_mean_zero_and_deviation_one() -> None:
     train, test = _pair(50, 0), _pair(20, 1)
     train[0][:, 1] //= 2
-    data = standardised(train, test, classes=3, name="noise")
+    data = standardized(train, test, classes=3, name="noise")
     for channel in range(2):
         values = data.train_images[:, channel].double()
         assert values.mean().abs() < 1e-6
@@ -28,7 +28,7 @@ def test_each_channel_has_training_mean_zero_and_deviation_one() -> None:
 
 
 def test_sets_pair_images_with_labels() -> None:
-    data = standardised(_pair(6, 0), _pair(4, 1), classes=3, name="noise")
+    data = standardized(_pair(6, 0), _pair(4, 1), classes=3, name="noise")
     image, label = data.train_set()[4]
     assert torch.equal(image, data.train_images[4])
     assert label == 1
@@ -36,7 +36,7 @@ def test_sets_pair_images_with_labels() -> None:
 
 
 def test_held_out_images_are_the_last_and_no_longer_there() -> None:
-    data = standardised(_pair(6, 0), _pair(4, 1), classes=3, name="noise")
+    data = standardized(_pair(6, 0), _pair(4, 1), classes=3, name="noise")
     kept, (images, labels) = data.hold_out(2)
     assert torch.equal(torch.cat([kept.train_images, images]), data.train_images)
     assert torch.equal(torch.cat([kept.train_labels, labels]), data.train_labels)
@@ -53,4 +53,4 @@ def test_held_out_images_are_the_last_and_no_longer_there() -> None:
 def test_wrong_shapes_and_labels_are_refused(images: tuple[int, ...], labels: list[int]) -> None:
     pair = torch.zeros(images), torch.tensor(labels)
     with pytest.raises(DataError, match="Expected noise"):
-        standardised(pair, pair, classes=3, name="noise")
+        standardized(pair, pair, classes=3, name="noise")

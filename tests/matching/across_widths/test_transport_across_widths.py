@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.matching import ot_fusion, ot_transport
+from sinkhorn_rebasin.matching import ot_fusion, ot_fusion_across_widths
 from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
@@ -57,12 +57,14 @@ def test_duplicated_units_are_merged_and_split_again_exactly(name: str) -> None:
     twice = duplicated(narrow, narrow_spec, wide_spec, transposed)
     # The planted network is what it claims to be.
     assert torch.allclose(functional_call(wide, twice, inputs), narrow(inputs), atol=1e-12)
-    merged = ot_transport(narrow, twice, narrow_spec, wide_spec)
+    merged = ot_fusion_across_widths(narrow, twice, narrow_spec, wide_spec)
     assert_equal(merged, tensors_of(narrow))
     wide.load_state_dict(twice)
-    split = ot_transport(wide, tensors_of(narrow), wide_spec, narrow_spec)
+    split = ot_fusion_across_widths(wide, tensors_of(narrow), wide_spec, narrow_spec)
     assert_equal(split, twice)
-    by_name = ot_transport(twice, tensors_of(narrow), wide_spec, narrow_spec, transposed=transposed)
+    by_name = ot_fusion_across_widths(
+        twice, tensors_of(narrow), wide_spec, narrow_spec, transposed=transposed
+    )
     assert_equal(by_name, twice)
 
 
@@ -74,23 +76,23 @@ def test_between_equal_widths_it_is_the_permutation_of_ot_fusion(name: str) -> N
     other = planted_case(name, seed=1)
     for target in (problem.target, tensors_of(other.reference)):
         expected = ot_fusion(problem.reference, target, problem.spec).apply(target)
-        assert_equal(ot_transport(problem.reference, target, problem.spec, problem.spec), expected)
+        assert_equal(ot_fusion_across_widths(problem.reference, target, problem.spec, problem.spec), expected)
 
 
-@pytest.mark.parametrize("regularisation", [None, 0.2])
+@pytest.mark.parametrize("regularization", [None, 0.2])
 @pytest.mark.parametrize(("n", "m"), [(6, 10), (10, 6)])
-def test_two_hidden_layers_by_hand(n: int, m: int, regularisation: float | None) -> None:
+def test_two_hidden_layers_by_hand(n: int, m: int, regularization: float | None) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         nets = [mlp(3, k, k + 1, 2).double() for k in (n, m)]
     specs = [discover_symmetry(net, torch.randn(2, 3).double()) for net in nets]
-    found = ot_transport(*nets, *specs, regularisation=regularisation)
+    found = ot_fusion_across_widths(*nets, *specs, regularization=regularization)
     reference, target = (tensors_of(net) for net in nets)
 
     def plan_of(layer: str, carried: Tensor) -> Tensor:
         ours = torch.cat([reference[f"{layer}.weight"], reference[f"{layer}.bias"][:, None]], 1)
         theirs = torch.cat([carried, target[f"{layer}.bias"][:, None]], 1)
-        plan = transport_plan((ours[:, None] - theirs).norm(dim=2), regularisation)
+        plan = transport_plan((ours[:, None] - theirs).norm(dim=2), regularization)
         return plan / plan.sum()
 
     first = plan_of("0", target["0.weight"])
@@ -105,7 +107,7 @@ def test_two_hidden_layers_by_hand(n: int, m: int, regularisation: float | None)
         "4.bias": target["4.bias"],
     }
     for name, tensor in expected.items():
-        assert torch.allclose(found[name], tensor, atol=1e-3 if regularisation else 1e-12), name
+        assert torch.allclose(found[name], tensor, atol=1e-3 if regularization else 1e-12), name
 
 
 def test_what_is_passed_in_stays_and_the_result_can_be_averaged() -> None:
@@ -114,7 +116,7 @@ def test_what_is_passed_in_stays_and_the_result_can_be_averaged() -> None:
     reference.half()
     target.train().half()
     before = [{k: v.clone() for k, v in net.state_dict().items()} for net in (reference, target)]
-    found = ot_transport(reference, target, reference_spec, target_spec)
+    found = ot_fusion_across_widths(reference, target, reference_spec, target_spec)
     for net, state in zip((reference, target), before, strict=True):
         assert_equal(net.state_dict(), state)
         assert all(parameter.requires_grad for parameter in net.parameters())
@@ -128,7 +130,7 @@ def test_what_is_passed_in_stays_and_the_result_can_be_averaged() -> None:
 def test_variances_stay_averages_of_variances() -> None:
     reference, _, reference_spec = double_network("conv", 4)
     target, _, target_spec = double_network("conv", 6, seed=1)
-    found = ot_transport(reference, target, reference_spec, target_spec)["1.running_var"]
+    found = ot_fusion_across_widths(reference, target, reference_spec, target_spec)["1.running_var"]
     assert found.mean().item() == pytest.approx(target[1].running_var.mean().item())
     assert found.min() >= target[1].running_var.min()
 
@@ -147,5 +149,5 @@ def test_transposed_convolutions_in_groups_are_carried_group_by_group() -> None:
     specs = [
         spec.without(*(group.name for group in spec.groups if group.parent is not None)) for spec in specs
     ]
-    wide.load_state_dict(ot_transport(wide, narrow, *specs))
+    wide.load_state_dict(ot_fusion_across_widths(wide, narrow, *specs))
     assert torch.allclose(wide(inputs), narrow(inputs), atol=1e-12)

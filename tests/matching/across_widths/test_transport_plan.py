@@ -41,12 +41,12 @@ def test_entropy_leads_from_the_exact_plan_to_an_even_one() -> None:
     assert torch.allclose(blurred.sum(1), exact.sum(1), atol=1e-4)
 
 
-def test_regularisation_is_in_units_of_the_cost() -> None:
+def test_regularization_is_in_units_of_the_cost() -> None:
     cost = random_cost(3, 5)
     assert torch.allclose(transport_plan(cost, 0.2), transport_plan(1000 * cost, 0.2))
 
 
-def test_equal_units_are_carried_at_any_regularisation() -> None:
+def test_equal_units_are_carried_at_any_regularization() -> None:
     plan = transport_plan(torch.zeros(2, 3, dtype=torch.float64), 0.5)
     assert torch.allclose(plan, plan.mean().expand(2, 3))
 
@@ -57,10 +57,10 @@ def test_a_plan_that_does_not_converge_is_told(monkeypatch: pytest.MonkeyPatch) 
         transport_plan(random_cost(30, 41), 1e-5)
 
 
-@pytest.mark.parametrize("regularisation", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_regularisation_that_is_none_is_refused(regularisation: float) -> None:
-    with pytest.raises(AssignmentError, match="regularisation"):
-        transport_plan(random_cost(2, 3), regularisation)
+@pytest.mark.parametrize("regularization", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_regularization_that_is_none_is_refused(regularization: float) -> None:
+    with pytest.raises(AssignmentError, match="regularization"):
+        transport_plan(random_cost(2, 3), regularization)
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from experiments.planted_problems import PROBLEMS, plant
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.matching.weights.nested_groups import propose_blocks
+from sinkhorn_rebasin.matching.weights.nested_groups import place_blocks
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,
@@ -50,7 +50,7 @@ def test_blocks_and_insides_are_the_best_of_all_pairs(seed: int) -> None:
         for heads in orders(range(3))
         for inside in product(([0, 1], [1, 0]), repeat=3)
     ]
-    found = propose_blocks(reference, target, SPEC, SPEC["heads"], identity_permutations(SPEC)).permutations
+    found = place_blocks(reference, target, SPEC, SPEC["heads"], identity_permutations(SPEC)).permutations
     assert worth(found) == pytest.approx(max(worth(candidate) for candidate in everything), abs=1e-5)
 
 
@@ -101,5 +101,5 @@ def test_heads_are_found_while_nothing_else_is_known(name: str) -> None:
     for group in spec.groups:
         children = [one.name for one in spec.groups if one.parent == group.name]
         if children:
-            found = propose_blocks(*states, spec, group, nothing, unknown=set(spec.names)).permutations
+            found = place_blocks(*states, spec, group, nothing, unknown=set(spec.names)).permutations
             assert all(torch.equal(found[one], answer[one]) for one in (group.name, *children))

@@ -61,7 +61,7 @@ def unit_length(shape: Shape, width: int) -> nn.Module:
 
 
 @kind("normalisation", LAST)
-def standardised(shape: Shape, width: int) -> nn.Module:
+def standardized(shape: Shape, width: int) -> nn.Module:
     return Function(lambda net, x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + EPS))
 
 

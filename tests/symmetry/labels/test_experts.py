@@ -60,7 +60,7 @@ def test_tensors_without_elements_put_nothing_beside_each_other() -> None:
     grid = Labels((0, 2, 3), (Factor((1, 2), relations.new_units((2, 3))), Factor((0, 1), no_units((0, 2)))))
     rows = Labels((0, 2, 1), (Factor((0,), no_units((0,))), Factor((1,), relations.new_units((2,)))))
     for parts in ([grid, rows], [rows, grid]):
-        BatchedParameters({}).meet(relations, parts)
+        BatchedParameters({}).record_meeting(relations, parts)
 
 
 def no_units(shape: tuple[int, ...]) -> Ids:

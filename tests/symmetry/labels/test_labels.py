@@ -7,7 +7,7 @@ from sinkhorn_rebasin.symmetry.labels.concatenating import concatenated
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_labels, matching_axes, simplified
 from sinkhorn_rebasin.symmetry.labels.meeting import joined
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
-from sinkhorn_rebasin.symmetry.labels.summing import merged, reduced
+from sinkhorn_rebasin.symmetry.labels.summing import common_refinement, sum_out
 
 
 def edges(relations: Relations) -> list[list[tuple[int, int]]]:
@@ -97,24 +97,24 @@ def test_joining_across_axes_keeps_both() -> None:
 def test_reducing_makes_blocks() -> None:
     relations = Relations()
     units = relations.new_units((2, 3))
-    kept = reduced(relations, Labels((2, 3), (Factor((0, 1), units),)), [1])
+    kept = sum_out(relations, Labels((2, 3), (Factor((0, 1), units),)), [1])
     assert kept.shape == (2, 1)
     assert kept.factors[0].ids.tolist() == [6, 7]
     assert edges(relations) == [[(6, 0), (6, 1), (6, 2), (7, 3), (7, 4), (7, 5)]]
-    assert not reduced(relations, along((2, 3), 1, [0, 1, 2]), [1]).factors
+    assert not sum_out(relations, along((2, 3), 1, [0, 1, 2]), [1]).factors
 
 
 def test_reducing_counts_how_often_a_unit_occurs() -> None:
     relations = Relations()
     relations.new_units((2,))
-    reduced(relations, Labels((2, 3), (Factor((0, 1), np.array([[0, 1, 0], [1, 0, 1]])),)), [1])
+    sum_out(relations, Labels((2, 3), (Factor((0, 1), np.array([[0, 1, 0], [1, 0, 1]])),)), [1])
     assert edges(relations) == [[(2, 1), (3, 0)], [(2, 0), (3, 1)]]
 
 
 def test_merging_makes_a_unit_for_each_combination() -> None:
     relations = Relations()
     a, b = relations.new_units((2,)), relations.new_units((3,))
-    factor = merged(relations, (2, 3), [Factor((0,), a), Factor((1,), b)])
+    factor = common_refinement(relations, (2, 3), [Factor((0,), a), Factor((1,), b)])
     assert factor.axes == (0, 1)
     assert len(np.unique(factor.ids)) == 6
     assert [len(one) for one in edges(relations)] == [6, 6]

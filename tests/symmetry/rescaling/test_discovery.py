@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
-from sinkhorn_rebasin.permutations import Generator, PermutationSpec, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import integer_kernel
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots, sensitivities
@@ -130,7 +130,7 @@ def test_equations_are_those_of_finite_differences() -> None:
     for group, parts in slots.items():
         for column, slot in enumerate(parts):
             for unit in range(spec[group].size):
-                alone = RescalingSpec((group,), (Generator(group, "positive", ((slot, 1),)),))
+                alone = RescalingSpec((group,), (ScaleSymmetry(group, "positive", ((slot, 1),)),))
                 logs = torch.zeros(1, spec[group].size, dtype=torch.float64)
                 logs[0, unit] = step
                 up = objective(rescale_state(state, spec, alone, {group: logs}))
@@ -145,7 +145,7 @@ def test_wrong_generators_are_refused(name: str) -> None:
     search = Trials(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0))
     right = [one for one in rescaling.generators if one.kind == "positive"]
     wrong = [
-        Generator(group, "positive", tuple((slot, 1) for slot in spec.slots_of(group)))
+        ScaleSymmetry(group, "positive", tuple((slot, 1) for slot in spec.slots_of(group)))
         for group in spec.names
     ]
     wrong += [replace(one, kind="sign", exponents=one.exponents[:1]) for one in right]
@@ -157,7 +157,7 @@ def test_statistics_of_batch_norm_with_its_epsilon_are_no_rescaling() -> None:
     model, inputs, spec, _ = built("batch_norm")
     by_name = {slot.tensor: slot for slot in spec.slots}
     exponents = {"0.weight": 1, "0.bias": 1, "1.running_mean": 1, "1.running_var": 2}
-    generator = Generator(
+    generator = ScaleSymmetry(
         spec.names[0], "positive", tuple((by_name[name], e) for name, e in exponents.items())
     )
     assert Trials(model, spec, inputs, 1e-9, torch.Generator().manual_seed(0)).verified([generator]) == []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkhorn_rebasin.symmetry.labels.numbering import combine, mix, numbered
+from sinkhorn_rebasin.symmetry.labels.numbering import combine, factorize, mix
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from sinkhorn_rebasin.symmetry.solving.class_matching import contract_classes
 from sinkhorn_rebasin.symmetry.solving.color_refinement import refine
@@ -173,8 +173,8 @@ def test_contraction_keeps_what_is_no_matching() -> None:
 
 def test_refinement_tells_ends_of_a_path_from_its_middle() -> None:
     source, target, kind = np.array([0, 1, 2]), np.array([1, 2, 3]), np.ones(3, dtype=np.int64)
-    colours = refine(np.zeros(4, dtype=np.int64), source, target, kind)
-    assert len(set(colours.tolist())) == 4
+    colors = refine(np.zeros(4, dtype=np.int64), source, target, kind)
+    assert len(set(colors.tolist())) == 4
     cycle = refine(
         np.zeros(4, dtype=np.int64), np.arange(4), (np.arange(4) + 1) % 4, np.ones(4, dtype=np.int64)
     )
@@ -188,7 +188,7 @@ def test_hashes_depend_on_order() -> None:
     assert len(np.unique(mix(values))) == 1000
     one, two = mix(np.array([1])), mix(np.array([2]))
     assert combine(one, two) != combine(two, one)
-    assert numbered(np.array([30, 10, 30])).tolist() == [1, 0, 1]
+    assert factorize(np.array([30, 10, 30])).tolist() == [1, 0, 1]
 
 
 def generated(solution: Solution, count: int) -> set[tuple[int, ...]]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin, discover_rescaling, discover_symmetry, verify_symmetry
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.permutations import Generator, RescalingSpec
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.permutations import RescalingSpec, ScaleSymmetry
 
 
 class Shifted(nn.Module):
@@ -87,7 +87,7 @@ def test_a_rescaling_that_is_none_is_noticed() -> None:
         spec = discover_symmetry(smooth, x)
         assert discover_rescaling(smooth, spec, x) == RescalingSpec(("net/0",), ())
         (found,) = discover_rescaling(steep, spec, x).generators
-        wrong = RescalingSpec(("net/0",), (Generator("net/0", "positive", found.exponents[:2]),))
+        wrong = RescalingSpec(("net/0",), (ScaleSymmetry("net/0", "positive", found.exponents[:2]),))
         with pytest.raises(SymmetryError, match="rescalings"):
             SinkhornRebasin(steep, steep, x, spec=spec, rescale=wrong)
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_rescaling, discover_symmetry
-from sinkhorn_rebasin.networks.outputs import largest_change
-from sinkhorn_rebasin.symmetry.verification.perturbation import displaced
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.symmetry.verification.perturbation import perturbed
 from tests.zoo.case import Function
 
 
@@ -32,7 +32,7 @@ def test_a_deep_network_with_probabilities_is_not_driven_to_zero_and_one() -> No
     torch.manual_seed(0)
     net, x = residual_classifier().double(), torch.randn(2, 4, 50).double()
     spec = discover_symmetry(net, x)
-    state = displaced(net.state_dict(), spec, torch.Generator().manual_seed(0))
+    state = perturbed(net.state_dict(), spec, torch.Generator().manual_seed(0))
     moved = residual_classifier().double()
     moved.load_state_dict(state)
     assert not torch.equal(state["inward.weight"], net.state_dict()["inward.weight"])
@@ -52,7 +52,7 @@ def test_tensors_of_one_sign_keep_it_and_zeros_move() -> None:
     nn.init.zeros_(net[2].weight)
     net[1].running_var.fill_(1e-6)
     spec = discover_symmetry(net.eval(), torch.randn(5, 3))
-    state = displaced(net.state_dict(), spec, torch.Generator().manual_seed(0))
+    state = perturbed(net.state_dict(), spec, torch.Generator().manual_seed(0))
     assert (state["1.running_var"] > 0).all()
     assert (state["2.weight"] != 0).all()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import SpecError, SymmetryError
-from sinkhorn_rebasin.networks.outputs import largest_change
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import Layout, PermutationSpec, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry, verify_symmetry
 from tests.cases import case

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import (
+from sinkhorn_rebasin.training.continual import (
     AveragedGEM,
     ContinualLearner,
     DarkExperienceReplay,

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import (
+from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.training.continual import (
     AveragedGEM,
     ContinualLearner,
     DarkExperienceReplay,
@@ -20,7 +21,6 @@ from sinkhorn_rebasin import (
     LearningWithoutForgetting,
     StableSGD,
 )
-from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.training.continual.averaged_gradient import projected
 from tests.training.continual.tasks import LEARNERS, net, tasks, trainers
 

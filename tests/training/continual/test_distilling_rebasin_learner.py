@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from sinkhorn_rebasin import DistillingRebasinLearner, permute_state
+from sinkhorn_rebasin import permute_state
+from sinkhorn_rebasin.training.continual import DistillingRebasinLearner
 from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers
 

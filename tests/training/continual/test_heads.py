@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sinkhorn_rebasin import FineTuning
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.training.continual import FineTuning
 from sinkhorn_rebasin.training.continual.heads import Heads
 
 OUTPUTS = torch.arange(10.0).reshape(2, 5)

@@ -10,8 +10,8 @@ from typing import Any
 import lightning
 import pytest
 
-from sinkhorn_rebasin import ContinualLearner, FineTuning
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.training.continual import ContinualLearner, FineTuning
 from tests.training.continual.tasks import LEARNERS, net, tasks, trainers
 
 

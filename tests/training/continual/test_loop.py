@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import ContinualLearner, FineTuning, learn_tasks
 from sinkhorn_rebasin.errors import CheckpointError, DataError
+from sinkhorn_rebasin.training.continual import ContinualLearner, FineTuning, learn_tasks
 from tests.training.continual.tasks import (
     LEARNERS,
     Interruption,

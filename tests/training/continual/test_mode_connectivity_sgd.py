@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sinkhorn_rebasin import ModeConnectivitySGD
+from sinkhorn_rebasin.training.continual import ModeConnectivitySGD
 from tests.training import fitting
 from tests.training.continual.tasks import net, tasks, trainers, weights_of
 

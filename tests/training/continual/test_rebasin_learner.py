@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import RebasinLearner, permute_state
+from sinkhorn_rebasin import permute_state
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.permutations import identity_permutations
+from sinkhorn_rebasin.training.continual import RebasinLearner
 from tests.rebasin.rebasin_problems import TiedLayers
 from tests.training import fitting
 from tests.training.continual.tasks import EXAMPLE, net, tasks, trainers

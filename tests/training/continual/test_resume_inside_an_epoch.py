@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from sinkhorn_rebasin import ContinualLearner
+from sinkhorn_rebasin.training.continual import ContinualLearner
 from tests.training.continual.tasks import LEARNERS, Task, net, trainers, weights_of
 
 pytestmark = [

@@ -12,8 +12,8 @@ import pytest
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from sinkhorn_rebasin import learn_tasks
 from sinkhorn_rebasin.errors import CheckpointError
+from sinkhorn_rebasin.training.continual import learn_tasks
 from tests.training.continual.tasks import LEARNERS, Interruption, StopsAt, net, tasks, trainers, weights_of
 
 

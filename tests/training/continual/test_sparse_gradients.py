@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.training import continual
 from tests.training.continual.tasks import LEARNERS
 from tests.training.fitting import trainer
 
@@ -64,9 +65,10 @@ def test_learners_learn_what_they_learn_with_dense_embeddings(name: str, tmp_pat
     for sparse in (False, True):
         torch.manual_seed(0)
         options = {"example_inputs": WORDS[:2]} if name in ("rebasin", "distilling") else {}
-        made = {"rebasin": sr.RebasinLearner, "distilling": sr.DistillingRebasinLearner}.get(
-            name, LEARNERS[name]
-        )
+        made = {
+            "rebasin": continual.RebasinLearner,
+            "distilling": continual.DistillingRebasinLearner,
+        }.get(name, LEARNERS[name])
         learner = made(Bag("layer", sparse), tasks=2, **options)
         for _ in range(2):
             trainer(tmp_path, max_epochs=1).fit(learner, DataLoader(TensorDataset(WORDS, LABELS), 8))
@@ -80,7 +82,7 @@ def repaired_loss(
 ) -> list[float]:
     """The loss at the repaired midpoint, and the sum of the scores' squared gradients."""
     rebasin = sr.SinkhornRebasin(first, second, spec=spec)
-    loss = sr.RepairedPointLoss(criterion, sr.Repair(first, second, spec, data), 0.5, 0.5)(rebasin, data[0])
+    loss = sr.RepairLoss(criterion, sr.RepairAlongPath(first, second, spec, data), 0.5, 0.5)(rebasin, data[0])
     loss.backward()
     return [loss.item(), sum(scores.grad.square().sum().item() for scores in rebasin.scores.values())]
 

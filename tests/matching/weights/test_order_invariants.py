@@ -11,7 +11,7 @@ from experiments.endpoints import train_endpoint
 from experiments.models import build_model
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.matching.weights.invariants import seen_through, sorted_along
+from sinkhorn_rebasin.matching.weights.order_invariants import sorted_along, up_to_order_of
 from sinkhorn_rebasin.matching.weights.similarity import unit_similarity
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
@@ -44,9 +44,9 @@ def test_what_is_seen_of_an_unknown_group_does_not_depend_on_its_order(name: str
         }
         tensor = state[slot.tensor]
         again = permute_state(state, spec, moved)[slot.tensor]
-        first, second = seen_through(others, tensor, again, identity, {one.group for one in others})
+        first, second = up_to_order_of(others, tensor, again, identity, {one.group for one in others})
         assert torch.equal(first, second), slot
-        untouched = seen_through((), tensor, shuffled[slot.tensor], identity)
+        untouched = up_to_order_of((), tensor, shuffled[slot.tensor], identity)
         assert untouched[0] is tensor
         assert untouched[1] is shuffled[slot.tensor]
 

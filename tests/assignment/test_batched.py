@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from sinkhorn_rebasin.assignment import sinkhorn, sinkhorn_by_size
-from sinkhorn_rebasin.assignment.by_size import LARGEST_BATCHED_SIZE
+from sinkhorn_rebasin.assignment.batched import LARGEST_BATCHED_SIZE
 
 
 def test_batched_results_and_gradients_are_those_of_each_alone() -> None:

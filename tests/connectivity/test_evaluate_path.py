@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path, evaluate_state
-from sinkhorn_rebasin.connectivity.evaluation import as_curve
+from sinkhorn_rebasin.connectivity.evaluate_path import as_curve
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 
 

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.action import permute_tensor
 
 
-def seen_through(
+def up_to_order_of(
     others: tuple[Slot, ...],
     reference: Tensor,
     target: Tensor,

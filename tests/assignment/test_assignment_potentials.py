@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.assignment.potentials import assignment_potentials
+from sinkhorn_rebasin.assignment.assignment_potentials import assignment_potentials
 from tests.assignment.test_sinkhorn import random_scores
 
 

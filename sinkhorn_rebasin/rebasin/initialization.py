@@ -21,11 +21,11 @@ from sinkhorn_rebasin.permutations import (
     permutation_matrix,
 )
 
-Initialisation: TypeAlias = str | Alignment | Mapping[str, Tensor]
+Start: TypeAlias = str | Alignment | Mapping[str, Tensor]
 """``"weight_matching"``, ``"identity"``, an alignment, or group name to indices or scores."""
 
 
-class Start(NamedTuple):
+class StartingScores(NamedTuple):
     """Where a re-basin begins: score matrices, one per group, and of sign scores one per sign generator."""
 
     scores: dict[str, Tensor]
@@ -36,12 +36,12 @@ def initial_scores(
     reference: State,
     target: State,
     spec: PermutationSpec,
-    init: Initialisation,
+    start: Start,
     *,
     rescaling: RescalingSpec = NO_RESCALING,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
-) -> Start:
+) -> StartingScores:
     """The permutation matrices of a first guess and the signs ±1 of the pairs it matches, all plus normal noise.
 
     Scores have the parameters' type and device (float32 when those are in half precision). There are signs for the
@@ -49,13 +49,13 @@ def initial_scores(
     all are one where the guess says nothing of them.
 
     Raises:
-        SpecError: when ``init`` is no known name or does not fit the spec and the rescalings.
+        SpecError: when ``start`` is no known name or does not fit the spec and the rescalings.
     """
     tensors = [target[name] for name in spec.shapes]
     # Complex weights are as precise as their parts; networks of integers alone have scores all the same.
     first = next((t for t in tensors if t.is_floating_point() or t.is_complex()), tensors[0])
     dtype = torch.float64 if first.dtype in (torch.float64, torch.complex128) else torch.float32
-    guess = _first_guess(reference, target, spec, init, rescaling, generator)
+    guess = _first_guess(reference, target, spec, start, rescaling, generator)
     check_permutations(spec, guess.permutations)
 
     def score(value: Tensor) -> Tensor:
@@ -75,28 +75,28 @@ def initial_scores(
     for name, shape in rescaling.shapes(spec, "sign").items():
         own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
         signs[name] = score(own[..., None, :] * matrices[name])
-    return Start(scores, signs)
+    return StartingScores(scores, signs)
 
 
 def _first_guess(
     reference: State,
     target: State,
     spec: PermutationSpec,
-    init: Initialisation,
+    start: Start,
     rescaling: RescalingSpec,
     generator: torch.Generator | None,
 ) -> Alignment:
-    if isinstance(init, Alignment):
-        _check_signs(init, spec, rescaling)
-        return init
-    if isinstance(init, Mapping):
-        return Alignment(init, spec)
-    if init == "weight_matching":
+    if isinstance(start, Alignment):
+        _check_signs(start, spec, rescaling)
+        return start
+    if isinstance(start, Mapping):
+        return Alignment(start, spec)
+    if start == "weight_matching":
         return weight_matching(reference, target, spec, rescaling=rescaling, generator=generator)
-    if init == "identity":
+    if start == "identity":
         return Alignment(identity_permutations(spec), spec)
     raise SpecError(
-        f"Expected init to be 'weight_matching', 'identity', an Alignment or a mapping but got {init!r}."
+        f"Expected start to be 'weight_matching', 'identity', an Alignment or a mapping but got {start!r}."
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
-from sinkhorn_rebasin.connectivity.path_evaluation import PathEvaluation
+from sinkhorn_rebasin.connectivity.path_result import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy

@@ -16,7 +16,7 @@ from tests.activations.repair_problems import batches, merge, pair
 from tests.activations.test_one_forward import forwards
 from tests.zoo.case import Function
 
-one_forward = importlib.import_module("sinkhorn_rebasin.activations.one_forward")
+one_forward = importlib.import_module("sinkhorn_rebasin.activations.repair_in_one_forward")
 
 
 def dilated() -> nn.Module:

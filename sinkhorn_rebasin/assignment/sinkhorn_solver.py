@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sinkhorn_rebasin.assignment.assignment_potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.conjugate_gradient import (
     conjugate_gradient,
-    prefers_factorisation,
+    prefers_factorization,
     solve_dense,
 )
-from sinkhorn_rebasin.assignment.potentials import assignment_potentials
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
 from sinkhorn_rebasin.assignment.sums import weighted_column_sums
 from sinkhorn_rebasin.assignment.warm_starts import usable_start
@@ -90,9 +90,14 @@ def scale(
 
 
 def _scale_from(
-    scores: Tensor, temperature: float, tolerance: float, max_iterations: int, potential: Tensor, tame: bool
+    scores: Tensor,
+    temperature: float,
+    tolerance: float,
+    max_iterations: int,
+    potential: Tensor,
+    small_spread: bool,
 ) -> Scaling:
-    kernel = ScaledKernel(scores, temperature, potential, tame)
+    kernel = ScaledKernel(scores, temperature, potential, small_spread)
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
     iterations = _iterate(kernel, target, max_iterations)
     potential = kernel.log_scaling * temperature
@@ -151,7 +156,7 @@ class _Newton:
     def __init__(self, kernel: ScaledKernel, target: float) -> None:
         self.kernel, self.target = kernel, target
         self.trust = torch.full_like(kernel.sums[:, :1], 2.0)
-        self.factorise = prefers_factorisation(*kernel.sums.shape)
+        self.factorize_sums = prefers_factorization(*kernel.sums.shape)
 
     def step(self, budget: int) -> int:
         """One step, or a plain one for the entries of the batch it does not help; the iterations spent."""
@@ -177,7 +182,7 @@ class _Newton:
         kernel = self.kernel
         shift = (residual.abs() + 4 * torch.finfo(residual.dtype).eps) / self.trust
         spent = 0
-        if not self.factorise:
+        if not self.factorize_sums:
             diagonal = kernel.sums + shift
             largest = residual.abs().amax(-1)
             wanted = torch.maximum(largest.sqrt().clamp_max(0.1), 0.3 * self.target / largest).clamp_max(0.5)
@@ -189,8 +194,8 @@ class _Newton:
                 max_iterations=min(20 + residual.shape[-1] // 4, budget),
                 singular=False,
             )
-            self.factorise = not bool(solution.solved.all())
+            self.factorize_sums = not bool(solution.solved.all())
             spent = solution.iterations
-            if not self.factorise:
+            if not self.factorize_sums:
                 return solution.vector, spent
         return solve_dense(kernel.gram(), residual, shift), spent + 1

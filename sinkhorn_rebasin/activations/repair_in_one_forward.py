@@ -15,7 +15,7 @@ from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.batch_norm import measured_buffers
 from sinkhorn_rebasin.activations.lockstep import Meet, in_lockstep
 from sinkhorn_rebasin.activations.moments import Moments
-from sinkhorn_rebasin.activations.stages import Stages, check_finite
+from sinkhorn_rebasin.activations.repair_sites import Stages, check_finite
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument

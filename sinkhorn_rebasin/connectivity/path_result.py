@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, check_positions
+from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, check_positions
 from sinkhorn_rebasin.errors import DataError
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkhorn_rebasin.connectivity.chord import area_under_curve, barrier, excess
+from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, excess
 from sinkhorn_rebasin.errors import DataError
 
 
