@@ -185,7 +185,7 @@ class RepairAlongPath:
     def __repr__(self) -> str:
         left = f", leaves {listed(self.left)}" if self.left else ""
         networks = f"{len(self._states)} networks of {type(self.network).__name__}"
-        return f"Repair({networks}, {len(self.inputs)} batches{left})"
+        return f"RepairAlongPath({networks}, {len(self.inputs)} batches{left})"
 
     def __call__(self, module: nn.Module, state: StateLike) -> State:
         return self.state_at(module, state, self.weights_of(state))

@@ -41,7 +41,7 @@ class ScaleSymmetry:
 
     def __repr__(self) -> str:
         slots = listed(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
-        return f"Generator({self.group}, {self.kind}: {slots})"
+        return f"ScaleSymmetry({self.group}, {self.kind}: {slots})"
 
     def __str__(self) -> str:
         slots = ", ".join(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)

@@ -15,7 +15,7 @@ def conv_net(seed: int) -> nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize("position", [0.0, 0.25, 0.5, 1.0, torch.tensor(0.25), torch.tensor(0.7).double()])
+@pytest.mark.parametrize("at", [0.0, 0.25, 0.5, 1.0, torch.tensor(0.25), torch.tensor(0.7).double()])
 def test_segment_is_the_weighted_mean(at: float | torch.Tensor) -> None:
     start, end = conv_net(0), conv_net(1)
     state = LinearPath.between(start, end).state_at(at)
