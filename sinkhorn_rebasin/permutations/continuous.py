@@ -1,0 +1,146 @@
+"""Continuous symmetries of a network: which groups turn, and how their maps act on its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.errors import SpecError, listed
+from sinkhorn_rebasin.permutations.action import permute_state
+from sinkhorn_rebasin.permutations.slots import Group, Slot
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+ContinuousKind: TypeAlias = Literal["orthogonal", "linear", "rotary"]
+Maps: TypeAlias = Mapping[str, Tensor]
+"""Group name to a matrix (n, n), or (blocks, n, n) when the group is nested."""
+
+
+@dataclass(frozen=True)
+class ContinuousSymmetry:
+    r"""A matrix group that acts on the units of one group: slot k becomes :math:`X W_k` or :math:`X^{-\top} W_k`.
+
+    Attributes:
+        group: the units that are mixed. Its name is that of a group of the spec, whose permutations are among the
+            maps; a rotary one has a name of its own, since its units cannot be permuted.
+        kind: ``"orthogonal"``, ``"linear"`` (every invertible matrix) or ``"rotary"`` (a rotation and a scale for
+            each pair of units that turns with the position).
+        exponents: the slots with +1 for X and -1 for the inverse transpose; orthogonal maps are their own.
+        fixes_ones: whether only maps with X1 = 1 leave the function as it is, as under layer norm.
+        gains: names of the vectors that must be one first, and are folded into their readers.
+        shifts: names of the vectors that must be zero first where they do not turn with the group.
+        centered: slots whose mean over the units nothing sees, so that it may be taken away.
+        pairs: for rotary groups, the two units of each pair, (n / 2, 2).
+    """
+
+    group: Group
+    kind: ContinuousKind
+    exponents: tuple[tuple[Slot, int], ...]
+    fixes_ones: bool = False
+    gains: tuple[str, ...] = ()
+    shifts: tuple[str, ...] = ()
+    centered: tuple[Slot, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ContinuousSpec:
+    """The continuous symmetries of one architecture, and why groups have no larger one.
+
+    Attributes:
+        symmetries: at most one per group.
+        reasons: per group of the permutation spec, why it is not larger than it is.
+        error: the largest relative change of the output at random elements, in double precision.
+    """
+
+    symmetries: tuple[ContinuousSymmetry, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    error: float = 0.0
+
+    def __contains__(self, group: object) -> bool:
+        return group in self._by_group
+
+    def __getitem__(self, group: str) -> ContinuousSymmetry:
+        try:
+            return self._by_group[group]
+        except KeyError:
+            raise SpecError(f"Expected one of the groups {self.names} but got {group!r}.") from None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups with a continuous symmetry."""
+        return [symmetry.group.name for symmetry in self.symmetries]
+
+    @cached_property
+    def _by_group(self) -> dict[str, ContinuousSymmetry]:
+        return {symmetry.group.name: symmetry for symmetry in self.symmetries}
+
+
+_Split: TypeAlias = tuple[PermutationSpec, dict[str, str]]
+
+
+def split_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> _Split:
+    """Give slots that move by the inverse transpose a group of their own, and rotary units one at all.
+
+    Returns:
+        The spec, and per new group the name of the one whose maps it inverts.
+    """
+    groups, slots = list(spec.groups), list(spec.slots)
+    inverted: dict[str, str] = {}
+    for symmetry in continuous.symmetries:
+        name = symmetry.group.name
+        # No name of the user's has a space at its end.
+        other = f"{name} inverse "
+        signs = dict(symmetry.exponents)
+        if name not in spec:
+            groups.append(symmetry.group)
+            slots += [slot for slot, sign in symmetry.exponents if sign > 0]
+        else:
+            slots = [slot for slot in slots if slot.group != name]
+            slots += [slot for slot, sign in symmetry.exponents if sign > 0]
+        if any(sign < 0 for sign in signs.values()):
+            groups.append(replace(symmetry.group, name=other))
+            slots += [replace(slot, group=other) for slot, sign in symmetry.exponents if sign < 0]
+            inverted[other] = name
+    return replace(spec, groups=tuple(groups), slots=tuple(slots)), inverted
+
+
+def transform_state(
+    state: StateLike,
+    spec: PermutationSpec,
+    continuous: ContinuousSpec,
+    maps: Maps,
+    permutations: Mapping[str, Tensor],
+) -> State:
+    r"""Carry a network along its continuous symmetries and its permutations at once.
+
+    .. math:: W'_k = X^{e_k} W_k, \qquad X^{-1} \text{ meaning the inverse transpose}
+
+    Args:
+        state: tensor name to tensor, of a network whose gains are one: see :func:`canonicalize`.
+        spec: the permutation symmetries.
+        continuous: the continuous ones of the same architecture.
+        maps: a matrix, or one for each block, of every group with a continuous symmetry.
+        permutations: indices or matrices of the other groups.
+
+    Returns:
+        A new dict, in the type of the products: round it once, where it is used.
+
+    Raises:
+        SpecError: when a map is missing, has another shape, or belongs to no group.
+    """
+    unknown = set(maps) ^ set(continuous.names)
+    if unknown:
+        raise SpecError(
+            f"Expected maps of exactly the groups {listed(continuous.names)} but got {listed(maps)}."
+        )
+    whole, inverted = split_spec(spec, continuous)
+    matrices = {**{name: p for name, p in permutations.items() if name not in maps}, **maps}
+    for other, name in inverted.items():
+        matrices[other] = torch.linalg.inv(maps[name]).mT
+    return permute_state(state, whole, matrices)
