@@ -85,11 +85,9 @@ class RepairLoss(RandomPointLoss):
             )
         inputs, labels = self.read(rebasin, batch)
         position = self.position()
-        hard = not rebasin.training
-        permutations = rebasin.hard_permutations() if hard else rebasin.soft_permutations()
         network = self.repair.network
-        # The same permutations for weights and statistics: one Sinkhorn iteration, not two.
-        state = rebasin.mixed(rebasin.rebased_by(permutations), position)
+        permutations = rebasin.permutations()
+        state = rebasin.state_at(position, permutations=permutations)
         corrected = _corrected(self._corrections(permutations, position))
         with corrected, batch_statistics(network, on=rebasin.training), untouched_randomness():
             outputs = run_at(network, state, inputs)

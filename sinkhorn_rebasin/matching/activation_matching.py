@@ -21,9 +21,10 @@ from sinkhorn_rebasin.matching.signed_activations import (
     with_hidden_signs,
 )
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, identity_permutations
 from sinkhorn_rebasin.permutations.algebra import block_movement
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 def activation_matching(

@@ -11,10 +11,10 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.activations.sites import NEITHER, ODD
 from sinkhorn_rebasin.matching.weights.nested_groups import flips_of
-from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.algebra import block_movement, unit_movement
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class SignedSimilarity(NamedTuple):

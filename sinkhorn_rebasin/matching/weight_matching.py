@@ -12,13 +12,13 @@ from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
     check_permutations,
     identity_permutations,
 )
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 def weight_matching(

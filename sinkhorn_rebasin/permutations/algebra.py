@@ -125,3 +125,12 @@ def check_permutations(spec: PermutationSpec, permutations: Permutations) -> Non
                 f"Expected the indices of group {group.name!r} to be a permutation of 0..{group.size - 1} "
                 f"in torch.long but got {value.dtype} with values {value.flatten()[:8].tolist()}..."
             )
+
+
+def is_hard(permutations: Permutations) -> bool:
+    """Tell whether all permutations are index vectors, and none a matrix.
+
+    >>> is_hard({"a": torch.tensor([1, 0])}), is_hard({"a": torch.eye(2)})
+    (True, False)
+    """
+    return not any(permutation.is_floating_point() for permutation in permutations.values())

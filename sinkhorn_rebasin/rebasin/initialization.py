@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
@@ -20,16 +19,18 @@ from sinkhorn_rebasin.permutations import (
     identity_permutations,
     permutation_matrix,
 )
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 Start: TypeAlias = str | Alignment | Mapping[str, Tensor]
 """``"weight_matching"``, ``"identity"``, an alignment, or group name to indices or scores."""
 
 
 class StartingScores(NamedTuple):
-    """Where a re-basin begins: score matrices, one per group, and of sign scores one per sign generator."""
+    """Scores of permutations per group, of signs per sign generator, and logarithms of scales, which are zero."""
 
     scores: dict[str, Tensor]
     sign_scores: dict[str, Tensor]
+    log_scales: dict[str, Tensor]
 
 
 def initial_scores(
@@ -37,12 +38,12 @@ def initial_scores(
     target: State,
     spec: PermutationSpec,
     start: Start,
-    *,
     rescaling: RescalingSpec = NO_RESCALING,
+    *,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> StartingScores:
-    """The permutation matrices of a first guess and the signs ±1 of the pairs it matches, all plus normal noise.
+    """Return the permutation matrices of a first guess, and signs ±1 of matched pairs, plus normal noise.
 
     Scores have the parameters' type and device (float32 when those are in half precision). There are signs for the
     sign generators of ``rescaling`` alone, (generators, ..., n, n): those of pairs that are not matched are zero, and
@@ -75,7 +76,9 @@ def initial_scores(
     for name, shape in rescaling.shapes(spec, "sign").items():
         own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
         signs[name] = score(own[..., None, :] * matrices[name])
-    return StartingScores(scores, signs)
+    shapes = rescaling.shapes(spec)
+    log_scales = {name: scores[name].new_zeros(shape) for name, shape in shapes.items()}
+    return StartingScores(scores, signs, log_scales)
 
 
 def _first_guess(
@@ -108,14 +111,4 @@ def _check_signs(alignment: Alignment, spec: PermutationSpec, rescaling: Rescali
             raise SpecError(
                 f"Expected an alignment whose signs belong to the rescalings that are learned but those of group "
                 f"{name!r}, {tuple(signs.shape)}, do not: pass rescale=alignment.rescaling."
-            )
-
-
-def check_group_names(spec: PermutationSpec) -> None:
-    """Raise SpecError unless every group's name can name a parameter."""
-    for name in spec.names:
-        if not name or "." in name or hasattr(nn.ParameterDict(), name):
-            raise SpecError(
-                f"Expected group names that can name a parameter, without dots and no attribute of "
-                f"torch.nn.ParameterDict, but got {name!r}."
             )

@@ -13,29 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Outputs, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
 from sinkhorn_rebasin.connectivity.statistics import moving_statistics
-from sinkhorn_rebasin.errors import ArchitectureError, listed
-from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
-from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
-from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
-from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
-from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
-from sinkhorn_rebasin.rebasin.initialization import Start, check_group_names, initial_scores
-from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations, signs_of_units
-from sinkhorn_rebasin.symmetry import verify_symmetry
-from sinkhorn_rebasin.symmetry.requested import requested_symmetry
+from sinkhorn_rebasin.networks.pair import NetworkPair
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations.algebra import is_hard
+from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations, signs_of_units
+from sinkhorn_rebasin.rebasin.initialization import Start, initial_scores
+from sinkhorn_rebasin.rebasin.requested import permutable
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
-class SinkhornRebasin(nn.Module):
+class SinkhornRebasin(NetworkPair):
     r"""Two networks of one architecture and the learned permutations that carry one into the other's basin.
 
     .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
@@ -109,41 +105,18 @@ class SinkhornRebasin(nn.Module):
         outputs: Outputs = None,
         min_coverage: float = 0.0,
     ) -> None:
-        super().__init__()
-        check_supported(reference)
-        check_supported(target)
-        check_comparable(reference, target)
-        self.spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage)
-        self.spec.check_state(tensors_of(reference))
-        self.spec.check_constants(tensors_of(target))
-        if not self.spec.groups:
-            raise ArchitectureError(
-                f"Expected a network with permutable hidden units but {type(reference).__name__} has none. "
-                f"What is frozen and why:\n{self.spec}"
-            )
-        if check and example_inputs is not None:
-            verify_symmetry(target, self.spec, example_inputs, trials=1)
-            check_same_function(reference, target, example_inputs, self.spec.outputs)
-        self.tolerance = tolerance
-        self.max_iterations = max_iterations
-        self._traits = traits_of(target)
-        self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
-        self.reference = frozen_copy(reference)
-        self.target = frozen_copy(target)
+        super().__init__(reference, target)
+        self.spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, check=check)
         self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs, check=check)
+        self.tolerance, self.max_iterations = tolerance, max_iterations
+        self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
+        self._signed = SignedPermutations(self.spec, self.rescaling)
         states = self.reference_state(), self.target_state()
         self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
-        first = initial_scores(
-            *states, self.spec, start, rescaling=self.rescaling, noise=noise, generator=generator
-        )
-        check_group_names(self.spec)
-        self._signed = SignedPermutations(self.spec, self.rescaling)
+        first = initial_scores(*states, self.spec, start, self.rescaling, noise=noise, generator=generator)
         self.scores = LearnedTensors(first.scores)
         self.sign_scores = LearnedTensors(first.sign_scores)
-        shapes = self.rescaling.shapes(self.spec)
-        self.log_scales = LearnedTensors(
-            {name: first.scores[name].new_zeros(shape) for name, shape in shapes.items()}
-        )
+        self.log_scales = LearnedTensors(first.log_scales)
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
@@ -151,14 +124,6 @@ class SinkhornRebasin(nn.Module):
         self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in first.scores.items()})
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
-
-    def reference_state(self) -> State:
-        """The reference's tensors."""
-        return tensors_of(self.reference)
-
-    def target_state(self) -> State:
-        """The target's tensors, in their original order."""
-        return tensors_of(self.target)
 
     def soft_assignments(self) -> dict[str, SinkhornResult]:
         """Per group, the Sinkhorn result at the current temperature, with its diagnosis."""
@@ -191,45 +156,59 @@ class SinkhornRebasin(nn.Module):
         """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
         return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
 
-    def rebased_state(self, hard: bool | None = None, *, own_dtype: bool = True) -> State:
-        """The target's tensors after rescaling and permutations: soft in training, hard in eval mode unless told.
-
-        Args:
-            hard: whether at hard permutations.
-            own_dtype: in the target's own types; else those of networks in half precision are in that of the scores,
-                through which small gradients come back.
-        """
+    def permutations(self, hard: bool | None = None) -> dict[str, Tensor]:
+        """Return the permutations: soft in training, hard in eval mode unless told."""
         hard = not self.training if hard is None else hard
-        permutations = self.hard_permutations() if hard else self.soft_permutations()
-        return self.rebased_by(permutations, own_dtype=own_dtype)
+        return self.hard_permutations() if hard else self.soft_permutations()
 
-    def rebased_by(self, permutations: Permutations, *, own_dtype: bool = True) -> State:
-        """The target's tensors after rescaling and these permutations, all hard or all soft, and their signs.
+    def signs(self, permutations: Permutations) -> dict[str, Tensor]:
+        """Return the signs that go with permutations: of pairs for soft ones, of the units for hard ones."""
+        hard = is_hard(permutations)
+        return signs_of_units(dict(self.sign_scores.items()), permutations) if hard else self.soft_signs()
+
+    def rebased_state(
+        self, hard: bool | None = None, *, permutations: Permutations | None = None, own_dtype: bool = True
+    ) -> State:
+        """Return the target's tensors after rescaling and permutations.
 
         Buffers that are no statistics, such as masks, and weights of which some are infinite are moved by hard
         permutations in either case.
+
+        Args:
+            hard: whether at hard permutations; None for soft ones in training mode and hard ones in eval mode.
+            permutations: those of :meth:`permutations`, for a loss that needs the same ones more than once.
+            own_dtype: in the target's own types; else those of networks in half precision are in that of the scores,
+                through which small gradients come back.
         """
-        hard = not any(permutation.is_floating_point() for permutation in permutations.values())
+        permutations = self.permutations(hard) if permutations is None else permutations
         target = self.target_state()
-        signs = signs_of_units(dict(self.sign_scores.items()), permutations) if hard else None
-        scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()), signs)
-        if hard:
-            rebased = permute_state(scaled, self.spec, permutations)
-        else:
-            rebased = self._signed.applied(scaled, permutations, self.soft_signs())
-            whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
-            moved = self.rebased_by(self.hard_permutations()) if whole else {}
-            rebased.update({name: moved[name] for name in whole})
+        scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()))
+        rebased = self._signed.applied(scaled, permutations, self.signs(permutations))
+        rebased.update(self._moved_whole(permutations))
         if not own_dtype:
             return rebased
         # Scores are wider than half precision; the network takes its own type.
         return {name: tensor.to(target[name].dtype) for name, tensor in rebased.items()}
 
-    def state_at(self, at: float | Tensor, hard: bool | None = None) -> State:
-        """The tensors at a position of the segment: 0 is the rebased target, 1 the reference.
+    def _moved_whole(self, permutations: Permutations) -> State:
+        """Return what soft permutations cannot mix, moved by hard ones."""
+        whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
+        if is_hard(permutations) or not whole:
+            return {}
+        moved = self.rebased_state(hard=True)
+        return {name: moved[name] for name in whole}
+
+    def state_at(
+        self, at: float | Tensor, hard: bool | None = None, *, permutations: Permutations | None = None
+    ) -> State:
+        """Return the tensors at a position of the segment: 0 is the rebased target, 1 the reference.
 
         Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
         those of the nearer end.
+
+        Args:
+            at: λ, a number or a 0-d tensor.
+            hard, permutations: as for :meth:`rebased_state`.
 
         Raises:
             ArchitectureError: when the position is a tensor with more than one entry.
@@ -237,11 +216,7 @@ class SinkhornRebasin(nn.Module):
         Warns:
             RebasinWarning: Such buffers differ; they are named once.
         """
-        return self.mixed(self.rebased_state(hard), at)
-
-    def mixed(self, rebased: StateLike, at: float | Tensor) -> State:
-        """The tensors between a rebased target and the reference, as in :meth:`state_at`."""
-        return self._mixing(rebased, self.reference_state(), at)
+        return self._mixing(self.rebased_state(hard, permutations=permutations), self.reference_state(), at)
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """The output of the rebased target, or of the network at a position of the segment.
@@ -253,11 +228,6 @@ class SinkhornRebasin(nn.Module):
         state = self.rebased_state() if at is None else self.state_at(at)
         return self.run(state, inputs)
 
-    def run(self, state: State, inputs: ExampleInputs) -> Any:
-        """The network's output at any state of this architecture, batch norm in this module's mode."""
-        with batch_statistics(self.reference, on=self.training):
-            return run_at(self.reference, state, inputs)
-
     def path(self) -> LinearPath:
         """The segment from the hard rebased target (λ=0) to the reference (λ=1)."""
         states = self.rebased_state(hard=True), self.reference_state()
@@ -265,7 +235,7 @@ class SinkhornRebasin(nn.Module):
 
     def to_model(self) -> nn.Module:
         """The target with hard permutations as a plain network: the same function in a new place."""
-        return thawed_copy(self.target, self.rebased_state(hard=True), self._traits)
+        return self.plain(self.rebased_state(hard=True))
 
     def merge(
         self,
@@ -284,7 +254,7 @@ class SinkhornRebasin(nn.Module):
             rescale_only: put standard deviations right, and leave the means.
             batch: a function from a batch to (inputs, labels), for data that yield something else.
         """
-        merged = thawed_copy(self.target, self.state_at(at, hard=True), self._traits)
+        merged = self.plain(self.state_at(at, hard=True))
         if repair is None:
             return merged
         networks = merged, self.reference, self.to_model()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.errors import RebasinWarning
 from sinkhorn_rebasin.matching import activation_matching
 from sinkhorn_rebasin.matching.signed_activations import best_signs
-from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations import (
     Layout,
     ScaleSymmetry,
@@ -22,6 +21,7 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
     rescale_state,
 )
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference, loaded

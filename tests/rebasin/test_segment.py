@@ -39,6 +39,19 @@ class TestSegment:
         found = rebasin(given, at=torch.tensor(position) if as_tensor else position)
         assert relative(found, call(model, given)) < (1e-4 if soft else 1e-5)
 
+    @pytest.mark.parametrize("hard", [True, False])
+    def test_given_permutations_are_the_ones_that_move_the_target(self, hard: bool) -> None:
+        _, target, rebasin = built("residual")
+        permutations = rebasin.permutations(hard)
+        other = {name: matrix.flip(0) for name, matrix in permutations.items()}
+        moved = rebasin.rebased_state(permutations=other)
+        expected = permute_state(target.state_dict(), rebasin.spec, other)
+        for name, tensor in rebasin.state_at(0.0, permutations=other).items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
+            assert torch.equal(tensor, moved[name])
+        usual = rebasin.rebased_state(hard)
+        assert any(not torch.equal(moved[name], usual[name]) for name in usual)
+
     def test_a_position_given_as_tensor_gets_a_gradient(self) -> None:
         _, _, rebasin = built()
         rebasin.double()

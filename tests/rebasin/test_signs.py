@@ -25,7 +25,7 @@ from sinkhorn_rebasin import (
 )
 from sinkhorn_rebasin.errors import CheckpointError, SpecError
 from sinkhorn_rebasin.permutations import permutation_matrix
-from sinkhorn_rebasin.rebasin.signed_permutations import SignedPermutations
+from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations
 from sinkhorn_rebasin.training import RebasinModule
 from tests.rebasin.rescaled_networks import NETWORKS, built, factors
 from tests.symmetry.witness import difference

@@ -12,12 +12,13 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 LEAST_GAIN = 1e-9
 """Of the size of what is added up: less is round-off."""

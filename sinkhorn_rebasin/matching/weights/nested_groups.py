@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import unit_rows
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class Proposal(NamedTuple):

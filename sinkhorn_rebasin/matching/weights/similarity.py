@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns, negatable
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns, negatable
 
 
 def unit_similarity(

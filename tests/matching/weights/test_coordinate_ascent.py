@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.matching import Alignment, weight_matching
-from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity, unit_similarity
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
@@ -23,6 +22,7 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
     rescale_state,
 )
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.matcher_contract import MatcherContract
 from tests.rebasin.rescaled_networks import NETWORKS, built, factors

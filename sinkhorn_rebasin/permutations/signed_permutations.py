@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
-from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, permute_state
+from sinkhorn_rebasin.permutations.action import permute_state
+from sinkhorn_rebasin.permutations.algebra import is_hard
+from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
+from sinkhorn_rebasin.permutations.slots import Group, Slot
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,18 @@ class SignedPermutations:
     rescaling: RescalingSpec
 
     def applied(self, state: StateLike, permutations: Permutations, signs: Mapping[str, Tensor]) -> State:
-        """The state moved by matrices (..., n, n) and signs (generators, ..., n, n); differentiable in all three."""
+        """Move a state by permutations and signs, hard or soft; differentiable in the soft ones and in the state.
+
+        Args:
+            state: tensor name to tensor.
+            permutations: per group, indices (..., n) or matrices (..., n, n), of one kind all of them.
+            signs: per group with sign generators, of the target's units beside indices, (generators, ..., n), and of
+                pairs of units beside matrices, (generators, ..., n, n).
+        """
+        if is_hard(permutations):
+            return permute_state(
+                rescale_state(state, self.spec, self.rescaling, signs=signs), self.spec, permutations
+            )
         spec, odd = self._split
         matrices = dict(permutations)
         for name, (group, generators) in odd.items():

@@ -10,9 +10,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.permutations import RescalingSpec, ScaleSymmetry, Slot
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING as NO_RESCALING
-from sinkhorn_rebasin.permutations.slots import parts_of
+from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry
+from sinkhorn_rebasin.permutations.slots import Slot, parts_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Two networks of one architecture, held frozen inside of a module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.comparison import check_comparable
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
+from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
+from sinkhorn_rebasin.networks.support import check_supported
+
+
+class NetworkPair(nn.Module):
+    """Hold copies of two comparable networks whose weights are buffers.
+
+    The copies move, are saved and are loaded with the module that holds them. No optimizer sees their weights.
+
+    Args:
+        reference, target: networks that differ in the values of their weights alone; neither is changed.
+
+    Raises:
+        ArchitectureError: when a network is of no supported kind, or a tensor of the two differs in name, shape,
+            type or ties; it is named.
+
+    Example:
+        >>> pair = NetworkPair(nn.Linear(3, 2), nn.Linear(3, 2))
+        >>> list(pair.parameters()), sorted(pair.reference_state())
+        ([], ['bias', 'weight'])
+    """
+
+    @torch.inference_mode(False)
+    def __init__(self, reference: nn.Module, target: nn.Module) -> None:
+        super().__init__()
+        check_supported(reference)
+        check_supported(target)
+        check_comparable(reference, target)
+        self._traits = traits_of(target)
+        self.reference = frozen_copy(reference)
+        self.target = frozen_copy(target)
+
+    def reference_state(self) -> State:
+        """Return the reference's tensors by name."""
+        return tensors_of(self.reference)
+
+    def target_state(self) -> State:
+        """Return the target's tensors, in their original order."""
+        return tensors_of(self.target)
+
+    def run(self, state: State, inputs: ExampleInputs) -> Any:
+        """Run the architecture at a state, batch norm in this module's mode."""
+        with batch_statistics(self.reference, on=self.training):
+            return run_at(self.reference, state, inputs)
+
+    def plain(self, state: StateLike) -> nn.Module:
+        """Copy the target as a plain network with other tensors."""
+        return thawed_copy(self.target, state, self._traits)
