@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Outputs, State
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import sharing_memory
-from sinkhorn_rebasin.networks.checked_run import Returned, runnable_copy
+from sinkhorn_rebasin.networks.checked_run import runnable_copy
 from sinkhorn_rebasin.networks.observed_run import GivenTensors
 from sinkhorn_rebasin.networks.remembered import remembered_sources
 from sinkhorn_rebasin.networks.support import check_supported
@@ -33,6 +33,7 @@ from sinkhorn_rebasin.symmetry.solving.slot_tables import find_slots
 from sinkhorn_rebasin.symmetry.solving.solver import solve
 from sinkhorn_rebasin.symmetry.spec_building import assembled
 from sinkhorn_rebasin.symmetry.state_buffers import state_buffers
+from sinkhorn_rebasin.symmetry.subject import Subject, detached
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 from sinkhorn_rebasin.symmetry.tracing.unread import fix_unread, fix_unseen
 
@@ -44,7 +45,9 @@ def discover_symmetry(
     outputs: Outputs = None,
     min_coverage: float = 0.0,
 ) -> PermutationSpec:
-    """Which axes of which parameters and buffers must be permuted together so that the function stays the same.
+    r"""Discover the permutation symmetries of any network.
+
+    The result names the axes of parameters and buffers that must be permuted together so that the function stays.
 
     A copy of the network is run in eval mode on the example inputs, and every ATen operation is interpreted on
     labels that say, position by position, which hidden unit a value belongs to. What is not understood is frozen
@@ -91,15 +94,16 @@ def discover_symmetry(
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        named, buffers, tape, returned = _followed(model, example_inputs, outputs)
-        _fix_shared_memory(tape, model, named)
+        subject, tape = _followed(model, example_inputs, outputs)
+        _fix_shared_memory(tape, model)
     solution = solve(tape.labelling.relations)
     slots = find_slots(solution, tape.labelling.parameter_labels)
     slots = preserving_slots(tape.labelling.relations, solution, tape.labelling.parameter_labels, slots)
     # Units of statistics alone, or of tensors without elements, are nothing to align.
-    worth = {slot.group for slot in slots if slot.tensor not in buffers and named[slot.tensor].numel() > 0}
+    state, buffers = subject.state, subject.buffers
+    worth = {slot.group for slot in slots if slot.tensor not in buffers and state[slot.tensor].numel() > 0}
     slots = [slot for slot in slots if slot.group in worth]
-    spec = assembled(named, frozenset(buffers), tape, solution, slots)
+    spec = assembled(state, buffers, tape, solution, slots)
     warn_of_what_was_not_followed(model, tape)
     validity = Validity(
         described_inputs(model, example_inputs),
@@ -108,8 +112,8 @@ def discover_symmetry(
         tape.branches_followed,
         None,
         tuple(tape.never_used),
-        returned.names,
-        returned.left_out,
+        subject.returned.names,
+        subject.returned.left_out,
     )
     spec = replace(spec, validity=validity).counting(outputs)
     spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
@@ -117,10 +121,8 @@ def discover_symmetry(
     return spec
 
 
-def _followed(
-    model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs
-) -> tuple[State, State, Tape, Returned]:
-    """The tensors that may move, those of them that are buffers, and the tape of the network's runs.
+def _followed(model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs) -> tuple[Subject, Tape]:
+    """Follow the runs of a copy of the network; return the copy and their tape.
 
     The runs are those of a copy with the network's own parameters, as large ones do not fit in memory often; unless
     it writes to them, or does not run that way.
@@ -129,9 +131,9 @@ def _followed(
     protection = WriteProtection(model.parameters())
     try:
         with protection:
-            found = _run_and_follow(model, example_inputs, outputs, share_parameters=True)
+            followed = _run_and_follow(model, example_inputs, outputs, share_parameters=True)
         if not protection.violated:
-            return found
+            return followed
     except ArchitectureError:
         pass
     return _run_and_follow(model, example_inputs, outputs, share_parameters=False)
@@ -139,7 +141,7 @@ def _followed(
 
 def _run_and_follow(
     model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs, share_parameters: bool
-) -> tuple[State, State, Tape, Returned]:
+) -> tuple[Subject, Tape]:
     watch = GivenTensors()
     try:
         model, inputs, returned = runnable_copy(
@@ -150,13 +152,14 @@ def _run_and_follow(
         context = nullcontext()
         model, inputs, returned = runnable_copy(model, example_inputs, context, share_parameters, outputs)
     buffers = state_buffers(model)
-    named: State = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
-    tape = follow(model, named, inputs, returned.tensors, [*watch.tensors, *watch.kept()])
+    state = detached({**dict(model.named_parameters(remove_duplicate=False)), **buffers})
+    subject = Subject(model, inputs, returned, state, frozenset(buffers))
+    tape = follow(subject, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
     fix_unseen(tape)
     if returned.keeps:
         _fix_remembered(tape, remembered_sources(model, inputs))
-    return named, buffers, tape, returned
+    return subject, tape
 
 
 @contextmanager
@@ -173,8 +176,8 @@ def _fix_remembered(tape: Tape, names: Iterable[str]) -> None:
         )
 
 
-def _fix_shared_memory(tape: Tape, model: nn.Module, named: State) -> None:
-    """Parameters that lie in the same memory without being one cannot move apart: they stay where they are."""
+def _fix_shared_memory(tape: Tape, model: nn.Module) -> None:
+    """Fix parameters that lie in the same memory without being one, which cannot move apart."""
     for name, other in sharing_memory(dict(model.named_parameters())):
         for one, twin in ((name, other), (other, name)):
             if one in tape.labelling.parameter_labels:

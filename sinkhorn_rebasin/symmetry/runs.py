@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functionalize
 
 from sinkhorn_rebasin._typing import ExampleInputs, State
@@ -26,6 +27,7 @@ from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.symmetry.labels.experts import Layouts
 from sinkhorn_rebasin.symmetry.solving.slot_tables import find_slots
 from sinkhorn_rebasin.symmetry.solving.solver import solve
+from sinkhorn_rebasin.symmetry.subject import Subject
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 from sinkhorn_rebasin.symmetry.tracing.unread import loose_parameters
 
@@ -42,19 +44,15 @@ def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def follow(
-    model: nn.Module, named: State, inputs: ExampleInputs, outputs: Any, given: Sequence[Tensor]
-) -> Tape:
-    """The tape of an eval-mode run and, when that leaves parameters unused, of a training-mode run as well.
+def follow(subject: Subject, given: Sequence[Tensor]) -> Tape:
+    """Follow a run in eval mode and, where that leaves parameters unused, one in training mode.
 
     A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
     their own in each. ``given`` are tensors that another run has read and not made: what was there before.
     """
-    aliases = {id(tensor): tensor.detach() for tensor in named.values()}
-    state = {name: aliases[id(tensor)] for name, tensor in named.items()}
     layouts: Layouts = {}
     for _ in range(MOST_PASSES):
-        tape = _faithful(partial(_tape, model, state, inputs, outputs, layouts, given))
+        tape = _faithful(partial(_tape, subject, layouts, given))
         found = tape.labelling.batched.layouts()
         if not found and not tape.branches:
             # What the network does with matrices that this run has not read it can only do as with the others.
@@ -83,28 +81,23 @@ def _faithful(followed: Callable[[bool], tuple[Tape, float]]) -> Tape:
 
 
 def _tape(
-    model: nn.Module,
-    state: State,
-    inputs: ExampleInputs,
-    outputs: Any,
-    layouts: Layouts,
-    given: Sequence[Tensor],
-    functional: bool,
+    subject: Subject, layouts: Layouts, given: Sequence[Tensor], functional: bool
 ) -> tuple[Tape, float]:
-    """The tape of all runs that are followed, and by how much the output of the first was not the network's."""
-    tape = Tape(state, layouts)
+    """Follow all runs; return their tape, and by how much the output of the first was not the network's."""
+    tape = Tape(subject.state, layouts)
     tape.labelling.constants.add_foreign(given)
-    followed = _follow(tape, model, state, inputs, functional)
-    check_repeatable(model, outputs, followed, inputs)
+    followed = _follow(tape, subject, functional)
+    outputs = subject.returned.tensors
+    check_repeatable(subject.model, outputs, followed, subject.inputs)
     change = largest_change(outputs, followed)
-    _follow_other_branches(tape, model, state, inputs, functional)
-    if all(tape.uses(tensor) for tensor in state.values()):
+    _follow_other_branches(tape, subject, functional)
+    if all(tape.uses(tensor) for tensor in subject.state.values()):
         return tape, change
-    trained = training_copy(model)
+    trained = replace(subject, model=training_copy(subject.model))
     try:
-        checked_run(trained, {}, inputs)
+        checked_run(trained.model, {}, subject.inputs)
         tape.labelling.noise_is_symmetric = True
-        _follow(tape, trained, state, inputs, functional)
+        _follow(tape, trained, functional)
         tape.trained = True
     except ArchitectureError:
         # It runs in eval mode only: what that does not use stays unused.
@@ -112,14 +105,14 @@ def _tape(
     if tape.branches:
         loose = set(loose_parameters(tape))
         tape.never_used = [
-            name for name, tensor in state.items() if name in loose or not tape.labelling.meets(tensor)
+            name
+            for name, tensor in subject.state.items()
+            if name in loose or not tape.labelling.meets(tensor)
         ]
     return tape, change
 
 
-def _follow_other_branches(
-    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
-) -> None:
+def _follow_other_branches(tape: Tape, subject: Subject, functional: bool) -> None:
     """Follow further runs of a network that branches on data where they take another way than those before.
 
     Experts that no token of the example went to are met by other tokens; every run only adds relations. While
@@ -128,20 +121,20 @@ def _follow_other_branches(
     generator = torch.Generator("cpu").manual_seed(0)
     ways: set[int] = set()
     for attempt in range(MOST_FURTHER_RUNS):
-        unused = {name for name, tensor in state.items() if not tape.uses(tensor)}
+        unused = {name for name, tensor in subject.state.items() if not tape.uses(tensor)}
         other_ways = tape.branches and attempt < MOST_OTHER_WAYS
         if not tape.labelling.batched.unvisited and not other_ways and not (tape.branches and unused):
             return
         if not ways:
-            ways.add(_control_flow(model, state, inputs)[0])
-        further = other_inputs(inputs, generator, attempt)
+            ways.add(_control_flow(subject)[0])
+        further = replace(subject, inputs=other_inputs(subject.inputs, generator, attempt))
         try:
-            way, read = _control_flow(model, state, further)
+            way, read = _control_flow(further)
             new = other_ways and way not in ways and len(ways) < MOST_FOLLOWED_WAYS
             last = new and len(ways) + 1 == MOST_FOLLOWED_WAYS
             before = _symmetries(tape) if last else frozenset()
             if tape.labelling.batched.unvisited or read & unused or new:
-                _follow(tape, model, state, further, functional)
+                _follow(tape, further, functional)
                 tape.branches_followed += way not in ways
             tape.more_branches_than_followed |= last and _symmetries(tape) != before
         except ArchitectureError:
@@ -159,21 +152,20 @@ def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
     return frozenset(frozenset(group) for group in groups.values())
 
 
-def _control_flow(model: nn.Module, state: State, inputs: ExampleInputs) -> tuple[int, set[str]]:
-    """What tells apart which way a run took, and the names of the parameters it read."""
-    names = {**dict(model.named_buffers()), **state}
-    readers, operations = TensorReads(state), RunFingerprint(names, tensors_in(inputs))
+def _control_flow(subject: Subject) -> tuple[int, set[str]]:
+    """Run once; return a fingerprint of the branches taken, and the names of the parameters read."""
+    names = {**dict(subject.model.named_buffers()), **subject.state}
+    readers, operations = TensorReads(subject.state), RunFingerprint(names, tensors_in(subject.inputs))
     with readers, operations:
-        checked_run(model, state, inputs)
+        checked_run(subject.model, subject.state, subject.inputs)
     return operations.fingerprint(), readers.names()
 
 
-def _follow(
-    tape: Tape, model: nn.Module, state: State, inputs: ExampleInputs, functional: bool
-) -> list[Tensor]:
-    """Run a network under the tape; returns the tensors of its output."""
+def _follow(tape: Tape, subject: Subject, functional: bool) -> list[Tensor]:
+    """Run a network under the tape; return the tensors of its output."""
     # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
-    model, given = standalone_copy(model, share_parameters=True), inputs_like(inputs)
+    model = standalone_copy(subject.model, share_parameters=True)
+    state, given = subject.state, inputs_like(subject.inputs)
     saved = model.state_dict(keep_vars=True)
     buffers = {
         n: b for n, b in model.named_buffers(remove_duplicate=False) if n not in state and _is_dense(b)
