@@ -16,39 +16,39 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 
 
 class Rebasin(Protocol):
-    """What losses use of a :class:`SinkhornRebasin`."""
+    """Describe what losses use of a :class:`SinkhornRebasin`."""
 
     spec: PermutationSpec
 
     def reference_state(self) -> State:
-        """The reference's tensors."""
+        """Return the reference's tensors."""
 
     def rebased_state(self, hard: bool | None = None, *, own_dtype: bool = True) -> State:
-        """The target's tensors after the permutations."""
+        """Return the target's tensors after the permutations."""
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """The output at a position of the segment."""
 
 
 class Segment(Protocol):
-    """What continual learning uses of a :class:`SinkhornRebasin`."""
+    """Describe what continual learning uses of a re-basin."""
 
     def state_at(self, at: float | Tensor, hard: bool | None = None) -> State:
-        """The tensors at a position of the segment."""
+        """Return the tensors at a position of the segment."""
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
-        """The network's output at any state of its architecture."""
+        """Run the network at any state of its architecture."""
 
 
 class RebasinLoss(Protocol):
-    """Any callable that takes a re-basin and a batch to a scalar."""
+    """Take a re-basin and a batch to a scalar."""
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:
         """The loss, differentiable in the scores."""
 
 
 def checked_loss(loss: Tensor) -> Tensor:
-    """The loss itself, when it is one finite number that gradients can flow from.
+    """Return the loss if gradients can flow from it.
 
     Raises:
         LossError: when it is no tensor, has more than one element, is NaN or infinite, or has no gradient.
@@ -79,7 +79,9 @@ def checked_loss(loss: Tensor) -> Tensor:
 def compared_weights(
     moved: StateLike, fixed: StateLike, names: Iterable[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Pair the weights of two networks in single precision, with zeros where either is infinite.
+    """Pair the weights of two networks in single precision.
+
+    Where either weight is infinite, both are zero.
 
     Infinite weights have no distance: one that stays infinite says nothing of the order of units.
 

@@ -25,7 +25,7 @@ Correction: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class RepairLoss(RandomPointLoss):
-    r"""The task loss at a random position of the segment, with the units' statistics put right by REPAIR.
+    r"""Evaluate the task loss behind REPAIR, between the networks.
 
     .. math:: \mathcal C\bigl(\mathrm{REPAIR}((1-\lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R)\bigr),
         \qquad \lambda \sim \mathcal U(\mathrm{low}, \mathrm{high})
@@ -77,7 +77,7 @@ class RepairLoss(RandomPointLoss):
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:
-        """The loss of a batch of (inputs, labels)."""
+        """Return the loss of a batch of (inputs, labels)."""
         if rebasin.log_scales or rebasin.sign_scores:
             raise LossError(
                 "Expected a re-basin of permutations alone but it learns scales or signs too: make it with "
@@ -94,7 +94,7 @@ class RepairLoss(RandomPointLoss):
         return self.criterion(outputs, labels)
 
     def _corrections(self, permutations: Permutations, position: float) -> dict[nn.Module, Correction]:
-        """Per layer, what takes its outputs to those with the statistics of this position."""
+        """Make per layer the correction for a position."""
         found: dict[nn.Module, Correction] = {}
         for layer, stage in self._layers.items():
             slots = _output_slots(self.repair.spec, stage)
@@ -114,7 +114,7 @@ class RepairLoss(RandomPointLoss):
 
 
 def _output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]:
-    """The slots of a vector with one entry for each of a layer's outputs."""
+    """Find the slots of a vector over a layer's outputs."""
     if layer.has_bias:
         return spec.slots_on(layer.bias)
     axes = (0,) if layer.convolution_groups is None else (1,)
@@ -124,7 +124,9 @@ def _output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]
 def _correct(
     output: Tensor, *, stage: AffineLayer, axis: int, mean: Tensor | None, deviation: Tensor
 ) -> Tensor:
-    """A layer's output with the given mean (None: its own) and deviation of its hidden units.
+    """Give a layer's output a mean and a deviation.
+
+    A mean of None leaves the output its own.
 
     Without a bias there is nothing to shift by, and the mean is scaled with the deviation.
     """
@@ -151,7 +153,7 @@ def _correct(
 
 @contextmanager
 def _corrected(corrections: dict[nn.Module, Correction]) -> Iterator[None]:
-    """Inside, the layers put out what their corrections make of their outputs."""
+    """Correct the outputs of layers inside the context."""
     handles = [
         layer.register_forward_hook(lambda _, __, output, correct=correct: correct(output))
         for layer, correct in corrections.items()

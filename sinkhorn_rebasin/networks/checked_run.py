@@ -27,7 +27,9 @@ LARGEST_ROUNDING = 1e-4
 
 
 class Returned(NamedTuple):
-    """What a network returned: the tensors that count, their names, if any, and those of what does not count.
+    """Hold what a network returned, and what of it counts.
+
+    The tensors that count, their names if any, and the names of what does not count.
 
     ``keeps`` tells whether the network holds other tensors, or values, after its run than before.
     """
@@ -45,7 +47,9 @@ def runnable_copy(
     share_parameters: bool = False,
     outputs: Outputs = None,
 ) -> tuple[nn.Module, ExampleInputs, Returned]:
-    """A copy of a network in eval mode, and of its inputs, on which it has been run, and what it returned.
+    """Copy a network and its inputs, and run it once.
+
+    The copy is in eval mode; what it returned comes with it.
 
     The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only. It runs
     inside of ``watch``. Of what it and copies of it return, ``outputs`` count.
@@ -87,7 +91,9 @@ def _first_run(model: nn.Module, inputs: ExampleInputs, watch: AbstractContextMa
 
 
 def checked_run(model: nn.Module, state: StateLike, inputs: ExampleInputs) -> Any:
-    """What counts of the output of a network on a copy of the inputs.
+    """Run a network on a copy of the inputs.
+
+    Returns what counts of its output.
 
     Raises:
         ArchitectureError: when it does not run on them, or returns no tensor that counts.
@@ -116,13 +122,13 @@ def _counted(model: nn.Module, returned: Any) -> Any:
 
 
 def _hint(model: nn.Module, inputs: ExampleInputs, error: Exception) -> str:
-    """How else the inputs may be written, where the error does not say so."""
+    """Say how else the inputs may be written."""
     hint = call_hint(model, inputs)
     return "" if hint in str(error) else hint
 
 
 def check_repeatable(model: nn.Module, first: Any, second: Any, inputs: ExampleInputs) -> None:
-    """Raise ArchitectureError when two runs on the same inputs differ by more than rounding.
+    """Raise unless two runs agree up to rounding.
 
     The second may have been run in a way that rounds otherwise: before anything is said, the network is run again.
     """
@@ -134,7 +140,7 @@ def check_repeatable(model: nn.Module, first: Any, second: Any, inputs: ExampleI
 
 
 def random_message(model: nn.Module, change: float) -> str:
-    """What to tell of a network that is no function of its input."""
+    """Say that a network is no function of its input."""
     return (
         f"Expected a network that returns the same output for the same input but {type(model).__name__} does not, "
         f"even in eval mode: run again, its output is random and differs by {change:.1e} of its largest value. "

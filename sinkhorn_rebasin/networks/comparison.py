@@ -17,7 +17,10 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 def check_comparable(reference: nn.Module, target: nn.Module) -> None:
-    """Raise ArchitectureError unless names, shapes, types and ties of all tensors agree; the first is named."""
+    """Raise unless two networks differ in values alone.
+
+    Names, shapes, types and ties of all tensors must agree; the first that does not is named.
+    """
     first, second = tensors_of(reference), tensors_of(target)
     check_same(first, second)
     for name in first:
@@ -37,7 +40,10 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
 def check_same_function(
     reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs, outputs: Outputs = None
 ) -> None:
-    """Raise ArchitectureError unless the reference with the target's weights computes what the target does."""
+    """Raise unless equal weights compute equal outputs.
+
+    The reference with the target's weights must compute what the target does.
+    """
     twin, other = in_mode(standalone_copy(target), False), evaluation_copy(reference)
     for copy in (twin, other):
         count_only(copy, outputs)

@@ -21,7 +21,7 @@ _TIES = "_sinkhorn_rebasin_former_ties"
 
 @dataclass(frozen=True)
 class Traits:
-    """What a frozen copy does not keep of a network.
+    """Hold what a frozen copy does not keep.
 
     Attributes:
         requires_grad: per parameter name, whether it requires a gradient; other names are buffers.
@@ -35,7 +35,7 @@ class Traits:
 
 
 def traits_of(module: nn.Module) -> Traits:
-    """Which tensors of a network are parameters, which are tied, and the mode of each of its modules.
+    """Read a network's flags, ties and modes.
 
     >>> traits_of(nn.Linear(3, 2).eval())
     Traits(requires_grad={'weight': True, 'bias': True}, tied=(), training={'': False})
@@ -48,7 +48,7 @@ def traits_of(module: nn.Module) -> Traits:
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy in which every parameter has become a buffer of the same name.
+    """Copy a network, its parameters turned into buffers.
 
     As part of another module it moves, is saved and loaded with it, while ``parameters()`` does not list it, unless
     inside of :func:`former_parameters`, in which a network that reads its own parameters finds them.
@@ -79,7 +79,9 @@ def frozen_copy(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def former_parameters(network: nn.Module) -> Iterator[None]:
-    """The buffers of a frozen copy that were parameters are among its ``parameters()`` again, as plain tensors.
+    """Show a frozen copy's weights among its ``parameters()``.
+
+    They are plain tensors, inside of the context alone.
 
     >>> frozen = frozen_copy(nn.Linear(3, 2))
     >>> with former_parameters(frozen):
@@ -103,7 +105,7 @@ def former_parameters(network: nn.Module) -> Iterator[None]:
 
 
 def former_names(child: nn.Module) -> list[str]:
-    """Names of a module's own buffers that were parameters before it was frozen.
+    """List a module's buffers that were parameters.
 
     >>> former_names(frozen_copy(nn.Linear(3, 2)))
     ['weight', 'bias']
@@ -113,7 +115,7 @@ def former_names(child: nn.Module) -> list[str]:
 
 
 def former_ties(module: nn.Module) -> list[list[str]]:
-    """Groups of names that were one tensor when the frozen copies inside of a module were made.
+    """List names that were tied before freezing.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> net[1].weight = net[0].weight
@@ -128,7 +130,9 @@ def former_ties(module: nn.Module) -> list[list[str]]:
 
 
 def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
-    """A plain network: a frozen copy's structure with these tensors and the traits it had before.
+    """Turn a frozen copy into a plain network.
+
+    It gets these tensors, and the traits it had before.
 
     Args:
         frozen: what :func:`frozen_copy` made, wherever it has been moved since.

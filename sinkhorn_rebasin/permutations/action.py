@@ -16,7 +16,9 @@ from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
 
 
 def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permutations) -> State:
-    r"""Carry a network to another place of the same orbit: every slot's axis becomes P · axis.
+    r"""Carry a network to another place of its orbit.
+
+    Every slot's axis becomes P · axis.
 
     .. math:: W'_l = P_l\, W_l\, P_{l-1}^\top, \qquad b'_l = P_l\, b_l
 
@@ -60,7 +62,7 @@ def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permuta
 
 
 def permute_tensor(tensor: Tensor, slots: tuple[Slot, ...], permutations: Permutations) -> Tensor:
-    """Apply the permutations of all slots on one tensor, in the order given."""
+    """Apply the permutations of all slots on a tensor."""
     for slot in slots:
         permutation = permutations[slot.group]
         if permutation.is_floating_point():
@@ -71,7 +73,7 @@ def permute_tensor(tensor: Tensor, slots: tuple[Slot, ...], permutations: Permut
 
 
 class _DenseGradient(torch.autograd.Function):
-    """The tensor itself; a sparse gradient becomes a dense one."""
+    """Pass a tensor through; make its sparse gradient dense."""
 
     generate_vmap_rule = True
 
@@ -93,7 +95,9 @@ class _DenseGradient(torch.autograd.Function):
 
 
 def dense_gradient(tensor: Tensor) -> Tensor:
-    """Let only dense gradients through; embeddings with ``sparse=True`` give others, which products do not take.
+    """Let only dense gradients through a tensor.
+
+    Embeddings with ``sparse=True`` give sparse ones, which products do not take.
 
     >>> table = torch.zeros(3, 2, requires_grad=True)
     >>> torch.nn.functional.embedding(torch.tensor([1]), dense_gradient(table), sparse=True).sum().backward()
@@ -105,7 +109,10 @@ def dense_gradient(tensor: Tensor) -> Tensor:
 
 
 def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
-    """Re-order the units of a slot: unit i becomes what unit ``indices[i]`` was."""
+    """Re-order the units of a slot.
+
+    Unit i becomes what unit ``indices[i]`` was.
+    """
     length = math.prod(tensor.shape[axis] for axis in slot.axes)
     layout = slot.layout
     if len(slot.axes) * layout.width * layout.blocks == 1 and layout.is_whole_axis(length):
@@ -121,7 +128,10 @@ def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
 
 
 def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor) -> Tensor:
-    """Mix the units of a slot by the matrices (n, n) or (blocks, n, n): unit i becomes sum_j P_ij unit j."""
+    """Mix the units of a slot by matrices.
+
+    Unit i becomes :math:`\sum_j P_{ij}` unit j; matrices are (n, n) or (blocks, n, n).
+    """
     layout, axes = slot.layout, slot.axes
     dtype = torch.promote_types(matrices.dtype, tensor.dtype)
     tensor, matrices = tensor.to(dtype), matrices.to(tensor.device, dtype)
@@ -146,7 +156,10 @@ def _mix(matrices: Tensor, units: Tensor, layout: Layout) -> Tensor:
 
 
 def _flatten(tensor: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, torch.Size]:
-    """The tensor with these axes first and read as one, and the shape it had with these axes first."""
+    """Move axes to the front and read them as one.
+
+    The shape with these axes in front comes with the tensor.
+    """
     front = tensor.movedim(axes, tuple(range(len(axes))))
     length = math.prod(front.shape[: len(axes)])
     return front.reshape(length, *front.shape[len(axes) :]), front.shape

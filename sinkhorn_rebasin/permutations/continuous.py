@@ -23,7 +23,9 @@ Maps: TypeAlias = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ContinuousSymmetry:
-    r"""A matrix group that acts on the units of one group: slot k becomes :math:`X W_k` or :math:`X^{-\top} W_k`.
+    r"""Describe a matrix group that mixes one group's units.
+
+    Slot k becomes :math:`X W_k` or :math:`X^{-\top} W_k`.
 
     Attributes:
         group: the units that are mixed. Its name is that of a group of the spec, whose permutations are among the
@@ -50,7 +52,7 @@ class ContinuousSymmetry:
 
 @dataclass(frozen=True)
 class ContinuousSpec:
-    """The continuous symmetries of one architecture, and why groups have no larger one.
+    """Hold the continuous symmetries of one architecture.
 
     Attributes:
         symmetries: at most one per group.
@@ -73,7 +75,7 @@ class ContinuousSpec:
 
     @property
     def names(self) -> list[str]:
-        """Names of the groups with a continuous symmetry."""
+        """List the groups that have a continuous symmetry."""
         return [symmetry.group.name for symmetry in self.symmetries]
 
     @cached_property
@@ -85,7 +87,7 @@ _Split: TypeAlias = tuple[PermutationSpec, dict[str, str]]
 
 
 def split_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> _Split:
-    """Give slots that move by the inverse transpose a group of their own, and rotary units one at all.
+    """Give inverted slots and rotary units their groups.
 
     Returns:
         The spec, and per new group the name of the one whose maps it inverts.
@@ -117,7 +119,9 @@ def transform_state(
     maps: Maps,
     permutations: Mapping[str, Tensor],
 ) -> State:
-    r"""Carry a network along its continuous symmetries and its permutations at once.
+    r"""Carry a network along its continuous symmetries.
+
+    The other groups are permuted at the same time.
 
     .. math:: W'_k = X^{e_k} W_k, \qquad X^{-1} \text{ meaning the inverse transpose}
 

@@ -20,7 +20,7 @@ from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 @dataclass(frozen=True)
 class SignedPermutations:
-    r"""How permutations and a sign for every pair of units act together on the tensors of a network.
+    r"""Act by permutations with a sign for every pair.
 
     .. math:: M_k = P \circ \prod_g S_g^{e_{gk}}
 
@@ -46,7 +46,9 @@ class SignedPermutations:
     rescaling: RescalingSpec
 
     def applied(self, state: StateLike, permutations: Permutations, signs: Mapping[str, Tensor]) -> State:
-        """Move a state by permutations and signs, hard or soft; differentiable in the soft ones and in the state.
+        """Move a state by permutations and signs.
+
+        Differentiable in soft permutations, in their signs and in the state.
 
         Args:
             state: tensor name to tensor.
@@ -66,7 +68,10 @@ class SignedPermutations:
 
     @cached_property
     def _split(self) -> tuple[PermutationSpec, dict[str, tuple[str, tuple[int, ...]]]]:
-        """The spec with slots that are negated in a group of their own, and the generators that negate them."""
+        """Give negated slots a group of their own.
+
+        Returns the spec, and per new group the generators that negate its slots.
+        """
         groups: list[Group] = []
         slots: list[Slot] = []
         odd: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -87,7 +92,9 @@ class SignedPermutations:
 
 
 def signs_of_units(scores: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
-    """The signs ±1 of the target's units, (generators, ..., n), from scores of pairs and the pairs chosen.
+    """Read the units' signs off the matched pairs.
+
+    They are ±1 for each of the target's units, (generators, ..., n).
 
     >>> scores = torch.tensor([[[0.0, -2.0], [3.0, 0.0]]])
     >>> signs_of_units({"a": scores}, {"a": torch.tensor([1, 0])})["a"].tolist()

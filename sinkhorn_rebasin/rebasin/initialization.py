@@ -26,7 +26,10 @@ Start: TypeAlias = str | Alignment | Mapping[str, Tensor]
 
 
 class StartingScores(NamedTuple):
-    """Scores of permutations per group, of signs per sign generator, and logarithms of scales, which are zero."""
+    """Hold the parameters that a re-basin begins with.
+
+    Scores of permutations per group, of signs per sign generator, and logarithms of scales, which are zero.
+    """
 
     scores: dict[str, Tensor]
     sign_scores: dict[str, Tensor]
@@ -43,7 +46,9 @@ def initial_scores(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> StartingScores:
-    """Return the permutation matrices of a first guess, and signs ±1 of matched pairs, plus normal noise.
+    """Turn a first guess into scores, plus normal noise.
+
+    Scores are the guess's permutation matrices, and signs ±1 of the pairs it matches.
 
     Scores have the parameters' type and device (float32 when those are in half precision). There are signs for the
     sign generators of ``rescaling`` alone, (generators, ..., n, n): those of pairs that are not matched are zero, and

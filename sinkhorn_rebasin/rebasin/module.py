@@ -32,7 +32,7 @@ from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
 class SinkhornRebasin(NetworkPair):
-    r"""Two networks of one architecture and the learned permutations that carry one into the other's basin.
+    r"""Learn the permutations that carry one network into another's basin.
 
     .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
         (1 - \lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R
@@ -126,7 +126,10 @@ class SinkhornRebasin(NetworkPair):
         self.train()
 
     def soft_assignments(self) -> dict[str, SinkhornResult]:
-        """Per group, the Sinkhorn result at the current temperature, with its diagnosis."""
+        """Run Sinkhorn on every group at the current temperature.
+
+        Returns each group's result with its diagnosis.
+        """
         results = sinkhorn_by_size(
             dict(self.scores.items()),
             float(self.temperature),
@@ -140,29 +143,47 @@ class SinkhornRebasin(NetworkPair):
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
-        """Per group, the doubly stochastic matrices Sinkhorn(X/τ), (n, n) or (blocks, n, n), differentiable."""
+        """Return the doubly stochastic matrices Sinkhorn(X/τ).
+
+        Per group (n, n) or (blocks, n, n), differentiable in the scores.
+        """
         return {name: result.matrix for name, result in self.soft_assignments().items()}
 
     @torch.no_grad()
     def hard_permutations(self) -> dict[str, Tensor]:
-        """Per group, the index vectors, (n,) or (blocks, n), of the permutation that maximises ⟨P, X⟩."""
+        """Return the permutations that maximize ⟨P, X⟩.
+
+        Per group index vectors, (n,) or (blocks, n).
+        """
         return {name: hard_assignment(scores) for name, scores in self.scores.items()}
 
     def soft_signs(self) -> dict[str, Tensor]:
-        """Per group with sign generators, tanh(Z/τ) of every pair, (generators, ..., n, n)."""
+        """Return tanh(Z/τ) of every pair of units.
+
+        Per group with sign generators, (generators, ..., n, n).
+        """
         return {name: (scores / self.temperature).tanh() for name, scores in self.sign_scores.items()}
 
     def hard_signs(self) -> dict[str, Tensor]:
-        """Per group with sign generators, ±1 for each of them and of the target's units, as they were ordered."""
+        """Return ±1 for each sign generator and unit.
+
+        Per group with sign generators, of the target's units in their original order.
+        """
         return signs_of_units(dict(self.sign_scores.items()), self.hard_permutations())
 
     def permutations(self, hard: bool | None = None) -> dict[str, Tensor]:
-        """Return the permutations: soft in training, hard in eval mode unless told."""
+        """Return soft or hard permutations.
+
+        Soft ones in training mode and hard ones in eval mode, unless ``hard`` says which.
+        """
         hard = not self.training if hard is None else hard
         return self.hard_permutations() if hard else self.soft_permutations()
 
     def signs(self, permutations: Permutations) -> dict[str, Tensor]:
-        """Return the signs that go with permutations: of pairs for soft ones, of the units for hard ones."""
+        """Return the signs that go with permutations.
+
+        Signs of pairs of units beside soft permutations, and of units beside hard ones.
+        """
         hard = is_hard(permutations)
         return signs_of_units(dict(self.sign_scores.items()), permutations) if hard else self.soft_signs()
 
@@ -191,7 +212,7 @@ class SinkhornRebasin(NetworkPair):
         return {name: tensor.to(target[name].dtype) for name, tensor in rebased.items()}
 
     def _moved_whole(self, permutations: Permutations) -> State:
-        """Return what soft permutations cannot mix, moved by hard ones."""
+        """Move what cannot be mixed by hard permutations."""
         whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
         if is_hard(permutations) or not whole:
             return {}
@@ -201,7 +222,9 @@ class SinkhornRebasin(NetworkPair):
     def state_at(
         self, at: float | Tensor, hard: bool | None = None, *, permutations: Permutations | None = None
     ) -> State:
-        """Return the tensors at a position of the segment: 0 is the rebased target, 1 the reference.
+        """Return the tensors at a position of the segment.
+
+        Position 0 is the rebased target, 1 the reference.
 
         Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
         those of the nearer end.
@@ -219,7 +242,7 @@ class SinkhornRebasin(NetworkPair):
         return self._mixing(self.rebased_state(hard, permutations=permutations), self.reference_state(), at)
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
-        """The output of the rebased target, or of the network at a position of the segment.
+        """Run the rebased target, or the network in between.
 
         Args:
             inputs: a tensor, a tuple of positional or a dict of keyword arguments.
@@ -229,12 +252,18 @@ class SinkhornRebasin(NetworkPair):
         return self.run(state, inputs)
 
     def path(self) -> LinearPath:
-        """The segment from the hard rebased target (λ=0) to the reference (λ=1)."""
+        """Return the segment from the rebased target to the reference.
+
+        Hard permutations at λ = 0, the reference at λ = 1.
+        """
         states = self.rebased_state(hard=True), self.reference_state()
         return LinearPath(self.to_model(), *states, self._mixing.statistics)
 
     def to_model(self) -> nn.Module:
-        """The target with hard permutations as a plain network: the same function in a new place."""
+        """Return the rebased target as a plain network.
+
+        It has hard permutations: the same function in a new place.
+        """
         return self.plain(self.rebased_state(hard=True))
 
     def merge(
@@ -245,7 +274,9 @@ class SinkhornRebasin(NetworkPair):
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
     ) -> nn.Module:
-        """The network at a position of the segment, with hard permutations, as a plain network.
+        """Return the network at a position as a plain one.
+
+        It has hard permutations.
 
         Args:
             at: λ.

@@ -122,7 +122,7 @@ def discover_symmetry(
 
 
 def _followed(model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs) -> tuple[Subject, Tape]:
-    """Follow the runs of a copy of the network; return the copy and their tape.
+    """Follow the runs of a copy of the network.
 
     The runs are those of a copy with the network's own parameters, as large ones do not fit in memory often; unless
     it writes to them, or does not run that way.
@@ -177,7 +177,10 @@ def _fix_remembered(tape: Tape, names: Iterable[str]) -> None:
 
 
 def _fix_shared_memory(tape: Tape, model: nn.Module) -> None:
-    """Fix parameters that lie in the same memory without being one, which cannot move apart."""
+    """Fix parameters that overlap in memory.
+
+    They cannot move apart from each other.
+    """
     for name, other in sharing_memory(dict(model.named_parameters())):
         for one, twin in ((name, other), (other, name)):
             if one in tape.labelling.parameter_labels:

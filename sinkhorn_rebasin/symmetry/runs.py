@@ -45,7 +45,9 @@ def _is_dense(tensor: Tensor) -> bool:
 
 
 def follow(subject: Subject, given: Sequence[Tensor]) -> Tape:
-    """Follow a run in eval mode and, where that leaves parameters unused, one in training mode.
+    """Follow a network's runs under the tape.
+
+    One run in eval mode and, where that leaves parameters unused, one in training mode.
 
     A network some of whose parameters hold a matrix for each of many experts is followed again, with units of
     their own in each. ``given`` are tensors that another run has read and not made: what was there before.
@@ -64,7 +66,7 @@ def follow(subject: Subject, given: Sequence[Tensor]) -> Tape:
 
 
 def _faithful(followed: Callable[[bool], tuple[Tape, float]]) -> Tape:
-    """The tape of runs from which writes in place are taken away, or else of runs as they are.
+    """Follow without writes in place, else as it is.
 
     Functionalisation fails at gradients inside of the forward, and where the memory of a tensor is asked for: what
     fails without it too is raised. It computes something else where memory is shared past PyTorch.
@@ -83,7 +85,10 @@ def _faithful(followed: Callable[[bool], tuple[Tape, float]]) -> Tape:
 def _tape(
     subject: Subject, layouts: Layouts, given: Sequence[Tensor], functional: bool
 ) -> tuple[Tape, float]:
-    """Follow all runs; return their tape, and by how much the output of the first was not the network's."""
+    """Follow all runs on one tape.
+
+    Returns by how much the first run's output was not the network's, too.
+    """
     tape = Tape(subject.state, layouts)
     tape.labelling.constants.add_foreign(given)
     followed = _follow(tape, subject, functional)
@@ -113,7 +118,7 @@ def _tape(
 
 
 def _follow_other_branches(tape: Tape, subject: Subject, functional: bool) -> None:
-    """Follow further runs of a network that branches on data where they take another way than those before.
+    """Follow runs that take other branches.
 
     Experts that no token of the example went to are met by other tokens; every run only adds relations. While
     parameters are unused, more runs are tried.
@@ -145,7 +150,7 @@ def _follow_other_branches(tape: Tape, subject: Subject, functional: bool) -> No
 
 
 def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
-    """What moves together by the runs followed so far."""
+    """Collect what moves together in the runs so far."""
     groups: dict[int, set[Any]] = {}
     for slot in find_slots(solve(tape.labelling.relations), tape.labelling.parameter_labels):
         groups.setdefault(slot.group, set()).add((slot.tensor, slot.axes, slot.layout))
@@ -153,7 +158,10 @@ def _symmetries(tape: Tape) -> frozenset[frozenset[Any]]:
 
 
 def _control_flow(subject: Subject) -> tuple[int, set[str]]:
-    """Run once; return a fingerprint of the branches taken, and the names of the parameters read."""
+    """Fingerprint the branches that a run takes.
+
+    The names of the parameters that it reads come with it.
+    """
     names = {**dict(subject.model.named_buffers()), **subject.state}
     readers, operations = TensorReads(subject.state), RunFingerprint(names, tensors_in(subject.inputs))
     with readers, operations:
@@ -162,7 +170,10 @@ def _control_flow(subject: Subject) -> tuple[int, set[str]]:
 
 
 def _follow(tape: Tape, subject: Subject, functional: bool) -> list[Tensor]:
-    """Run a network under the tape; return the tensors of its output."""
+    """Run a network under the tape.
+
+    Returns the tensors of its output.
+    """
     # What a network keeps from a run that is followed is no plain tensor, and cannot be copied later.
     model = standalone_copy(subject.model, share_parameters=True)
     state, given = subject.state, inputs_like(subject.inputs)
