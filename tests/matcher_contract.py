@@ -102,3 +102,11 @@ class MatcherContract:
         other = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
         with pytest.raises(ArchitectureError, match=r"0\.weight"):
             self.match(problem.reference, other, problem.spec, problem.inputs, torch.Generator())
+
+
+class DeterministicMatcherContract(MatcherContract):
+    """The contract of a method that draws nothing: a second seed of its generator would say nothing more."""
+
+    @pytest.fixture(params=[0])
+    def seed(self, request: pytest.FixtureRequest) -> int:
+        return request.param

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_symmetry, repair
 from tests.activations.repair_problems import batches, merge, pair
-from tests.activations.test_one_forward import forwards
+from tests.activations.test_repair_in_one_forward import forwards
 from tests.zoo.case import Function
 
 one_forward = importlib.import_module("sinkhorn_rebasin.activations.repair_in_one_forward")
