@@ -111,6 +111,7 @@ def _transposed(
     """The permutations with a random unit of all units of these groups and another of its block swapped."""
 
     def draw(below: int) -> int:
+        """Draw an integer below a bound."""
         return int(torch.randint(below, (), generator=generator, device=generator.device))
 
     ends = torch.tensor([group.units for group in groups]).cumsum(0)
@@ -145,6 +146,7 @@ def _weight_distance(reference: State, target: State, spec: PermutationSpec) -> 
     known: dict[str, tuple[tuple[Tensor, ...], float]] = {}
 
     def distance(name: str, permutations: Permutations) -> float:
+        """Return the squared distance of one permuted tensor."""
         slots = spec.slots_on(name)
         key = tuple(permutations[slot.group] for slot in slots)
         if name in known and all(a is b for a, b in zip(known[name][0], key, strict=True)):

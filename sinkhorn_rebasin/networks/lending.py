@@ -119,6 +119,7 @@ def _watched(
         forget_compilation()
 
     def again() -> Any:
+        """Run once more, watched for stray reads."""
         with reads.checked():
             return run(spare, named)
 

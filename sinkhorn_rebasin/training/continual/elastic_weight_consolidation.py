@@ -98,5 +98,6 @@ class _OwnOutputs(nn.Module):
         self.network, self.heads, self.task = network, heads, task
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return the outputs of the task."""
         shown: Tensor = self.heads(self.network(*inputs, **named), self.task)
         return shown

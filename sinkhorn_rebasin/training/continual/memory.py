@@ -163,6 +163,7 @@ class ReplayMemory(nn.Module):
         self.generator.set_state(state["generator"].cpu())
 
     def extra_repr(self) -> str:
+        """Describe the memory in one line."""
         return f"{self.per_class} per class and task, {len(self)} samples"
 
     def _replay(self, chosen: Tensor, device: torch.device | str) -> Replay:
