@@ -39,11 +39,16 @@ class AffineLayer:
 
     @property
     def bias(self) -> str:
-        """Name of the bias in the state, if there is one."""
+        """Name the layer's bias.
+
+        Name of the bias in the state, if there is one.
+        """
         return _joined(self.name, "bias")
 
     def transformed(self, state: StateLike, scale: Tensor, shift: Tensor) -> State:
-        r"""The weight and bias with which the layer gives :math:`s\, y + t` in place of :math:`y`.
+        r"""Scale and shift a layer's output.
+
+        The weight and bias with which the layer gives :math:`s\, y + t` in place of :math:`y`.
 
         Without a bias the shift is left out.
 
@@ -78,7 +83,9 @@ class AffineLayer:
 
 
 def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, AffineLayer]:
-    """The linear and convolution layers with a hidden unit among their outputs, in the order of registration.
+    """List the layers that put out hidden units.
+
+    The linear and convolution layers with a hidden unit among their outputs, in the order of registration.
 
     Left out are layers that share a weight or bias with another layer, such as an embedding, whose function
     would change with it, layers whose weight is computed from other parameters, and those with a forward of their
@@ -105,7 +112,9 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
 
 
 def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
-    """Name the layers that put out hidden units and cannot be rescaled, each with the reason.
+    """Name the layers that cannot be rescaled.
+
+    Name the layers that put out hidden units and cannot be rescaled, each with the reason.
 
     >>> import torch
     >>> from sinkhorn_rebasin import discover_symmetry
@@ -132,12 +141,18 @@ def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
 
 
 def _owners(network: nn.Module) -> Counter[int]:
-    """How many modules hold each tensor, by its id."""
+    """Count the modules that hold each tensor.
+
+    How many modules hold each tensor, by its id.
+    """
     return Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
 
 
 def _why_fixed(child: nn.Module, owners: Mapping[int, int]) -> str:
-    """Why a layer's weight and bias cannot be rescaled; empty where they can, or where it has no hidden units."""
+    """Say why a layer cannot be rescaled.
+
+    Why a layer's weight and bias cannot be rescaled; empty where they can, or where it has no hidden units.
+    """
     if isinstance(child, (nn.RNNBase, nn.RNNCellBase)):
         return "it is recurrent"
     if isinstance(child, nn.MultiheadAttention):

@@ -32,7 +32,9 @@ def reset_batch_norm(
     batches: int | None = None,
     batch: BatchAdapter | None = None,
 ) -> nn.Module:
-    """Return a copy of the network with batch-norm statistics measured anew on the data.
+    """Copy a network with freshly measured batch norm.
+
+    Return a copy of the network with batch-norm statistics measured anew on the data.
 
     See :func:`batch_norm_statistics` for what is measured. Without batch-norm layers the copy is unchanged
     and the data are not read.
@@ -70,7 +72,9 @@ def batch_norm_statistics(
     batches: int | None = None,
     batch: BatchAdapter | None = None,
 ) -> State:
-    """Return the state with running means and variances measured on the data.
+    """Measure running means and variances on the data.
+
+    Return the state with running means and variances measured on the data.
 
     Batch-norm layers run on the statistics of each batch, every other layer in eval mode (dropout is off).
     A layer's running mean and variance become the mean and the unbiased variance of *all* values that
@@ -154,6 +158,7 @@ class _InputMoments(Moments):
         self.name = name
 
     def hook(self, layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Take in the inputs of one run."""
         values: Tensor = first_argument(arguments, keywords)
         count = values.numel() // values.shape[1]
         if count < 2:
@@ -165,7 +170,10 @@ class _InputMoments(Moments):
 
 
 def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
-    """The buffers of the named batch-norm layers as these moments of their inputs make them."""
+    """Return the buffers that measured moments give.
+
+    The buffers of the named batch-norm layers as these moments of their inputs make them.
+    """
     new: State = {}
     for name, moment in moments.items():
         prefix = f"{name}." if name else ""
@@ -183,5 +191,8 @@ def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
 
 
 def has_statistics(layer: nn.Module) -> bool:
-    """Whether a layer is a batch norm that keeps running statistics."""
+    """Tell whether a layer keeps running statistics.
+
+    Whether a layer is a batch norm that keeps running statistics.
+    """
     return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None

@@ -84,6 +84,7 @@ def recorded(
     recorder = Recorder(network, inputs, keep)
 
     def run() -> None:
+        """Run the network under the recorder."""
         with recorder:
             run_at(network, state, inputs)
 

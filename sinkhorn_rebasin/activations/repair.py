@@ -40,7 +40,9 @@ def repair(
     rescale_only: bool = False,
     batch: BatchAdapter | None = None,
 ) -> nn.Module:
-    r"""Return the merged network with the activation statistics of its endpoints, as a plain network.
+    r"""Restore a merged network's activation statistics.
+
+    Return the merged network with the activation statistics of its endpoints, as a plain network.
 
     Units of a mixture vary less than those of either network, the more so the deeper they lie. For every hidden
     unit, :math:`y` its value before the activation function,
@@ -232,6 +234,7 @@ class RepairAlongPath:
         """All layers in one forward of the data; one after the other where that is not the same."""
 
         def correction(layer: AffineLayer, now: Moments) -> tuple[Tensor, Tensor] | None:
+            """Return a layer's correction, or note its absence."""
             found = self._endpoints.correction(layer, now, weights, self.rescale_only)
             if found is None:
                 self.left[layer.name] = "fewer than two values reach it"

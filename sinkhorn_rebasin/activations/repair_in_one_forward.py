@@ -184,6 +184,7 @@ class _Batch:
         )  # from the end, where there are as many axes of positions
 
         def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            """Correct a layer at its first run."""
             self._runs[stage.name] += 1
             if self._runs[stage.name] > 1:
                 return output
@@ -197,6 +198,7 @@ class _Batch:
 
     def _before(self, name: str, meet: Meet) -> Callable[..., None]:
         def hook(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            """Correct a layer at its first run."""
             self._runs[name] += 1
             if self._runs[name] > 1:
                 return

@@ -43,7 +43,10 @@ def stages_of(
 
     # One function for each layer: in copies of a network that keeps its weights, a hook knows its layer by this.
     def after(layer: nn.Module) -> Callable[..., None]:
+        """Make the hook of an affine layer."""
+
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            """Note that a layer ran."""
             ran.add(layer)
             order.setdefault(layer, layers[layer])
             outputs.append((output, output._version, layer))
@@ -51,7 +54,10 @@ def stages_of(
         return hook
 
     def before(norm: nn.Module) -> Callable[..., None]:
+        """Make the hook of a norm."""
+
         def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            """Note that a layer ran."""
             given = first_argument(arguments, keywords)
             for output, version, layer in outputs:
                 if given is output and output._version == version:

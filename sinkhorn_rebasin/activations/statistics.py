@@ -20,7 +20,9 @@ from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 class PairedMoments:
-    r"""Means, variances and co-moments of the units of two networks on the same data, merged batch by batch.
+    r"""Hold the moments of two networks' units.
+
+    Means, variances and co-moments of the units of two networks on the same data, merged batch by batch.
 
     With units x of one network and y of the other, at each of the ``width`` positions a unit holds,
 
@@ -48,7 +50,10 @@ class PairedMoments:
         self.cross = torch.zeros(0)
 
     def update(self, first: Tensor, second: Tensor) -> None:
-        """Take in the values of one batch, (units, width, samples) of each network."""
+        """Take in the values of one batch.
+
+        Take in the values of one batch, (units, width, samples) of each network.
+        """
         pair = [values.movedim(1, 0).double() for values in (first, second)]
         count = pair[0].shape[-1]
         if not count:
@@ -71,15 +76,24 @@ class PairedMoments:
         self.count, self.means, self.squares, self.cross = count, means, squares, cross
 
     def deviations(self) -> tuple[Tensor, Tensor]:
-        """Standard deviations of the units of both networks, (width, units)."""
+        """Return the standard deviations of both networks.
+
+        Standard deviations of the units of both networks, (width, units).
+        """
         return (self.squares[0] / self.count).sqrt(), (self.squares[1] / self.count).sqrt()
 
     def correlation(self) -> Tensor:
-        """Pearson correlations of all pairs of units, summed over the positions they hold, (units, units)."""
+        """Return Pearson correlations summed over positions.
+
+        Pearson correlations of all pairs of units, summed over the positions they hold, (units, units).
+        """
         return self.correlations().sum(0)
 
     def correlations(self) -> Tensor:
-        """Pearson correlations of all pairs of units at each position, (width, units, units)."""
+        """Return Pearson correlations at each position.
+
+        Pearson correlations of all pairs of units at each position, (width, units, units).
+        """
         ours, theirs = (
             torch.where(s > 1e-20 * self.count * (1 + mean.square()), s.rsqrt(), 0.0)
             for s, mean in zip(self.squares, self.means, strict=True)
@@ -87,11 +101,17 @@ class PairedMoments:
         return ours[:, :, None] * self.cross * theirs[:, None, :]
 
     def uncentred(self) -> Tensor:
-        """Mean products of all pairs of units, summed over the positions they hold, (units, units)."""
+        """Return mean products summed over positions.
+
+        Mean products of all pairs of units, summed over the positions they hold, (units, units).
+        """
         return self.products().sum(0)
 
     def products(self) -> Tensor:
-        """Mean products of all pairs of units at each position, (width, units, units)."""
+        """Return mean products at each position.
+
+        Mean products of all pairs of units at each position, (width, units, units).
+        """
         products = self.means[0][:, :, None] * self.means[1][:, None, :]
         return self.cross / self.count + products
 
@@ -108,7 +128,9 @@ def paired_moments(
     rescaling: RescalingSpec = NO_RESCALING,
     batch: BatchAdapter | None = None,
 ) -> dict[str, tuple[Site | OperationSite, PairedMoments]]:
-    """Run both networks on the data side by side; per group, where it was seen and its statistics there.
+    """Measure paired moments of both networks.
+
+    Run both networks on the data side by side; per group, where it was seen and its statistics there.
 
     Groups that no layer shows, as those of recurrent layers, are read at an operation of the network. Left out are
     groups that none shows either, and those that were not seen as often in both networks, such as an expert that each
@@ -157,7 +179,10 @@ def paired_moments(
 def _take_in(
     found: dict[str, tuple[Site | OperationSite, PairedMoments]], pairs: Mapping[str, tuple[Tensor, Tensor]]
 ) -> None:
-    """Take the values of one batch in; groups that were not seen as often in both networks are left out."""
+    """Take in the values of one batch.
+
+    Take the values of one batch in; groups that were not seen as often in both networks are left out.
+    """
     for name, (ours, theirs) in pairs.items():
         if name in found:
             if ours.shape == theirs.shape:

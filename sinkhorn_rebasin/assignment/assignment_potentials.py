@@ -11,7 +11,9 @@ __all__ = ["assignment_potentials"]
 
 
 def assignment_potentials(scores: Tensor) -> Tensor:
-    r"""Find y such that every row of X + y has its largest entry at the column the assignment gives it.
+    r"""Find column potentials that reproduce a hard assignment.
+
+    Find y such that every row of X + y has its largest entry at the column the assignment gives it.
 
     .. math:: X_{ij} + y_j \le X_{i\pi(i)} + y_{\pi(i)}
 
@@ -36,7 +38,10 @@ def assignment_potentials(scores: Tensor) -> Tensor:
 
 
 def _shortest(loss: Tensor) -> Tensor:
-    """Largest y <= 0 with y_j <= y_i + loss_ij (Bellman-Ford; an optimum has no negative cycle)."""
+    """Find the largest feasible potentials by Bellman-Ford.
+
+    Largest y <= 0 with y_j <= y_i + loss_ij (Bellman-Ford; an optimum has no negative cycle).
+    """
     y = loss.new_zeros(loss.shape[:-1])
     for _ in range(loss.shape[-1]):
         nearer = torch.minimum(y, (y.unsqueeze(-1) + loss).amin(-2))

@@ -22,7 +22,9 @@ def sinkhorn_by_size(
     max_iterations: int = 1000,
     initial_scalings: Mapping[str, Tensor],
 ) -> dict[str, SinkhornResult]:
-    """:func:`sinkhorn` on each of several scores, (n, n) or (blocks, n, n), those of one small size together.
+    """Run :func:`sinkhorn` on scores grouped by size.
+
+    :func:`sinkhorn` on each of several scores, (n, n) or (blocks, n, n), those of one small size together.
 
     Args:
         scores: name to score matrices.
@@ -67,5 +69,5 @@ def _batches(scores: Mapping[str, Tensor]) -> list[list[str]]:
 
 
 def _stacked(tensors: Iterable[Tensor], axes: int) -> Tensor:
-    """Tensors with the same last axes as one batch of them."""
+    """Stack tensors with the same last axes."""
     return torch.cat([tensor.reshape(-1, *tensor.shape[tensor.dim() - axes :]) for tensor in tensors])

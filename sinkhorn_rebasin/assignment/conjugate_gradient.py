@@ -15,7 +15,10 @@ FACTORISE_BELOW = 192**3
 
 
 class Solution(NamedTuple):
-    """Solution (B, n), which entries of the batch reached their floor (B), and the number of products."""
+    """Hold a solution and how it was reached.
+
+    Solution (B, n), which entries of the batch reached their floor (B), and the number of products.
+    """
 
     vector: Tensor
     solved: Tensor
@@ -23,7 +26,10 @@ class Solution(NamedTuple):
 
 
 def prefers_factorization(batch: int, n: int) -> bool:
-    """Whether systems are so small that the calls of an iteration cost more than a factorisation."""
+    """Tell whether a factorization beats conjugate gradients.
+
+    Whether systems are so small that the calls of an iteration cost more than a factorisation.
+    """
     return batch * n**3 <= FACTORISE_BELOW
 
 
@@ -35,7 +41,9 @@ def conjugate_gradient(
     max_iterations: int,
     singular: bool = True,
 ) -> Solution:
-    r"""Solve :math:`Sx = r` for a weighted graph Laplacian S by Jacobi-preconditioned conjugate gradients.
+    r"""Solve Laplacian systems by preconditioned conjugate gradients.
+
+    Solve :math:`Sx = r` for a weighted graph Laplacian S by Jacobi-preconditioned conjugate gradients.
 
     Args:
         product: x (B, n) to S x (B, n).
@@ -78,7 +86,9 @@ def conjugate_gradient(
 
 
 def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None) -> Tensor:
-    r"""Solve :math:`(\mathrm{diag}(M1 + s) - M)x = r` by a Cholesky factorisation, scaled to unit diagonal.
+    r"""Solve dense Laplacian systems by Cholesky factorization.
+
+    Solve :math:`(\mathrm{diag}(M1 + s) - M)x = r` by a Cholesky factorisation, scaled to unit diagonal.
 
     The diagonal is the sum of the off-diagonal weights, so nothing cancels. Without a shift the null
     direction is filled by a rank-one term. A ridge that grows until the factorisation succeeds damps what
@@ -105,7 +115,10 @@ def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None
 
 
 def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor, first_ridge: float) -> Tensor:
-    """Solve (I + off_diagonal) x = r (B, n), with as small a ridge as each entry of the batch needs."""
+    """Solve by Cholesky with the smallest sufficient ridge.
+
+    Solve (I + off_diagonal) x = r (B, n), with as small a ridge as each entry of the batch needs.
+    """
     solution = torch.zeros_like(right_side)
     pending = torch.ones(right_side.shape[0], dtype=torch.bool, device=right_side.device)
     for ridge in (first_ridge, 1e-6, 1e-3):

@@ -19,7 +19,10 @@ __all__ = ["ImplicitSinkhorn", "Report", "unrolled_sinkhorn"]
 
 @dataclass
 class Report:
-    """What the solver says beside its tensors; filled in while it runs."""
+    """Record the solver's iterations and convergence.
+
+    What the solver says beside its tensors; filled in while it runs.
+    """
 
     iterations: int = 0
     error: float = math.inf
@@ -27,6 +30,7 @@ class Report:
     converged: bool = False
 
     def fill(self, error: Tensor, iterations: int, tolerance: float, n: int) -> None:
+        """Record the error, iterations and convergence."""
         self.iterations = iterations
         self.tolerance = attainable_tolerance(tolerance, n, error.dtype)
         self.error = float(error.amax()) if error.numel() else 0.0
@@ -34,12 +38,16 @@ class Report:
 
 
 class ImplicitSinkhorn(torch.autograd.Function):
-    """Scores to (P, marginal error, potential); reverse and forward mode through the fixed point."""
+    """Differentiate Sinkhorn through its fixed point.
+
+    Scores to (P, marginal error, potential); reverse and forward mode through the fixed point.
+    """
 
     @staticmethod
     def forward(
         scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: Report
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Solve for P, its error and the potential."""
         _check_start(start)
         n, shape = scores.shape[-1], scores.shape
         if scores.numel() == 0:
@@ -58,6 +66,7 @@ class ImplicitSinkhorn(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Save what the derivatives need."""
         ctx.temperature = inputs[2]
         ctx.save_for_backward(output[0])
         ctx.save_for_forward(output[0])
@@ -65,17 +74,20 @@ class ImplicitSinkhorn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the scores."""
         (matrix,) = ctx.saved_tensors
         return Adjoint.apply(matrix, grad, ctx.temperature), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None, None]:
         # the derivative of P with respect to X is symmetric: the adjoint is also the forward map
+        """Return the derivative along a tangent."""
         (matrix,) = ctx.saved_tensors
         return Adjoint.apply(matrix, tangent, ctx.temperature), None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], scores: Tensor, start: Tensor | None, *rest: Any) -> Any:
+        """Run over a mapped axis as a batch."""
         size = info.batch_size
         scores = scores.expand(size, *scores.shape) if in_dims[0] is None else scores.movedim(in_dims[0], 0)
         if start is not None:
@@ -86,7 +98,10 @@ class ImplicitSinkhorn(torch.autograd.Function):
 def unrolled_sinkhorn(
     scores: Tensor, start: Tensor | None, tau: float, tolerance: float, limit: int, report: Report
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Plain iterations in logarithms, every one of them on the tape."""
+    """Iterate in logarithms with every step on the tape.
+
+    Plain iterations in logarithms, every one of them on the tape.
+    """
     _check_start(start)
     if scores.numel():
         check_range(scores.detach(), tau)
@@ -111,7 +126,12 @@ def unrolled_sinkhorn(
 
 
 def _usable(start: Tensor, scores: Tensor, tau: float, tolerance: float) -> Tensor:
-    """Logarithms of the first column scalings; zero for matrices whose start would swallow the scores."""
+    """Keep only starts that preserve the scores.
+
+    Keep the column scalings that can start a run.
+
+    Logarithms of the first column scalings; zero for matrices whose start would swallow the scores.
+    """
     if scores.numel() == 0:
         return start
     n = scores.shape[-1]

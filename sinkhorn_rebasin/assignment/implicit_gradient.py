@@ -18,7 +18,9 @@ __all__ = ["Adjoint", "tangent_residual"]
 
 
 class _Rows(NamedTuple):
-    """The rows of P (B, n, n) with their largest entry taken out where rows are nearly saturated.
+    """Hold the rows of P without losing digits.
+
+    The rows of P (B, n, n) with their largest entry taken out where rows are nearly saturated.
 
     Differences x_j − mean_i(x) then come from sums of small terms and keep their relative accuracy when P
     tends to a permutation; without that the gradient is round-off noise of 1e-6 there.
@@ -34,6 +36,7 @@ class _Rows(NamedTuple):
 
     @classmethod
     def of(cls, matrix: Tensor) -> _Rows:
+        """Split P into leading entries and the rest."""
         largest = float(matrix.amax())
         if largest < 0.5:
             sums = matrix.sum(-1)
@@ -44,20 +47,30 @@ class _Rows(NamedTuple):
         return cls(rest, rest_sums, rest_sums + mass, _column_sums(rest), leader, mass, False)
 
     def deviation(self, weighted: Tensor, at_leader: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Row means of x and x_leader − mean, from Σ rest·x and x_leader."""
+        """Return row means and the leading gap.
+
+        Subtract the weighted row means.
+
+        Row means of x and x_leader − mean, from Σ rest·x and x_leader.
+        """
         if at_leader is None:
             return weighted / self.sums, None
         gap = (self.rest_sums * at_leader - weighted) / self.sums
         return at_leader - gap, gap
 
     def gather(self, x: Tensor) -> Tensor | None:
+        """Gather the leading entry of every row."""
         return None if self.leader is None else x.gather(-1, self.leader)
 
     def mean(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return row means under P and the leading gap."""
         return self.deviation(torch.bmm(self.rest, x.unsqueeze(-1)).squeeze(-1), self.gather(x))
 
     def diagonal(self, buffer: Tensor) -> Tensor:
-        """Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i; ``buffer`` is overwritten."""
+        """Compute the diagonal of S as a Laplacian.
+
+        Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i; ``buffer`` is overwritten.
+        """
         if self.flat:
             # the P_ij / a_i are too small to matter to a preconditioner
             return self.column_sums
@@ -70,16 +83,20 @@ class _Rows(NamedTuple):
         return torch.bmm(weights.unsqueeze(-2), matrix).squeeze(-2)
 
     def columns(self, weights: Tensor) -> Tensor:
+        """Sum the weighted rows."""
         return self._weighted(weights, self.rest)
 
     def add_leader(self, out: Tensor, gap: Tensor | None) -> Tensor:
+        """Add values at the leading entries."""
         if self.leader is None or gap is None:
             return out
         return out.scatter_add(-1, self.leader, self.leader_mass * gap)
 
 
 def tangent_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
-    r"""Remove from G what a change of row and column scalings can explain.
+    r"""Remove from G what row and column scalings explain.
+
+    Remove from G what a change of row and column scalings can explain.
 
     Finds α, β with :math:`R = G - \alpha 1^T - 1 \beta^T` such that all row and column sums of
     :math:`P \circ R` vanish. Then dL/dX = P∘R/τ.
@@ -108,11 +125,15 @@ def _column_sums(matrix: Tensor) -> Tensor:
 
 
 def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor) -> Tensor:
-    """Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P."""
+    """Solve the Schur complement of the column scalings.
+
+    Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P.
+    """
     if prefers_factorization(*rows.sums.shape):
         return _dense(rows, right_side)
 
     def product(x: Tensor) -> Tensor:
+        """Multiply a vector by S."""
         means, gap = rows.mean(x)
         return rows.add_leader(torch.addcmul(-rows.columns(means), rows.column_sums, x), gap)
 
@@ -139,10 +160,14 @@ def _dense(rows: _Rows, right_side: Tensor) -> Tensor:
 
 
 class _Residual(torch.autograd.Function):
-    """(P, G) to R, batched by vmap; a constant for autograd."""
+    """Compute the tangent residual under vmap.
+
+    (P, G) to R, batched by vmap; a constant for autograd.
+    """
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor) -> Tensor:
+        """Compute the values."""
         n = matrix.shape[-1]
         if matrix.numel() == 0:
             return torch.zeros_like(matrix)
@@ -155,10 +180,12 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save what the derivatives need."""
         pass
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
+        """Return the gradients of the arguments."""
         raise AssignmentError(
             'Expected at most two derivatives of sinkhorn(gradient="implicit") but got a third; '
             'use gradient="unrolled".'
@@ -168,19 +195,25 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Tensor) -> tuple[Tensor, int]:
+        """Run over a mapped axis as a batch."""
         return _Residual.apply(*_batched(info.batch_size, in_dims, args)), 0
 
 
 class Adjoint(torch.autograd.Function):
-    """(P, G, τ) to dL/dX = P∘R/τ; differentiable once more, and batched by vmap."""
+    """Compute the gradient of the scores from G.
+
+    (P, G, τ) to dL/dX = P∘R/τ; differentiable once more, and batched by vmap.
+    """
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
+        """Compute the values."""
         product = _Residual.forward(matrix, gradient).mul_(matrix)
         return product if temperature == 1.0 else product.div_(temperature)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Save what the derivatives need."""
         matrix, gradient, ctx.temperature = inputs
         ctx.save_for_backward(matrix, gradient)
         ctx.save_for_forward(matrix, gradient)
@@ -189,6 +222,7 @@ class Adjoint(torch.autograd.Function):
     def jvp(ctx: Any, change: Tensor | None, direction: Tensor | None, *_: Any) -> Tensor:
         # the adjoint of R, applied to W, is P∘R(W / P): what P gains counts like a gradient of its own.
         # P changes by P∘R(dX)/τ, so the quotient is of the size of the scores, and no matter where P is zero
+        """Return the derivative along a tangent."""
         matrix, gradient = ctx.saved_tensors
         total = torch.zeros_like(gradient) if direction is None else direction
         if change is not None:
@@ -199,17 +233,22 @@ class Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor, None]:
         # ⟨V, J G⟩ = Σ P∘R(V)∘R(G)/τ is stationary in both pairs of potentials, so they count as constants
+        """Return the gradients of the arguments."""
         matrix, gradient = ctx.saved_tensors
         scaled = _Residual.apply(matrix, direction) / ctx.temperature
         return _Residual.apply(matrix, gradient) * scaled, matrix * scaled, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
+        """Run over a mapped axis as a batch."""
         return Adjoint.apply(*_batched(info.batch_size, in_dims[:2], args[:2]), args[2]), 0
 
 
 def _batched(size: int, dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
-    """Bring the mapped axis of every tensor to the front, or give it one."""
+    """Bring the mapped axis of every tensor first.
+
+    Bring the mapped axis of every tensor to the front, or give it one.
+    """
     return [
         x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
         for x, dim in zip(tensors, dims, strict=True)

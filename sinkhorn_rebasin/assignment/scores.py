@@ -13,7 +13,10 @@ __all__ = ["check_finite", "check_range", "check_scores"]
 
 
 def check_scores(scores: Tensor) -> None:
-    """Raise AssignmentError unless ``scores`` is a floating tensor of shape (..., n, n) with n > 0."""
+    """Raise AssignmentError unless scores are square matrices.
+
+    Raise AssignmentError unless ``scores`` is a floating tensor of shape (..., n, n) with n > 0.
+    """
     if not isinstance(scores, Tensor):
         raise AssignmentError(f"Expected scores to be a torch.Tensor but got {type(scores).__name__}.")
     if not scores.is_floating_point():
@@ -31,7 +34,10 @@ def check_scores(scores: Tensor) -> None:
 
 
 def check_finite(scores: Tensor, name: str = "scores") -> None:
-    """Raise AssignmentError that names the first NaN or infinite entry of ``scores``, if there is one."""
+    """Raise AssignmentError at the first non-finite score.
+
+    Raise AssignmentError that names the first NaN or infinite entry of ``scores``, if there is one.
+    """
     # one sum reads the tensor faster than isfinite().all(); it may overflow, so it only raises the suspicion
     if torch.isfinite(scores.sum()):
         return
@@ -46,7 +52,10 @@ def check_finite(scores: Tensor, name: str = "scores") -> None:
 
 
 def check_range(scores: Tensor, temperature: float) -> tuple[float, float]:
-    """Raise AssignmentError unless X is finite and X / τ in range; the smallest and largest score."""
+    """Raise AssignmentError unless X / τ stays in range.
+
+    Raise AssignmentError unless X is finite and X / τ in range; the smallest and largest score.
+    """
     low, high = float(scores.amin()), float(scores.amax())
     largest = max(-low, high)
     if not math.isfinite(high - low):

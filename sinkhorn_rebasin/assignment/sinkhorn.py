@@ -19,7 +19,7 @@ __all__ = ["SinkhornResult", "sinkhorn"]
 
 @dataclass(frozen=True, repr=False)
 class SinkhornResult:
-    """A soft permutation and how good it is.
+    """Hold a soft permutation and how good it is.
 
     Attributes:
         matrix: Doubly stochastic P, shape (..., n, n); the gradient flows through it alone.
@@ -125,7 +125,10 @@ def _check_arguments(
     gradient: str,
     initial_scaling: Tensor | None,
 ) -> float:
-    """Check everything that does not need the scores' values; the temperature as a number."""
+    """Check all arguments but the scores' values.
+
+    Check everything that does not need the scores' values; the temperature as a number.
+    """
     check_scores(scores)
     if isinstance(temperature, Tensor) and temperature.ndim != 0:
         raise AssignmentError(

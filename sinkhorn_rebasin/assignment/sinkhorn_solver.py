@@ -35,7 +35,10 @@ LARGE_SPREAD = 250.0
 
 
 class Scaling(NamedTuple):
-    """Doubly stochastic matrix (B, n, n), marginal error (B,), potential τ·log v (B, n), iterations."""
+    """Hold a doubly stochastic matrix and its diagnosis.
+
+    Doubly stochastic matrix (B, n, n), marginal error (B,), potential τ·log v (B, n), iterations.
+    """
 
     matrix: Tensor
     marginal_error: Tensor
@@ -44,7 +47,10 @@ class Scaling(NamedTuple):
 
 
 def attainable_tolerance(tolerance: float, n: int, dtype: torch.dtype) -> float:
-    """Raise a tolerance to what sums of n rounded numbers can reach, about eps·√n (at least 8 eps)."""
+    """Raise a tolerance to what rounding permits.
+
+    Raise a tolerance to what sums of n rounded numbers can reach, about eps·√n (at least 8 eps).
+    """
     return max(tolerance, torch.finfo(dtype).eps * max(8.0, n**0.5))
 
 
@@ -56,7 +62,9 @@ def scale(
     potential: Tensor | None,
     bounds: tuple[float, float],
 ) -> Scaling:
-    """Find potentials y with P = softmax((X + y) / τ, rows) doubly stochastic.
+    """Find potentials that make P doubly stochastic.
+
+    Find potentials y with P = softmax((X + y) / τ, rows) doubly stochastic.
 
     Args:
         scores: X, shape (B, n, n), finite.
@@ -71,6 +79,7 @@ def scale(
     spread = (high - low) / temperature
 
     def cold_start(scores: Tensor) -> Tensor:
+        """Choose a start without an earlier potential."""
         if spread > LARGE_SPREAD:
             return assignment_potentials(scores)
         # any constant is a potential like zero; this one centres the exponents
@@ -81,12 +90,13 @@ def scale(
             scores, temperature, tolerance, max_iterations, cold_start(scores), spread < SMALL_SPREAD
         )
     start = usable_start(scores, temperature, tolerance, potential, cold_start)
-    found = _scale_from(scores, temperature, tolerance, max_iterations, start, False)
+    warm = _scale_from(scores, temperature, tolerance, max_iterations, start, False)
     reached = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
-    if spread <= LARGE_SPREAD or float(found.marginal_error.max()) <= reached:
-        return found
-    again = scale(scores, temperature, tolerance, max_iterations, None, bounds)
-    return again._replace(iterations=found.iterations + again.iterations)
+    if spread <= LARGE_SPREAD or float(warm.marginal_error.max()) <= reached:
+        return warm
+    # A start far from the solution can stall where the spread is large: the hard assignment does not.
+    cold = scale(scores, temperature, tolerance, max_iterations, None, bounds)
+    return cold._replace(iterations=warm.iterations + cold.iterations)
 
 
 def _scale_from(
@@ -106,7 +116,10 @@ def _scale_from(
 
 
 def marginal_error(matrix: Tensor) -> Tensor:
-    """Largest deviation of a row or column sum from one, shape (...)."""
+    """Return the largest deviation of a marginal from one.
+
+    Largest deviation of a row or column sum from one, shape (...).
+    """
     flat = matrix.reshape(-1, *matrix.shape[-2:])
     # a product with ones adds up columns faster than a sum over the rows does
     columns = weighted_column_sums(flat.new_ones(flat.shape[:-1]), flat)
@@ -115,7 +128,10 @@ def marginal_error(matrix: Tensor) -> Tensor:
 
 
 def _iterate(kernel: ScaledKernel, target: float, budget: int) -> int:
-    """Move the scalings until every column sum is within ``target`` of one; the iterations spent."""
+    """Move the scalings until the column sums fit.
+
+    Move the scalings until every column sum is within ``target`` of one; the iterations spent.
+    """
     spent, error, newton = 0, kernel.error(), None
     while error > target and spent < budget:
         if newton is not None:
@@ -139,7 +155,10 @@ def _log(sums: Tensor) -> Tensor:
 
 
 def _expected_iterations(previous: float, error: float, target: float) -> float:
-    """Further plain iterations until the target at the present rate of decrease."""
+    """Estimate the plain iterations still needed.
+
+    Further plain iterations until the target at the present rate of decrease.
+    """
     if error <= target:
         return 0.0
     if error >= previous:
@@ -148,7 +167,9 @@ def _expected_iterations(previous: float, error: float, target: float) -> float:
 
 
 class _Newton:
-    """Damped Newton steps on the dual Σ log(row sums) − Σ log v, convex in log v.
+    """Take damped Newton steps on the dual.
+
+    Damped Newton steps on the dual Σ log(row sums) − Σ log v, convex in log v.
 
     Each entry of the batch has a trust t, the longest step in the logarithm of a scaling.
     """
@@ -159,7 +180,10 @@ class _Newton:
         self.factorize_sums = prefers_factorization(*kernel.sums.shape)
 
     def step(self, budget: int) -> int:
-        """One step, or a plain one for the entries of the batch it does not help; the iterations spent."""
+        """Take one Newton step, or a plain one.
+
+        One step, or a plain one for the entries of the batch it does not help; the iterations spent.
+        """
         kernel = self.kernel
         sums = kernel.sums
         residual = 1 - sums
@@ -178,7 +202,10 @@ class _Newton:
         return spent + 1
 
     def _direction(self, residual: Tensor, budget: int) -> tuple[Tensor, int]:
-        """Solve (S + diag(|r| / t)) d = r; by the maximum principle for Laplacians |d| <= t everywhere."""
+        """Solve for the damped Newton direction.
+
+        Solve (S + diag(|r| / t)) d = r; by the maximum principle for Laplacians |d| <= t everywhere.
+        """
         kernel = self.kernel
         shift = (residual.abs() + 4 * torch.finfo(residual.dtype).eps) / self.trust
         spent = 0

@@ -31,7 +31,9 @@ def constant(value: float) -> TemperatureSchedule:
 
 
 def geometric(start: float, end: float) -> TemperatureSchedule:
-    r"""Fall (or rise) by equal factors, :math:`\tau(p) = \tau_0^{1-p}\,\tau_1^p`.
+    r"""Change the temperature by equal factors.
+
+    Fall (or rise) by equal factors, :math:`\tau(p) = \tau_0^{1-p}\,\tau_1^p`.
 
     Args:
         start: Temperature at progress 0, > 0.
@@ -49,7 +51,9 @@ def geometric(start: float, end: float) -> TemperatureSchedule:
 
 
 def linear(start: float, end: float) -> TemperatureSchedule:
-    r"""Fall (or rise) by equal amounts, :math:`\tau(p) = (1-p)\,\tau_0 + p\,\tau_1`.
+    r"""Change the temperature by equal amounts.
+
+    Fall (or rise) by equal amounts, :math:`\tau(p) = (1-p)\,\tau_0 + p\,\tau_1`.
 
     Args:
         start: Temperature at progress 0, > 0.
@@ -67,7 +71,9 @@ def linear(start: float, end: float) -> TemperatureSchedule:
 
 
 def cosine(start: float, end: float) -> TemperatureSchedule:
-    r"""Leave the start and reach the end slowly, :math:`\tau(p)=\tau_1+(\tau_0-\tau_1)(1+\cos\pi p)/2`.
+    r"""Change the temperature slowly at both ends.
+
+    Leave the start and reach the end slowly, :math:`\tau(p)=\tau_1+(\tau_0-\tau_1)(1+\cos\pi p)/2`.
 
     Args:
         start: Temperature at progress 0, > 0.
@@ -98,6 +104,7 @@ def _between(start: float, end: float, interior: TemperatureSchedule) -> Tempera
             )
 
     def schedule(progress: float) -> float:
+        """Return the temperature at a progress."""
         if math.isnan(progress):
             raise AssignmentError("Expected the progress to be a number in [0, 1] but got nan.")
         if progress <= 0.0:

@@ -9,7 +9,9 @@ from sinkhorn_rebasin.errors import DataError
 
 
 def excess(positions: Tensor, losses: Tensor) -> Tensor:
-    """Return loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], the loss above the chord, at every position.
+    """Return the loss above the chord.
+
+    Return loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], the loss above the chord, at every position.
 
     Args:
         positions: (points,), ascending; its first and last entries are the ends of the chord.

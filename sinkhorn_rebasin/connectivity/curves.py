@@ -82,7 +82,7 @@ class StatePath(ABC):
 
     @abstractmethod
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
-        """Return the floating-point tensor of that name at the position, as a new tensor."""
+        """Return one tensor at a position on the curve."""
 
     def state_at(self, at: float | Tensor) -> State:
         """Return the parameters and buffers at the position, as new tensors.
@@ -170,6 +170,7 @@ class LinearPath(StatePath):
         return cls(start, start_state, end_state, statistics)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
+        """Return one tensor at a position."""
         return lerp(self.start[name], self.end[name], at)
 
 
@@ -211,6 +212,7 @@ class BezierPath(StatePath):
         self.control: State = dict(control)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
+        """Return one tensor at a position."""
         start, control = common_type(self.start[name], self.control[name])
         control, end = common_type(control, self.end[name])
         wide = wider(control.dtype)

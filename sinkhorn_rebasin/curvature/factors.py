@@ -100,12 +100,14 @@ class FactorSums:
     def _hook(self, name: str) -> Any:
         @torch.no_grad()
         def gather(layer: SharedLayer, arguments: Any, keywords: Any, output: Tensor) -> None:
+            """Add one batch's input products of a layer."""
             rows = input_rows(layer, first_argument(arguments, keywords))
             rows = rows.detach().to(self.inputs[name].dtype)
             self.inputs[name] += rows.mT @ rows
             self.positions[name] += rows.shape[1]
 
         def hook(layer: SharedLayer, arguments: Any, keywords: Any, output: Tensor) -> Tensor:
+            """Record what passes through a layer."""
             if self._runs:
                 gather(layer, arguments, keywords, output)
                 if output.requires_grad:

@@ -90,6 +90,7 @@ class Likelihood:
         """The criterion on each sample alone, (samples,)."""
 
         def alone(output: Tensor, label: Tensor) -> Tensor:
+            """Return the loss of a single sample."""
             return self.criterion(output[None], label[None]).reshape(())
 
         try:

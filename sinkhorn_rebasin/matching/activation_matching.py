@@ -38,7 +38,9 @@ def activation_matching(
     similarity: Literal["correlation", "uncentred"] = "correlation",
     batch: BatchAdapter | None = None,
 ) -> Alignment:
-    r"""Maximise how alike the matched units of both networks behave on data, every group for itself.
+    r"""Match units that behave alike on data.
+
+    Maximise how alike the matched units of both networks behave on data, every group for itself.
 
     .. math:: \max_\pi \sum_i s\bigl(x_i, y_{\pi(i)}\bigr), \qquad
         s = \operatorname{corr}(x_i, y_j) \ \text{or}\ \tfrac1N \textstyle\sum_n x_{in} y_{jn}
@@ -151,7 +153,10 @@ def _warn_of(spec: PermutationSpec, names: Iterable[str]) -> None:
 
 
 def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], float]:
-    """Permutations of all groups with a similarity (units, units), their names, and the sum of what was matched."""
+    """Assign all groups that have a similarity.
+
+    Permutations of all groups with a similarity (units, units), their names, and the sum of what was matched.
+    """
     permutations, decided, total = identity_permutations(spec), set[str](), 0.0
     for group in spec.groups:
         children = [
@@ -176,7 +181,10 @@ def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[s
 
 
 def _assign_inside(group: Group, alike: Tensor, origin: Tensor) -> tuple[dict[str, Tensor], float]:
-    """The best permutation inside each block, given which block of the target stands at each place."""
+    """Assign units inside each block.
+
+    The best permutation inside each block, given which block of the target stands at each place.
+    """
     pairs = _by_blocks(group, alike)[torch.arange(group.blocks, device="cpu"), origin]
     best = hard_assignment(pairs)
     found = torch.empty_like(best)
@@ -187,7 +195,10 @@ def _assign_inside(group: Group, alike: Tensor, origin: Tensor) -> tuple[dict[st
 def _assign_blocks(
     group: Group, children: list[Group], alike: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], float]:
-    """Whole blocks and what is inside them, chosen together: a pair of blocks is worth the best inside of it."""
+    """Assign blocks together with their contents.
+
+    Whole blocks and what is inside them, chosen together: a pair of blocks is worth the best inside of it.
+    """
     worth = alike.get(group.name, torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu"))
     inside = {}
     for child in children:
@@ -205,5 +216,8 @@ def _assign_blocks(
 
 
 def _by_blocks(group: Group, alike: Tensor) -> Tensor:
-    """Similarities for every pair of blocks, (blocks, blocks, size, size)."""
+    """Split similarities by pairs of blocks.
+
+    Similarities for every pair of blocks, (blocks, blocks, size, size).
+    """
     return alike.reshape(group.blocks, group.size, group.blocks, group.size).permute(0, 2, 1, 3)

@@ -27,7 +27,9 @@ def match_layer_by_layer(
     *,
     method: str,
 ) -> Alignment:
-    """Choose every group once, by what its units own on tensors already understood, the best understood group next.
+    """Match every group once, best understood first.
+
+    Choose every group once, by what its units own on tensors already understood, the best understood group next.
 
     A unit's features are its entries on the first axis, where PyTorch's linear, convolution and norm layers have
     their outputs, of every parameter whose other groups are already matched: the weights that come in, the bias,
@@ -54,7 +56,9 @@ def match_layer_by_layer(
 
 
 def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group, list[Slot]]]:
-    """Every group once, the best understood next, with the slots whose other groups came before it.
+    """Order groups by how well they are understood.
+
+    Every group once, the best understood next, with the slots whose other groups came before it.
 
     Raises:
         SpecError: when a group is nested or has several blocks, or no such slot; it is named.
@@ -75,7 +79,10 @@ def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group,
 
 
 def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> float:
-    """Elements of the incoming tensors of a group that can be compared, over all of them."""
+    """Measure how much of a group is comparable.
+
+    Elements of the incoming tensors of a group that can be compared, over all of them.
+    """
     whole = _seen(spec, group, set(spec.names))
     part = _seen(spec, group, known)
     sizes = [
@@ -86,7 +93,10 @@ def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> f
 
 
 def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:
-    """Slots of a group whose entries can be compared: no other group on the tensor is still to be matched."""
+    """Select the slots that can be compared.
+
+    Slots of a group whose entries can be compared: no other group on the tensor is still to be matched.
+    """
     seen = _seen(spec, group, known)
     if not seen:
         raise SpecError(
@@ -97,7 +107,10 @@ def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Sl
 
 
 def _incoming(spec: PermutationSpec, group: Group, slots: list[Slot]) -> list[Slot]:
-    """Those of a group's slots that come in: on the first axis, if a matrix is among all of its slots there."""
+    """Select the slots on incoming tensors.
+
+    Those of a group's slots that come in: on the first axis, if a matrix is among all of its slots there.
+    """
     first = [slot for slot in spec.slots_of(group.name) if slot.axes[0] == 0]
     if not any(len(spec.shapes[slot.tensor]) > 1 for slot in first):
         return slots

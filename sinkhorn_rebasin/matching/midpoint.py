@@ -20,7 +20,9 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 
 class Midpoint:
-    r"""Two networks and data: the loss of the network halfway between them.
+    r"""Measure the loss halfway between two networks.
+
+    Two networks and data: the loss of the network halfway between them.
 
     .. math:: \mathcal C\bigl(\tfrac12 (\pi(\theta_T) + \theta_R)\bigr)
 
@@ -71,7 +73,10 @@ class Midpoint:
         self.device = device_of(self.reference)
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
-        """Inputs and labels of every batch, on the networks' device."""
+        """Yield inputs and labels of every batch.
+
+        Inputs and labels of every batch, on the networks' device.
+        """
         read = False
         # A dataloader draws from the global random state whenever it is iterated.
         stream = RandomStream()
@@ -90,7 +95,10 @@ class Midpoint:
             raise DataError("Expected at least one batch of (inputs, labels) but got none.")
 
     def batch_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> Tensor:
-        """The loss of one batch halfway between the reference and this state, differentiable in it."""
+        """Return the midpoint loss of one batch.
+
+        The loss of one batch halfway between the reference and this state, differentiable in it.
+        """
         return self._weighted_loss(rebased, inputs, labels)[0]
 
     def _weighted_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> tuple[Tensor, float]:
@@ -108,7 +116,10 @@ class Midpoint:
 
     @torch.no_grad()
     def loss(self, permutations: Permutations) -> float:
-        """The loss halfway to the target under these permutations, over all batches as if they were one."""
+        """Return the midpoint loss over all batches.
+
+        The loss halfway to the target under these permutations, over all batches as if they were one.
+        """
         rebased = permute_state(self.target, self.spec, permutations)
         found = [self._weighted_loss(rebased, *batch) for batch in self.batches()]
         if adds_up(self.criterion):

@@ -24,7 +24,9 @@ def ot_fusion(
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
 ) -> Alignment:
-    r"""Transport the target's units to the reference's at the least cost, layer by layer.
+    r"""Transport the target's units at least cost.
+
+    Transport the target's units to the reference's at the least cost, layer by layer.
 
     .. math:: T = \arg\min_{T \ge 0} \sum_{ij} T_{ij} \lVert w_i - v_j \rVert_2
         \quad\text{with}\quad T 1 = T^\top 1 = \tfrac1n 1
@@ -66,7 +68,10 @@ def ot_fusion(
 
 
 def _transport(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
-    """The optimal plan between units of equal mass as indices, and its cost."""
+    """Compute the optimal plan and its cost.
+
+    The optimal plan between units of equal mass as indices, and its cost.
+    """
     cost = unit_distances(ours, theirs)
     indices = hard_assignment(transport_plan(cost))
     return indices, float(cost.gather(1, indices[:, None]).mean())

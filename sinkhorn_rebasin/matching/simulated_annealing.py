@@ -36,7 +36,9 @@ def simulated_annealing(
     start: Literal["identity", "weight_matching"] = "identity",
     batch: BatchAdapter | None = None,
 ) -> Alignment:
-    r"""Lower an energy by random transpositions of two units, accepted by the Metropolis rule.
+    r"""Lower an energy by random transpositions.
+
+    Lower an energy by random transpositions of two units, accepted by the Metropolis rule.
 
     .. math:: \Pr(\text{accept}) = \min\Bigl(1, e^{-(E(\pi') - E(\pi)) / (\tau E_0)}\Bigr), \qquad
         E(\pi) = \mathcal C\bigl(\tfrac12(\pi(\theta_T) + \theta_R)\bigr)
@@ -108,9 +110,13 @@ def simulated_annealing(
 def _transposed(
     permutations: dict[str, Tensor], groups: Sequence[Group], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The permutations with a random unit of all units of these groups and another of its block swapped."""
+    """Swap a random pair of units.
+
+    The permutations with a random unit of all units of these groups and another of its block swapped.
+    """
 
     def draw(below: int) -> int:
+        """Draw an integer below a bound."""
         return int(torch.randint(below, (), generator=generator, device=generator.device))
 
     ends = torch.tensor([group.units for group in groups]).cumsum(0)
@@ -141,10 +147,14 @@ def _energy(
 
 
 def _weight_distance(reference: State, target: State, spec: PermutationSpec) -> Energy:
-    """Squared distance of all parameters; only the tensors of the group that was changed are compared again."""
+    """Make the squared distance of all parameters.
+
+    Squared distance of all parameters; only the tensors of the group that was changed are compared again.
+    """
     known: dict[str, tuple[tuple[Tensor, ...], float]] = {}
 
     def distance(name: str, permutations: Permutations) -> float:
+        """Return the squared distance of one permuted tensor."""
         slots = spec.slots_on(name)
         key = tuple(permutations[slot.group] for slot in slots)
         if name in known and all(a is b for a, b in zip(known[name][0], key, strict=True)):

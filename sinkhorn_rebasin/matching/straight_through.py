@@ -33,7 +33,9 @@ def straight_through(
     progress: Progress | None = None,
     batch: BatchAdapter | None = None,
 ) -> Alignment:
-    r"""Learn the permutations that minimise the midpoint loss, by gradients that pass the projection unchanged.
+    r"""Learn permutations that minimize the midpoint loss.
+
+    Learn the permutations that minimise the midpoint loss, by gradients that pass the projection unchanged.
 
     .. math:: \min_{\tilde\theta} \mathcal C\bigl(\tfrac12 (\theta_R + \pi(\theta_T))\bigr), \qquad
         \pi = \arg\max_\pi \langle \tilde\theta, \pi(\theta_T) \rangle, \qquad

@@ -14,7 +14,9 @@ from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
 
 
 def tensors_of(module: nn.Module) -> State:
-    """Return the tensors of the module's state dict, leaving out extra state of other kinds.
+    """Return the tensors of a module's state dict.
+
+    Return the tensors of the module's state dict, leaving out extra state of other kinds.
 
     Example:
         >>> list(tensors_of(nn.Linear(2, 3)))
@@ -24,7 +26,9 @@ def tensors_of(module: nn.Module) -> State:
 
 
 def tied_names(module: nn.Module) -> list[list[str]]:
-    """Return the groups of parameter and buffer names that are one and the same tensor in the module.
+    """Group the names of tied tensors.
+
+    Return the groups of parameter and buffer names that are one and the same tensor in the module.
 
     Example:
         >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -41,7 +45,9 @@ def tied_names(module: nn.Module) -> list[list[str]]:
 
 
 def check_state(module: nn.Module, state: StateLike, role: str) -> None:
-    """Raise ArchitectureError unless the state has exactly the module's names and shapes.
+    """Raise ArchitectureError unless a state fits a module.
+
+    Raise ArchitectureError unless the state has exactly the module's names and shapes.
 
     Of names that share one tensor in the module, one is enough.
 
@@ -66,7 +72,9 @@ def check_state(module: nn.Module, state: StateLike, role: str) -> None:
 
 
 def check_same(start: StateLike, end: StateLike) -> None:
-    """Raise ArchitectureError, naming the first difference, unless both states agree in names and shapes.
+    """Raise ArchitectureError unless two states are alike.
+
+    Raise ArchitectureError, naming the first difference, unless both states agree in names and shapes.
 
     Example:
         >>> check_same(nn.Linear(2, 1).state_dict(), nn.Linear(2, 1).state_dict())
@@ -86,7 +94,9 @@ def check_same(start: StateLike, end: StateLike) -> None:
 
 
 def real_view(tensor: Tensor) -> Tensor:
-    """Return a complex tensor as pairs of real numbers along a new last axis, any other as it is.
+    """View a complex tensor as pairs of reals.
+
+    Return a complex tensor as pairs of real numbers along a new last axis, any other as it is.
 
     Example:
         >>> real_view(torch.tensor([1 + 2j])).tolist()
@@ -96,7 +106,9 @@ def real_view(tensor: Tensor) -> Tensor:
 
 
 def single_precision(tensor: Tensor) -> Tensor:
-    """The tensor in single precision at least: sums over all weights and small gradients are lost in half.
+    """Convert to single precision at least.
+
+    The tensor in single precision at least: sums over all weights and small gradients are lost in half.
 
     >>> single_precision(torch.ones(1).half()).dtype, single_precision(torch.ones(1).double()).dtype
     (torch.float32, torch.float64)
@@ -105,7 +117,9 @@ def single_precision(tensor: Tensor) -> Tensor:
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:
-    """Return a type with single precision at least; eight-bit floats have no rules of promotion.
+    """Return a type with single precision at least.
+
+    Return a type with single precision at least; eight-bit floats have no rules of promotion.
 
     >>> wider(torch.float8_e4m3fn), wider(torch.float64), wider(torch.complex64)
     (torch.float32, torch.float64, torch.complex64)
@@ -114,7 +128,9 @@ def wider(dtype: torch.dtype) -> torch.dtype:
 
 
 def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Pairs of tensors that are not one but have memory in common, as views of each other.
+    """Find pairs of tensors that overlap in memory.
+
+    Pairs of tensors that are not one but have memory in common, as views of each other.
 
     >>> weight = torch.zeros(3, 2)
     >>> sharing_memory({"encoder": weight, "decoder": weight.t(), "other": torch.zeros(2)})
@@ -133,7 +149,10 @@ def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 
 
 def _meet(first: Tensor, second: Tensor) -> bool:
-    """Whether the stretches of memory of two tensors meet; those of columns that interleave are taken to."""
+    """Tell whether the memory of two tensors overlaps.
+
+    Whether the stretches of memory of two tensors meet; those of columns that interleave are taken to.
+    """
     starts, ends = [], []
     for tensor in (first, second):
         length = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
@@ -143,7 +162,10 @@ def _meet(first: Tensor, second: Tensor) -> bool:
 
 
 def named_tensors(module: nn.Module) -> State:
-    """Parameters and buffers by name, tied ones under each of their names, not detached."""
+    """Return parameters and buffers by name.
+
+    Parameters and buffers by name, tied ones under each of their names, not detached.
+    """
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),

@@ -32,7 +32,9 @@ def arguments_of(module: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[
 
 
 def takes(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
-    """Tell whether a network's forward has these arguments; True where its signature is unknown.
+    """Tell whether a forward takes these arguments.
+
+    Tell whether a network's forward has these arguments; True where its signature is unknown.
 
     >>> takes(nn.Identity(), (1,), {}), takes(nn.Identity(), (1, 2), {}), takes(nn.Identity(), (), {"input": 1})
     (True, False, True)
@@ -48,7 +50,9 @@ def takes(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, 
 
 
 def signature_of(module: nn.Module) -> inspect.Signature | None:
-    """The signature of a network's forward; None where there is none to be read.
+    """Return the signature of a network's forward.
+
+    The signature of a network's forward; None where there is none to be read.
 
     >>> str(signature_of(nn.ReLU()))
     '(input: torch.Tensor) -> torch.Tensor'
@@ -60,7 +64,9 @@ def signature_of(module: nn.Module) -> inspect.Signature | None:
 
 
 def parameter_names(module: nn.Module) -> tuple[str, ...]:
-    """List the names of a network's arguments; none where its signature is unknown.
+    """List the names of a network's arguments.
+
+    List the names of a network's arguments; none where its signature is unknown.
 
     >>> parameter_names(nn.Bilinear(1, 1, 1))
     ('input1', 'input2')
@@ -70,7 +76,9 @@ def parameter_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def takes_several(module: nn.Module) -> bool:
-    """Tell whether a network's second positional argument may be a tensor, by its default and annotation.
+    """Tell whether the second argument may be a tensor.
+
+    Tell whether a network's second positional argument may be a tensor, by its default and annotation.
 
     >>> takes_several(nn.Linear(1, 1)), takes_several(nn.Bilinear(1, 1, 1))
     (False, True)
@@ -92,7 +100,9 @@ def takes_several(module: nn.Module) -> bool:
 
 
 def call_hint(module: nn.Module, inputs: Any) -> str:
-    """Say how to write the inputs when a network does not take them as they are; empty when nothing is known.
+    """Say how to write the inputs.
+
+    Say how to write the inputs when a network does not take them as they are; empty when nothing is known.
 
     >>> call_hint(nn.Identity(), (1, 2))
     ' A tuple is spread over the arguments of forward(input): if it is one argument, write `((a, b),)`.'

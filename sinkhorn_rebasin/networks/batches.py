@@ -81,6 +81,7 @@ class _Parts:
         self.several = len(example) > 1 if example else network is not None and takes_several(network)
 
     def split(self) -> tuple[Any, Any]:
+        """Split the batch into inputs and labels."""
         batch = self.batch
         if isinstance(batch, Mapping):
             return self._named(dict(batch))

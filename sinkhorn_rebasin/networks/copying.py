@@ -24,7 +24,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module:
-    """A copy of a network that shares nothing with it, or the memory of its parameters alone.
+    """Copy a network that shares nothing with it.
+
+    A copy of a network that shares nothing with it, or the memory of its parameters alone.
 
     Plain attributes are copied too: caches, counters, tensors that belong to a graph (detached). Ties stay ties, and
     views of weights stay views. Functions that reach into the network (closures, hooks, defaults, partial functions,
@@ -46,7 +48,9 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
 
 
 def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
-    """A copy of a network in which some objects, given by their ids, are replaced by others.
+    """Copy a network with some objects replaced.
+
+    A copy of a network in which some objects, given by their ids, are replaced by others.
 
     Raises:
         ArchitectureError: when something in the module cannot be copied.
@@ -81,7 +85,9 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
 
 
 def inputs_like(inputs: ExampleInputs, made: Callable[[Tensor], Tensor] = torch.clone) -> ExampleInputs:
-    """Inputs of the same structure with every tensor, at any depth, replaced by what is made of it.
+    """Copy inputs with every tensor replaced.
+
+    Inputs of the same structure with every tensor, at any depth, replaced by what is made of it.
 
     >>> inputs_like({"x": [torch.ones(2)], "flag": True}, torch.zeros_like)
     {'x': [tensor([0., 0.])], 'flag': True}
@@ -91,7 +97,9 @@ def inputs_like(inputs: ExampleInputs, made: Callable[[Tensor], Tensor] = torch.
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
-    """Return the module in eval mode as a new tree of modules that shares the original's parameters.
+    """Copy a module in eval mode, sharing parameters.
+
+    Return the module in eval mode as a new tree of modules that shares the original's parameters.
 
     It costs no memory for weights and lets the mode of single layers be changed, buffers be written and
     attributes be set without touching the original. Writing to its parameters would write to the original's.
@@ -105,7 +113,9 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
 
 
 def training_copy(module: nn.Module) -> nn.Module:
-    """Return the module in training mode, without its chance and its batch statistics, as a copy like the above.
+    """Copy a module in training mode without chance.
+
+    Return the module in training mode, without its chance and its batch statistics, as a copy like the above.
 
     Dropout and norm layers stay in eval mode: what is left of training mode are other branches of the forward.
 

@@ -53,7 +53,9 @@ def _known(criterion: Any) -> _Known | None:
 
 
 def adds_up(criterion: Callable[..., Any]) -> bool:
-    """Tell whether a criterion is known to be a sum over a batch, which batches add up to.
+    """Tell whether a criterion sums over a batch.
+
+    Tell whether a criterion is known to be a sum over a batch, which batches add up to.
 
     >>> adds_up(nn.CrossEntropyLoss(reduction="sum")), adds_up(F.cross_entropy)
     (True, False)
@@ -63,7 +65,9 @@ def adds_up(criterion: Callable[..., Any]) -> bool:
 
 
 def counted_labels(labels: Any, criterion: Callable[..., Any] | None = None) -> Any:
-    """Put -1 in place of integer labels that do not count: negative ones, and those that a criterion ignores.
+    """Mark labels that do not count by -1.
+
+    Put -1 in place of integer labels that do not count: negative ones, and those that a criterion ignores.
 
     >>> counted_labels(torch.tensor([2, -100, 0]), nn.CrossEntropyLoss(ignore_index=0)).tolist()
     [2, -1, -1]
@@ -83,7 +87,9 @@ def counted_labels(labels: Any, criterion: Callable[..., Any] | None = None) -> 
 
 
 def batch_weight(outputs: Any, labels: Any, criterion: Callable[..., Any], samples: int) -> float | Tensor:
-    """Return what a criterion's mean over a batch was divided by, so that batches of any size equal one batch.
+    """Return the divisor of a batch's mean.
+
+    Return what a criterion's mean over a batch was divided by, so that batches of any size equal one batch.
 
     With cross-entropy that is the number of labels that count, or the weights of their classes; with losses of single
     numbers their number. Of other criteria it is the number of labels that may be classes, where they are classes,
@@ -109,7 +115,9 @@ def batch_weight(outputs: Any, labels: Any, criterion: Callable[..., Any], sampl
 
 
 def classifies(outputs: Any, labels: Any) -> bool:
-    """Tell whether outputs are (samples, classes, ...) and labels integer classes (samples, ...).
+    """Tell whether the task is classification.
+
+    Tell whether outputs are (samples, classes, ...) and labels integer classes (samples, ...).
 
     >>> classifies(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
     True
@@ -151,7 +159,9 @@ def check_distributions(labels: Any, criterion: Callable[..., Any]) -> None:
 
 
 def samples_in(inputs: Any, labels: Any) -> int:
-    """How many samples a batch has, by the first tensor of its labels, or else of its inputs.
+    """Count the samples of a batch.
+
+    How many samples a batch has, by the first tensor of its labels, or else of its inputs.
 
     Raises:
         DataError: neither has a tensor with a batch dimension.
@@ -168,7 +178,9 @@ def samples_in(inputs: Any, labels: Any) -> int:
 
 
 def check_rows(inputs: Any, labels: Tensor) -> None:
-    """Raise DataError unless every tensor of the inputs has the samples of the labels along its first axis.
+    """Raise DataError unless inputs and labels align.
+
+    Raise DataError unless every tensor of the inputs has the samples of the labels along its first axis.
 
     >>> check_rows({"x": torch.zeros(3, 2), "name": "text"}, torch.zeros(3))
     """
@@ -183,7 +195,9 @@ def check_rows(inputs: Any, labels: Tensor) -> None:
 
 
 def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any]) -> tuple[Any, Any]:
-    """Leave out the samples of a batch without a single label that counts; the loss of one alone is no number.
+    """Drop samples without labels that count.
+
+    Leave out the samples of a batch without a single label that counts; the loss of one alone is no number.
 
     >>> with_counted_labels(torch.tensor([[5.0], [6.0]]), torch.tensor([-100, 1]), F.cross_entropy)
     (tensor([[6.]]), tensor([1]))

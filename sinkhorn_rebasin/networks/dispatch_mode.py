@@ -25,6 +25,7 @@ class DispatchMode(TorchDispatchMode):
             def dispatch_plain(
                 self: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
             ) -> Any:
+                """Handle an operation on plain tensors."""
                 if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
                     return NotImplemented
                 return dispatch(self, func, types, args, kwargs)

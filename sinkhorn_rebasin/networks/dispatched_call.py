@@ -21,7 +21,10 @@ class Call:
 
     @classmethod
     def bind(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> Call:
-        """Name the arguments after the operation's schema and fill in its defaults."""
+        """Name the arguments after the operation's schema.
+
+        Name the arguments after the operation's schema and fill in its defaults.
+        """
         schema = func._schema.arguments
         given = dict(zip((argument.name for argument in schema), args, strict=False))
         defaults = {argument.name: argument.default_value for argument in schema}
@@ -31,22 +34,31 @@ class Call:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An argument, or a default when the operation has none of this name."""
+        """Return an argument or a default.
+
+        An argument, or a default when the operation has none of this name.
+        """
         return self.arguments.get(name, default)
 
     @property
     def name(self) -> str:
-        """The operation as PyTorch spells it, without the overload."""
+        """Return the operation's name without overload.
+
+        The operation as PyTorch spells it, without the overload.
+        """
         return str(self.func.overloadpacket)
 
     @property
     def output(self) -> Tensor:
-        """The first (or only) tensor returned."""
+        """Return the first or only tensor returned."""
         return self.outputs if isinstance(self.outputs, Tensor) else self.outputs[0]
 
     @property
     def written(self) -> list[Tensor]:
-        """Tensors among the arguments that the operation writes to; statistics of norms do not count."""
+        """List the arguments that the operation writes to.
+
+        Tensors among the arguments that the operation writes to; statistics of norms do not count.
+        """
         if "batch_norm" in self.name:
             return []
         written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
@@ -56,7 +68,10 @@ class Call:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Every tensor among the arguments, lists included."""
+        """List every tensor among the arguments.
+
+        Every tensor among the arguments, lists included.
+        """
         found: list[Tensor] = []
         for value in self.arguments.values():
             values = value if isinstance(value, list | tuple) else [value]
@@ -65,7 +80,10 @@ class Call:
 
 
 def tells_values(call: Call) -> bool:
-    """Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them."""
+    """Tell whether Python sees values of tensors.
+
+    Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them.
+    """
     if torch.Tag.data_dependent_output in call.func.tags:
         return True
     if torch.Tag.dynamic_output_shape not in call.func.tags:

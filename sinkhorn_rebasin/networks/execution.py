@@ -20,7 +20,9 @@ from sinkhorn_rebasin.networks.structures import replaced
 
 
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
-    """Run the module's forward with the given parameters and buffers in place of its own.
+    """Run a module with other parameters and buffers.
+
+    Run the module's forward with the given parameters and buffers in place of its own.
 
     Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
     does not differentiate. Neither module, state nor inputs are changed: a training-mode forward updates
@@ -69,7 +71,9 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
 
 
 def _fresh(inputs: Any, has_group_norm: bool) -> Any:
-    """Copies of the inputs, for the network may write to them; they need a gradient where it has a group norm.
+    """Copy the inputs for a run.
+
+    Copies of the inputs, for the network may write to them; they need a gradient where it has a group norm.
 
     With channels last in memory, the gradient of group norm on a processor ends the process (torch 2.13) where its
     weight needs one and what it normalises does not.
@@ -77,6 +81,7 @@ def _fresh(inputs: Any, has_group_norm: bool) -> Any:
     followed = has_group_norm and torch.is_grad_enabled()
 
     def copied(tensor: Tensor) -> Tensor:
+        """Copy a tensor of the inputs."""
         if followed and tensor.is_floating_point() and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
         return tensor.clone()  # no leaf of the graph, which could not be written to
@@ -85,7 +90,9 @@ def _fresh(inputs: Any, has_group_norm: bool) -> Any:
 
 
 def device_of(state: StateLike) -> torch.device:
-    """Return the device of the state's first tensor, the CPU when it has none.
+    """Return the device of a state.
+
+    Return the device of the state's first tensor, the CPU when it has none.
 
     Example:
         >>> device_of({"weight": torch.zeros(1, device="meta")}).type
@@ -95,7 +102,10 @@ def device_of(state: StateLike) -> torch.device:
 
 
 def _running_statistics(module: nn.Module) -> list[str]:
-    """Names of what norm layers write to; their weight and bias may be buffers too, but carry gradients."""
+    """Name the tensors that norm layers write to.
+
+    Names of what norm layers write to; their weight and bias may be buffers too, but carry gradients.
+    """
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _NormBase)]
     keys = ("running_mean", "running_var", "num_batches_tracked")
     return [
@@ -104,7 +114,10 @@ def _running_statistics(module: nn.Module) -> list[str]:
 
 
 def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Weights that the forward itself writes to, by name."""
+    """Name the weights that the forward writes to.
+
+    Weights that the forward itself writes to, by name.
+    """
     return [
         (f"{name}.weight" if name else "weight", layer.weight)
         for name, layer in module.named_modules()
@@ -114,7 +127,10 @@ def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 @contextmanager
 def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
-    """All of a network in eval mode but for batch norm, which is in training mode when ``on``."""
+    """Switch batch norm to batch statistics, or back.
+
+    All of a network in eval mode but for batch norm, which is in training mode when ``on``.
+    """
     modes = [(module, module.training) for module in network.modules()]
     for module, _ in modes:
         module.training = on and isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -17,6 +17,7 @@ class FullPrecision(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FullPrecision:
         def kept(tensor: Tensor) -> Tensor:
+            """Apply the conversion in single precision at least."""
             found = fn(tensor)
             narrow = found.is_floating_point() and found.dtype.itemsize < 4
             return single_precision(tensor.to(found.device)) if narrow else found

@@ -51,12 +51,14 @@ class Handover:
 class _Handover(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, leaves: dict[int, Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Hand the tensors over unchanged."""
         ctx.leaves = leaves
         ctx.set_materialize_grads(False)
         return tuple(tensor.detach() for tensor in tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """Hand the gradients back."""
         if ctx.leaves and torch.is_grad_enabled():
             raise ArchitectureError(
                 "Expected layers that run once, to differentiate their gradient again, but the network runs them "

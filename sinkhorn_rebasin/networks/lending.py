@@ -52,7 +52,9 @@ _KNOWN: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 def run_with(
     module: nn.Module, weights: StateLike, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> Any:
-    """The output of a network that has these weights in place of its own while it runs.
+    """Run a network with other weights.
+
+    The output of a network that has these weights in place of its own while it runs.
 
     Most networks are lent the weights and return them. Those that keep them elsewhere than as parameters and buffers,
     and, where gradients are asked for, those whose layers outlive the run, run on a copy that keeps them. Attributes
@@ -88,7 +90,9 @@ def run_with(
 
 
 def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """The output of a copy of a network at its own weights; the first run is watched for reads of the original's.
+    """Run a copy at its own weights.
+
+    The output of a copy of a network at its own weights; the first run is watched for reads of the original's.
 
     >>> layer = nn.Linear(2, 2)
     >>> torch.equal(run_itself(layer, (torch.ones(2),), {}), layer(torch.ones(2)))
@@ -119,6 +123,7 @@ def _watched(
         forget_compilation()
 
     def again() -> Any:
+        """Run once more, watched for stray reads."""
         with reads.checked():
             return run(spare, named)
 

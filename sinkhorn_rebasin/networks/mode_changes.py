@@ -51,6 +51,7 @@ def check_mode_changes(
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
     def copied_state() -> dict[str, Tensor]:
+        """Copy the weights by name, parameters as parameters."""
         own = {name: weights.get(name, tensor).detach().clone() for name, tensor in named}
         return {name: nn.Parameter(t) if name in parameters else t for name, t in own.items()}
 

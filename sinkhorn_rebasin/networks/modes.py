@@ -13,7 +13,9 @@ MODE_BEFORE = "_sinkhorn_rebasin_mode_before"
 
 
 def in_mode(module: Module, training: bool) -> Module:
-    """Set the mode of every module of a network, and return the network.
+    """Set the mode of every module.
+
+    Set the mode of every module of a network, and return the network.
 
     ``train()`` and ``eval()`` are not called: adapters add their product to a weight there, and others fold or
     average weights, in memory that the caller may share.
@@ -35,7 +37,9 @@ def in_mode(module: Module, training: bool) -> Module:
 
 
 def changes_mode_itself(module: nn.Module) -> bool:
-    """Tell whether a module's class does more than to set a flag when the mode changes.
+    """Tell whether a class overrides its mode change.
+
+    Tell whether a module's class does more than to set a flag when the mode changes.
 
     >>> changes_mode_itself(nn.Linear(2, 2))
     False
@@ -45,7 +49,10 @@ def changes_mode_itself(module: nn.Module) -> bool:
 
 
 def hold_modes(module: nn.Module) -> None:
-    """Make modes mere flags for good, also where ``train()`` or ``eval()`` is called on what holds the network."""
+    """Make modes mere flags for good.
+
+    Make modes mere flags for good, also where ``train()`` or ``eval()`` is called on what holds the network.
+    """
     for child in module.modules():
         if changes_mode_itself(child):
             vars(child).setdefault(MODE_BEFORE, child.training)

@@ -25,7 +25,9 @@ def private_run(
     *,
     graded: bool,
 ) -> tuple[Any, bool]:
-    """Run a copy of a network that holds the weights for good; returns its output and whether the copy lives on.
+    """Run a copy that holds the weights.
+
+    Run a copy of a network that holds the weights for good; returns its output and whether the copy lives on.
 
     Wherever the network keeps its weights (lists, closures, views), the copy has those it is given. What runs its
     layers again in the backward pass finds the copy as it was in the forward. Where the run is ``graded``, the
@@ -49,7 +51,9 @@ def private_run(
 
 
 def private_copy(module: nn.Module, weights: StateLike) -> nn.Module:
-    """A copy of a network with these tensors wherever it has its own, and its own where none is given.
+    """Copy a network with other tensors.
+
+    A copy of a network with these tensors wherever it has its own, and its own where none is given.
 
     Hooks of this package stay outside of it: they are called with the original's layers.
 

@@ -12,7 +12,10 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 
 
 def in_double_precision(model: nn.Module) -> nn.Module | None:
-    """A copy in double precision, complex tensors included; None where the device has no such type."""
+    """Copy tensors in double precision.
+
+    A copy in double precision, complex tensors included; None where the device has no such type.
+    """
     twin = standalone_copy(model)
     try:
         return twin._apply(_wide)
@@ -31,13 +34,16 @@ _STRETCHES = (1.0, -1.0, 10.0, -10.0, 0.1, -0.1)
 
 
 def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, attempt: int) -> ExampleInputs:
-    """Random inputs that may lead a network another way than the example does.
+    """Make random inputs that may lead elsewhere.
+
+    Random inputs that may lead a network another way than the example does.
 
     Floats are normal, at one of several sizes and signs; integers are drawn from the example's own, or, every other
     time, from zero to the largest of them.
     """
 
     def drawn(leaf: Tensor) -> Tensor:
+        """Make another input of a tensor's shape."""
         if leaf.is_floating_point():
             return leaf * _STRETCHES[attempt % len(_STRETCHES)]
         small = (
@@ -67,16 +73,20 @@ def _by_parts(leaf: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
 def candidate_inputs(
     example_inputs: ExampleInputs, generator: torch.Generator, wide: bool
 ) -> Iterator[ExampleInputs]:
-    """Inputs of the example's structure, shapes and types: normal, then drawn from its own values, then itself.
+    """Yield inputs of the example's structure.
+
+    Inputs of the example's structure, shapes and types: normal, then drawn from its own values, then itself.
 
     Integers are drawn from the example's in the first as well. Floats are in double precision when ``wide``.
     """
 
     def typed(tensor: Tensor, like: Tensor) -> Tensor:
+        """Move values to a tensor's device and type."""
         tensor = tensor.to(like.device)
         return _wide(tensor) if wide else tensor.to(like.dtype)
 
     def normal(leaf: Tensor) -> Tensor:
+        """Draw normal values."""
         if leaf.is_nested:
             return _by_parts(leaf, normal)
         if leaf.numel() == 0 or not leaf.is_floating_point() or leaf.layout != torch.strided:
@@ -86,6 +96,7 @@ def candidate_inputs(
         return typed(noise.to(leaf.device) * spread + leaf.double().mean(), leaf)
 
     def resampled(leaf: Tensor) -> Tensor:
+        """Draw from the tensor's own values."""
         if leaf.is_nested:
             return _by_parts(leaf, resampled)
         if leaf.numel() == 0 or leaf.layout != torch.strided:
@@ -94,6 +105,7 @@ def candidate_inputs(
         return typed(leaf.reshape(-1)[chosen.to(leaf.device)], leaf)
 
     def own(leaf: Tensor) -> Tensor:
+        """Copy a tensor's own values."""
         return typed(leaf, leaf).clone()
 
     for draw in (normal, resampled, own):

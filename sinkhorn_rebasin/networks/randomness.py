@@ -40,7 +40,9 @@ class _States(NamedTuple):
 
     @classmethod
     def forked(cls, salt: int) -> _States:
-        """Set states that follow from those found and a number, and return those found.
+        """Set states that follow from earlier ones.
+
+        Set states that follow from those found and a number, and return those found.
 
         Each is set right after it is read: what another thread draws in between will be drawn again.
         """
@@ -96,14 +98,20 @@ class _Blocks:
         self._salt = 0
 
     def begin(self, forked: bool) -> object:
-        """Keep the global states, and set others that follow from them."""
+        """Keep the global states and set others.
+
+        Keep the global states, and set others that follow from them.
+        """
         ticket = object()
         with self._lock:
             self._found[ticket] = _States.forked(self._salt) if forked else _States.found()
         return ticket
 
     def end(self, ticket: object) -> None:
-        """Put back what was found, now or when the next ends."""
+        """Restore the global states.
+
+        Put back what was found, now or when the next ends.
+        """
         with self._lock:
             later = list(self._found)
             after = later[later.index(ticket) + 1 :]
@@ -124,7 +132,9 @@ _BLOCKS = _Blocks()
 
 @contextmanager
 def untouched_randomness(*, forked: bool = False) -> Iterator[None]:
-    """Leave the global random states of torch, NumPy and Python as they were, whatever is drawn inside.
+    """Leave the global random states untouched.
+
+    Leave the global random states of torch, NumPy and Python as they were, whatever is drawn inside.
 
     Threads that are inside at once do not undo each other: the last to leave puts back what the first found.
 

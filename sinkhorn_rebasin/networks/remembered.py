@@ -148,6 +148,7 @@ def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     """Call a network plainly, so that it keeps what it will."""
 
     def call() -> Any:
+        """Call the network."""
         arguments, keywords = arguments_of(model, inputs_like(inputs))
         return model(*arguments, **keywords)
 

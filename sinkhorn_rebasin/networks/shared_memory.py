@@ -14,7 +14,9 @@ from sinkhorn_rebasin.networks.reachable import reachable_tensors
 
 
 def memory_of(tensor: Tensor) -> int | None:
-    """What tensors in the same memory have in common while they live; None for tensors without memory of their own.
+    """Identify a tensor's memory while it lives.
+
+    What tensors in the same memory have in common while they live; None for tensors without memory of their own.
 
     >>> weight = torch.zeros(3, 2)
     >>> memory_of(weight) == memory_of(weight.t()), memory_of(torch.zeros(0))
@@ -27,7 +29,9 @@ def memory_of(tensor: Tensor) -> int | None:
 
 
 def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Group tensors that are not one but have memory in common with others of the same storage.
+    """Group tensors that overlap in memory.
+
+    Group tensors that are not one but have memory in common with others of the same storage.
 
     >>> weight = torch.zeros(3, 2)
     >>> [len(group) for group in overlapping([weight, weight.t(), torch.zeros(2)])]
@@ -135,7 +139,10 @@ def _same_view(view: Tensor, base: Tensor, given: Tensor) -> Tensor:
 
 
 def storage_key(tensor: Tensor) -> int:
-    """What two tensors in the same memory have in common while both live."""
+    """Identify a tensor's storage.
+
+    What two tensors in the same memory have in common while both live.
+    """
     if tensor.layout != torch.strided:
         return id(tensor)
     with torch._C.DisableTorchFunction():  # nobody else asks
@@ -143,12 +150,18 @@ def storage_key(tensor: Tensor) -> int:
 
 
 def element_offsets(tensor: Tensor) -> NDArray[np.int64]:
-    """Places in memory of a tensor's elements, in their order."""
+    """Return the memory offsets of a tensor's elements.
+
+    Places in memory of a tensor's elements, in their order.
+    """
     return memory_offsets(tensor.shape, tensor.stride(), int(tensor.storage_offset())).ravel()
 
 
 def memory_offsets(shape: Sequence[int], strides: Sequence[int], start: int) -> NDArray[np.int64]:
-    """Place in memory of every element of a strided view."""
+    """Return the memory offsets of a strided view.
+
+    Place in memory of every element of a strided view.
+    """
     places = np.full(tuple(shape), start, dtype=np.int64)
     for axis, stride in enumerate(strides):
         places += (np.arange(shape[axis]) * stride).reshape(

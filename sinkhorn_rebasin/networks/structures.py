@@ -24,7 +24,9 @@ _CLOSED = (nn.Module, type, FunctionType, ModuleType)
 
 
 def named_parts(node: Any) -> list[tuple[str, Any]]:
-    """List what a container or an object holds at its first level, and how Python writes each part.
+    """List the parts of a container or object.
+
+    List what a container or an object holds at its first level, and how Python writes each part.
 
     Containers are those of PyTorch's pytrees, mappings, tuples, lists and sets. Other objects hold their attributes
     and slots. Networks, types and functions hold nothing.
@@ -52,7 +54,9 @@ def named_parts(node: Any) -> list[tuple[str, Any]]:
 
 
 def attributes_of(node: Any) -> list[tuple[str, Any]]:
-    """List the names and values of what an object holds besides its items; nothing for networks, types and functions.
+    """List what an object holds besides its items.
+
+    List the names and values of what an object holds besides its items; nothing for networks, types and functions.
 
     >>> attributes_of(slice(1)), attributes_of(dataclasses.make_dataclass("Point", ["x"])(2))
     ([], [('x', 2)])
@@ -73,7 +77,9 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 
 
 def named_tensors_in(structure: Any) -> list[tuple[str, Tensor]]:
-    """List every tensor in a structure with the path to it; tensors at several places come several times.
+    """List every tensor with the path to it.
+
+    List every tensor in a structure with the path to it; tensors at several places come several times.
 
     >>> import torch
     >>> named_tensors_in([torch.ones(1), {"mask": torch.ones(2)}])
@@ -83,7 +89,9 @@ def named_tensors_in(structure: Any) -> list[tuple[str, Tensor]]:
 
 
 def tensors_in(structure: Any) -> list[Tensor]:
-    """List every tensor in a structure: containers of any kind, dataclasses and the attributes of other objects.
+    """List every tensor in a structure.
+
+    List every tensor in a structure: containers of any kind, dataclasses and the attributes of other objects.
 
     >>> import torch
     >>> len(tensors_in((None, {"logits": torch.ones(2), "hidden": [torch.ones(1)]}, "text")))
@@ -109,7 +117,9 @@ def _nodes(structure: Any) -> list[tuple[str, Any]]:
 
 
 def shape_of(tensor: Tensor) -> tuple[Any, ...]:
-    """The shape of a tensor; of a nested one its parts' shapes.
+    """Return the shape of a tensor.
+
+    The shape of a tensor; of a nested one its parts' shapes.
 
     >>> import torch
     >>> shape_of(torch.ones(2, 3))
@@ -138,7 +148,9 @@ def _is_something(node: Any) -> bool:
 
 
 def flattened(structure: Any) -> tuple[list[Tensor], Rebuilt]:
-    """Take a structure apart: its tensors, and a function that makes a copy with others in their places.
+    """Take a structure apart into its tensors.
+
+    Take a structure apart: its tensors, and a function that makes a copy with others in their places.
 
     Copies are deep, so that what is written to an object stays in the copy. Networks in the structure, and what
     cannot be copied and holds no tensor, such as locks, are the same in the copy. The lengths in a packed sequence
@@ -155,6 +167,7 @@ def flattened(structure: Any) -> tuple[list[Tensor], Rebuilt]:
     lengths = [node.batch_sizes for node in nodes if isinstance(node, PackedSequence)]
 
     def rebuilt(others: Iterable[Tensor]) -> Any:
+        """Copy the structure with other tensors."""
         memo: dict[int, Any] = {id(own): other for own, other in zip(tensors, others, strict=True)}
         return _copied(structure, memo | {id(own): own.clone() for own in lengths} | shared, nodes)
 

@@ -11,7 +11,9 @@ from sinkhorn_rebasin.errors import ArchitectureError
 
 
 def check_supported(module: nn.Module) -> None:
-    """Raise ArchitectureError for wrappers, scripts, layers that are not built yet, and tensors without values.
+    """Raise ArchitectureError for networks without plain weights.
+
+    Raise ArchitectureError for wrappers, scripts, layers that are not built yet, and tensors without values.
 
     >>> check_supported(nn.Linear(2, 3))
     """
@@ -34,7 +36,10 @@ def check_supported(module: nn.Module) -> None:
 
 
 def check_values(module: nn.Module) -> None:
-    """Raise ArchitectureError when a parameter or buffer is not built yet or has no values."""
+    """Raise ArchitectureError for tensors without values.
+
+    Raise ArchitectureError when a parameter or buffer is not built yet or has no values.
+    """
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:
             if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):

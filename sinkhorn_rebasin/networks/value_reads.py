@@ -112,6 +112,7 @@ class ValueReads(TorchFunctionMode):
             return func(*args, **kwargs)
 
         def real(value: Any) -> Any:
+            """Replace tensors by their real values."""
             if not isinstance(value, list | tuple):
                 return value
             return tree_map(lambda leaf: self._real(leaf) if isinstance(leaf, Tensor) else leaf, value)

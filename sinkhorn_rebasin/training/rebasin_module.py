@@ -24,7 +24,9 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class RebasinModule(KeepsRandomState):
-    """Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
+    """Train a re-basin's scores with any loss.
+
+    Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
@@ -104,7 +106,10 @@ class RebasinModule(KeepsRandomState):
         self._waits_for_batch = False
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam on the scores and log-scales, or what the factory makes."""
+        """Make Adam for scores and log-scales.
+
+        Adam on the scores and log-scales, or what the factory makes.
+        """
         learned = (self.rebasin.scores, self.rebasin.sign_scores)
         scores = [] if self.hard else [score for kind in learned for score in kind.parameters()]
         scales = list(self.rebasin.log_scales.parameters())
@@ -117,7 +122,7 @@ class RebasinModule(KeepsRandomState):
         return torch.optim.AdamW([group for group in groups if group["params"]])
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         given = batch if self.batch is None else read_batch(batch, self.batch, labelled=False)
         loss = checked_loss(self.loss(self.rebasin, given))
         self._waits_for_batch = False
@@ -131,7 +136,7 @@ class RebasinModule(KeepsRandomState):
         self._path = self.rebasin.path()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Losses of one batch at every position of the path."""
+        """Record losses along the path for one batch."""
         network = self.rebasin.reference
         inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
         path = self._path or self.rebasin.path()
@@ -170,7 +175,10 @@ class RebasinModule(KeepsRandomState):
             self.rebasin.eval()
 
     def on_fit_end(self) -> None:
-        """A fit that could not take a single step is an error, not a silent success."""
+        """Raise DataError after a fit without steps.
+
+        A fit that could not take a single step is an error, not a silent success.
+        """
         # A loader without a length, or a network that raises StopIteration, shows no sooner that nothing comes.
         if self.trainer.num_training_batches == 0 or (
             self._waits_for_batch and self.trainer.ckpt_path is None

@@ -35,7 +35,9 @@ def ot_fusion_across_widths(
     regularization: float | None = None,
     transposed: Collection[str] = (),
 ) -> State:
-    r"""Carry a target onto the widths of a reference, layer by layer; the function is **not** kept.
+    r"""Carry a target onto a reference's widths.
+
+    Carry a target onto the widths of a reference, layer by layer; the function is **not** kept.
 
     .. math:: W'_l = (n_l T_l)\, W_l\, (m_{l-1} T_{l-1})^\top, \qquad b'_l = (n_l T_l)\, b_l
 

@@ -36,7 +36,9 @@ class UnitMaps:
 def pair_slots(
     reference: PermutationSpec, target: PermutationSpec, transposed: Collection[str]
 ) -> dict[str, list[SlotPair]]:
-    """Slots of both specs by tensor; what comes in lies on the first axis, of ``transposed`` tensors on another.
+    """Pair the slots of both specs by tensor.
+
+    Slots of both specs by tensor; what comes in lies on the first axis, of ``transposed`` tensors on another.
 
     Raises:
         ArchitectureError: when the specs differ in more than sizes, or a group's sides cannot be told apart.
@@ -59,7 +61,10 @@ def pair_slots(
 
 
 def check_shapes(reference: StateLike, target: StateLike, pairs: Mapping[str, Sequence[SlotPair]]) -> None:
-    """Raise ArchitectureError, naming the first tensor, unless two states differ in their paired slots alone."""
+    """Raise ArchitectureError unless only paired axes differ.
+
+    Raise ArchitectureError, naming the first tensor, unless two states differ in their paired slots alone.
+    """
     _check_equal("tensors", set(reference), set(target))
     for name in reference:
         ours, theirs = tuple(reference[name].shape), tuple(target[name].shape)
@@ -79,7 +84,9 @@ def check_shapes(reference: StateLike, target: StateLike, pairs: Mapping[str, Se
 def carry_tensor(
     tensor: Tensor, pairs: Sequence[SlotPair], maps: Mapping[str, UnitMaps], shape: Sequence[int]
 ) -> Tensor:
-    """Apply the maps at these slots; the axes they stand on get the reference's lengths in ``shape``.
+    """Apply the maps at these slots.
+
+    Apply the maps at these slots; the axes they stand on get the reference's lengths in ``shape``.
 
     All slots on the same axes belong into one call. Other positions are passed on in their order. Where there are
     slots the result is in double precision.

@@ -11,7 +11,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class DarkExperienceReplay(ContinualLearner):
-    r"""DER++: remembered samples keep their outputs and their labels, drawn independently.
+    r"""Replay remembered outputs and labels, DER++.
+
+    DER++: remembered samples keep their outputs and their labels, drawn independently.
 
     .. math:: \mathcal C(\text{batch}) + \alpha\, \lVert f(x') - z' \rVert^2 + \beta\, \mathcal C(f(x''), y'')
 
@@ -34,7 +36,10 @@ class DarkExperienceReplay(ContinualLearner):
         self.distillation_weight, self.replay_weight = distillation_weight, replay_weight
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch, the kept outputs on one draw, the labels on another."""
+        """Return the criterion plus both replay terms.
+
+        The criterion on the batch, the kept outputs on one draw, the labels on another.
+        """
         loss = self.task_loss(self(inputs), labels, self.task)
         dark, labelled = self.replay(labels), self.replay(labels)
         if dark is None or labelled is None:

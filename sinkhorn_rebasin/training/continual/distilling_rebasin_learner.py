@@ -17,7 +17,9 @@ from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 
 
 class DistillingRebasinLearner(RebasinLearner):
-    r"""The segment of :class:`RebasinLearner`, held to the old network's function by distillation.
+    r"""Distill the old network along the re-basin segment.
+
+    The segment of :class:`RebasinLearner`, held to the old network's function by distillation.
 
     .. math:: \mathcal C(\text{batch}) + h \bigl( w\, \mathcal C(\text{memory}) + k\, \lVert f(x) - z \rVert^2
         + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2 \bigr), \qquad
@@ -85,24 +87,27 @@ class DistillingRebasinLearner(RebasinLearner):
         self.new_class_factor = new_class_factor
 
     def begin_task(self) -> None:
-        """As published, from sharper scores."""
+        """Start from sharper scores, as published."""
         super().begin_task()
         with torch.no_grad():
             for scores in self.rebasin.scores.values():
                 scores.mul_(self.sharpness)
 
     def residual_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW."""
+        """Make AdamW for the residual."""
         parameters = self.residual_parameters()
         return torch.optim.AdamW(
             parameters, self.residual_lr, weight_decay=self.residual_decay, eps=adam_eps(parameters)
         )
 
     def after_backward(self) -> None:
-        """Gradients are used as they are."""
+        """Leave the gradients as they are."""
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion in the first task, the distilled cost in all others."""
+        """Return the distilled cost of a batch.
+
+        The criterion in the first task, the distilled cost in all others.
+        """
         replay = self.replay(labels)
         if not self.task or replay is None or self.memory is None:
             return self.task_loss(self(inputs), labels, self.task)
@@ -126,13 +131,19 @@ class DistillingRebasinLearner(RebasinLearner):
         )
 
     def _known(self, labels: Tensor, memory: ReplayMemory) -> Tensor:
-        """Which samples are of a class that the teacher knows; with heads of their own, tasks do not meet."""
+        """Mark samples of classes the teacher knows.
+
+        Which samples are of a class that the teacher knows; with heads of their own, tasks do not meet.
+        """
         if not self.heads.shared:
             return torch.ones_like(labels, dtype=torch.bool)
         return torch.isin(labels, memory.classes().to(self.device))
 
     def _bridge(self, state: State, inputs: ExampleInputs, known: Tensor, memory: ReplayMemory) -> Tensor:
-        """The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks."""
+        """Return the drift between old and new samples.
+
+        The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks.
+        """
         other = memory.draw(len(known), self.device)
         between = mixed(inputs, other.inputs, 0.5 * self._shares(memory, len(known)))
         if not known.any():
@@ -146,7 +157,10 @@ class DistillingRebasinLearner(RebasinLearner):
         return torch.rand(count, generator=memory.generator).to(self.device)
 
     def _drift(self, state: State, inputs: ExampleInputs, tasks: Tensor) -> Tensor:
-        """How far the outputs of each sample's task are from the teacher's, squared, where the teacher knows them."""
+        """Return the squared distance from the teacher's outputs.
+
+        How far the outputs of each sample's task are from the teacher's, squared, where the teacher knows them.
+        """
         with torch.no_grad(), batch_statistics(self.rebasin.reference, on=False):
             old = run_at(self.rebasin.reference, {}, inputs)
         change = self.rebasin.run(state, inputs) - old

@@ -18,7 +18,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class ElasticWeightConsolidation(ContinualLearner):
-    r"""EWC: a quadratic penalty for every earlier task.
+    r"""Penalize leaving the weights of earlier tasks.
+
+    EWC: a quadratic penalty for every earlier task.
 
     .. math:: \mathcal C(\text{batch}) + \tfrac{w}{2} \textstyle\sum_t \sum_i F_{t,i}\, (\theta_i - \theta_{t,i})^2
 
@@ -47,12 +49,18 @@ class ElasticWeightConsolidation(ContinualLearner):
             self.rest.register_buffer(str(place), parameter.detach().clone())
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch and half the energy of the springs."""
+        """Return the criterion plus the quadratic penalty.
+
+        The criterion on the batch and half the energy of the springs.
+        """
         loss = self.task_loss(self(inputs), labels, self.task)
         return loss + 0.5 * self.penalty * self.energy() if self.task else loss
 
     def energy(self) -> Tensor:
-        """The sum of stiffness times squared distance from the rest position."""
+        """Sum stiffness times squared distance from rest.
+
+        The sum of stiffness times squared distance from the rest position.
+        """
         parts = zip(self._springs().values(), self.stiffness.buffers(), self.rest.buffers(), strict=True)
         # Infinite weights stay where they are, at no distance.
         return torch.stack([(k * (p - r).where(p != r, 0.0).square()).sum() for p, k, r in parts]).sum()
@@ -70,7 +78,10 @@ class ElasticWeightConsolidation(ContinualLearner):
                 stiffness.copy_(total)
 
     def fisher(self) -> State:
-        """The diagonal of the Fisher information at the network's weights, on the task's training samples."""
+        """Estimate the diagonal Fisher information.
+
+        The diagonal of the Fisher information at the network's weights, on the task's training samples.
+        """
         shown = _OwnOutputs(self.network, self.heads, self.task)
         found = diagonal_fisher(
             shown, self._batches(), generator=torch.Generator(self.device).manual_seed(self.task)
@@ -91,12 +102,13 @@ class ElasticWeightConsolidation(ContinualLearner):
 
 
 class _OwnOutputs(nn.Module):
-    """A network that shows the outputs of one task."""
+    """Show the outputs of one task."""
 
     def __init__(self, network: nn.Module, heads: Heads, task: int) -> None:
         super().__init__()
         self.network, self.heads, self.task = network, heads, task
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return the outputs of the task."""
         shown: Tensor = self.heads(self.network(*inputs, **named), self.task)
         return shown

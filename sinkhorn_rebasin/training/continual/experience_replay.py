@@ -11,7 +11,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class ExperienceReplay(ContinualLearner):
-    r"""Adds the loss of remembered samples to that of every batch.
+    r"""Add the loss of remembered samples.
 
     .. math:: \mathcal C(\text{batch}) + w\, \mathcal C(\text{memory})
 
@@ -28,7 +28,10 @@ class ExperienceReplay(ContinualLearner):
         self.replay_weight = replay_weight
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch and on as many remembered samples."""
+        """Return the criterion on batch and memory.
+
+        The criterion on the batch and on as many remembered samples.
+        """
         loss = self.task_loss(self(inputs), labels, self.task)
         replay = self.replay(labels)
         if replay is None:

@@ -9,7 +9,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class FineTuning(ContinualLearner):
-    """Trains on each task alone: what forgetting looks like when nothing is done about it.
+    """Train on each task alone.
+
+    Trains on each task alone: what forgetting looks like when nothing is done about it.
 
     Args: those of :class:`ContinualLearner`.
 
@@ -23,5 +25,5 @@ class FineTuning(ContinualLearner):
     replays = False
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch."""
+        """Return the criterion on the batch."""
         return self.task_loss(self(inputs), labels, self.task)

@@ -13,7 +13,9 @@ from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
 
 
 class Heads(nn.Module):
-    """Shows a sample only the outputs of its own task, or all of them when tasks share their classes.
+    """Restrict samples to their own task's outputs.
+
+    Shows a sample only the outputs of its own task, or all of them when tasks share their classes.
 
     A head is a set of output columns: a network with one output layer per task returns them side by side.
 
@@ -46,7 +48,7 @@ class Heads(nn.Module):
         self.register_buffer("visible", visible)
 
     def forward(self, outputs: Tensor, tasks: Tensor | int, fill: float = -torch.inf) -> Tensor:
-        """The outputs with those of other tasks replaced.
+        """Return the outputs with other tasks' replaced.
 
         Args:
             outputs: (samples, columns).
@@ -65,7 +67,9 @@ class Heads(nn.Module):
         return outputs.masked_fill(hidden, fill)
 
     def loss(self, criterion: Criterion, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
-        """Return the criterion, each sample seeing the outputs of its own task.
+        """Return the criterion within each sample's task.
+
+        Return the criterion, each sample seeing the outputs of its own task.
 
         Raises:
             DataError: a label that counts is no class of its sample's task.
@@ -91,7 +95,9 @@ class Heads(nn.Module):
         return torch.stack(parts).sum() if parts else loss
 
     def apart(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per task that samples are of, their outputs of it alone and their labels, numbered within them.
+        """Split outputs and labels by task.
+
+        Per task that samples are of, their outputs of it alone and their labels, numbered within them.
 
         >>> heads = Heads([[0, 1], [2, 3]])
         >>> list(heads.apart(torch.tensor([[1.0, 2.0, 9.0, 3.0]]), torch.tensor([3]), 1))
@@ -104,7 +110,9 @@ class Heads(nn.Module):
             yield outputs[own][:, columns], torch.searchsorted(columns, labels[own])
 
     def check_labels(self, labels: Tensor, tasks: Tensor | int) -> None:
-        """Raise unless every label that counts, negative ones do not, is an output column of its sample's task.
+        """Raise DataError for labels outside the task.
+
+        Raise unless every label that counts, negative ones do not, is an output column of its sample's task.
 
         Raises:
             DataError: some are not.
@@ -123,7 +131,10 @@ class Heads(nn.Module):
             )
 
     def mean_square(self, outputs: Tensor, tasks: Tensor) -> Tensor:
-        """The mean of the squared outputs over samples and the outputs of each one's own task."""
+        """Average the squared outputs of each sample's task.
+
+        The mean of the squared outputs over samples and the outputs of each one's own task.
+        """
         squares = self(outputs, tasks, fill=0.0).square()
         if self.shared:
             return squares.mean()

@@ -20,7 +20,9 @@ from sinkhorn_rebasin.training.continual.memory import join, select
 
 
 class JointTraining(ContinualLearner):
-    """Trains on the data of all tasks in a single fit, on batches mixed from all of them: the upper bound.
+    """Train on the data of all tasks at once.
+
+    Trains on the data of all tasks in a single fit, on batches mixed from all of them: the upper bound.
 
     A batch of every task, mixed, makes as many steps as there are tasks, so that all learners take equally many. The
     accuracy matrix has its last row alone.
@@ -37,7 +39,7 @@ class JointTraining(ContinualLearner):
     def curriculum(
         self, datamodules: Sequence[lightning.LightningDataModule]
     ) -> list[tuple[int, lightning.LightningDataModule]]:
-        """One fit, on everything."""
+        """List one fit on everything."""
         return [(self.tasks - 1, AllTasks(datamodules))]
 
     def begin_task(self) -> None:

@@ -31,7 +31,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class ContinualLearner(KeepsRandomState):
-    """A network that learns one task with every fit; subclasses say how.
+    """Learn one task with every fit; subclasses say how.
 
     Each ``trainer.fit(learner, datamodule)`` that runs to its end teaches the next task; each
     ``trainer.test(learner, dataloaders)`` with one test dataloader per task fills the row of the accuracy matrix that
@@ -113,66 +113,66 @@ class ContinualLearner(KeepsRandomState):
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are."""
+        """Count the tasks."""
         return self.accuracy.tasks
 
     @property
     def task(self) -> int:
-        """The task that is being learned or comes next, counted from 0."""
+        """Return the current or next task, from 0."""
         return int(self.learned)
 
     def accuracy_matrix(self) -> Tensor:
-        """The accuracies on all tasks (columns) after each task (rows), (T, T); NaN where not tested."""
+        """Return accuracies after tasks (rows) on tasks (columns), (T, T); NaN where not tested."""
         return self.accuracy.accuracies()[1:].cpu()
 
     def initial_accuracies(self) -> Tensor:
-        """The accuracies of the untrained network, (T,); NaN where not tested."""
+        """Return the untrained network's accuracies, (T,); NaN where untested."""
         return self.accuracy.accuracies()[0].cpu()
 
     # What a method is.
 
     @abstractmethod
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The loss of one batch of the current task, replay and penalties included."""
+        """Return a batch's loss, replay and penalties included."""
 
     def begin_task(self) -> None:
-        """Prepare for the task :attr:`task`; called once, before its first batch."""
+        """Prepare for :attr:`task`, once before its first batch."""
 
     def end_task(self) -> None:
-        """Settle the task :attr:`task`; called once, when its fit has ended."""
+        """Settle :attr:`task`, once its fit has ended."""
 
     def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """One step on one batch; returns its loss."""
+        """Take one step on a batch; return its loss."""
         return self.descend(checked_loss(self.loss(inputs, labels)))
 
     def configure_optimizers(self) -> Any:
-        """Stochastic gradient descent on the network, or what the factory makes."""
+        """Make gradient descent, or what the factory makes."""
         return self.scheduled([self.network_optimizer()])
 
     def curriculum(
         self, datamodules: Sequence[lightning.LightningDataModule]
     ) -> list[tuple[int, lightning.LightningDataModule]]:
-        """The fits :func:`learn_tasks` makes: (task, data), one for each datamodule."""
+        """List the fits of :func:`learn_tasks`: (task, data) each."""
         return list(enumerate(datamodules))
 
     # What methods are made of.
 
     def network_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of the network's own parameters."""
+        """Make the optimizer of the network's own parameters."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         if self.optimizer_factory is not None:
             return self.optimizer_factory(parameters)
         return torch.optim.SGD(parameters, self.lr, momentum=self.momentum)
 
     def scheduled(self, optimizers: list[torch.optim.Optimizer]) -> Any:
-        """The optimisers, the last of them on a cosine to zero where that is asked for."""
+        """Put the last optimizer on a cosine, if asked."""
         steps = self._steps_of_a_task(len(optimizers)) if self.cosine else None
         if steps is None:
             return optimizers
         return optimizers, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[-1], steps)]
 
     def _steps_of_a_task(self, optimizers: int) -> int | None:
-        """How many steps of each optimiser the task has, None where the Trainer cannot say."""
+        """Count a task's optimizer steps; None if unknown."""
         steps = self.trainer.estimated_stepping_batches * self.steps_of_a_batch
         if self.trainer.max_steps > 0:
             most = math.ceil(self.trainer.max_steps / optimizers)  # Lightning counts those of all optimisers.
@@ -180,7 +180,7 @@ class ContinualLearner(KeepsRandomState):
         return int(steps) if 0 < steps < math.inf else None
 
     def descend(self, loss: Tensor) -> Tensor:
-        """Step all optimisers down the loss, and the learning rate along its schedule."""
+        """Step all optimizers, and the learning rate's schedule."""
         optimizers = self.optimizers()
         chosen = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in chosen:
@@ -198,27 +198,27 @@ class ContinualLearner(KeepsRandomState):
         """Change gradients before the step."""
 
     def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
-        """The criterion, each sample seeing the outputs of its own task."""
+        """Return the criterion within each sample's task."""
         return self.heads.loss(self.criterion, outputs, labels, tasks)
 
     def read(self, batch: Any) -> tuple[ExampleInputs, Tensor]:
-        """The inputs and labels of a batch."""
+        """Return the inputs and labels of a batch."""
         return read_batch(batch, self.batch, network=self.network, criterion=self.criterion)
 
     def replay(self, labels: Tensor) -> Replay | None:
-        """Samples of earlier tasks to go with a batch, None in the first task."""
+        """Draw earlier samples; None in the first task."""
         if self.memory is None or not len(self.memory):
             return None
         return self.memory.draw(self.replay_batch or len(labels), self.device)
 
     def forward(self, inputs: ExampleInputs) -> Any:
-        """The network's output."""
+        """Return the network's output."""
         return run_itself(self.network, *arguments_of(self.network, inputs))
 
     # What Lightning calls.
 
     def setup(self, stage: str) -> None:
-        """Begin the next task with a fit, unless it was begun before the fit was stopped."""
+        """Begin the next task, unless begun before a stop."""
         if stage == "fit" and self.trainer.world_size > 1:
             raise DataError(
                 f"Expected one process, as memory and accuracies are kept in one, but got {self.trainer.world_size}; "
@@ -238,14 +238,14 @@ class ContinualLearner(KeepsRandomState):
             self.memory.reopen()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Learn from one batch, and show it to the memory the first time."""
+        """Learn from a batch; first time, remember it."""
         inputs, labels = self.read(batch)
         if self.memory is not None and self.current_epoch == 0:
             self.memory.offer(inputs, counted_labels(labels, self.criterion))
         self.log("train_loss", self.learn(inputs, labels), prog_bar=True, batch_size=len(labels))
 
     def on_train_end(self) -> None:
-        """The task is learned."""
+        """Settle the task that was learned."""
         if self.trainer.interrupted or self.trainer.num_training_batches == 0:
             return
         self._stopped_at = None
@@ -256,7 +256,7 @@ class ContinualLearner(KeepsRandomState):
         self.begun.fill_(False)
 
     def on_fit_end(self) -> None:
-        """Settle a task whose run was stopped after its last step, when Lightning has nothing left to do."""
+        """Settle a task stopped after its last step."""
         if bool(self.begun) and self._stopped_at is not None:
             # A loader was set up and drew from it.
             torch.set_rng_state(self._stopped_at)
@@ -269,7 +269,7 @@ class ContinualLearner(KeepsRandomState):
 
     @torch.no_grad()
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
-        """The network's outputs in eval mode, its mode left as it is."""
+        """Return eval-mode outputs and keep the mode."""
         with batch_statistics(self.network, on=False):
             outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
         return outputs
@@ -283,7 +283,7 @@ class ContinualLearner(KeepsRandomState):
             self.log("val_accuracy", hits.sum() / counted, prog_bar=True, batch_size=counted)
 
     def on_test_epoch_start(self) -> None:
-        """Start the matrix's row of the tasks learned so far anew."""
+        """Clear the row of the tasks learned so far."""
         loaders = self.trainer.num_test_batches
         if len(loaders) != self.tasks:
             raise DataError(

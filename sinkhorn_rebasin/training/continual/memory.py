@@ -18,7 +18,9 @@ Contents = dict[str, Any]
 
 
 class Replay(NamedTuple):
-    """Samples drawn from the memory.
+    """Hold samples drawn from the memory.
+
+    Samples drawn from the memory.
 
     Attributes:
         inputs: as the dataloaders gave them, batched along the first axis.
@@ -34,7 +36,9 @@ class Replay(NamedTuple):
 
 
 class ReplayMemory(nn.Module):
-    """A uniform sample of k examples for each class and task, filled while batches go by.
+    """Keep a uniform sample of finished tasks.
+
+    A uniform sample of k examples for each class and task, filled while batches go by.
 
     Every offered sample gets a random number; the k smallest of each class stay, which is a uniform choice without
     replacement, whatever the length of the stream. The memory lies in main memory, is part of the state dict and
@@ -69,12 +73,14 @@ class ReplayMemory(nn.Module):
         self._open: Contents = {}
 
     def __len__(self) -> int:
-        """How many samples of finished tasks there are."""
+        """Count the samples of finished tasks."""
         return len(self._closed["labels"]) if self._closed else 0
 
     @torch.no_grad()
     def offer(self, inputs: ExampleInputs, labels: Tensor) -> None:
-        """Show a batch of the current task to the memory, each sample once; negative labels do not count.
+        """Show a batch of the current task.
+
+        Show a batch of the current task to the memory, each sample once; negative labels do not count.
 
         Raises:
             DataError: labels that are no integers, or inputs that have not as many samples along their first axis.
@@ -95,12 +101,18 @@ class ReplayMemory(nn.Module):
         self._open = select(candidates, order[rank < self.per_class])
 
     def reopen(self) -> None:
-        """Let go of what was offered of the current task, before it is offered anew."""
+        """Forget what the current task offered.
+
+        Let go of what was offered of the current task, before it is offered anew.
+        """
         self._open = {}
 
     @torch.no_grad()
     def close(self, task: int, outputs_of: Callable[[ExampleInputs], Tensor]) -> None:
-        """Keep what the current task leaves, with the outputs the network has for it."""
+        """Keep what the current task leaves.
+
+        Keep what the current task leaves, with the outputs the network has for it.
+        """
         if not self._open:
             raise DataError(
                 f"Expected samples of task {task} but none were offered: was it trained on any batch?"
@@ -117,18 +129,27 @@ class ReplayMemory(nn.Module):
         self._open = {}
 
     def classes(self) -> Tensor:
-        """The labels of finished tasks, each once, in their order."""
+        """Return the labels of finished tasks.
+
+        The labels of finished tasks, each once, in their order.
+        """
         return self._closed["labels"].unique() if self._closed else torch.empty(0, dtype=torch.long)
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> Replay:
-        """So many samples of finished tasks, uniform and with replacement."""
+        """Draw samples of finished tasks with replacement.
+
+        So many samples of finished tasks, uniform and with replacement.
+        """
         if not len(self):
             raise DataError("Expected a memory with samples but no task was closed yet.")
         chosen = torch.randint(len(self), (count,), generator=self.generator)
         return self._replay(chosen, device)
 
     def draw_pairs(self, count: int, device: torch.device | str = "cpu") -> tuple[Replay, Replay]:
-        """So many pairs of samples, both of one task."""
+        """Draw pairs of samples of one task.
+
+        So many pairs of samples, both of one task.
+        """
         if not len(self):
             raise DataError("Expected a memory with samples but no task was closed yet.")
         first = torch.randint(len(self), (count,), generator=self.generator)
@@ -139,12 +160,18 @@ class ReplayMemory(nn.Module):
         return self._replay(first, device), self._replay(second, device)
 
     def everything(self, device: torch.device | str = "cpu", batch_size: int = 256) -> Iterator[Replay]:
-        """All samples of finished tasks, in batches, in the order they came."""
+        """Yield all samples of finished tasks.
+
+        All samples of finished tasks, in batches, in the order they came.
+        """
         for chosen in torch.arange(len(self)).split(batch_size):
             yield self._replay(chosen, device)
 
     def inputs_seen(self, batch_size: int = 256) -> Iterator[ExampleInputs]:
-        """The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed."""
+        """Yield the remembered inputs of all tasks.
+
+        The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed.
+        """
         parts = [{"inputs": part["inputs"]} for part in (self._closed, self._open) if part]
         if parts:
             joined = parts[0] if len(parts) == 1 else join(*parts)
@@ -154,15 +181,16 @@ class ReplayMemory(nn.Module):
                 yield select(joined, torch.arange(first, count, batches))["inputs"]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a state dict keeps."""
+        """Return what a state dict keeps."""
         return {"closed": self._closed, "open": self._open, "generator": self.generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """What a state dict kept."""
+        """Restore what a state dict kept."""
         self._closed, self._open = _on_cpu(state["closed"]), _on_cpu(state["open"])
         self.generator.set_state(state["generator"].cpu())
 
     def extra_repr(self) -> str:
+        """Describe the memory in one line."""
         return f"{self.per_class} per class and task, {len(self)} samples"
 
     def _replay(self, chosen: Tensor, device: torch.device | str) -> Replay:
@@ -179,13 +207,13 @@ def _on_cpu(contents: Contents) -> Contents:
 
 
 def select(contents: Contents, indices: Tensor) -> Contents:
-    """The samples at these indices."""
+    """Select the samples at these indices."""
     chosen: Contents = replaced(contents, lambda tensor: tensor[indices])
     return chosen
 
 
 def join(first: Contents, second: Contents) -> Contents:
-    """The samples of both, one after another."""
+    """Join the samples of both, one after another."""
     if not first:
         return second
     (ours, rebuilt), theirs = flattened(first), tensors_in(second)

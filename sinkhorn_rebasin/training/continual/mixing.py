@@ -24,6 +24,7 @@ def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> Example
     """
 
     def between(one: Tensor, other: Tensor) -> Tensor:
+        """Mix two tensors."""
         if not one.is_floating_point():
             return one
         weights = share.to(one).reshape(-1, *[1] * (one.dim() - 1))

@@ -19,7 +19,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class RebasinLearner(ContinualLearner):
-    r"""The published method: a task is learned by permutations and a residual, halfway to the re-based network.
+    r"""Learn a task by permutations and a residual.
+
+    The published method: a task is learned by permutations and a residual, halfway to the re-based network.
 
     The first task trains the network plainly. For every further task θ stays fixed while permutations P of its units
     and a residual δ minimise
@@ -92,12 +94,18 @@ class RebasinLearner(ContinualLearner):
         self.cost = ContinualLoss(self._criterion, replay_weight=replay_weight)
 
     def residual_tensors(self) -> State:
-        """The residual δ by tensor name, tied tensors under each of their names."""
+        """Return the residual δ by tensor name.
+
+        The residual δ by tensor name, tied tensors under each of their names.
+        """
         named = self.residual.named_parameters(remove_duplicate=False)
         return {name: value for name, value in named if value.requires_grad}
 
     def begin_task(self) -> None:
-        """Fix the network as both ends of the segment, start from the identity and a small residual."""
+        """Start from the identity and a small residual.
+
+        Fix the network as both ends of the segment, start from the identity and a small residual.
+        """
         with torch.no_grad():
             self.rebasin.reference.load_state_dict(self.network.state_dict())
             self.rebasin.target.load_state_dict(self.network.state_dict())
@@ -109,22 +117,28 @@ class RebasinLearner(ContinualLearner):
         self.rebasin.train()
 
     def configure_optimizers(self) -> Any:
-        """The network's own optimiser in the first task, then one for the scores and one for the residual."""
+        """Make optimizers for network, scores and residual.
+
+        The network's own optimiser in the first task, then one for the scores and one for the residual.
+        """
         if not self.task:
             return super().configure_optimizers()
         scores = torch.optim.AdamW(self.rebasin.scores.parameters(), self.scores_lr)
         return self.scheduled([scores, self.residual_optimizer()])
 
     def residual_optimizer(self) -> torch.optim.Optimizer:
-        """Stochastic gradient descent."""
+        """Make stochastic gradient descent for the residual."""
         return torch.optim.SGD(self.residual_parameters(), self.residual_lr, weight_decay=self.residual_decay)
 
     def residual_parameters(self) -> list[nn.Parameter]:
-        """What the residual's optimiser steps."""
+        """List what the residual's optimizer steps."""
         return [value for value in self.residual.parameters() if value.requires_grad]
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion in the first task, the published cost in all others."""
+        """Return the published cost of a batch.
+
+        The criterion in the first task, the published cost in all others.
+        """
         if not self.task:
             return self.task_loss(self(inputs), labels, self.task)
         tasks = torch.full_like(labels, self.task, dtype=torch.long)
@@ -142,13 +156,19 @@ class RebasinLearner(ContinualLearner):
             self.clip_gradients(optimizers[1], scale * self.residual_clip, "value")
 
     def forward(self, inputs: ExampleInputs) -> Any:
-        """The output of the network, or of what it would become if the task ended now."""
+        """Return the output of the current network.
+
+        The output of the network, or of what it would become if the task ended now.
+        """
         if not self.task or not bool(self.begun):
             return super().forward(inputs)
         return self.rebasin.run(self.consolidated(), inputs)
 
     def consolidated(self) -> State:
-        """The tensors the network would have if the task ended now."""
+        """Return the tensors if the task ended now.
+
+        The tensors the network would have if the task ended now.
+        """
         return consolidated_state(self.rebasin, self.residual_tensors(), self.alpha)
 
     def end_task(self) -> None:
@@ -157,7 +177,10 @@ class RebasinLearner(ContinualLearner):
             self.move(self.consolidated())
 
     def move(self, state: State) -> None:
-        """Give the network these tensors, and batch norm the statistics of what is remembered."""
+        """Give the network these tensors.
+
+        Give the network these tensors, and batch norm the statistics of what is remembered.
+        """
         self.network.load_state_dict(state, strict=False)
         if self.memory is not None:
             reset = reset_batch_norm(self.network, self.memory.inputs_seen())
@@ -168,7 +191,10 @@ class RebasinLearner(ContinualLearner):
 
 
 def _without_frozen(spec: PermutationSpec, network: nn.Module) -> PermutationSpec:
-    """The spec without groups that would move a parameter that needs no gradient."""
+    """Drop groups that would move frozen parameters.
+
+    The spec without groups that would move a parameter that needs no gradient.
+    """
     learned = {name for name, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     held = {slot.group for slot in spec.slots if slot.tensor in parameters - learned}

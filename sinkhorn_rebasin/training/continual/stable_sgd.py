@@ -11,7 +11,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class StableSGD(ContinualLearner):
-    """Fine-tuning whose learning rate falls from task to task, to be used with small batches and dropout.
+    """Fine-tune with a rate that falls by task.
+
+    Fine-tuning whose learning rate falls from task to task, to be used with small batches and dropout.
 
     The rate of task t is ``lr * decay ** t``; there is no momentum and no memory.
 
@@ -30,12 +32,12 @@ class StableSGD(ContinualLearner):
         self.decay = decay
 
     def configure_optimizers(self) -> Any:
-        """Gradient descent at the rate of the task."""
+        """Make gradient descent at the task's rate."""
         optimizer = self.network_optimizer()
         for group in optimizer.param_groups:
             group["lr"] *= self.decay**self.task
         return self.scheduled([optimizer])
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch."""
+        """Return the criterion on the batch."""
         return self.task_loss(self(inputs), labels, self.task)
