@@ -1,4 +1,4 @@
-"""The labels of all tensors of a run, and what rules do with them."""
+"""Hold the labels of all tensors of a run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Labelling:
         return tensor.detach().cpu().numpy()
 
     def lay_out(self, tensor: Tensor, view: tuple[int, ...], axes: Sequence[tuple[int, ...]]) -> Labels:
-        """Give a parameter, seen for the first time, fresh units over these sets of axes of a view of it."""
+        """Give a fresh parameter units over sets of axes."""
         name = self.names[tensor]
         factors = tuple(
             Factor(group, self.relations.new_units(tuple(view[a] for a in group))) for group in axes
@@ -90,7 +90,7 @@ class Labelling:
         labels = Labels(view, factors).reshaped(tuple(tensor.shape))
         self.parameter_labels[name] = self.memory[tensor] = labels
         if view == tuple(tensor.shape):
-            self.batched.own(name, labels, self.relations)
+            self.batched.register(name, labels, self.relations)
         return labels
 
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
@@ -122,7 +122,7 @@ class Labelling:
                 self.fix(labels, reason)
 
     def mark_partial(self, call: Call, operands: Iterable[Tensor]) -> None:
-        """Tell units of a class of which the rest is not on an operand apart from the rest."""
+        """Mark units whose class lies only in part on operands."""
         for tensor in operands:
             if tensor in self.memory:
                 for factor in self.memory[tensor].factors:

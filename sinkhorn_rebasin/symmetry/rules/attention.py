@@ -30,7 +30,7 @@ def attention(labelling: Labelling, call: Call) -> Result:
     batch = [f"b{axis}" for axis in range(len(query.shape) - 2)]
     for labels in (query, key, value):
         for axis in (len(batch), len(batch) + 1):
-            labelling.batched.note(labelling.relations, labels, [*range(len(batch)), axis])
+            labelling.batched.record_product(labelling.relations, labels, [*range(len(batch)), axis])
     if batch:
         key, value = (
             _shared_by(labels, len(batch) - 1, query.shape[len(batch) - 1]) for labels in (key, value)

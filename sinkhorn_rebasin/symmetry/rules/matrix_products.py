@@ -47,7 +47,9 @@ def multiply(labelling: Labelling, left: Tensor, right: Tensor) -> Labels:
     out = [name for name in (*left_axes, *right_axes[-1:]) if name != "k"]
     for tensor in (left, right):
         for axis in range(len(batch), tensor.dim()):
-            labelling.batched.note(labelling.relations, labelling.labels(tensor), [*range(len(batch)), axis])
+            labelling.batched.record_product(
+                labelling.relations, labelling.labels(tensor), [*range(len(batch)), axis]
+            )
     return contract(labelling, labelling.labels(left), left_axes, labelling.labels(right), right_axes, out)
 
 
@@ -79,8 +81,8 @@ def grouped_product(labelling: Labelling, call: Call) -> Result:
     every = labelling.labels(matrices)
     labelling.batched.record_visit(labelling.relations, every, owner, labelling.labels(rows))
     chosen = every.taken(0, owner)
-    labelling.batched.note(labelling.relations, chosen, [0, 1])
-    labelling.batched.note(labelling.relations, chosen, [0, 2])
+    labelling.batched.record_product(labelling.relations, chosen, [0, 1])
+    labelling.batched.record_product(labelling.relations, chosen, [0, 2])
     product = contract(labelling, labelling.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
     return (
         product
