@@ -98,11 +98,8 @@ def note_implied(relations: Relations, shape: Sequence[int], wide: Factor, narro
     A class token is put before a stream of tokens: labels cover token and channel. Then a bias with one value a
     channel is added. From there on units along channels *imply* the wide units.
 
-    Note:
-        A unit of the wide factor is implied when both hold:
-
-        - No other wide unit is related to the same narrow units.
-        - No other wide unit with these narrow units meets the same fixed values.
+    A wide unit is implied when no other wide unit has the same narrow units and the same fixed values: whatever
+    moves the narrow units then moves the wide one.
     """
     inside = [f for f in narrow if set(f.axes) < set(wide.axes)]
     columns = [f.over(wide.axes, shape) for f in inside]

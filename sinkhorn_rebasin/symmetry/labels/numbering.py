@@ -111,7 +111,7 @@ def ranks(values: Column) -> Ids:
 
 
 def determines(first: Column, second: Column) -> bool:
-    """Tell whether equal entries of one mean equal entries of two."""
+    """Tell whether the first array's entries determine the second's."""
     return count_distinct(first) == count_distinct(first, second)
 
 
