@@ -1,4 +1,4 @@
-"""The symmetries that somebody hands in, or those that are found where nobody does."""
+"""Return given symmetries, or discover them."""
 
 from __future__ import annotations
 

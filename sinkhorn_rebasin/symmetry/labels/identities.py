@@ -35,7 +35,7 @@ class Identities:
 
 
 def is_like_an_identity(tensor: Tensor) -> bool:
-    """Whether a square matrix, or one repeated, holds one value on its diagonal and another one beside it.
+    """Tell whether a matrix has one value on its diagonal, another beside.
 
     >>> is_like_an_identity(2 * torch.eye(3) - 1)
     True

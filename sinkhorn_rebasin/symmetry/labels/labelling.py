@@ -21,7 +21,7 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 class Labelling:
-    """Holds which unit is where on every tensor of a run.
+    """Hold the labels of every tensor of a run.
 
     A rule asks it for the labels of its operands, relates or fixes their units, and returns the labels of what its
     operation computes. ``parameters`` maps tensor names to the tensors whose axes may be permuted; what comes

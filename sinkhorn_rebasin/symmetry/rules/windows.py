@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.rules.shuffling import reordered
 
 @rule("unfold", "unfold_copy", moves=True)
 def unfold(labelling: Labelling, call: Call) -> Result:
-    """Lay windows of one axis out as the last axis."""
+    """Lay windows of one axis out last."""
     labels = labelling.labels(call["self"])
     axis, size = axis_of(call["dimension"], len(labels.shape)), call["size"]
     index = np.arange(call.output.shape[axis])[:, None] * call["step"] + np.arange(size)
@@ -75,5 +75,5 @@ def _windows(labels: Labels, axis: int, index: Ids) -> Labels:
 
 
 def _shares(labels: Labels, factor: Factor, axis: int) -> bool:
-    """Tell whether units lie along an axis of fixed values."""
+    """Tell whether units share the fixed axis."""
     return any(other is not factor and other.has_units for other in labels.factors_covering([axis]))

@@ -19,7 +19,7 @@ class ClassMatching:
         self._place: list[Ids] = [np.arange(size) for size in self._sizes]
 
     def representatives(self, units: Ids) -> Ids:
-        """Map units of one class to units of its root."""
+        """Map a class's units to its root."""
         number = int(self._class_of[units[0]])
         root = self._find(number)
         return self._starts[root] + self._place[number][units - self._starts[number]]
@@ -47,13 +47,13 @@ class ClassMatching:
         return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
     def _is_whole(self, number: int, units: Ids) -> bool:
-        """Tell whether these are all units of a class, once."""
+        """Tell whether units make a whole class."""
         if len(units) != self._sizes[number]:
             return False
         return bool((np.bincount(units - self._starts[number], minlength=len(units)) == 1).all())
 
     def _find(self, number: int) -> int:
-        """Find the root of a class, and shorten the way."""
+        """Find the root of a class."""
         parent = int(self._root[number])
         if parent == number:
             return number

@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.solving.links import links_of_colors
 
 @dataclass(frozen=True)
 class Fibres:
-    """Hold nodes that are tuples but for a last coordinate.
+    """Hold tuples with an unknown last coordinate.
 
     Attributes:
         members: the nodes, (n,).
@@ -29,7 +29,7 @@ class Fibres:
 
 
 def find_fibres(graph: Graph) -> Fibres | None:
-    """Find a color with equally many nodes over every tuple.
+    """Find equally many nodes over every tuple.
 
     The nodes are related to tuples of other nodes and to nothing else. A grid summed over its last axis, for example,
     whose sums are mixed along the axes left.

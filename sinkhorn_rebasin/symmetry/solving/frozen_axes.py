@@ -57,7 +57,7 @@ def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Fr
 
 @dataclass(frozen=True)
 class _Causes:
-    """Rank the marks and relations on every unit, lowest first."""
+    """Rank the marks and relations of units."""
 
     relations: Relations
     marked: Ids
@@ -125,7 +125,7 @@ def _components(count: int, following: Sequence[tuple[Ids, Ids, bool]]) -> tuple
 
 
 def _ranked(relations: Relations) -> list[tuple[Ids, Ids, int]]:
-    """List marked units, flagged where their class shares the mark."""
+    """List marked units, shared marks flagged."""
     classes, ranked = relations.classes(), []
     for units, values, kind in relations.marks:
         if _distinct(values):

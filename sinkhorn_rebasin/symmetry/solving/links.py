@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.solving.graph import Graph
 
 @dataclass
 class Links:
-    """Hold what the nodes of one color are related to.
+    """Hold the relations of one color's nodes.
 
     Every edge counts from both ends.
 

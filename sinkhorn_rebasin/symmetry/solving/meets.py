@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.solving.links import Links, links_of_colors
 
 @dataclass(frozen=True)
 class Meet:
-    """Hold nodes of two colors (n,) and their parts (n,)."""
+    """Hold nodes (n,) and their parts (n,)."""
 
     nodes: Ids
     parts: Ids
@@ -54,7 +54,9 @@ def find_meets(graph: Graph) -> Iterator[Meet]:
 
 
 def with_meets(graph: Graph, meets: Sequence[Meet], first: int) -> Graph:
-    """Add a node for every part, related to its members.
+    """Add a node for every part.
+
+    The node is related to the members of its part.
 
     New nodes are numbered from ``first`` on.
     """
@@ -90,7 +92,7 @@ def _meet(graph: Graph, first: Ids, second: Ids) -> Meet | None:
 
 
 def _reached(color: int, colors: Ids, rank: Ids, links: Mapping[int, Links]) -> dict[int, Ids]:
-    """Follow links from a color to nodes of other colors."""
+    """Follow links from one color to others."""
     reached = {color: np.flatnonzero(colors == color)}
     pending = [color]
     while pending:

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.symmetry.solving.solver import Solution
 
 @dataclass(frozen=True)
 class Members:
-    """Hold the positions of an array with units of one group.
+    """Hold the positions of one group's units.
 
     Attributes:
         length: how many positions the array has.
@@ -32,7 +32,7 @@ class Members:
     role: Hashes
 
     def spread(self) -> Members:
-        """Cover every position, with unit -1 where none is."""
+        """Cover every position, with -1 as none."""
         unit, role = np.full(self.length, -1, dtype=np.int64), np.zeros(self.length, dtype=np.uint64)
         inside = np.zeros((len(self.inside), self.length), dtype=np.int64)
         unit[self.positions], inside[:, self.positions] = self.unit, self.inside
@@ -53,7 +53,7 @@ class Memberships:
         self._product: NDArray[np.bool_] = np.any(solution.coordinates >= 0, axis=1)
 
     def groups_on(self, labels: Labels) -> list[int]:
-        """List groups, and their ancestors, with units on a tensor."""
+        """List groups, and ancestors, on a tensor."""
         self._known.clear()  # what was looked up for the tensor before is not asked for again
         groups: set[int] = set()
         coordinates = self._solution.coordinates[labels.units]
@@ -63,7 +63,7 @@ class Memberships:
         return sorted(group for group in groups if self.groups[group].valid)
 
     def of(self, ids: Ids, group: int) -> Members:
-        """Find the units of a group in an array of units.
+        """Find a group's units in an array.
 
         >>> from sinkhorn_rebasin.symmetry.labels.relations import Relations
         >>> from sinkhorn_rebasin.symmetry.solving.solver import solve
@@ -94,7 +94,7 @@ class Memberships:
         return Members(len(flat), positions, unit, inside, self._solution.role[flat[positions]])
 
     def _below(self, group: int) -> NDArray[np.bool_]:
-        """Mark a group and its descendants, (groups + 1,); last: none."""
+        """Flag a group and its descendants, (groups + 1,)."""
         if group not in self._descendants:
             chains = [group in self._chain(leaf) for leaf in range(len(self.groups))]
             self._descendants[group] = np.array([*chains, False])
@@ -109,7 +109,7 @@ class Memberships:
         return chain
 
     def _of_tuples(self, coordinates: Sequence[Ids], group: int) -> tuple[Ids, Ids]:
-        """Find the unit of a group that tuples lie in.
+        """Find the group's unit around each tuple.
 
         Shapes:
             The unit of each tuple (k,), and the place that each coordinate gives (places, k).
@@ -128,11 +128,11 @@ class Memberships:
         return unit, np.stack(places)
 
     def _number(self, units: Ids) -> Ids:
-        """Number each unit in its group, ungrouped ones by themselves."""
+        """Number each unit in its group."""
         return np.where(self._solution.group[units] >= 0, self._solution.unit[units], units)
 
     def _own(self, units: Ids, group: int) -> tuple[Ids, Ids]:
-        """Find a group's unit around each unit, and the place.
+        """Find the group's unit around each unit.
 
         The unit is -1 where there is none.
         """

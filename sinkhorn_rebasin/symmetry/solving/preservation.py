@@ -130,7 +130,7 @@ class _Check:
         return moving
 
     def _moves(self, group: int, generator: np.random.Generator | None) -> Ids:
-        """Draw a permutation of every block, or shift by one."""
+        """Permute every block, or shift by one."""
         size, blocks = self.solution.groups[group].size, self.solution.groups[group].blocks
         places = np.tile(np.arange(size), (blocks, 1))
         return np.roll(places, -1, axis=1) if generator is None else generator.permuted(places, axis=1)
@@ -153,7 +153,7 @@ class _Check:
 
 @dataclass(frozen=True)
 class _Addresses:
-    """Hash the place and role of each unit, or its coordinates."""
+    """Hash each unit's place and role."""
 
     fixed: Hashes
     own: Ids
@@ -165,7 +165,7 @@ class _Addresses:
 
     @classmethod
     def of(cls, solution: Solution, offset: Ids, moving: NDArray[np.bool_]) -> _Addresses:
-        """Collect what the addresses of a solution's units depend on."""
+        """Collect the addresses of a solution's units."""
         fixed = mix(np.arange(len(moving)))
         place = offset[solution.group] + solution.unit
         own, tuples = (
@@ -198,7 +198,7 @@ class _Addresses:
 def _fingerprint(
     addresses: Hashes, moving: NDArray[np.bool_], edges: _Edges, marks: _Edges
 ) -> tuple[int, ...]:
-    """Hash the sets of moving units, relations and marks."""
+    """Hash moving units, relations and marks."""
     pairs = mix(addresses[edges.first] * np.uint64(3) + addresses[edges.second] + edges.kind)
     marked = mix(addresses[marks.first] + marks.kind)
     return tuple(int(each.sum(dtype=np.uint64)) for each in (addresses[moving], pairs, marked))

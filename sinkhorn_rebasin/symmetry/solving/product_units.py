@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.solving.links import Links, both_ends, links_of_c
 
 @dataclass(frozen=True)
 class Product:
-    """Hold nodes of one color (n,) and coordinates (n, k).
+    """Hold nodes (n,) and coordinates (n, k).
 
     The coordinates are one node of each of several other colors.
     """
@@ -54,7 +54,7 @@ class _Changes:
 
 
 def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
-    """Take out the nodes that are all tuples of others.
+    """Take out nodes that are all tuples.
 
     1. A color is a product when each node is related to one node of several other colors, no two nodes to the same
        ones, and every block holds as many nodes as tuples.
@@ -96,7 +96,7 @@ def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
 
 
 def _implied(links: Links, count: int) -> list[tuple[int, int]]:
-    """Pair near colors of which the first determines the second.
+    """Pair colors where one determines another.
 
     Note:
         - No color is the second of two pairs.

@@ -45,7 +45,7 @@ def find_slots(solution: Solution, parameter_labels: Mapping[str, Labels]) -> li
 
 
 def _clusters(memberships: Memberships, labels: Labels, group: int) -> list[list[Factor]]:
-    """Cluster the factors with units of a group by axes."""
+    """Cluster a group's factors by axes."""
     holding = [f for f in labels.factors if len(memberships.of(f.ids, group).positions)]
     return overlapping(holding, range(len(labels.shape)))
 
@@ -53,7 +53,7 @@ def _clusters(memberships: Memberships, labels: Labels, group: int) -> list[list
 def _slot(
     memberships: Memberships, name: str, shape: Sequence[int], cluster: list[Factor], group: int
 ) -> FoundSlot | None:
-    """Find the slot of a group on a cluster of factors."""
+    """Find a group's slot on some factors."""
     axes = tuple(sorted({axis for factor in cluster for axis in factor.axes}))
     table = _table(memberships, cluster, axes, shape, group)
     if table is None:
@@ -114,7 +114,7 @@ def _normal_order(table: Positions) -> Positions:
 def _widened(
     table: Positions, old_axes: tuple[int, ...], axes: tuple[int, ...], shape: Sequence[int]
 ) -> Positions:
-    """Extend a table to more axes, along which nothing moves.
+    """Extend a table to more axes.
 
     >>> _widened(np.array([[[0], [1]]]), (0,), (0, 1), (2, 2)).tolist()
     [[[0, 1], [2, 3]]]

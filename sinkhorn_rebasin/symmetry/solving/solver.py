@@ -102,7 +102,7 @@ class _Solver:
                 return graph
 
     def _settle_unique(self, graph: Graph) -> Graph:
-        """Settle nodes with a color of their own in a block."""
+        """Settle nodes of unique color."""
         cell = factorize(graph.block, graph.color)
         unique = np.bincount(cell)[cell] == 1
         owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
@@ -167,7 +167,7 @@ class _Solver:
         return with_meets(graph, meets, self._new_units(count))
 
     def _without_fibres(self, graph: Graph) -> Graph | None:
-        """Replace nodes inside tuples by last coordinates, or return None."""
+        """Replace fibres by last coordinates, or return None."""
         fibres = find_fibres(graph)
         if fibres is None:
             return None
@@ -238,7 +238,7 @@ class _Solver:
 
 
 def solve(relations: Relations) -> Solution:
-    """Find groups whose every permutation preserves relations and marks.
+    """Find groups that may be permuted freely.
 
     1. Classes matched one to one are contracted.
     2. Colors are refined to a fixed point.

@@ -30,7 +30,7 @@ _COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stac
 
 
 class Tape(DispatchMode):
-    """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
+    """Interpret each dispatched operation on labels.
 
     What the operations do to labels is in :class:`Labelling`; the tape sees the run, looks after writes in place and
     notes what Python had a say in.
@@ -180,7 +180,7 @@ class Tape(DispatchMode):
     def _labels_made(
         self, call: Call, known: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> Sequence[Labels | None]:
-        """Apply the rule of an operation, or freeze its operands."""
+        """Apply a rule, or freeze the operands."""
         labelling = self.labelling
         if outputs and not call.written and all(output.numel() == 0 for output in outputs):
             self.flow.loses(known)
