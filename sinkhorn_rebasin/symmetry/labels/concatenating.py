@@ -62,7 +62,7 @@ def scattered(relations: Relations, labels: Labels, source: Labels, axis: int, i
 def _laid(
     parts: Sequence[Labels], factors: Sequence[Factor | None], axes: tuple[int, ...], axis: int
 ) -> Factor:
-    """Lay factors end to end, with fixed values numbered anew."""
+    """Lay factors end to end, fixed values renumbered."""
     blocks, used = [], 0
     for part, factor in zip(parts, factors, strict=True):
         shape = [part.shape[axis] for axis in axes]

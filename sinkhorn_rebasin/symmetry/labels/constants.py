@@ -52,7 +52,7 @@ class Constants:
         return storage_key(tensor) in self._own
 
     def is_foreign(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor's memory is foreign to the network."""
+        """Tell whether a tensor's memory is foreign."""
         return storage_key(tensor) in self._foreign
 
     def made_beside(self, tensor: Tensor) -> list[Tensor]:
@@ -63,7 +63,7 @@ class Constants:
         return [made for made in list(self._made) if storage_key(made) == key]
 
     def shares_memory(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor views a constant of the run."""
+        """Tell whether a tensor views a made constant."""
         key = storage_key(tensor)
         return any(storage_key(made) == key for made in list(self._made))
 

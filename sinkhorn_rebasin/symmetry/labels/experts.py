@@ -33,7 +33,7 @@ class BatchedParameters:
         self._reachable: dict[int, tuple[int, list[Labels]]] = {}
 
     def register(self, name: str, labels: Labels, relations: Relations) -> None:
-        """Register which units lie on which axes of a parameter."""
+        """Register the units of a parameter's axes."""
         self._shapes[name] = labels.shape
         for factor in labels.factors:
             self._owners[relations.class_of(int(factor.ids.max()))] = (name, factor.axes)
@@ -57,7 +57,7 @@ class BatchedParameters:
                 self._found.setdefault(name, set()).add(tuple(sorted(axes_in_step)))
 
     def record_meeting(self, relations: Relations, parts: Sequence[Labels]) -> None:
-        """Record what is added to outputs of experts or heads."""
+        """Record additions to outputs of experts or heads."""
         if any(0 in part.shape for part in parts):
             return
         for part in parts:
@@ -77,7 +77,7 @@ class BatchedParameters:
                         self.record_product(relations, other, [a - lead for a in factor.axes if a >= lead])
 
     def _beside(self, relations: Relations, wide: Factor, rank: int, others: Sequence[Labels]) -> None:
-        """Record axes of a parameter beside one unit a position."""
+        """Record axes that meet one unit a position."""
         for other in others:
             lead = rank - len(other.shape)
             inside = [f for f in other.factors if {axis + lead for axis in f.axes} <= set(wide.axes)]
@@ -94,7 +94,7 @@ class BatchedParameters:
 
     @property
     def unvisited(self) -> list[Labels]:
-        """List labels of matrices with experts that no row reached."""
+        """List labels of matrices with unreached experts."""
         unvisited = []
         for key, (count, labels) in self._reachable.items():
             if len(self._visited[key]) < count:

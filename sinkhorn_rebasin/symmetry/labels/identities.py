@@ -35,7 +35,7 @@ class Identities:
 
 
 def is_like_an_identity(tensor: Tensor) -> bool:
-    """Tell whether a matrix has one value on its diagonal, another beside.
+    """Tell whether a matrix is like an identity.
 
     >>> is_like_an_identity(2 * torch.eye(3) - 1)
     True

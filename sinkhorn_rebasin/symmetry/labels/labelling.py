@@ -59,7 +59,7 @@ class Labelling:
         return tensor in self.memory or tensor in self.names or self.memory.is_overwritten(tensor)
 
     def labels(self, tensor: Tensor) -> Labels:
-        """Return the labels of a parameter, an intermediate tensor or a constant."""
+        """Return the labels of any tensor."""
         lost = self.memory.lost(tensor)
         if lost is not None:
             return lost
@@ -72,7 +72,7 @@ class Labelling:
         return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
 
     def constant_values(self, tensor: Tensor) -> NDArray[Any]:
-        """Return the values of a tensor that is no function of parameters and inputs.
+        """Return the values of a constant.
 
         Raises:
             NotUnderstoodError: when it is one, or nothing is known of where it comes from.
@@ -94,15 +94,15 @@ class Labelling:
         return labels
 
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor is a parameter that no operation has used so far."""
+        """Tell whether a tensor is an unused parameter."""
         return tensor in self.names and tensor not in self.memory
 
     def meets(self, tensor: Tensor) -> bool:
-        """Tell whether an operation has met a parameter; one without elements has nothing to meet."""
+        """Tell whether a parameter is empty or was met."""
         return tensor in self.memory or tensor.numel() == 0
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
-        """Return the labels of an element-wise function of several tensors."""
+        """Join the labels of operands, element by element."""
         self.batched.record_meeting(self.relations, labels)
         return joined(self.relations, labels, shape)
 
@@ -111,25 +111,25 @@ class Labelling:
         self.relations.fix(labels.units, reason)
 
     def fix_when_used(self, tensor: Tensor, labels: Labels, reason: str) -> None:
-        """Fix the units of some labels as soon as an operation reads a tensor, or it is returned."""
+        """Fix units once an operation reads a tensor."""
         self._places[tensor] = (labels, reason)
 
     def fix_used(self, tensors: Iterable[Tensor]) -> None:
-        """Fix what was to be fixed when these tensors are used."""
+        """Fix what waits for these tensors' use."""
         for tensor in tensors:
             labels, reason = self._places.pop(tensor, (None, ""))
             if labels is not None:
                 self.fix(labels, reason)
 
     def mark_partial(self, call: Call, operands: Iterable[Tensor]) -> None:
-        """Mark units whose class lies only in part on operands."""
+        """Mark units of classes partly on operands."""
         for tensor in operands:
             if tensor in self.memory:
                 for factor in self.memory[tensor].factors:
                     self.relations.mark_partial(factor.ids, f"{call.name} acts on part of the units")
 
     def former_view(self, tensor: Tensor) -> Tensor:
-        """Return a view that keeps the strides a tensor has, for when they are changed in place."""
+        """Keep a view with a tensor's present strides."""
         former = tensor.detach()
         if self.knows(tensor):
             self.memory[former] = self.labels(tensor)

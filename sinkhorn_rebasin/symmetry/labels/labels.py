@@ -37,7 +37,7 @@ _NO_POSITIONS = 2**61 - 1
 
 @dataclass(frozen=True)
 class Factor:
-    """Hold one integer array over ascending axes of a tensor."""
+    """Hold one integer array over ascending axes."""
 
     axes: tuple[int, ...]
     ids: Ids
@@ -68,7 +68,7 @@ class Labels:
     factors: tuple[Factor, ...] = ()
 
     def factors_covering(self, axes: Iterable[int]) -> list[Factor]:
-        """List the factors on at least one of these axes."""
+        """List the factors on any of these axes."""
         wanted = set(axes)
         return [factor for factor in self.factors if wanted & set(factor.axes)]
 
@@ -125,7 +125,7 @@ class Labels:
         return Labels(tuple(shape), tuple(_broadcast(factor, shape) for factor in moved.factors))
 
     def reshaped(self, shape: Sequence[int]) -> Labels:
-        """Lay the same elements, row by row, under another shape."""
+        """Reshape the elements, row by row."""
         runs = matching_axes(self.shape, shape)
         moved = []
         for factor in self.factors:
@@ -228,7 +228,7 @@ def _broadcast(factor: Factor, shape: Sequence[int]) -> Factor:
 
 
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Pair minimal runs of axes that hold the same elements.
+    """Pair runs of axes with the same elements.
 
     Note:
         Axes of length 1 belong to the run beside them.

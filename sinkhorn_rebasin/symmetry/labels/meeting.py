@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.labels.summing import common_refinement, sum_out
 
 
 def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
-    """Join the labels of several tensors, broadcast to a shape.
+    """Join the labels of tensors, broadcast together.
 
     >>> relations = Relations()
     >>> left, right = (Labels((2,), (Factor((0,), relations.new_units((2,))),)) for _ in range(2))
@@ -37,7 +37,7 @@ def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
 
 
 def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
-    """Add a factor, related to the factors on its axes.
+    """Add a factor and relate it to others.
 
     The factors returned determine the new one and all that were there.
 
@@ -127,7 +127,7 @@ def note_implied(relations: Relations, shape: Sequence[int], wide: Factor, narro
 
 
 def without_implied(relations: Relations, labels: Labels) -> Labels:
-    """Replace wide factors by the narrow ones that imply each."""
+    """Replace wide factors by implying narrow ones."""
     factors = list(labels.factors)
     for factor in labels.factors:
         implied = relations.implied.get(id(factor.ids))
@@ -139,7 +139,7 @@ def without_implied(relations: Relations, labels: Labels) -> Labels:
 
 
 def _placed(factor: Factor, narrow: Sequence[tuple[tuple[int, ...], Ids]]) -> list[Factor]:
-    """Put narrow factors on the axes of a wide one."""
+    """Put narrow factors on a wide one's axes."""
     return [Factor(tuple(factor.axes[place] for place in places), ids) for places, ids in narrow]
 
 

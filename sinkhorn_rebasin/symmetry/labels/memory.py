@@ -52,7 +52,7 @@ class LabelledMemory:
         return bool(self._overwritten) and storage_key(tensor) in self._overwritten
 
     def lost(self, tensor: Tensor) -> Labels | None:
-        """Return fixed labels for a tensor whose labels are outdated."""
+        """Return fixed labels where labels are outdated."""
         if self.is_overwritten(tensor):
             return fixed_labels(tensor.shape)
         for outdated, operation in self._outdated.get(tensor, ()):
@@ -73,7 +73,7 @@ class LabelledMemory:
         return [other for other in list(self._labels) if storage_key(other) == key]
 
     def fix_sharing(self, tensor: Tensor, reason: str) -> bool:
-        """Fix the units of all views of a tensor's memory.
+        """Fix the units in a tensor's memory.
 
         False when no view has labels.
         """
@@ -134,7 +134,7 @@ def _is_same_view(first: Tensor, second: Tensor) -> bool:
 
 
 def _overlap(first: Tensor, second: Tensor) -> bool:
-    """Tell whether two views share an element; large ones do."""
+    """Tell whether two views may share an element."""
     if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
         return True
     return len(np.intersect1d(element_offsets(first), element_offsets(second))) > 0

@@ -68,7 +68,7 @@ def factorize(*columns: Column) -> Ids:
 
 
 def factorize_by_appearance(key: Column) -> tuple[Ids, Ids]:
-    """Number distinct entries in the order of their first position.
+    """Number distinct entries by first appearance.
 
     Returns the first positions, and the number at every position.
 
@@ -116,7 +116,7 @@ def determines(first: Column, second: Column) -> bool:
 
 
 def _small(column: Column) -> tuple[Column, int]:
-    """Shift a column to start at 0, with its room."""
+    """Shift a column to start at 0."""
     if not column.size:
         return column.astype(np.int64), 1
     if column.dtype == np.uint64:

@@ -26,7 +26,7 @@ class Origin:
 
 @lru_cache(maxsize=1024)
 def relative_file(file: str) -> str:
-    """A file without the folder it was imported from, so that no path of a machine is told.
+    """Strip the import folder from a path.
 
     >>> import torch
     >>> relative_file(torch.nn.modules.linear.__file__)

@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 def overwritten(
     relations: Relations, tensor: Tensor, labels: Labels, view: Tensor, written: Labels
 ) -> Labels | None:
-    """Return labels after a write to a box of positions.
+    """Label a tensor after a box is written.
 
     A box is a range of positions on every axis. None when the view is no box.
     """
@@ -37,7 +37,7 @@ def overwritten(
 
 
 def _box(tensor: Tensor, view: Tensor) -> tuple[tuple[int, ...], list[Ids]] | None:
-    """Find the shape of a box, and its ranges, under a view."""
+    """Find the box under a view."""
     for kept in combinations(range(tensor.dim()), view.dim()):
         shape, strides = [1] * tensor.dim(), [0] * tensor.dim()
         for axis, length, stride in zip(kept, view.shape, view.stride(), strict=True):
@@ -49,7 +49,7 @@ def _box(tensor: Tensor, view: Tensor) -> tuple[tuple[int, ...], list[Ids]] | No
 
 
 def _ranges(tensor: Tensor, offset: int, shape: Sequence[int], steps: Sequence[int]) -> list[Ids] | None:
-    """Find the positions of each axis that a view covers."""
+    """Find the covered positions of each axis."""
     if 0 in shape:
         return None
     start = offset - int(tensor.storage_offset())

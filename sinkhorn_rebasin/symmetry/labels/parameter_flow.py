@@ -57,7 +57,7 @@ class ParameterFlow:
     def meets(
         self, operands: Sequence[Tensor], output: Tensor, has_units: bool, origin: Origin | None
     ) -> None:
-        """An operation returns a tensor with or without positions that are free to move.
+        """Note an output with or without free positions.
 
         What was computed and has none was fixed by the first operation that left none. Parameters that meet it
         remember this operation.
@@ -93,7 +93,7 @@ class ParameterFlow:
 
 
 class WatchedTensors:
-    """Notes which of some tensors operations read, by name and with their values; copies count as the tensor.
+    """Note which tensors operations read.
 
     >>> import torch
     >>> watched, order = WatchedTensors(), torch.tensor([1, 0])

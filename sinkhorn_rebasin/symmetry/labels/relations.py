@@ -94,7 +94,7 @@ class Relations:
                 self.marks.append((first, second, kind))
 
     def _add_edges(self, left: Ids, right: Ids, kind: int) -> None:
-        """Add edges, of one kind for each pair of classes."""
+        """Add edges, one kind per pair of classes."""
         pair = factorize(self._class_of(left), self._class_of(right))
         for number in range(int(pair.max()) + 1):
             members = pair == number
@@ -109,7 +109,7 @@ class Relations:
         return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 
     def fix(self, units: Ids, reason: str) -> None:
-        """Mark each of these units with a value of its own."""
+        """Fix each of these units in place."""
         fixed = np.unique(units[units >= 0])
         if len(fixed):
             kind = self.new_kind()
@@ -117,7 +117,7 @@ class Relations:
             self.marks.append((fixed, np.arange(len(fixed), dtype=np.int64), kind))
 
     def fix_untouched(self, units: Ids, reason: str) -> None:
-        """Fix units that no event touched, where a sibling was.
+        """Fix untouched units with touched siblings.
 
         The units all came with one tensor. Siblings are units of the same class.
         """
@@ -129,7 +129,7 @@ class Relations:
         self.fix(units[self.partly_untouched(units)], reason)
 
     def partly_untouched(self, units: Ids) -> NDArray[np.bool_]:
-        """Find units whose class was touched only in part, (units,)."""
+        """Find units of partly touched classes, (units,)."""
         return self._partly(units, self._touched())
 
     def is_partial(self, units: Ids) -> bool:
@@ -139,7 +139,7 @@ class Relations:
         return bool((counts < sizes[classes]).any())
 
     def tied_to(self, units: Ids) -> NDArray[np.bool_]:
-        """Find units related to these, or of marked classes, (count,)."""
+        """Find units tied to these or marked, (count,)."""
         classes = len(self.class_starts)
         of = self.classes()
         pairs = [np.unique(np.stack([of[left], of[right]]), axis=1) for left, right, _ in self.edges]

@@ -42,7 +42,7 @@ def common_refinement(relations: Relations, shape: Sequence[int], factors: Seque
 
 
 def sum_out(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
-    """Sum a factor over some of its axes, kept with length 1.
+    """Sum labels over axes, kept at length 1.
 
     Each remaining position held a *row* of units. Equal rows become one new unit, a block, related to every unit of
     its row. A fixed value at the same position is part of the row's identity.
@@ -98,7 +98,7 @@ def _count_together(relations: Relations, shape: Sequence[int], cluster: Sequenc
 def _placed_alike(
     relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
 ) -> bool:
-    """Relate units to their values, where rows agree on these.
+    """Relate units to values where rows agree.
 
     Rows that share a unit must hold it at the same fixed values.
     """
@@ -116,7 +116,7 @@ def _placed_alike(
 
 
 def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Factor], new: Factor) -> bool:
-    """Relate a factor to one that determines it, if any."""
+    """Relate a factor to one determining it."""
     for factor in factors:
         if factor.axes == new.axes and determines(factor.ids, new.ids):
             relations.relate(factor.ids, new.ids)
@@ -143,7 +143,7 @@ def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Fac
 
 
 def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor:
-    """Make a block of each distinct row of a factor.
+    """Make a block of each distinct row.
 
     See Note [why sums see multiplicity].
     """

@@ -110,7 +110,7 @@ def find_rule(func: Any) -> Rule | None:
 
 
 def labels_of_outputs(result: Result, outputs: Sequence[Tensor]) -> list[Labels | None]:
-    """Give the labels of each output, None for those that a rule said nothing of.
+    """Pair labels with outputs, None where unknown.
 
     Raises:
         NotUnderstoodError: when labels have another shape than their output.
