@@ -1,4 +1,4 @@
-"""What discovery tells of a network that chooses what it does by the values it reads."""
+"""Prove or qualify what discovery found on branching networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LITTLE = 0.9
 
 
 def proven(model: nn.Module, spec: PermutationSpec, example_inputs: ExampleInputs) -> PermutationSpec:
-    """The spec without groups that verification finds to change the function, and how much the others do."""
+    """Drop groups that verification refutes; note the change."""
     while spec.groups:
         try:
             change = verify_symmetry(model, spec, example_inputs)
@@ -51,7 +51,7 @@ def proven(model: nn.Module, spec: PermutationSpec, example_inputs: ExampleInput
 
 
 def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
-    """Tell what other inputs may reach, and what was computed out of sight."""
+    """Warn of branches and computations that were not followed."""
     name = type(model).__name__
     if tape.never_used:
         _warn(
@@ -76,11 +76,12 @@ def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
 
 def _warn(text: str, kind: type[RebasinWarning] = RebasinWarning) -> None:
     # Through the three calls that lead here from the line that asked for the symmetries.
+    """Warn at the line that asked for symmetries."""
     warnings.warn(text, kind, stacklevel=4)
 
 
 def check_coverage(model: nn.Module, spec: PermutationSpec, least: float) -> None:
-    """Warn when little of what could move can be permuted; raise when it is less than asked for."""
+    """Warn of little coverage; raise below ``least``."""
     refuse_little(model, spec, least)
     share = share_of_what_could_move(spec)
     if share < LITTLE:
@@ -88,7 +89,7 @@ def check_coverage(model: nn.Module, spec: PermutationSpec, least: float) -> Non
 
 
 def refuse_little(model: nn.Module, spec: PermutationSpec, least: float) -> None:
-    """Raise SymmetryError when less than this share of what could move can be permuted."""
+    """Raise SymmetryError when too small a share can move."""
     if not 0.0 <= least <= 1.0:
         raise SpecError(f"Expected min_coverage to be a share between 0 and 1 but got {least!r}.")
     share = share_of_what_could_move(spec)
@@ -97,6 +98,7 @@ def refuse_little(model: nn.Module, spec: PermutationSpec, least: float) -> None
 
 
 def _told(model: nn.Module, spec: PermutationSpec, share: float) -> str:
+    """Describe the share of parameters that can move."""
     return (
         f"Expected most of {type(model).__name__} to be permutable but of its parameter elements that could move "
         f"only {share:.1%} are: {what_holds(spec)}. print(spec) names every axis that stays"
@@ -104,7 +106,7 @@ def _told(model: nn.Module, spec: PermutationSpec, share: float) -> str:
 
 
 def described_inputs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[str, ...]:
-    """Name, shape and type of every tensor among the example inputs.
+    """Describe every tensor among the example inputs.
 
     >>> import torch
     >>> described_inputs(nn.Linear(3, 2), torch.ones(4, 3))
@@ -120,4 +122,5 @@ def described_inputs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[s
 
 
 def _described(name: str, tensor: Tensor) -> str:
+    """Describe a tensor by name, shape and type."""
     return f"{name}: {shape_of(tensor)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,4 +1,4 @@
-"""The symmetries that somebody hands in, or those that are found where nobody does."""
+"""Return given symmetries, or discover them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def requested_symmetry(
     outputs: Outputs = None,
     min_coverage: float = 0.0,
 ) -> PermutationSpec:
-    """Return the given spec, as a claim about these outputs if there are any, or discover one.
+    """Return the given spec, or discover one.
 
     Raises:
         ArchitectureError: when there is neither a spec nor inputs to discover it with.

@@ -1,4 +1,4 @@
-"""From the slots that discovery found to a spec: names, order, ties and what is frozen."""
+"""Build a spec from slots: names, order, ties, frozen axes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 def assembled(
-    named: State, buffers: frozenset[str], tape: Tape, solution: Solution, found: list[FoundSlot]
+    named: State, buffers: frozenset[str], tape: Tape, solution: Solution, slots_found: list[FoundSlot]
 ) -> PermutationSpec:
-    """The spec of these slots: its groups and slots stand in the order of the tensors in ``named``."""
+    """Build a spec, in the order of ``named``."""
     aliases: dict[int, list[str]] = {}
     for name, tensor in named.items():
         aliases.setdefault(id(tensor), []).append(name)
     order = {name: place for place, name in enumerate(named)}
-    first = _first_slots(order, found)
+    first = _first_slots(order, slots_found)
     names = _group_names(first)
     groups = tuple(
         Group(names[i], solution.groups[i].size, solution.groups[i].blocks, _valid_parent(solution, names, i))
@@ -32,7 +32,7 @@ def assembled(
     number = {group.name: place for place, group in enumerate(groups)}
     slots = [
         Slot(names[slot.group], alias, slot.axes, slot.layout)
-        for slot in found
+        for slot in slots_found
         for alias in aliases[id(named[slot.tensor])]
     ]
     slots.sort(key=lambda slot: (order[slot.tensor], slot.axes, number[slot.group], slot.layout.offset))
@@ -44,32 +44,33 @@ def assembled(
 
 
 def _valid_parent(solution: Solution, names: Mapping[int, str], group: int) -> str | None:
+    """Find the nearest ancestor that has a name."""
     parent = solution.groups[group].parent
     while parent >= 0 and parent not in names:
         parent = solution.groups[parent].parent
     return names.get(parent)
 
 
-def _first_slots(order: Mapping[str, int], found: list[FoundSlot]) -> dict[int, str]:
-    """The tensor on which each group shows up first, groups in the order in which they do.
+def _first_slots(order: Mapping[str, int], slots: list[FoundSlot]) -> dict[int, str]:
+    """Find the first tensor of each group, in order.
 
-    The solver numbers groups by what it meets first, which changes with the length of the inputs; the places of
-    tensors in the state dict do not.
+    Note:
+        The solver's order changes with the length of inputs. The state dict's order does not.
     """
     first: dict[int, str] = {}
-    for slot in sorted(found, key=lambda slot: (order[slot.tensor], slot.axes, _extent(slot))):
+    for slot in sorted(slots, key=lambda slot: (order[slot.tensor], slot.axes, _extent(slot))):
         first.setdefault(slot.group, slot.tensor)
     return first
 
 
 def _extent(slot: FoundSlot) -> tuple[int, ...]:
-    """What tells apart the groups on one axis: where each begins, and how many units it has."""
+    """Return what tells groups on one axis apart."""
     layout = slot.layout
     return layout.offset, layout.blocks, layout.size, layout.width
 
 
 def _parents_first(solution: Solution, names: Mapping[int, str]) -> list[int]:
-    """The groups in their order, each behind its parents."""
+    """Order groups so that each stands behind its parents."""
     ordered: dict[int, None] = {}
     for group in names:
         line = [group]
@@ -80,7 +81,7 @@ def _parents_first(solution: Solution, names: Mapping[int, str]) -> list[int]:
 
 
 def _group_names(first: Mapping[int, str]) -> dict[int, str]:
-    """Each group is called after the module that holds the first tensor it shows up in."""
+    """Name groups after their first module."""
     names: dict[int, str] = {}
     taken: set[str] = set()
     for group, tensor in first.items():

@@ -1,4 +1,4 @@
-"""Buffers of the state dict that may move with their group."""
+"""Find buffers that may move with their group."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sinkhorn_rebasin._typing import State
 
 
 def state_buffers(model: nn.Module) -> State:
-    """Buffers of the state dict that may move with their group, as parameters do that are not trained.
+    """List floating buffers of the state dict.
 
-    A spec is true of every network of an architecture: what the state dict holds decides nothing by its values. That
-    leaves integers, which are places and counts.
+    Note:
+        Integers are places and counts, which a spec must not depend on.
     """
     saved = model.state_dict(keep_vars=True)
     return {

@@ -1,4 +1,4 @@
-"""Labels of tensors laid end to end along one axis."""
+"""Lay labels of tensors end to end along one axis."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from sinkhorn_rebasin.symmetry.labels.summing import common_refinement
 
 
 def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> Labels:
-    """Labels of several tensors laid end to end along one axis.
+    """Join labels of tensors end to end along one axis.
 
-    What all parts share along the other axes stays as it is; where they differ there, the new factor also covers
-    the axis, so that each part keeps its own units and nothing is tied. When two parts hold the same unit, a
-    further factor says which part a position came from.
+    Note:
+        - Factors outside the axis that all parts share stay as they are.
+        - Where parts differ, the new factor also covers the axis, so that nothing is tied.
+        - When two parts hold the same unit, one more factor tells the parts apart.
+
+    >>> parts = [Labels((2,), (Factor((0,), np.array(ids)),)) for ids in ([0, 1], [2, 3])]
+    >>> concatenated(Relations(), parts, 0).factors[0].ids.tolist()
+    [0, 1, 2, 3]
     """
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
@@ -28,13 +33,13 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
         if not known and all(_has(part, factor) or _may_have(part, factor) for part in parts):
             shared.append(factor)
     factors = [*shared]
-    own = [
+    unshared = [
         [f for f in part.factors_outside([axis]) if not any(_equal(f, s) for s in shared)] for part in parts
     ]
-    for signature in dict.fromkeys(factor.axes for part in own for factor in part):
-        alike = [[f for f in part if f.axes == signature] for part in own]
-        for chosen in zip_longest(*alike):
-            factors.append(_laid(parts, chosen, tuple(sorted((axis, *signature))), axis))
+    for signature in dict.fromkeys(factor.axes for part in unshared for factor in part):
+        alike = [[f for f in part if f.axes == signature] for part in unshared]
+        for factors_of_parts in zip_longest(*alike):
+            factors.append(_laid(parts, factors_of_parts, tuple(sorted((axis, *signature))), axis))
     along = [_single(relations, part, axis) for part in parts]
     axes = tuple(sorted({axis}.union(*(factor.axes for factor in along if factor is not None))))
     factors.append(_laid(parts, along, axes, axis))
@@ -45,7 +50,7 @@ def concatenated(relations: Relations, parts: Sequence[Labels], axis: int) -> La
 
 
 def scattered(relations: Relations, labels: Labels, source: Labels, axis: int, index: Ids) -> Labels:
-    """Labels of a tensor of which some positions along one axis are overwritten by those of another."""
+    """Overwrite positions of one axis by another tensor's labels."""
     if len(index) == labels.shape[axis]:
         return source.taken(axis, np.argsort(index))
     both = concatenated(relations, [labels, source], axis)
@@ -55,11 +60,11 @@ def scattered(relations: Relations, labels: Labels, source: Labels, axis: int, i
 
 
 def _laid(
-    parts: Sequence[Labels], chosen: Sequence[Factor | None], axes: tuple[int, ...], axis: int
+    parts: Sequence[Labels], factors: Sequence[Factor | None], axes: tuple[int, ...], axis: int
 ) -> Factor:
-    """Blocks end to end; fixed values are numbered anew, so that those of different parts stay different."""
+    """Lay factors end to end, fixed values renumbered."""
     blocks, used = [], 0
-    for part, factor in zip(parts, chosen, strict=True):
+    for part, factor in zip(parts, factors, strict=True):
         shape = [part.shape[axis] for axis in axes]
         ids = np.full(shape, -1) if factor is None else np.array(factor.over(axes, part.shape))
         values, place = np.unique(ids[ids < 0], return_inverse=True)
@@ -70,23 +75,27 @@ def _laid(
 
 
 def _equal(first: Factor, second: Factor) -> bool:
+    """Tell whether two factors are the same array."""
     return first.axes == second.axes and np.array_equal(first.ids, second.ids)
 
 
 def _has(part: Labels, factor: Factor) -> bool:
+    """Tell whether a part carries a factor."""
     return any(_equal(factor, other) for other in part.factors)
 
 
 def _may_have(part: Labels, factor: Factor) -> bool:
-    """Whether fixed values may be told apart on a part that knows nothing along their axes."""
+    """Tell whether fixed values may refine a constant axis."""
     return not factor.has_units and not part.factors_covering(factor.axes)
 
 
 def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
+    """Refine all factors of a part on one axis."""
     factors = part.factors_covering([axis])
     return common_refinement(relations, part.shape, factors) if factors else None
 
 
 def _share_units(parts: Sequence[Labels]) -> bool:
+    """Tell whether two parts hold the same unit."""
     units = [part.units for part in parts]
     return len(np.unique(np.concatenate(units))) < sum(len(part) for part in units)

@@ -1,4 +1,4 @@
-"""Tensors that are no function of the run: where they come from, and what tells their positions apart."""
+"""Know where constants come from, and label their positions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LARGEST_COMPARED_CONSTANT = 1 << 20
 
 
 class Constants:
-    """Tensors of known origin: made by operations that were seen, by Python's own numbers, or before the run.
+    """Remember tensors whose origin is known.
 
-    Whatever else an operation meets was computed where nothing is seen, in another thread say.
+    Known are the network's tensors, tensors of before the run, and results of seen operations on constants.
     """
 
     def __init__(self) -> None:
@@ -31,44 +31,45 @@ class Constants:
         self._foreign: dict[int, Any] = {}
 
     def add_own(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors of the network itself."""
+        """Add tensors of the network itself."""
         self._own |= _storages(tensors)
 
     def add_foreign(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors that are not the network's, but were there before the run."""
+        """Add tensors of before the run that others hold."""
         self._foreign |= _storages(tensors)
 
     def add_made(self, tensors: Iterable[Tensor]) -> None:
-        """Tensors that an operation made of other constants, or of numbers."""
+        """Add tensors that operations made of constants or numbers."""
         for tensor in tensors:
             self._made[tensor] = True
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether a tensor's origin is known."""
+        """Tell whether a tensor's origin is known."""
         return tensor in self._made or self.is_own(tensor) or self.is_foreign(tensor)
 
     def is_own(self, tensor: Tensor) -> bool:
-        """Whether a tensor lies in memory of the network itself."""
+        """Tell whether a tensor lies in the network's memory."""
         return storage_key(tensor) in self._own
 
     def is_foreign(self, tensor: Tensor) -> bool:
-        """Whether a tensor lies in memory that was there before the run and is not the network's."""
+        """Tell whether a tensor's memory is foreign."""
         return storage_key(tensor) in self._foreign
 
     def made_beside(self, tensor: Tensor) -> list[Tensor]:
-        """Constants of the run that lie in a tensor's memory, the tensor itself among them."""
+        """List constants of the run in a tensor's memory."""
         key = storage_key(tensor)
         if key in self._own or key in self._foreign:
             return []
         return [made for made in list(self._made) if storage_key(made) == key]
 
     def shares_memory(self, tensor: Tensor) -> bool:
-        """Whether a tensor is another view of a constant that was made in the run."""
+        """Tell whether a tensor views a made constant."""
         key = storage_key(tensor)
         return any(storage_key(made) == key for made in list(self._made))
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
+    """Map storage keys to storages, which keeps each alive."""
     with torch._C.DisableTorchFunction():
         return {
             storage_key(tensor): tensor.untyped_storage() if tensor.layout == torch.strided else tensor
@@ -77,7 +78,11 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, Any]:
 
 
 def constant_labels(tensor: Tensor) -> Labels:
-    """Labels of a constant: positions along an axis with equal slices are interchangeable."""
+    """Label a constant: equal slices share a fixed value.
+
+    >>> constant_labels(torch.tensor([4.0, 4.0, 9.0])).factors[0].ids.tolist()
+    [-1, -1, -2]
+    """
     if tensor.dim() == 0 or tensor.numel() == 0:
         return Labels(tuple(tensor.shape))
     if tensor.numel() > LARGEST_COMPARED_CONSTANT or not _comparable(tensor):
@@ -94,4 +99,5 @@ def constant_labels(tensor: Tensor) -> Labels:
 
 
 def _comparable(tensor: Tensor) -> bool:
+    """Tell whether a tensor's values can be compared."""
     return tensor.layout == torch.strided and not tensor.is_quantized

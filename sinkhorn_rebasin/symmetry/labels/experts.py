@@ -22,7 +22,7 @@ MOST_UNITS = 1 << 16
 
 
 class BatchedParameters:
-    """Notes which axes of which parameters were multiplied in step with each other."""
+    """Note which axes of parameters are multiplied in step."""
 
     def __init__(self, settled: Layouts) -> None:
         self._settled = settled
@@ -32,17 +32,17 @@ class BatchedParameters:
         self._visited: dict[int, set[int]] = {}
         self._reachable: dict[int, tuple[int, list[Labels]]] = {}
 
-    def own(self, name: str, labels: Labels, relations: Relations) -> None:
-        """Remember which units are those of which axes of a parameter."""
+    def register(self, name: str, labels: Labels, relations: Relations) -> None:
+        """Register the units of a parameter's axes."""
         self._shapes[name] = labels.shape
         for factor in labels.factors:
             self._owners[relations.class_of(int(factor.ids.max()))] = (name, factor.axes)
 
-    def note(self, relations: Relations, labels: Labels, axes: Sequence[int]) -> None:
-        """Axes of a factor of a product that are multiplied, or kept, in step: batches and one other.
+    def record_product(self, relations: Relations, labels: Labels, axes: Sequence[int]) -> None:
+        """Record axes of a product's factor multiplied in step.
 
-        A table whose rows were laid out over further axes, some of them more than once, holds no matrices: a row for
-        each distance between two positions, say.
+        Note:
+            A table that repeats rows over several axes holds no matrices and is left out.
         """
         together: dict[str, set[int]] = {}
         for factor in labels.factors_covering(axes):
@@ -52,12 +52,12 @@ class BatchedParameters:
             owner = self._owners.get(relations.class_of(unit)) if unit >= 0 else None
             if owner is not None:
                 together.setdefault(owner[0], set()).update(owner[1])
-        for name, found in together.items():
-            if len(found) > 1 and name not in self._settled:
-                self._found.setdefault(name, set()).add(tuple(sorted(found)))
+        for name, axes_in_step in together.items():
+            if len(axes_in_step) > 1 and name not in self._settled:
+                self._found.setdefault(name, set()).add(tuple(sorted(axes_in_step)))
 
     def record_meeting(self, relations: Relations, parts: Sequence[Labels]) -> None:
-        """What is added to the outputs of experts, or of heads, has units of its own for each of them, too."""
+        """Record additions to outputs of experts or heads."""
         if any(0 in part.shape for part in parts):
             return
         for part in parts:
@@ -74,18 +74,18 @@ class BatchedParameters:
                 if len(owner[1]) > 1 and len(factor.axes) > 1:
                     for other in parts:
                         lead = len(part.shape) - len(other.shape)
-                        self.note(relations, other, [a - lead for a in factor.axes if a >= lead])
+                        self.record_product(relations, other, [a - lead for a in factor.axes if a >= lead])
 
     def _beside(self, relations: Relations, wide: Factor, rank: int, others: Sequence[Labels]) -> None:
-        """Axes of a parameter that meet a unit of its own at each of their places: a bias (heads, units), say."""
+        """Record axes that meet one unit a position."""
         for other in others:
             lead = rank - len(other.shape)
             inside = [f for f in other.factors if {axis + lead for axis in f.axes} <= set(wide.axes)]
             if len(inside) > 1 and wide.ids.min() >= 0 and len(np.unique(wide.ids)) == wide.ids.size:
-                self.note(relations, Labels(other.shape, tuple(inside)), range(len(other.shape)))
+                self.record_product(relations, Labels(other.shape, tuple(inside)), range(len(other.shape)))
 
     def record_visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:
-        """Remember which experts (the first axis of some matrices) the rows of an input went to."""
+        """Record which experts the rows of an input reached."""
         key = relations.class_of(
             int(max(factor.ids.max(initial=0) for factor in matrices.factors_covering([0])))
         )
@@ -94,44 +94,42 @@ class BatchedParameters:
 
     @property
     def unvisited(self) -> list[Labels]:
-        """Labels of matrices, and of their input, of which some belong to experts that nothing went to."""
-        found = []
+        """List labels of matrices with unreached experts."""
+        unvisited = []
         for key, (count, labels) in self._reachable.items():
             if len(self._visited[key]) < count:
-                found.extend(labels)
-        return found
+                unvisited.extend(labels)
+        return unvisited
 
     def layouts(self) -> Layouts:
-        """The sets of axes that want units of their own, of every parameter that has any; the others one by one."""
-        found = {}
+        """Return sets of axes with common units, by parameter."""
+        layouts = {}
         for name, groups in self._found.items():
             shape = self._shapes[name]
             wide = {axes for axes in groups if not any(set(axes) < set(other) for other in groups)}
             if all(_size(shape, axes) <= MOST_UNITS for axes in wide):
-                found[name] = _with_single_axes(shape, wide)
-        return found
+                layouts[name] = _with_single_axes(shape, wide)
+        return layouts
 
     def narrower(self, relations: Relations, parameter_labels: Mapping[str, Labels]) -> Layouts:
-        """Layouts with fewer sets of axes for parameters of which the run has read some matrices and not others.
-
-        Matrices that were not read have no permutations of their own; in step with the others they may move.
-        """
-        found = {}
+        """Return layouts without matrices that were read in part."""
+        layouts = {}
         for name in self._settled.keys() & parameter_labels.keys():
             factors = [f for f in parameter_labels[name].factors if len(f.axes) > 1]
             kept = {f.axes for f in factors if not relations.partly_untouched(f.ids.ravel()).any()}
             if len(kept) < len(factors):
-                found[name] = _with_single_axes(self._shapes[name], kept)
-        return found
+                layouts[name] = _with_single_axes(self._shapes[name], kept)
+        return layouts
 
 
 def _with_single_axes(shape: Sequence[int], wide: Set[tuple[int, ...]]) -> frozenset[tuple[int, ...]]:
-    """Sets of axes, and the other axes one by one."""
+    """Add the uncovered axes, one by one."""
     covered = {axis for axes in wide for axis in axes}
     return frozenset(wide | {(a,) for a, n in enumerate(shape) if a not in covered and n > 1})
 
 
 def _size(shape: Sequence[int], axes: Sequence[int]) -> int:
+    """Count the positions on some axes."""
     size = 1
     for axis in axes:
         size *= shape[axis]

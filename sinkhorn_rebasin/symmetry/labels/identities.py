@@ -1,4 +1,4 @@
-"""Constants that stay what they are when rows and columns are permuted alike: identity matrices and their kin."""
+"""Label identity matrices, which equal permutations of rows and columns keep."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 class Identities:
-    """Gives the rows of an identity matrix units, and its columns units that are matched with them."""
+    """Give rows and columns of identity matrices matched units."""
 
     def __init__(self, relations: Relations) -> None:
         self._relations = relations
         self._labels = WeakTensorKeyDictionary()
 
     def labels(self, tensor: Tensor) -> Labels | None:
-        """Labels of a constant, the same at every call; None when it is no such matrix."""
+        """Label an identity matrix, alike at every call.
+
+        None when the constant is no identity matrix.
+        """
         if not is_like_an_identity(tensor):
             return None
         if tensor not in self._labels:
@@ -32,7 +35,7 @@ class Identities:
 
 
 def is_like_an_identity(tensor: Tensor) -> bool:
-    """Whether a square matrix, or one repeated, holds one value on its diagonal and another one beside it.
+    """Tell whether a matrix is like an identity.
 
     >>> is_like_an_identity(2 * torch.eye(3) - 1)
     True

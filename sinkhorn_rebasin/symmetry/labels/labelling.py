@@ -1,4 +1,4 @@
-"""The labels of all tensors of a run, and what rules do with them."""
+"""Hold the labels of all tensors of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 class Labelling:
-    """Holds which unit is where on every tensor of a run.
+    """Hold the labels of every tensor of a run.
 
     A rule asks it for the labels of its operands, relates or fixes their units, and returns the labels of what its
     operation computes. ``parameters`` maps tensor names to the tensors whose axes may be permuted; what comes
@@ -59,7 +59,7 @@ class Labelling:
         return tensor in self.memory or tensor in self.names or self.memory.is_overwritten(tensor)
 
     def labels(self, tensor: Tensor) -> Labels:
-        """Return the labels of a parameter, an intermediate tensor or a constant."""
+        """Return the labels of any tensor."""
         lost = self.memory.lost(tensor)
         if lost is not None:
             return lost
@@ -72,7 +72,7 @@ class Labelling:
         return self.lay_out(tensor, tuple(tensor.shape), sorted(self._layouts.get(name, axes)))
 
     def constant_values(self, tensor: Tensor) -> NDArray[Any]:
-        """Return the values of a tensor that is no function of parameters and inputs.
+        """Return the values of a constant.
 
         Raises:
             NotUnderstoodError: when it is one, or nothing is known of where it comes from.
@@ -82,7 +82,7 @@ class Labelling:
         return tensor.detach().cpu().numpy()
 
     def lay_out(self, tensor: Tensor, view: tuple[int, ...], axes: Sequence[tuple[int, ...]]) -> Labels:
-        """Give a parameter, seen for the first time, fresh units over these sets of axes of a view of it."""
+        """Give a fresh parameter units over sets of axes."""
         name = self.names[tensor]
         factors = tuple(
             Factor(group, self.relations.new_units(tuple(view[a] for a in group))) for group in axes
@@ -90,19 +90,19 @@ class Labelling:
         labels = Labels(view, factors).reshaped(tuple(tensor.shape))
         self.parameter_labels[name] = self.memory[tensor] = labels
         if view == tuple(tensor.shape):
-            self.batched.own(name, labels, self.relations)
+            self.batched.register(name, labels, self.relations)
         return labels
 
     def is_fresh_parameter(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor is a parameter that no operation has used so far."""
+        """Tell whether a tensor is an unused parameter."""
         return tensor in self.names and tensor not in self.memory
 
     def meets(self, tensor: Tensor) -> bool:
-        """Tell whether an operation has met a parameter; one without elements has nothing to meet."""
+        """Tell whether a parameter is empty or was met."""
         return tensor in self.memory or tensor.numel() == 0
 
     def join(self, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
-        """Return the labels of an element-wise function of several tensors."""
+        """Join the labels of operands, element by element."""
         self.batched.record_meeting(self.relations, labels)
         return joined(self.relations, labels, shape)
 
@@ -111,25 +111,25 @@ class Labelling:
         self.relations.fix(labels.units, reason)
 
     def fix_when_used(self, tensor: Tensor, labels: Labels, reason: str) -> None:
-        """Fix the units of some labels as soon as an operation reads a tensor, or it is returned."""
+        """Fix units once an operation reads a tensor."""
         self._places[tensor] = (labels, reason)
 
     def fix_used(self, tensors: Iterable[Tensor]) -> None:
-        """Fix what was to be fixed when these tensors are used."""
+        """Fix what waits for these tensors' use."""
         for tensor in tensors:
             labels, reason = self._places.pop(tensor, (None, ""))
             if labels is not None:
                 self.fix(labels, reason)
 
     def mark_partial(self, call: Call, operands: Iterable[Tensor]) -> None:
-        """Tell units of a class of which the rest is not on an operand apart from the rest."""
+        """Mark units of classes partly on operands."""
         for tensor in operands:
             if tensor in self.memory:
                 for factor in self.memory[tensor].factors:
                     self.relations.mark_partial(factor.ids, f"{call.name} acts on part of the units")
 
     def former_view(self, tensor: Tensor) -> Tensor:
-        """Return a view that keeps the strides a tensor has, for when they are changed in place."""
+        """Keep a view with a tensor's present strides."""
         former = tensor.detach()
         if self.knows(tensor):
             self.memory[former] = self.labels(tensor)

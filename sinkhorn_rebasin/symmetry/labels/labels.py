@@ -1,8 +1,24 @@
-"""Which unit each position of a tensor belongs to, and how labels move, meet and shrink.
+"""Carry labels through moves, reshapes and broadcasts.
 
-A tensor's label at one position is the tuple of the entries of all its factors there. A factor covers one or
-several axes with an integer array: entries from 0 on are units, negative ones are fixed values. Along an axis
-without factor the tensor is constant. Two positions with the same label hold the same value.
+The nouns of this package, each used in this sense only:
+
+* *unit*: an integer from 0 on, one hidden unit as one tensor sees it.
+* *fixed value*: a negative integer, a position that must stay where it is.
+* *factor*: an array of units or fixed values over one or several axes of a tensor.
+* *label*: the tuple of the entries of all factors at one position. Equal labels hold equal values.
+* *block*: a unit that stands for a row of units that were summed together.
+* *class*: the units that were made together, for one set of axes of one parameter.
+* *kind*: the number of one event that related or marked units.
+* *mark*: a value of one kind on a unit. A symmetry moves the unit to one with the same mark.
+* *role*: the part that a unit plays inside a unit of a group.
+
+Drawn for a hidden layer of two samples and three units::
+
+    factor over axis 0      factor over axis 1      labels
+          -1                   0   1   2            (-1,0) (-1,1) (-1,2)
+          -2                                        (-2,0) (-2,1) (-2,2)
+
+Along an axis without a factor the tensor is constant.
 """
 
 from __future__ import annotations
@@ -21,13 +37,17 @@ _NO_POSITIONS = 2**61 - 1
 
 @dataclass(frozen=True)
 class Factor:
-    """One integer array over some axes (ascending) of a tensor."""
+    """Hold one integer array over ascending axes."""
 
     axes: tuple[int, ...]
     ids: Ids
 
     def over(self, axes: tuple[int, ...], shape: Sequence[int]) -> Ids:
-        """The ids repeated along further axes: an array over ``axes`` (ascending, a superset)."""
+        """Repeat the ids over ``axes``, an ascending superset.
+
+        >>> Factor((1,), np.array([3, 4])).over((0, 1), (2, 2)).tolist()
+        [[3, 4], [3, 4]]
+        """
         view = self.ids
         for place, axis in enumerate(axes):
             if axis not in self.axes:
@@ -36,29 +56,34 @@ class Factor:
 
     @property
     def has_units(self) -> bool:
+        """Tell whether any entry is a unit."""
         return bool((self.ids >= 0).any())
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The factors of one tensor."""
+    """Hold the shape and the factors of one tensor."""
 
     shape: tuple[int, ...]
     factors: tuple[Factor, ...] = ()
 
     def factors_covering(self, axes: Iterable[int]) -> list[Factor]:
-        """Factors that cover at least one of these axes."""
+        """List the factors on any of these axes."""
         wanted = set(axes)
         return [factor for factor in self.factors if wanted & set(factor.axes)]
 
     def factors_outside(self, axes: Iterable[int]) -> list[Factor]:
-        """Factors that cover none of these axes."""
+        """List the factors on none of these axes."""
         unwanted = set(axes)
         return [factor for factor in self.factors if not unwanted & set(factor.axes)]
 
     @property
     def units(self) -> Ids:
-        """Every unit in any factor."""
+        """List every unit in any factor once, ascending.
+
+        >>> Labels((3,), (Factor((0,), np.array([5, -1, 2])),)).units.tolist()
+        [2, 5]
+        """
         if not self.factors:
             return np.empty(0, dtype=np.int64)
         ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
@@ -66,20 +91,25 @@ class Labels:
 
     @property
     def has_units(self) -> bool:
+        """Tell whether any factor has units."""
         return any(factor.has_units for factor in self.factors)
 
     def same_as(self, other: Labels) -> bool:
-        """Whether two tensors carry the same factors."""
+        """Tell whether two tensors carry the same factors."""
         ours, theirs = ({factor.axes: factor.ids for factor in each.factors} for each in (self, other))
         return ours.keys() == theirs.keys() and all(np.array_equal(ours[axes], theirs[axes]) for axes in ours)
 
     def renamed(self, shape: Sequence[int], new_axis: Sequence[int]) -> Labels:
-        """Axis k becomes axis ``new_axis[k]``."""
+        """Move axis k to axis ``new_axis[k]``."""
         factors = tuple(_reordered(factor, [new_axis[a] for a in factor.axes]) for factor in self.factors)
         return Labels(tuple(shape), factors)
 
     def taken(self, axis: int, index: Ids) -> Labels:
-        """Positions ``index`` along one axis, in that order."""
+        """Take positions ``index`` of one axis, in that order.
+
+        >>> Labels((3,), (Factor((0,), np.array([5, 6, 7])),)).taken(0, np.array([2, 0])).factors[0].ids.tolist()
+        [7, 5]
+        """
         shape = list(self.shape)
         shape[axis] = len(index)
         factors = [
@@ -89,13 +119,13 @@ class Labels:
         return Labels(tuple(shape), tuple(factors))
 
     def broadcast(self, shape: Sequence[int]) -> Labels:
-        """Expanded to a shape by the rules of broadcasting: new leading axes, length-1 axes repeated."""
+        """Expand to a shape by the rules of broadcasting."""
         lead = len(shape) - len(self.shape)
         moved = self.renamed((1,) * lead + self.shape, range(lead, len(shape)))
         return Labels(tuple(shape), tuple(_broadcast(factor, shape) for factor in moved.factors))
 
     def reshaped(self, shape: Sequence[int]) -> Labels:
-        """The same elements in row-major order under another shape."""
+        """Reshape the elements, row by row."""
         runs = matching_axes(self.shape, shape)
         moved = []
         for factor in self.factors:
@@ -108,22 +138,38 @@ class Labels:
 
 
 def fixed_factor(axis: int, length: int) -> Factor:
-    """Every position along an axis is its own fixed value."""
+    """Make every position along an axis a fixed value.
+
+    >>> fixed_factor(0, 3).ids.tolist()
+    [-1, -2, -3]
+    """
     return Factor((axis,), -1 - np.arange(length, dtype=np.int64))
 
 
 def fixed_labels(shape: Sequence[int]) -> Labels:
-    """Every axis fixed: what a tensor carries of which nothing is known to move."""
+    """Fix every position along every axis of a shape."""
     return Labels(tuple(shape), tuple(fixed_factor(a, n) for a, n in enumerate(shape) if n > 1))
 
 
 def all_fixed(tensor: Tensor) -> Labels:
-    """Fix every position of a tensor; nested ones have no shape to have positions in."""
+    """Fix every position of a tensor.
+
+    Note:
+        A nested tensor has no shape, and so gets no factors.
+    """
     return Labels(()) if tensor.is_nested else fixed_labels(tensor.shape)
 
 
 def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
-    """Labels whose factors cover only axes along which they vary; a lone unit stays on its longest axis."""
+    """Restrict factors to axes along which the factors vary.
+
+    Note:
+        - A factor with a single unit stays on its longest axis.
+        - Fixed values along the same axes become one factor.
+
+    >>> simplified((2, 2), [Factor((0, 1), np.array([[3, 4], [3, 4]]))]).factors[0].ids.tolist()
+    [3, 4]
+    """
     kept = []
     for factor in factors:
         axes, ids = list(factor.axes), factor.ids
@@ -143,20 +189,20 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
 
 
 def _with_one_value(factors: Sequence[Factor]) -> tuple[Factor, ...]:
-    """Factors of which at most one gives fixed values along the same axis."""
+    """Merge fixed values along the same axes into one factor."""
     values = [factor for factor in factors if not factor.has_units]
     if len({factor.axes for factor in values}) == len(values):
         return tuple(factors)
-    found = [factor for factor in factors if factor.has_units]
+    merged = [factor for factor in factors if factor.has_units]
     for axes in dict.fromkeys(factor.axes for factor in values):
         along = [factor.ids for factor in values if factor.axes == axes]
         ids = along[0] if len(along) == 1 else -1 - factorize(*along).reshape(along[0].shape)
-        found.append(Factor(axes, ids))
-    return tuple(found)
+        merged.append(Factor(axes, ids))
+    return tuple(merged)
 
 
 def _separated(factor: Factor) -> list[Factor]:
-    """Fixed values over several axes that say no more than fixed values along each of them."""
+    """Split fixed values that are independent along their axes."""
     if len(factor.axes) < 2 or factor.has_units:
         return [factor]
     rows = factor.ids.reshape(len(factor.ids), -1)
@@ -168,6 +214,7 @@ def _separated(factor: Factor) -> list[Factor]:
 
 
 def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
+    """Put a factor on new axes, ascending."""
     if all(before < after for before, after in pairwise(axes)):
         return Factor(tuple(axes), factor.ids)
     order = np.argsort(axes)
@@ -175,12 +222,20 @@ def _reordered(factor: Factor, axes: Sequence[int]) -> Factor:
 
 
 def _broadcast(factor: Factor, shape: Sequence[int]) -> Factor:
+    """Repeat a factor along axes of length 1."""
     wanted = tuple(shape[axis] for axis in factor.axes)
     return factor if factor.ids.shape == wanted else Factor(factor.axes, np.broadcast_to(factor.ids, wanted))
 
 
 def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Minimal runs of old and new axes that hold the same elements; axes of length 1 join a neighbour."""
+    """Pair runs of axes with the same elements.
+
+    Note:
+        Axes of length 1 belong to the run beside them.
+
+    >>> matching_axes((2, 6), (2, 3, 2))
+    [((0,), (0,)), ((1,), (1, 2))]
+    """
     runs: list[tuple[list[int], list[int]]] = []
     # An axis without positions only matches another one.
     old, new = ([n or _NO_POSITIONS for n in shape] for shape in (old, new))

@@ -1,4 +1,4 @@
-"""Labels of tensors that meet element by element: positions that meet belong together."""
+"""Join labels of tensors that an operation combines element by element."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from sinkhorn_rebasin.symmetry.labels.summing import common_refinement, sum_out
 
 
 def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int]) -> Labels:
-    """Labels of an element-wise function of several tensors, broadcast to a shape."""
+    """Join the labels of tensors, broadcast together.
+
+    >>> relations = Relations()
+    >>> left, right = (Labels((2,), (Factor((0,), relations.new_units((2,))),)) for _ in range(2))
+    >>> joined(relations, [left, right], (2,)).factors[0].ids.tolist(), len(relations.edges)
+    ([0, 1], 1)
+    """
     result = Labels(tuple(shape))
     for other in labels:
         result = _join(relations, result, other.broadcast(shape))
@@ -21,6 +27,7 @@ def joined(relations: Relations, labels: Sequence[Labels], shape: Sequence[int])
 
 
 def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
+    """Join the labels of two tensors of one shape."""
     if not left.factors or not right.factors:
         return left if left.factors else right
     factors = list(left.factors)
@@ -30,9 +37,12 @@ def _join(relations: Relations, left: Labels, right: Labels) -> Labels:
 
 
 def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new: Factor) -> list[Factor]:
-    """Relate a new factor to those it overlaps; return a set of factors that determines all of them.
+    """Add a factor and relate it to others.
 
-    Fixed values next to units stay a factor of their own: what moves the units moves them nowhere.
+    The factors returned determine the new one and all that were there.
+
+    Note:
+        Fixed values beside units stay a factor of their own. A permutation of the units leaves the values in place.
     """
     overlapping = [f for f in factors if set(f.axes) & set(new.axes)]
     apart = [f for f in factors if not set(f.axes) & set(new.axes)]
@@ -65,7 +75,7 @@ def _add(relations: Relations, shape: Sequence[int], factors: list[Factor], new:
 
 
 def _meet(relations: Relations, shape: Sequence[int], crossing: list[Factor], new: Factor) -> None:
-    """Factors that overlap without one telling the other agree on the axes they share."""
+    """Relate a factor to crossing factors on shared axes."""
     for factor in crossing:
         shared = tuple(sorted(set(factor.axes) & set(new.axes)))
         ours, theirs = (_along(relations, shape, each, shared) for each in (new, factor))
@@ -74,17 +84,22 @@ def _meet(relations: Relations, shape: Sequence[int], crossing: list[Factor], ne
 
 
 def _along(relations: Relations, shape: Sequence[int], factor: Factor, axes: tuple[int, ...]) -> Ids | None:
-    """What a factor says along some of its axes; None when all places on them are alike."""
+    """Sum a factor out to some of its axes.
+
+    None when all positions on these axes are alike.
+    """
     left = sum_out(relations, Labels(tuple(shape), (factor,)), set(factor.axes) - set(axes))
     return common_refinement(relations, shape, left.factors).over(axes, shape) if left.factors else None
 
 
 def note_implied(relations: Relations, shape: Sequence[int], wide: Factor, narrow: Sequence[Factor]) -> None:
-    """Note when a factor over several axes says no more than narrower ones along these axes.
+    """Note that narrow factors imply a wide one.
 
-    A unit of the wide factor is pinned when no other unit is related to the same units of the narrow ones and
-    to the same fixed values: whatever moves those then moves it, and they can stand for it. A stream to which a
-    class token was prepended, say, is labelled by token and channel until something holds one value a channel.
+    A class token is put before a stream of tokens: labels cover token and channel. Then a bias with one value a
+    channel is added. From there on units along channels *imply* the wide units.
+
+    A wide unit is implied when no other wide unit has the same narrow units and the same fixed values: whatever
+    moves the narrow units then moves the wide one.
     """
     inside = [f for f in narrow if set(f.axes) < set(wide.axes)]
     columns = [f.over(wide.axes, shape) for f in inside]
@@ -112,7 +127,7 @@ def note_implied(relations: Relations, shape: Sequence[int], wide: Factor, narro
 
 
 def without_implied(relations: Relations, labels: Labels) -> Labels:
-    """Labels in which narrow factors stand for the wide ones they pin."""
+    """Replace wide factors by implying narrow ones."""
     factors = list(labels.factors)
     for factor in labels.factors:
         implied = relations.implied.get(id(factor.ids))
@@ -124,8 +139,10 @@ def without_implied(relations: Relations, labels: Labels) -> Labels:
 
 
 def _placed(factor: Factor, narrow: Sequence[tuple[tuple[int, ...], Ids]]) -> list[Factor]:
+    """Put narrow factors on a wide one's axes."""
     return [Factor(tuple(factor.axes[place] for place in places), ids) for places, ids in narrow]
 
 
 def _present(factors: Sequence[Factor], wanted: Factor) -> bool:
+    """Tell whether a factor is among these."""
     return any(f.axes == wanted.axes and np.array_equal(f.ids, wanted.ids) for f in factors)

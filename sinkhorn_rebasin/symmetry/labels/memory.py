@@ -1,4 +1,4 @@
-"""Labels of tensors whose memory may be written to, through them or through other views."""
+"""Label tensors whose memory operations write to."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 class LabelledMemory:
-    """Labels by tensor, kept right where operations write in place.
+    """Keep labels by tensor, right after writes in place.
 
-    Functionalisation takes away the writes of the network's own code; what is left is inside kernels.
+    Note:
+        Functionalization removes writes of the network's code. Writes inside kernels remain.
     """
 
     def __init__(self, relations: Relations) -> None:
@@ -47,11 +48,11 @@ class LabelledMemory:
                 self._labels[inner] = all_fixed(inner)
 
     def is_overwritten(self, tensor: Tensor) -> bool:
-        """Whether something that was not understood has written to a tensor's memory."""
+        """Tell whether an unknown write reached a tensor's memory."""
         return bool(self._overwritten) and storage_key(tensor) in self._overwritten
 
     def lost(self, tensor: Tensor) -> Labels | None:
-        """Fixed labels where a write that was not followed has left nothing else; None where none has."""
+        """Return fixed labels where labels are outdated."""
         if self.is_overwritten(tensor):
             return fixed_labels(tensor.shape)
         for outdated, operation in self._outdated.get(tensor, ()):
@@ -59,7 +60,7 @@ class LabelledMemory:
         return fixed_labels(tensor.shape) if tensor in self._outdated else None
 
     def twin(self, tensor: Tensor) -> Tensor | None:
-        """A labelled tensor that is the same view of the same memory as one that is not labelled."""
+        """Find a labelled tensor that is the same view."""
         key = storage_key(tensor)
         for other in list(self._labels):
             if storage_key(other) == key and _is_same_view(tensor, other):
@@ -67,19 +68,22 @@ class LabelledMemory:
         return None
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
-        """Labelled tensors that lie in a tensor's memory, the tensor itself among them."""
+        """List labelled tensors in a tensor's memory, itself included."""
         key = storage_key(tensor)
         return [other for other in list(self._labels) if storage_key(other) == key]
 
     def fix_sharing(self, tensor: Tensor, reason: str) -> bool:
-        """Fix the units of all views of a tensor's memory; False when none has labels."""
+        """Fix the units in a tensor's memory.
+
+        False when no view has labels.
+        """
         sharing = self.sharing(tensor)
         for other in sharing:
             self._relations.fix(self._labels[other].units, reason)
         return bool(sharing)
 
     def take_in(self, call: Call, constants: Constants, is_known: Callable[[Tensor], bool]) -> None:
-        """Label constants by what they hold before something that is no constant is written to their memory."""
+        """Label constants before a write makes them variable."""
         if not any(is_known(tensor) for tensor in call.tensors):
             return
         for tensor in call.written:
@@ -88,7 +92,11 @@ class LabelledMemory:
                     self._labels[made] = constant_labels(made)
 
     def check_written(self, call: Call, result: Result) -> None:
-        """A write in place is understood where the tensor is known; other views of what changed are outdated."""
+        """Update the views that a write in place changed.
+
+        Raises:
+            NotUnderstoodError: when the written tensor has no labels.
+        """
         for tensor in call.written:
             labels = self._labels.get(tensor)
             known = labels is not None and not self.is_overwritten(tensor)
@@ -108,13 +116,14 @@ class LabelledMemory:
                     self._outdated.setdefault(other, [before]).append((result, call.name))
 
     def freeze_written(self, call: Call) -> None:
-        """Memory that functionalisation left to be written in place: whatever lies in it stays fixed from here."""
+        """Freeze memory that a call wrote to unseen."""
         for tensor in call.written:
             self.fix_sharing(tensor, f"{call.name} writes in place")
             self._overwritten[storage_key(tensor)] = tensor.untyped_storage()
 
 
 def _is_same_view(first: Tensor, second: Tensor) -> bool:
+    """Tell whether two tensors are one view of memory."""
     if first.layout != torch.strided or second.layout != torch.strided or first.dtype != second.dtype:
         return False
     return (first.shape, first.stride(), first.storage_offset()) == (
@@ -125,7 +134,7 @@ def _is_same_view(first: Tensor, second: Tensor) -> bool:
 
 
 def _overlap(first: Tensor, second: Tensor) -> bool:
-    """Whether two views of one memory share an element; large ones are taken to."""
+    """Tell whether two views may share an element."""
     if max(first.numel(), second.numel()) > LARGEST_COMPARED_CONSTANT:
         return True
     return len(np.intersect1d(element_offsets(first), element_offsets(second))) > 0

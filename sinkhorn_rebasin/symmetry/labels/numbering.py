@@ -1,4 +1,4 @@
-"""Equal values, or equal tuples of values, as equal numbers from 0 on."""
+"""Number equal values, or equal tuples of values, alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _ROOM = 1 << 62
 
 
 def mix(values: Column) -> Hashes:
-    """Scatter integers over 64 bits (the finaliser of SplitMix64; Steele, Lea and Flood, 2014)."""
+    """Scatter integers over 64 bits.
+
+    Source: the finalizer of SplitMix64; Steele, Lea and Flood, 2014.
+    """
     z = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -22,18 +25,25 @@ def mix(values: Column) -> Hashes:
 
 
 def combine(first: Hashes, second: Column) -> Hashes:
-    """One hash of two, in order."""
+    """Hash two values, in order, to one."""
     return mix(first * np.uint64(3) + mix(second))
 
 
 def row_hashes(rows: Column) -> Hashes:
-    """One hash a row of a table of integers; rows that differ get the same one once in 2^64."""
+    """Hash each row of a table of integers.
+
+    Note:
+        Rows that differ share a hash once in 2^64.
+    """
     weights = mix(np.arange(rows.shape[1])) | np.uint64(1)
     return mix((mix(rows) * weights).sum(axis=1, dtype=np.uint64))
 
 
 def keyed(*columns: Column) -> Column:
-    """One integer a position that is equal where the entries of all columns are; cheap, not from 0 on."""
+    """Key each position by its entries in all columns.
+
+    The keys need not start at 0: :func:`factorize` numbers them.
+    """
     key, room = columns[0].ravel(), _ROOM
     for column in columns[1:]:
         key, first_room = _small(key)
@@ -46,7 +56,11 @@ def keyed(*columns: Column) -> Column:
 
 
 def factorize(*columns: Column) -> Ids:
-    """Equal tuples of entries as equal numbers from 0 on, in the order of the tuples' keys."""
+    """Number equal tuples of entries alike, from 0 on.
+
+    >>> factorize(np.array([7, 3, 7]), np.array([0, 0, 0])).tolist()
+    [1, 0, 1]
+    """
     key = keyed(*columns)
     if not key.size:
         return np.empty(0, dtype=np.int64)
@@ -54,7 +68,13 @@ def factorize(*columns: Column) -> Ids:
 
 
 def factorize_by_appearance(key: Column) -> tuple[Ids, Ids]:
-    """Where each distinct entry appears first, in that order, and which of them stands at every position."""
+    """Number distinct entries by first appearance.
+
+    Returns the first positions, and the number at every position.
+
+    >>> [part.tolist() for part in factorize_by_appearance(np.array([7, 3, 7]))]
+    [[0, 1], [0, 1, 0]]
+    """
     _, first, place = np.unique(key.ravel(), return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty(len(order), dtype=np.int64)
@@ -63,36 +83,40 @@ def factorize_by_appearance(key: Column) -> tuple[Ids, Ids]:
 
 
 def distinct(*columns: Column) -> tuple[Column, ...]:
-    """The columns at one position of each distinct tuple."""
+    """Keep one position of each distinct tuple.
+
+    >>> [column.tolist() for column in distinct(np.array([1, 1, 2]), np.array([5, 5, 5]))]
+    [[1, 2], [5, 5]]
+    """
     _, first = np.unique(keyed(*columns), return_index=True)
     return tuple(column.ravel()[first] for column in columns)
 
 
 def count_distinct(*columns: Column) -> int:
-    """How many distinct tuples of entries there are."""
+    """Count the distinct tuples of entries."""
     return len(np.unique(keyed(*columns)))
 
 
 def ranks(values: Column) -> Ids:
-    """How many equal entries stand before each.
+    """Count the equal entries before each entry.
 
     >>> ranks(np.array([5, 7, 5, 5, 7])).tolist()
     [0, 0, 1, 2, 1]
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    found = np.empty(len(values), dtype=np.int64)
-    found[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
-    return found
+    counts = np.empty(len(values), dtype=np.int64)
+    counts[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return counts
 
 
 def determines(first: Column, second: Column) -> bool:
-    """Whether equal entries of the first array always come with equal entries of the second."""
+    """Tell whether the first array's entries determine the second's."""
     return count_distinct(first) == count_distinct(first, second)
 
 
 def _small(column: Column) -> tuple[Column, int]:
-    """A column moved to start at 0, and one more than its largest entry."""
+    """Shift a column to start at 0."""
     if not column.size:
         return column.astype(np.int64), 1
     if column.dtype == np.uint64:

@@ -1,4 +1,4 @@
-"""Where in the network's code an operation was called."""
+"""Name the place in the network's code of an operation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Origin:
-    """One call of an operation: its name, the path of the module that called it, its file and line."""
+    """Hold an operation's name, module, file and line."""
 
     operation: str
     module: str = ""
@@ -20,13 +20,13 @@ class Origin:
 
     @property
     def source(self) -> str:
-        """File and line, the file relative to the folder of its package; empty when unknown."""
+        """Return the relative file and line, empty when unknown."""
         return f"{relative_file(self.file)}:{self.line}" if self.file else ""
 
 
 @lru_cache(maxsize=1024)
 def relative_file(file: str) -> str:
-    """A file without the folder it was imported from, so that no path of a machine is told.
+    """Strip the import folder from a path.
 
     >>> import torch
     >>> relative_file(torch.nn.modules.linear.__file__)

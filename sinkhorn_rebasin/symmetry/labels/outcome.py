@@ -1,4 +1,4 @@
-"""What a rule returns, and its refusal to interpret an operation."""
+"""Define what a rule returns, and its refusal."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ Result = Labels | Sequence[Labels | None]
 
 
 class NotUnderstoodError(Exception):
-    """Raised by a rule for a use of its operation that it cannot interpret; the labels it touches freeze."""
+    """Refuse a use of an operation; its labels freeze."""

@@ -1,4 +1,4 @@
-"""What a tensor holds after a view of its memory has been written to."""
+"""Follow writes through a view to the tensor under it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 def overwritten(
     relations: Relations, tensor: Tensor, labels: Labels, view: Tensor, written: Labels
 ) -> Labels | None:
-    """Labels of a tensor of which a box, ranges of its axes, has been overwritten; None when it is no box."""
+    """Label a tensor after a box is written.
+
+    A box is a range of positions on every axis. None when the view is no box.
+    """
     placed = _box(tensor, view)
     if placed is None:
         return None
@@ -34,7 +37,7 @@ def overwritten(
 
 
 def _box(tensor: Tensor, view: Tensor) -> tuple[tuple[int, ...], list[Ids]] | None:
-    """A view's shape with the axes at which single positions were selected, and its ranges of a tensor's axes."""
+    """Find the box under a view."""
     for kept in combinations(range(tensor.dim()), view.dim()):
         shape, strides = [1] * tensor.dim(), [0] * tensor.dim()
         for axis, length, stride in zip(kept, view.shape, view.stride(), strict=True):
@@ -46,7 +49,7 @@ def _box(tensor: Tensor, view: Tensor) -> tuple[tuple[int, ...], list[Ids]] | No
 
 
 def _ranges(tensor: Tensor, offset: int, shape: Sequence[int], steps: Sequence[int]) -> list[Ids] | None:
-    """Which positions of each axis of a tensor a view of its memory covers, if it is a box of them."""
+    """Find the covered positions of each axis."""
     if 0 in shape:
         return None
     start = offset - int(tensor.storage_offset())

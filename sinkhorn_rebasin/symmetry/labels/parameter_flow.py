@@ -1,4 +1,4 @@
-"""Which parameters a tensor was computed from, and which of them a run has really used."""
+"""Follow parameters to the tensors computed from them."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class ParameterFlow:
         self.meets_fixed: dict[str, Origin | None] = {}  # parameters and what fixed computed values they meet
 
     def enters(self, inputs: Iterable[Tensor]) -> None:
-        """Tensors are inputs of a run, which share a bit."""
+        """Add inputs of a run, which share a bit."""
         for tensor in inputs:
             self._bits[tensor] = 1
 
     def is_constant(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether none of these was computed from parameters or inputs."""
+        """Tell whether no tensor comes from parameters or inputs."""
         return not self._of(tensors)
 
     def passes(self, operands: Iterable[Tensor], outputs: Sequence[Tensor]) -> None:
-        """An operation computes tensors from others."""
+        """Pass the bits of operands on to outputs."""
         bits = self._of(operands)
         if bits:
             for output in outputs:
@@ -57,7 +57,7 @@ class ParameterFlow:
     def meets(
         self, operands: Sequence[Tensor], output: Tensor, has_units: bool, origin: Origin | None
     ) -> None:
-        """An operation returns a tensor with or without positions that are free to move.
+        """Note an output with or without free positions.
 
         What was computed and has none was fixed by the first operation that left none. Parameters that meet it
         remember this operation.
@@ -73,18 +73,19 @@ class ParameterFlow:
             self._fixed_by[output] = before or origin
 
     def loses(self, operands: Iterable[Tensor]) -> None:
-        """An operation computes nothing from tensors, as there are no elements."""
+        """Record operands that an operation without elements swallowed."""
         self._lost |= self._of(operands)
 
     def arrives(self, tensors: Iterable[Tensor]) -> None:
-        """The values of tensors are returned, or read."""
+        """Record tensors that are returned or read."""
         self._arrived |= self._of(tensors)
 
     def is_idle(self, parameter: Tensor) -> bool:
-        """Whether a parameter has met tensors without elements, and nothing came of it."""
+        """Tell whether nothing came of a parameter."""
         return bool(self._bits.get(parameter, 0) & self._lost & ~self._arrived)
 
     def _of(self, tensors: Iterable[Tensor]) -> int:
+        """Unite the bits of tensors."""
         bits = 0
         for tensor in tensors:
             bits |= self._bits.get(tensor, 0)
@@ -92,7 +93,7 @@ class ParameterFlow:
 
 
 class WatchedTensors:
-    """Notes which of some tensors operations read, by name and with their values; copies count as the tensor.
+    """Note which tensors operations read.
 
     >>> import torch
     >>> watched, order = WatchedTensors(), torch.tensor([1, 0])
@@ -110,7 +111,7 @@ class WatchedTensors:
         self._names = WeakTensorKeyDictionary()
 
     def watch(self, tensors: Mapping[str, Tensor]) -> None:
-        """From now on these are watched too."""
+        """Watch these tensors from now on."""
         for name, tensor in tensors.items():
             self._names[tensor] = name
 

@@ -1,4 +1,4 @@
-"""The graph that tracing leaves behind: units, the relations between them, and the marks that tell them apart."""
+"""Keep the graph of units, relations and marks that tracing builds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
 @dataclass(frozen=True)
 class Implied:
-    """An array of units that says no more than narrower arrays do, and the places of its axes those cover.
+    """Hold a wide factor that narrower factors imply.
 
-    ``units`` follow from the wide array; ``fixed`` are values that must be along for the two to mean the same.
+    Attributes:
+        wide: the units of the wide factor.
+        units: places of axes in the wide factor, with the units that imply it.
+        fixed: places of axes, with fixed values that the tensor must carry as well.
     """
 
     wide: Ids
@@ -28,7 +31,7 @@ class Implied:
 
 @dataclass
 class Relations:
-    """Units are integers from 0 on, made in classes; relations join units, marks single units out.
+    """Collect relations between units and marks on units.
 
     A symmetry must carry related units to related units of the same kind and marked units to units with the
     same mark. More relations and marks only mean fewer symmetries, so over-stating them is always safe.
@@ -45,7 +48,11 @@ class Relations:
     _kinds: int = 0
 
     def new_units(self, shape: tuple[int, ...]) -> Ids:
-        """Fresh units, one per position of an array of this shape; they form one class."""
+        """Make a class of fresh units, one a position.
+
+        >>> Relations().new_units((2, 2)).tolist()
+        [[0, 1], [2, 3]]
+        """
         size = int(np.prod(shape, dtype=np.int64))
         self.class_starts.append(self.count)
         units = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
@@ -53,9 +60,9 @@ class Relations:
         return units
 
     def new_kind(self) -> int:
-        """A kind of relation that nothing else has: every event in the trace is a kind of its own.
+        """Return a kind that no other event has.
 
-        It remembers the operation that is being interpreted, which the tape leaves in ``origin``.
+        The kind remembers the operation in ``origin``.
         """
         self._kinds += 1
         if self.origin is not None:
@@ -63,10 +70,16 @@ class Relations:
         return self._kinds
 
     def relate(self, left: Ids, right: Ids) -> None:
-        """Units that stand at the same position (of two arrays of one shape) belong together.
+        """Relate units at equal positions of two arrays.
 
-        Negative entries are fixed values; a unit that meets one is marked with it. Pairs of different classes are
-        of different kinds, so that they stay apart when the classes are matched with each other.
+        Note:
+            - A unit that meets a fixed value is marked with it.
+            - Pairs of different classes get different kinds, so that matched classes stay apart.
+
+        >>> relations = Relations()
+        >>> relations.relate(relations.new_units((2,)), relations.new_units((2,)))
+        >>> [(left.tolist(), right.tolist()) for left, right, _ in relations.edges]
+        [([0, 1], [2, 3])]
         """
         left, right = left.ravel(), right.ravel()
         kind = self.new_kind()
@@ -81,48 +94,52 @@ class Relations:
                 self.marks.append((first, second, kind))
 
     def _add_edges(self, left: Ids, right: Ids, kind: int) -> None:
-        """Edges of one kind for each pair of classes."""
+        """Add edges, one kind per pair of classes."""
         pair = factorize(self._class_of(left), self._class_of(right))
-        for one in range(int(pair.max()) + 1):
-            chosen = pair == one
-            self.edges.append((left[chosen], right[chosen], self.new_kind() if one else kind))
+        for number in range(int(pair.max()) + 1):
+            members = pair == number
+            self.edges.append((left[members], right[members], self.new_kind() if number else kind))
 
     def class_of(self, unit: int) -> int:
-        """The class that a unit was made in."""
+        """Return the class that a unit was made in."""
         return bisect_right(self.class_starts, unit) - 1
 
     def _class_of(self, units: Ids) -> Ids:
+        """Return the class of each of these units."""
         return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
 
     def fix(self, units: Ids, reason: str) -> None:
-        """Each of these units stays where it is."""
-        chosen = np.unique(units[units >= 0])
-        if len(chosen):
+        """Fix each of these units in place."""
+        fixed = np.unique(units[units >= 0])
+        if len(fixed):
             kind = self.new_kind()
             self.reasons[kind] = reason
-            self.marks.append((chosen, np.arange(len(chosen), dtype=np.int64), kind))
+            self.marks.append((fixed, np.arange(len(fixed), dtype=np.int64), kind))
 
     def fix_untouched(self, units: Ids, reason: str) -> None:
-        """Of units that all came with one tensor, fix those that nothing relates or marks when it does others."""
+        """Fix untouched units with touched siblings.
+
+        The units all came with one tensor. Siblings are units of the same class.
+        """
         touched = self._touched()
         self.fix(units[self._partly(units, touched) & ~touched[units]], reason)
 
     def fix_partly_untouched(self, units: Ids, reason: str) -> None:
-        """Fix all of the units that came with one tensor when something relates or marks some of them alone."""
+        """Fix whole classes of which events touched a part."""
         self.fix(units[self.partly_untouched(units)], reason)
 
     def partly_untouched(self, units: Ids) -> NDArray[np.bool_]:
-        """Which of these units came with one tensor of which something relates or marks some units alone."""
+        """Find units of partly touched classes, (units,)."""
         return self._partly(units, self._touched())
 
     def is_partial(self, units: Ids) -> bool:
-        """Whether others of the classes of these units are not among them."""
+        """Tell whether a class is here only in part."""
         sizes = np.diff([*self.class_starts, self.count])
-        found, counts = np.unique(self._class_of(units), return_counts=True)
-        return bool((counts < sizes[found]).any())
+        classes, counts = np.unique(self._class_of(units), return_counts=True)
+        return bool((counts < sizes[classes]).any())
 
     def tied_to(self, units: Ids) -> NDArray[np.bool_]:
-        """For every unit, whether relations lead from it to one of these, or its class is marked."""
+        """Find units tied to these or marked, (count,)."""
         classes = len(self.class_starts)
         of = self.classes()
         pairs = [np.unique(np.stack([of[left], of[right]]), axis=1) for left, right, _ in self.edges]
@@ -136,7 +153,7 @@ class Relations:
         return np.asarray(good[component][of])
 
     def _touched(self) -> NDArray[np.bool_]:
-        """Which units something relates or marks."""
+        """Find units with a relation or a mark, (count,)."""
         touched = np.zeros(self.count, dtype=bool)
         for left, right, _ in self.edges:
             touched[left] = touched[right] = True
@@ -145,17 +162,16 @@ class Relations:
         return touched
 
     def _partly(self, units: Ids, touched: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of these units are of a class of which some are touched, and some are not."""
+        """Find units of classes that are touched in part."""
         classes = self._class_of(units)
-        found = np.zeros((2, len(self.class_starts)), dtype=bool)
-        found[touched[units].astype(int), classes] = True
-        return np.asarray(found.all(axis=0))[classes]
+        states = np.zeros((2, len(self.class_starts)), dtype=bool)
+        states[touched[units].astype(int), classes] = True
+        return np.asarray(states.all(axis=0))[classes]
 
     def mark_partial(self, ids: Ids, reason: str) -> None:
-        """Tell units apart that occur less or more often than others of their class.
+        """Mark units by how often an operation reads them.
 
-        What is about to happen to the units of this array does not happen to the rest of their class, or not as
-        often: a sum over some of the units, or a function of some of them.
+        An operation that reads some units of a class, or reads them unequally often, tells the units apart.
         """
         units, counts = np.unique(ids[ids >= 0], return_counts=True)
         if not len(units) or (self._is_one_class(units) and bool((counts == counts[0]).all())):
@@ -164,19 +180,27 @@ class Relations:
         self.reasons[kind] = reason
         starts = np.array(self.class_starts, dtype=np.int64)
         sizes = np.diff([*self.class_starts, self.count])
-        of = np.searchsorted(starts, units, side="right") - 1
-        for one in np.unique(of):
-            mine = of == one
-            if int(mine.sum()) < sizes[one] or len(np.unique(counts[mine])) > 1:
-                self.marks.append((units[mine], counts[mine], kind))
+        class_of = np.searchsorted(starts, units, side="right") - 1
+        for number in np.unique(class_of):
+            members = class_of == number
+            if int(members.sum()) < sizes[number] or len(np.unique(counts[members])) > 1:
+                self.marks.append((units[members], counts[members], kind))
 
     def _is_one_class(self, units: Ids) -> bool:
+        """Tell whether ascending units make up one class."""
         first, last = int(units[0]), int(units[-1])
         place = bisect_right(self.class_starts, first)
         end = self.class_starts[place] if place < len(self.class_starts) else self.count
         return self.class_starts[place - 1] == first and end == last + 1 == first + len(units)
 
     def classes(self) -> Ids:
-        """Class of every unit, (count,)."""
+        """Return the class of every unit, (count,).
+
+        >>> relations = Relations()
+        >>> for size in (2, 1):
+        ...     _ = relations.new_units((size,))
+        >>> relations.classes().tolist()
+        [0, 0, 1]
+        """
         lengths = np.diff([*self.class_starts, self.count])
         return np.repeat(np.arange(len(self.class_starts), dtype=np.int64), lengths)

@@ -1,4 +1,4 @@
-"""What is left of labels when axes are summed away: blocks of the units that lay there together."""
+"""Sum labels over axes: rows of units become blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 def common_refinement(relations: Relations, shape: Sequence[int], factors: Sequence[Factor]) -> Factor:
-    """One factor that stands for several: a unit (or fixed value) for each combination of their entries."""
+    """Return one factor, with an entry for each combination.
+
+    >>> one, other = Factor((0,), np.array([-1, -2])), Factor((1,), np.array([-1, -2]))
+    >>> common_refinement(Relations(), (2, 2), [one, other]).ids.tolist()
+    [[-1, -2], [-3, -4]]
+    """
     if len(factors) == 1:
         return factors[0]
     axes = tuple(sorted({axis for factor in factors for axis in factor.axes}))
@@ -37,10 +42,15 @@ def common_refinement(relations: Relations, shape: Sequence[int], factors: Seque
 
 
 def sum_out(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels:
-    """Labels (axes kept with length 1) of a symmetric reduction over some axes.
+    """Sum labels over axes, kept at length 1.
 
-    What is left of a factor that also covers other axes is a block: a new unit for each distinct row of
-    entries, related to all of them. Each entry counts together with what else lies at its place on those axes.
+    Each remaining position held a *row* of units. Equal rows become one new unit, a block, related to every unit of
+    its row. A fixed value at the same position is part of the row's identity.
+
+    >>> relations = Relations()
+    >>> labels = Labels((3, 2), (Factor((0, 1), relations.new_units((4,))[[[0, 1], [2, 3], [0, 1]]]),))
+    >>> sum_out(relations, labels, [1]).factors[0].ids.tolist()
+    [4, 5, 4]
     """
     gone = sorted(set(axes))
     shape = tuple(1 if axis in gone else n for axis, n in enumerate(labels.shape))
@@ -62,8 +72,17 @@ def sum_out(relations: Relations, labels: Labels, axes: Iterable[int]) -> Labels
     return simplified(shape, factors)
 
 
+# Note [why sums see multiplicity]
+# x + x + y is no symmetric function of x and y: swapping x and y changes it. So a block is related to units that
+# occur once in its row by one kind, to units that occur twice by another. Likewise a unit that vanishes in a sum is
+# marked with the fixed values that lie at its positions, and with how often each does.
+
+
 def _count_together(relations: Relations, shape: Sequence[int], cluster: Sequence[Factor]) -> None:
-    """Relate units that vanish to what lies at the same places: a sum counts what meets there, and how often."""
+    """Relate vanishing units to values at the same positions.
+
+    See Note [why sums see multiplicity].
+    """
     with_units = [factor for factor in cluster if factor.has_units]
     if len(cluster) < 2 or not with_units:
         return
@@ -79,9 +98,9 @@ def _count_together(relations: Relations, shape: Sequence[int], cluster: Sequenc
 def _placed_alike(
     relations: Relations, shape: Sequence[int], factor: Factor, along: Sequence[Factor], gone: Sequence[int]
 ) -> bool:
-    """Whether all rows of a factor that share a unit hold it at the same fixed values along the row.
+    """Relate units to values where rows agree.
 
-    Then the unit says which values it lies at, once it is related to them.
+    Rows that share a unit must hold it at the same fixed values.
     """
     if any(f.has_units or not set(f.axes) <= set(factor.axes) for f in along):
         return False
@@ -97,7 +116,7 @@ def _placed_alike(
 
 
 def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Factor], new: Factor) -> bool:
-    """Relate a factor to one over the same axes, or to fixed values along them, that determines it."""
+    """Relate a factor to one determining it."""
     for factor in factors:
         if factor.axes == new.axes and determines(factor.ids, new.ids):
             relations.relate(factor.ids, new.ids)
@@ -113,7 +132,7 @@ def _follows(relations: Relations, shape: Sequence[int], factors: Sequence[Facto
 
 
 def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Factor]]:
-    """Factors in clusters that share one of these axes."""
+    """Cluster factors that share one of these axes."""
     clusters: list[list[Factor]] = []
     for factor in factors:
         near = [any(set(f.axes) & set(factor.axes) & set(axes) for f in c) for c in clusters]
@@ -124,6 +143,10 @@ def overlapping(factors: Sequence[Factor], axes: Sequence[int]) -> list[list[Fac
 
 
 def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor:
+    """Make a block of each distinct row.
+
+    See Note [why sums see multiplicity].
+    """
     kept = [axis for axis in factor.axes if axis not in gone]
     order = [factor.axes.index(a) for a in kept] + [factor.axes.index(a) for a in factor.axes if a in gone]
     kept_shape = [factor.ids.shape[factor.axes.index(a)] for a in kept]
@@ -138,13 +161,17 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     owners = np.broadcast_to(units[:, None], different.shape)
     times = _multiplicity(different)
     for number in np.unique(times):
-        chosen = times == number
-        relations.relate(owners[chosen], different[chosen])
+        members = times == number
+        relations.relate(owners[members], different[members])
     return Factor(tuple(kept), units[place].reshape(kept_shape))
 
 
 def _multiplicity(rows: Ids) -> Ids:
-    """How often each entry occurs in its row."""
+    """Count how often each entry occurs in its row.
+
+    >>> _multiplicity(np.array([[5, 5, 6], [1, 2, 3]])).tolist()
+    [[2, 2, 1], [1, 1, 1]]
+    """
     ordered = np.sort(rows, axis=1)
     times = np.ones_like(rows)
     for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):

@@ -44,7 +44,7 @@ def discover_rescaling(
     generator: torch.Generator | None = None,
     outputs: Outputs = None,
 ) -> RescalingSpec:
-    r"""By which factors the units of each group can be scaled, slot by slot, so that the function stays the same.
+    r"""Find scales and signs that keep the function.
 
     If multiplying slot k of unit i by :math:`s_i^{e_k}` changes nothing for any s > 0, then at s = 1
 
@@ -103,7 +103,7 @@ def discover_rescaling(
 
 
 def _search(trials: Trials, signs: bool) -> tuple[RescalingSpec, Mapping[str, Sequence[str]]]:
-    """The rescalings that are found, and by group the tensors of which nothing is known."""
+    """Find rescalings, and the tensors that no draw reached."""
     equations = Equations(trials)
     matrices = equations.gathered()
     unreached = equations.unreached()
@@ -112,10 +112,10 @@ def _search(trials: Trials, signs: bool) -> tuple[RescalingSpec, Mapping[str, Se
         for group, matrix in matrices.items()
         if group not in unreached
     }
-    found = _positive(trials, matrices, live)
+    generators = _positive(trials, matrices, live)
     if signs:
-        found += _signs(trials, live, found)
-    return RescalingSpec(tuple(equations.slots), tuple(found)), unreached
+        generators += _signs(trials, live, generators)
+    return RescalingSpec(tuple(equations.slots), tuple(generators)), unreached
 
 
 def requested_rescaling(
@@ -126,7 +126,10 @@ def requested_rescaling(
     *,
     check: bool = True,
 ) -> RescalingSpec:
-    """The rescalings given, verified when there are example inputs, or those found when asked for, or none.
+    """Return the rescalings given, or find those asked for.
+
+    Note:
+        Given rescalings are verified when there are example inputs.
 
     Raises:
         SymmetryError: when a given rescaling changes the function; its generators are named.
@@ -151,10 +154,10 @@ def _in_precision(
     tolerance: float,
     generator: torch.Generator,
 ) -> Found:
-    """What is found in float64, or in the network's own type where it does not run in float64."""
-    wide, own = in_double_precision(model), in_mode(standalone_copy(model), False)
-    rounding = narrow_tolerance(own.parameters())
-    count_only(own, spec.outputs)
+    """Search in float64, or in the network's own type."""
+    wide, copy = in_double_precision(model), in_mode(standalone_copy(model), False)
+    rounding = narrow_tolerance(copy.parameters())
+    count_only(copy, spec.outputs)
     if wide is not None:
         count_only(wide, spec.outputs)
         try:
@@ -167,12 +170,13 @@ def _in_precision(
             f"Expected a network in float32 or float64, to find its rescalings with, but {type(model).__name__} has "
             f"weights in half precision and its device no float64: move it to the CPU."
         )
-    return search(Trials(own, spec, example_inputs, max(tolerance, rounding), generator))
+    return search(Trials(copy, spec, example_inputs, max(tolerance, rounding), generator))
 
 
 def _verify(
     model: nn.Module, spec: PermutationSpec, rescaling: RescalingSpec, example_inputs: ExampleInputs
 ) -> None:
+    """Raise when a given rescaling changes the function."""
     rescaling.shapes(spec)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         generator = torch.Generator("cpu").manual_seed(0)
@@ -193,6 +197,7 @@ def _verify(
 
 
 def _warn_of(unreached: Mapping[str, Sequence[str]]) -> None:
+    """Warn of groups with weights that no draw reached."""
     for group, tensors in unreached.items():
         warnings.warn(
             f"Expected every weight of group {group!r} to take part in the output on inputs like the example's, but "
@@ -206,7 +211,7 @@ def _warn_of(unreached: Mapping[str, Sequence[str]]) -> None:
 def _positive(
     trials: Trials, matrices: Mapping[str, NDArray[np.float64]], live: Mapping[str, Sequence[Slot]]
 ) -> list[ScaleSymmetry]:
-    """The generators of all groups that hold at random s > 0."""
+    """Find generators that hold at random positive scales."""
     candidates = []
     for group, slots in live.items():
         matrix = matrices[group][:, trials.reached(matrices[group])]
@@ -218,7 +223,7 @@ def _positive(
 def _signs(
     trials: Trials, live: Mapping[str, Sequence[Slot]], positive: Sequence[ScaleSymmetry]
 ) -> list[ScaleSymmetry]:
-    """The flips of sign of all groups that hold at random signs."""
+    """Find flips of sign that hold at random signs."""
     state = trials.weights()
     drawn = [
         (network, draw_run(network, state, trials.example_inputs, trials.generator)[0])
@@ -245,9 +250,11 @@ def _generator(
     exponents: NDArray[np.int64],
     kind: str = "positive",
 ) -> ScaleSymmetry:
-    """The generator with these exponents: whole slots where their parts agree, biases with positive ones.
+    """Build a generator, with positive exponents of biases.
 
-    Without biases it is the rows of weights, what comes in, that have them.
+    Note:
+        - Slots whose parts agree are whole.
+        - Without biases, rows of weights have positive exponents.
     """
     pairs = [(slot, int(e)) for slot, e in zip(slots, exponents, strict=True)]
     biases = sum(e for slot, e in pairs if len(spec.shapes[slot.tensor]) == 1)

@@ -1,4 +1,4 @@
-"""The equations that the rescalings of a network solve, at draws that reach as many of its weights as they can."""
+"""Draw the equations that the rescalings of a network solve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEWEST_DRAWS, MOST_DRAWS = 3, 24
 
 
 class Equations:
-    """What the output answers, at several draws, to scaling the units of each group slot by slot.
+    """Measure the output's response to scaling each slot.
 
     Attributes:
         slots: per group, the slots that can be scaled.
@@ -30,9 +30,11 @@ class Equations:
         self._rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name, s in self.slots.items() if s}
 
     def gathered(self) -> dict[str, NDArray[np.float64]]:
-        """Per group the equations of several draws, (draws * units, slots): at least twice as many as unknowns.
+        """Gather equations by group, (draws * units, slots).
 
-        Where a weight has no say in the output, its part may be in training mode, or at other draws.
+        Note:
+            - There are at least twice as many equations as unknowns.
+            - Weights not reached are tried in training mode, then at other draws.
         """
         needed = [math.ceil(2 * len(slots) / self.spec[name].units) for name, slots in self.slots.items()]
         draws = min(max(FEWEST_DRAWS, *needed, 0), MOST_DRAWS)
@@ -44,30 +46,34 @@ class Equations:
         while self.unreached() and draws < MOST_DRAWS:
             self._draw()
             draws += 1
-        self.trials.sometimes_reached = self._restless()
+        self.trials.sometimes_reached = self._sometimes_reached()
         return {name: np.concatenate(parts) for name, parts in self._rows.items()}
 
     def unreached(self) -> dict[str, list[str]]:
-        """Per group, tensors that took no part in the output at any draw.
+        """List tensors by group that no draw reached.
 
-        The bias of keys takes part, though what it adds cancels up to rounding: here nothing at all came back.
+        Note:
+            The bias of keys counts as reached, though its effect cancels up to rounding.
         """
-        found = {}
+        tensors_by_group = {}
         for name, parts in self._rows.items():
             largest = np.abs(np.concatenate(parts)).max(axis=0, initial=0.0)
-            found[name] = [s.tensor for s, size in zip(self.slots[name], largest, strict=True) if size == 0.0]
-        return {name: tensors for name, tensors in found.items() if tensors}
+            tensors_by_group[name] = [
+                s.tensor for s, size in zip(self.slots[name], largest, strict=True) if size == 0.0
+            ]
+        return {name: tensors for name, tensors in tensors_by_group.items() if tensors}
 
     def _draw(self) -> None:
+        """Draw the equations of each network once."""
         for network in self.trials.networks:
             for name, part in self.trials.sensitivities(network, self.slots).items():
                 self._rows[name].append(part)
 
-    def _restless(self) -> dict[str, list[Slot]]:
-        """Per group, slots that the output depended on at some draws of a network but not at all of them."""
-        found = {}
+    def _sometimes_reached(self) -> dict[str, list[Slot]]:
+        """List slots by group that some draws reached."""
+        slots_by_group = {}
         for name, parts in self._rows.items():
             on = np.stack([self.trials.reached(part) for part in parts])
             some = np.flatnonzero(on.any(axis=0) & ~on.all(axis=0))
-            found[name] = [self.slots[name][place] for place in some]
-        return {name: slots for name, slots in found.items() if slots}
+            slots_by_group[name] = [self.slots[name][place] for place in some]
+        return {name: slots for name, slots in slots_by_group.items() if slots}

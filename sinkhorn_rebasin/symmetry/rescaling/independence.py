@@ -1,4 +1,4 @@
-"""Rescalings of whole blocks that the units inside of them can already do."""
+"""Drop rescalings of blocks that inner units can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Place = tuple[str, tuple[int, ...]]
 
 
 def independent(spec: PermutationSpec, generators: Sequence[ScaleSymmetry]) -> list[ScaleSymmetry]:
-    """The generators without those of a parent that are combinations of the ones nested in it.
+    """Drop a parent's generators that nested ones combine to.
 
     Scaling the queries of a head and dividing its keys is what scaling all of its inner units does.
     """
@@ -24,11 +24,12 @@ def independent(spec: PermutationSpec, generators: Sequence[ScaleSymmetry]) -> l
 def _inside(
     spec: PermutationSpec, outer: ScaleSymmetry, generators: Sequence[ScaleSymmetry]
 ) -> list[ScaleSymmetry]:
+    """List generators of the same kind in descendant groups."""
     return [one for one in generators if one.kind == outer.kind and outer.group in spec.ancestors(one.group)]
 
 
 def _combined(spec: PermutationSpec, outer: ScaleSymmetry, inner: Sequence[ScaleSymmetry]) -> bool:
-    """Whether the exponents of all positions together are a combination of the inner ones'."""
+    """Tell whether inner exponents combine to the outer ones."""
     if not inner:
         return False
     totals = [_totals(spec, one) for one in (outer, *inner)]
@@ -39,20 +40,22 @@ def _combined(spec: PermutationSpec, outer: ScaleSymmetry, inner: Sequence[Scale
 
 
 def _totals(spec: PermutationSpec, generator: ScaleSymmetry) -> dict[_Place, NDArray[np.float64]]:
-    """Per tensor and axes, the exponent of every position."""
-    found: dict[_Place, NDArray[np.float64]] = {}
+    """Add up the exponent of every position."""
+    totals: dict[_Place, NDArray[np.float64]] = {}
     for slot, exponent in generator.exponents:
         place = (slot.tensor, slot.axes)
-        found.setdefault(place, np.zeros(_length(spec, place)))[slot.layout.table().ravel()] += exponent
-    return found
+        totals.setdefault(place, np.zeros(_length(spec, place)))[slot.layout.table().ravel()] += exponent
+    return totals
 
 
 def _joined(
     spec: PermutationSpec, total: dict[_Place, NDArray[np.float64]], places: Sequence[_Place]
 ) -> NDArray[np.float64]:
+    """Concatenate exponents over all places."""
     return np.concatenate([total.get(place, np.zeros(_length(spec, place))) for place in places])
 
 
 def _length(spec: PermutationSpec, place: _Place) -> int:
+    """Count the positions of a place."""
     tensor, axes = place
     return math.prod(spec.shapes[tensor][axis] for axis in axes)

@@ -9,7 +9,9 @@ LARGEST_EXPONENT = 2
 
 
 def integer_kernel(matrix: NDArray[np.float64], tolerance: float = 1e-9) -> list[NDArray[np.int64]]:
-    r"""Integer vectors e with :math:`M e = 0`, entries from -2 to 2, one per row of the reduced echelon form.
+    r"""Find small integer vectors e with :math:`M e = 0`.
+
+    Entries are from -2 to 2; there is one vector per row of the reduced echelon form.
 
     The null space is that of the singular value decomposition, of singular values below ``tolerance`` of the
     largest one. Rows of its echelon form with other entries are left out.
@@ -29,7 +31,7 @@ def integer_kernel(matrix: NDArray[np.float64], tolerance: float = 1e-9) -> list
 
 
 def _echelon(rows: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
-    """The reduced row echelon form, by Gauss-Jordan elimination with row pivots."""
+    """Reduce rows to echelon form by Gauss-Jordan elimination."""
     rows = rows.copy()
     done = 0
     for column in range(rows.shape[1]):
@@ -47,6 +49,7 @@ def _echelon(rows: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]
 
 
 def _small_integers(row: NDArray[np.float64], rounding: float) -> NDArray[np.int64] | None:
+    """Round a row to small integers, or return None."""
     for factor in (1, 2):
         whole = np.rint(factor * row)
         if np.abs(factor * row - whole).max() < rounding and np.abs(whole).max() <= LARGEST_EXPONENT:
@@ -55,7 +58,7 @@ def _small_integers(row: NDArray[np.float64], rounding: float) -> NDArray[np.int
 
 
 def kernel_modulo_two(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """A basis of the vectors of zeros and ones whose product with every row is even.
+    """Find a basis of the kernel modulo 2.
 
     Shapes:
         rows (equations, unknowns), each vector (unknowns,).

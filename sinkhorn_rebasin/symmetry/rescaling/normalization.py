@@ -1,4 +1,4 @@
-"""A network in the one representative of all its rescalings."""
+"""Choose one representative among all rescalings of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normalize_scales(
     *,
     example_inputs: ExampleInputs = None,
 ) -> Module:
-    """A copy of a network that computes the same, in which every unit's incoming weights have norm one.
+    """Scale every unit's incoming weights to norm one.
 
     Networks that differ by rescalings alone become equal. What is normalised, and by which formula, is told by
     :func:`~sinkhorn_rebasin.permutations.normalize_state_scales`.

@@ -1,4 +1,4 @@
-"""Equations modulo 2 that every flip of signs of a group solves, read off a network whose slots are switched off."""
+"""Solve equations modulo 2 for flips of signs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Scaled = Callable[[Tensor], list[Tensor]]
 
 
 class SignEquations:
-    r"""Which slots may change their sign together, by equations that counterexamples add one after the other.
+    r"""Collect equations on signs from counterexamples.
 
     Multiply slot k of some units by a number :math:`s_k` and expand the output,
 
@@ -52,7 +52,10 @@ class SignEquations:
         self._weights: list[Tensor] = []
 
     def solved(self) -> list[Flips] | None:
-        """A basis of the flips that change nothing; None when there are too many slots in one term."""
+        """Solve for a basis of flips that change nothing.
+
+        None when one term has too many slots.
+        """
         held: set[bytes] = set()
         while True:
             basis = kernel_modulo_two(np.array(self.rows, dtype=np.int64).reshape(-1, self.count))
@@ -67,13 +70,16 @@ class SignEquations:
             active = self._needed(wrong)
             if len(active) > MOST_ACTIVE:
                 return None
-            found = self._read(active)
-            if not any(int(row @ wrong) % 2 for row in found):
+            rows = self._read(active)
+            if not any(int(row @ wrong) % 2 for row in rows):
                 return None
-            self.rows += found
+            self.rows += rows
 
     def _changes(self, flips: Flips, active: Sequence[int]) -> bool:
-        """Whether a flip changes the output while the other slots are off."""
+        """Tell whether a flip changes the output.
+
+        Slots that are not active are off.
+        """
         on = torch.zeros(self.count, dtype=torch.float64, device="cpu")
         on[list(active)] = 1.0
         if self._before[0] != tuple(active):
@@ -82,7 +88,7 @@ class SignEquations:
         return largest_change(self._before[1], self.scaled(flipped)) > self.tolerance
 
     def _needed(self, flips: Flips) -> list[int]:
-        """Few slots with which alone a flip changes the output: the others are left out in ever smaller parts."""
+        """Find few slots with which a flip changes the output."""
         active, size = list(range(self.count)), self.count
         while size > 1:
             size = (size + 1) // 2
@@ -93,7 +99,7 @@ class SignEquations:
         return active
 
     def _read(self, active: Sequence[int]) -> list[Flips]:
-        """The equations between these slots, and between them and each of the others."""
+        """Read equations between these slots and each other one."""
         signs = np.array(list(product((1, -1), repeat=len(active))))
         values, slopes = zip(*(self._at(active, row) for row in signs), strict=True)
         value, slope = np.array(values), np.stack(slopes)
@@ -102,19 +108,19 @@ class SignEquations:
         least = np.maximum(
             np.sqrt(self.tolerance) * np.abs(slope).max(0), self.tolerance * np.abs(slope).max()
         )
-        found = []
-        for chosen in product((0, 1), repeat=len(active)):
-            character = np.prod(signs ** np.array(chosen), axis=1)
+        rows = []
+        for exponents in product((0, 1), repeat=len(active)):
+            character = np.prod(signs ** np.array(exponents), axis=1)
             row = np.zeros(self.count, dtype=np.int64)
-            row[list(active)] = chosen
+            row[list(active)] = exponents
             if abs((character * value).mean()) > self.tolerance / (2 * len(signs)) * np.abs(value).max():
-                found.append(row)
+                rows.append(row)
             terms = np.abs((character[:, None] * slope).mean(0)) > least
-            found += [row + np.eye(self.count, dtype=np.int64)[slot] for slot in off if terms[slot]]
-        return [row for row in found if row.any()]
+            rows += [row + np.eye(self.count, dtype=np.int64)[slot] for slot in off if terms[slot]]
+        return [row for row in rows if row.any()]
 
     def _at(self, active: Sequence[int], signs: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
-        """A random sum of the outputs at these signs of the slots that are on, and its slope in every slot."""
+        """Evaluate a random sum of outputs, and its slopes."""
         factors = torch.zeros(self.count, dtype=torch.float64, device="cpu")
         factors[list(active)] = torch.from_numpy(signs).double()
         factors.requires_grad_()
@@ -126,7 +132,7 @@ class SignEquations:
         return float(total.detach()), slopes.nan_to_num(0.0, 0.0, 0.0).numpy()
 
     def _sum(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The outputs added up with random weights, the same at every call."""
+        """Add up the outputs with fixed random weights."""
         values = [real_view(one) for one in outputs if one.is_floating_point() or one.is_complex()]
         if not self._weights:
             device = self._generator.device

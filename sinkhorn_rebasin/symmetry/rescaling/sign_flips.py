@@ -35,7 +35,7 @@ def sign_candidates(
     tolerance: float,
     generator: torch.Generator,
 ) -> list[Flips]:
-    r"""Sets of slots, as vectors of zeros and ones, whose common flip of random units leaves the output unchanged.
+    r"""Find sets of slots whose common flip changes nothing.
 
     A flip of the set A ∪ B changes nothing exactly if the flip of A alone does what that of B alone does, for
     flips undo themselves. With A from the first half of the slots and B from the second, all
@@ -56,8 +56,8 @@ def sign_candidates(
     if len(slots) > MOST_SLOTS:
         chosen = torch.where(noise == noise.max(), noise == noise.min(), drawn[0] < 0)
         scaled = _scaling(spec, group, slots, state, outputs, chosen)
-        found = SignEquations(scaled, len(slots), tolerance, generator).solved()
-        return _odd(slots, positive) if found is None else _smallest(found)
+        solutions = SignEquations(scaled, len(slots), tolerance, generator).solved()
+        return _odd(slots, positive) if solutions is None else _smallest(solutions)
     signs = {group: drawn.to(state[slots[0].tensor].dtype.to_real())}
 
     def flipped(chosen: Flips) -> list[Tensor]:
@@ -84,7 +84,11 @@ def _scaling(
     outputs: Callable[[State], list[Tensor]],
     chosen: Tensor,
 ) -> Callable[[Tensor], list[Tensor]]:
-    """The outputs as a function of one factor per slot, from -1 to 1, of the chosen units; others stay."""
+    """Express outputs by one factor a slot.
+
+    Note:
+        Only the units in ``chosen`` are scaled.
+    """
     each = RescalingSpec((group,), tuple(ScaleSymmetry(group, "sign", ((slot, 1),)) for slot in slots))
     dtype = state[slots[0].tensor].dtype.to_real()
 
@@ -96,14 +100,14 @@ def _scaling(
 
 
 def _odd(slots: Sequence[Slot], positive: Sequence[ScaleSymmetry]) -> list[Flips]:
-    """The slots that positive generators scale by an odd power."""
+    """Find slots with odd exponents in positive generators."""
     exponents = [dict(one.exponents) for one in positive]
     odd = (np.array([found.get(slot, 0) % 2 for slot in slots]) for found in exponents)
     return [flips for flips in odd if flips.any()]
 
 
 def _smallest(basis: Sequence[Flips]) -> list[Flips]:
-    """A basis of the same flips, of the smallest sets where all of them can be compared."""
+    """Choose the smallest basis of the same flips."""
     if len(basis) > MOST_SUMS:
         return list(basis)
     sums = (np.array(bits) @ np.array(basis) % 2 for bits in product((0, 1), repeat=len(basis)) if any(bits))
@@ -111,15 +115,16 @@ def _smallest(basis: Sequence[Flips]) -> list[Flips]:
 
 
 def _sets(size: int, length: int, start: int) -> Iterator[tuple[int, ...]]:
+    """Yield all sets of a range of slots."""
     for bits in product((0, 1), repeat=size):
         yield (0,) * start + bits + (0,) * (length - start - size)
 
 
-def _basis(found: Sequence[Flips]) -> list[Flips]:
-    """The smallest of the vectors that are independent modulo 2."""
+def _basis(candidates: Sequence[Flips]) -> list[Flips]:
+    """Keep the smallest vectors that are independent modulo 2."""
     reduced: list[int] = []
     basis = []
-    for flips in sorted(found, key=lambda one: (int(one.sum()), tuple(-one))):
+    for flips in sorted(candidates, key=lambda one: (int(one.sum()), tuple(-one))):
         rest = int("".join(map(str, flips)), 2)
         for known in reduced:
             rest = min(rest, rest ^ known)

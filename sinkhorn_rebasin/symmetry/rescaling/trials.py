@@ -1,4 +1,4 @@
-"""A network at random weights and inputs: what its units answer to, and whether claimed rescalings hold there."""
+"""Run a network at random weights and inputs, to try rescalings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Sensitivities = Mapping[str, NDArray[np.float64]]
 
 @dataclass
 class Trials:
-    """A network, in float64 if it runs in it, and the draws at which it runs.
+    """Hold a network and the draws at which it runs.
 
     Attributes:
-        networks: in eval mode; and, once asked for, without its chance in training mode, with other branches.
-        restless: slots that the output depends on at some draws alone, by group: experts that few inputs reach.
+        networks: the network in eval mode; once asked for, also in training mode without its chance.
+        sometimes_reached: by group, slots that the output depends on at some draws only.
     """
 
     network: nn.Module
@@ -64,7 +64,10 @@ class Trials:
             ) from error
 
     def add_training_mode(self) -> nn.Module | None:
-        """The network as it trains but without its chance, from now on part of every trial; None if it has any."""
+        """Add the network in training mode without its chance.
+
+        None when the network is random all the same.
+        """
         twin = training_copy(self.network)
         try:
             state = self.weights()
@@ -78,15 +81,17 @@ class Trials:
         return twin
 
     def verified(self, candidates: Sequence[ScaleSymmetry]) -> list[ScaleSymmetry]:
-        """The candidates that leave the output unchanged: all at once, or else each alone."""
+        """Keep the candidates that leave the output unchanged."""
         if not candidates or self.hold(candidates):
             return list(candidates)
         return [one for one in candidates if self.hold([one])]
 
     def hold(self, generators: Sequence[ScaleSymmetry]) -> bool:
-        """Whether the output stays the same at random scales and signs, each far from one and tried both ways.
+        """Tell whether the output stays at random scales and signs.
 
-        Restless slots of the groups must have had a say both ways, or nothing is proven about them.
+        Note:
+            - Scales are far from one, and are tried both ways.
+            - Slots reached at some draws only must be reached both ways.
         """
         rescaling = RescalingSpec(tuple(self.spec.names), tuple(generators))
         signs, logs = self._signs(rescaling), self._far_logs(rescaling)
@@ -111,7 +116,7 @@ class Trials:
         signs: Mapping[str, Tensor],
         waiting: dict[str, list[Slot]],
     ) -> bool:
-        """One draw; what answers there is no longer waited for."""
+        """Try one draw, and note the slots it reached."""
         state = self.weights()
         for network in self.networks:
             before_draw = self.generator.get_state()
@@ -127,7 +132,7 @@ class Trials:
         return True
 
     def _others(self, network: nn.Module, state: State, inputs: ExampleInputs) -> list[list[Tensor]]:
-        """The output at weights that compute something else, if the network runs at them."""
+        """Run the network at scrambled weights, if it can."""
         try:
             return [run_precisely(network, scrambled(state, self.spec), inputs)]
         except ArchitectureError:
@@ -136,7 +141,7 @@ class Trials:
     def _record_reached(
         self, network: nn.Module, state: State, waiting: dict[str, list[Slot]], before_draw: Tensor
     ) -> None:
-        """Take the slots that the output depends on at a draw, made anew, off those that are waited for."""
+        """Drop the slots that a repeated draw reaches."""
         if not waiting:
             return
         replay = torch.Generator(self.generator.device)
@@ -148,7 +153,11 @@ class Trials:
                 del waiting[name]
 
     def _holds_far_out(self, rescaling: RescalingSpec, signs: Mapping[str, Tensor]) -> bool:
-        """Flips of sign at much larger weights, where the network runs there: they reach past its clips."""
+        """Try flips of sign at much larger weights.
+
+        Note:
+            Large weights reach past the clips of activations.
+        """
         grown = [
             replace(one, kind="positive", exponents=tuple((slot, 1) for slot, _ in one.exponents))
             for one in rescaling.generators
@@ -172,46 +181,51 @@ class Trials:
 
     @property
     def rounding(self) -> float:
-        """What relative sizes pass for zero in the equations."""
+        """Return the relative size that passes for zero."""
         return 1e-9 if is_wide(self.network) else narrow_tolerance(self.network.parameters())
 
     def reached(self, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which slots the output depends on: see :func:`reached`."""
+        """Find slots that the output depends on, (slots,)."""
         return reached(matrix, self.rounding / 10)
 
     def weights(self) -> State:
-        """The network's tensors, moved a little."""
+        """Move the network's tensors a little."""
         return perturbed(named_tensors(self.network), self.spec, self.generator)
 
     def _signs(self, rescaling: RescalingSpec) -> dict[str, Tensor]:
-        """Both signs in every group of two units or more: a common sign says nothing about products of two of them.
+        """Draw both signs in every group of several units.
 
-        The other trial flips the other units.
+        Note:
+            - A common sign would say nothing about products of two units.
+            - The other trial flips the other units.
         """
-        found = {}
+        signs_by_group = {}
         for name, shape in rescaling.shapes(self.spec, "sign").items():
             noise = self._normal(shape)
             signs = torch.where(noise == noise.amax(-1, keepdim=True), 1.0, noise.sign())
-            found[name] = torch.where(noise == noise.amin(-1, keepdim=True), -1.0, signs)
-        return found
+            signs_by_group[name] = torch.where(noise == noise.amin(-1, keepdim=True), -1.0, signs)
+        return signs_by_group
 
     def _far_logs(self, rescaling: RescalingSpec) -> dict[str, Tensor]:
+        """Draw log-scales far from zero, of either sign."""
         return {
             name: (NEAREST + (FARTHEST - NEAREST) * self._uniform(shape)) * self._normal(shape).sign()
             for name, shape in rescaling.shapes(self.spec, "positive").items()
         }
 
     def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw normal numbers in the type of the factors."""
         device = self.generator.device
         return torch.randn(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw uniform numbers in the type of the factors."""
         device = self.generator.device
         return torch.rand(shape, generator=self.generator, dtype=torch.float64, device=device).to(self._type)
 
     @property
     def _type(self) -> torch.dtype:
-        """The type that factors have, so that weights keep theirs."""
+        """Choose the type of factors, so that weights keep theirs."""
         types = [
             tensor.dtype.to_real() for tensor in self.network.parameters() if tensor.dtype.is_floating_point
         ]
@@ -219,7 +233,9 @@ class Trials:
 
 
 def reached(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:
-    """Which slots, (slots,), the output depends on by the equations (rows, slots) of one or several draws.
+    """Find slots that the output depends on, (slots,).
+
+    ``matrix`` holds the equations (rows, slots) of one or several draws.
 
     >>> reached(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist()
     [True, False]

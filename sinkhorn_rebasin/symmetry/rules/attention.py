@@ -23,14 +23,18 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
     "_scaled_dot_product_fused_attention_overrideable",
 )
 def attention(labelling: Labelling, call: Call) -> Result:
-    """Queries times keys, a softmax over the keys, times values; heads of keys may serve several of queries."""
+    """Contract queries with keys, normalize, and mix values.
+
+    Note:
+        Heads of keys and values may serve several heads of queries.
+    """
     if call["dropout_p"] and not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
     query, key, value = (labelling.labels(call[name]) for name in ("query", "key", "value"))
     batch = [f"b{axis}" for axis in range(len(query.shape) - 2)]
     for labels in (query, key, value):
         for axis in (len(batch), len(batch) + 1):
-            labelling.batched.note(labelling.relations, labels, [*range(len(batch)), axis])
+            labelling.batched.record_product(labelling.relations, labels, [*range(len(batch)), axis])
     if batch:
         key, value = (
             _shared_by(labels, len(batch) - 1, query.shape[len(batch) - 1]) for labels in (key, value)
@@ -45,17 +49,17 @@ def attention(labelling: Labelling, call: Call) -> Result:
 
 
 def _shared_by(labels: Labels, axis: int, heads: int) -> Labels:
-    """Every head of keys or values repeated for the queries' heads that it serves."""
-    own = labels.shape[axis]
-    return labels if own == heads else labels.taken(axis, np.repeat(np.arange(own), heads // own))
+    """Repeat heads for the queries' heads that each serves."""
+    count = labels.shape[axis]
+    return labels if count == heads else labels.taken(axis, np.repeat(np.arange(count), heads // count))
 
 
 def _masks(labelling: Labelling, call: Call, scores: Labels) -> list[Labels]:
-    """Labels of what is added to the scores: a bias or mask, and the triangle of a causal one."""
-    found = [
+    """Label the bias, mask and causal triangle of scores."""
+    masks = [
         labelling.labels(call[name]) for name in ("attn_mask", "attn_bias") if call.get(name) is not None
     ]
     if call["is_causal"]:
         axes = (len(scores.shape) - 2, len(scores.shape) - 1)
-        found.append(Labels(scores.shape, tuple(fixed_factor(axis, scores.shape[axis]) for axis in axes)))
-    return found
+        masks.append(Labels(scores.shape, tuple(fixed_factor(axis, scores.shape[axis]) for axis in axes)))
+    return masks

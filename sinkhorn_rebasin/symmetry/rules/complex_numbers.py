@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 @rule("view_as_real", "view_as_real_copy")
 def view_as_real(labelling: Labelling, call: Call) -> Result:
-    """Both parts are functions of the same number, told apart along the new last axis."""
+    """Put both parts along a new fixed axis."""
     labels = labelling.labels(call["self"])
     shape = tuple(call.output.shape)
     return Labels(shape, (*labels.factors, fixed_factor(len(shape) - 1, 2)))
@@ -21,7 +21,7 @@ def view_as_real(labelling: Labelling, call: Call) -> Result:
 
 @rule("view_as_complex", "view_as_complex_copy")
 def view_as_complex(labelling: Labelling, call: Call) -> Result:
-    """The two positions of the last axis meet in one number, each in its part."""
+    """Join the two positions of the last axis."""
     labels = labelling.labels(call["self"])
     axis, shape = len(labels.shape) - 1, tuple(call.output.shape)
     parts = [labels.taken(axis, np.array([part])).reshaped(shape or (1,)) for part in (0, 1)]

@@ -16,7 +16,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 @rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution")
 def convolution(labelling: Labelling, call: Call) -> Result:
-    """Each group of output channels sums over its own group of input channels and over neighbours."""
+    """Sum over input channels of a group and neighbors."""
     tensor, weight = call["input"], call["weight"]
     groups, transposed = call["groups"], call.get("transposed", False)
     output = tuple(call.output.shape)
@@ -32,7 +32,10 @@ def convolution(labelling: Labelling, call: Call) -> Result:
 
 
 def kernel_labels(labelling: Labelling, weight: Tensor, groups: int, transposed: bool) -> Labels:
-    """Labels of a weight seen as (groups, o, i), or (groups, i, o) when transposed, its kernel fixed."""
+    """Label a weight by (groups, o, i), its kernel fixed.
+
+    When transposed, by (groups, i, o).
+    """
     first, second, *kernel = weight.shape
     view = (groups, first // groups, second, *kernel)
     if groups > 1 and labelling.is_fresh_parameter(weight):
@@ -50,7 +53,11 @@ def kernel_labels(labelling: Labelling, weight: Tensor, groups: int, transposed:
 
 
 def _windows(labelling: Labelling, call: Call, positions: tuple[int, ...]) -> Labels:
-    """Labels of the input at the output's positions; only a kernel of one pixel leaves positions as they are."""
+    """Label the input at the positions of the output.
+
+    Note:
+        Only a kernel of one position leaves positions as they are.
+    """
     labels = labelling.labels(call["input"])
     kernel = call["weight"].shape[2:]
     rank = len(kernel)

@@ -22,14 +22,16 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 
-def _asked_for(call: Call, found: Sequence[Labels]) -> list[Labels]:
-    """Labels of the gradients that were computed; the others are None."""
-    return [labels for labels, output in zip(found, call.outputs, strict=True) if isinstance(output, Tensor)]
+def _asked_for(call: Call, gradients: Sequence[Labels]) -> list[Labels]:
+    """Keep labels of gradients that were computed."""
+    return [
+        labels for labels, output in zip(gradients, call.outputs, strict=True) if isinstance(output, Tensor)
+    ]
 
 
 @rule("_log_softmax_backward_data", "_softmax_backward_data")
 def softmax(labelling: Labelling, call: Call) -> Result:
-    """A symmetric sum over the axis meets every position."""
+    """Sum symmetrically over the axis; join every position."""
     shape = tuple(call.output.shape)
     both = labelling.join([labelling.labels(call["grad_output"]), labelling.labels(call["output"])], shape)
     return with_statistics(labelling, both, [axis_of(call["dim"], len(shape))])
@@ -37,7 +39,7 @@ def softmax(labelling: Labelling, call: Call) -> Result:
 
 @rule("glu_backward")
 def gated(labelling: Labelling, call: Call) -> Result:
-    """Each half meets the other half, and the gradient of both."""
+    """Join each half with the other, and their gradient."""
     labels, gradient = labelling.labels(call["self"]), labelling.labels(call["grad_output"])
     axis = axis_of(call["dim"], len(labels.shape))
     middle = labels.shape[axis] // 2
@@ -48,7 +50,7 @@ def gated(labelling: Labelling, call: Call) -> Result:
 
 @rule("_fused_rms_norm_backward", "native_layer_norm_backward")
 def layer_norm(labelling: Labelling, call: Call) -> Result:
-    """Symmetric sums over the last axes; what the weight and the bias get are sums over the others."""
+    """Sum over the last axes, for weights over others."""
     labels = labelling.labels(call["input"])
     first = len(labels.shape) - len(call["normalized_shape"])
     axes = tuple(range(first, len(labels.shape)))
@@ -64,7 +66,7 @@ def layer_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("native_batch_norm_backward")
 def batch_norm(labelling: Labelling, call: Call) -> Result:
-    """Symmetric sums over batch and positions, channel by channel."""
+    """Sum over batch and positions, channel by channel."""
     names = ("running_mean", "running_var", "save_mean", "save_invstd")
     statistics = [call[name] for name in names if call[name] is not None and call[name].numel()]
     labels = labelling.labels(call["input"])
@@ -80,7 +82,7 @@ def batch_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("native_group_norm_backward")
 def group_norm(labelling: Labelling, call: Call) -> Result:
-    """Symmetric sums over each group of channels."""
+    """Sum over each group of channels."""
     shape, groups = tuple(call["input"].shape), call["group"]
     split = (shape[0], groups, shape[1] // groups, *shape[2:])
     apart = (shape[0], groups, *[1] * (len(split) - 2))
@@ -100,7 +102,7 @@ def group_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("convolution_backward")
 def convolution(labelling: Labelling, call: Call) -> Result:
-    """Positions are fixed; channels meet as they do in the convolution itself."""
+    """Fix positions; join channels as the convolution does."""
     data, weight, groups = call["input"], call["weight"], call["groups"]
     reason = "position that a convolution slides over"
     kernel = kernel_labels(labelling, weight, groups, call["transposed"])
@@ -110,27 +112,32 @@ def convolution(labelling: Labelling, call: Call) -> Result:
     spatial = range(2, data.dim())
 
     def split(tensor: Tensor, lengths: Sequence[int]) -> Labels:
+        """Split the channels of a tensor into groups."""
         shape = (*tensor.shape[:2], *lengths)
         labels = with_positions_fixed(labelling, labelling.labels(tensor), spatial, shape, reason)
         return labels.reshaped((batch, groups, tensor.shape[1] // groups, *lengths))
 
     arriving = split(call["grad_output"], positions)
     to_data = contract(labelling, arriving, ["b", "g", "o", *names], kernel, axes, ["b", "g", "i", *names])
-    one = [1] * len(positions)
-    outputs, inputs = (split(call[name], one) for name in ("grad_output", "input"))
+    single = [1] * len(positions)
+    outputs, inputs = (split(call[name], single) for name in ("grad_output", "input"))
     outputs, inputs = (labels.reshaped(labels.shape[:3]) for labels in (outputs, inputs))
     to_weight = contract(labelling, outputs, ["b", "g", "o"], inputs, ["b", "g", "i"], axes)
-    to_weight = to_weight.reshaped((*weight.shape[:2], *one))
+    to_weight = to_weight.reshaped((*weight.shape[:2], *single))
     window = [fixed_factor(axis, weight.shape[axis]) for axis in spatial if weight.shape[axis] > 1]
     to_weight = Labels(tuple(weight.shape), (*to_weight.factors, *window))
     summed = sum_out(labelling.relations, labelling.labels(call["grad_output"]), [0, *spatial])
-    found = [to_data.reshaped(tuple(data.shape)), to_weight, summed.reshaped((call["grad_output"].shape[1],))]
-    return _asked_for(call, found)
+    gradients = [
+        to_data.reshaped(tuple(data.shape)),
+        to_weight,
+        summed.reshaped((call["grad_output"].shape[1],)),
+    ]
+    return _asked_for(call, gradients)
 
 
 @rule("embedding_dense_backward")
 def embedding(labelling: Labelling, call: Call) -> Result:
-    """Gradients added up at the rows that were looked up."""
+    """Add up gradients at the rows looked up."""
     labels, reason = labelling.labels(call["grad_output"]), f"{call.name} adds up rows by data"
     labelling.fix(labelling.labels(call["indices"]), reason)
     last = len(labels.shape) - 1
@@ -141,7 +148,7 @@ def embedding(labelling: Labelling, call: Call) -> Result:
 
 @rule("unfold_backward")
 def windows(labelling: Labelling, call: Call) -> Result:
-    """Windows added up where they overlap."""
+    """Add up windows where they overlap."""
     labels, shape = labelling.labels(call["grad_in"]), tuple(call["input_sizes"])
     axis, last = axis_of(call["dim"], len(shape)), len(labels.shape) - 1
     reason = f"{call.name} adds up windows that overlap"
@@ -151,7 +158,7 @@ def windows(labelling: Labelling, call: Call) -> Result:
 
 @rule("slice_backward")
 def piece(labelling: Labelling, call: Call) -> Result:
-    """A gradient at its range of positions, and zeros around it."""
+    """Put a gradient at its range, zeros around it."""
     shape = tuple(call["input_sizes"])
     axis = axis_of(call["dim"], len(shape))
     index = np.arange(shape[axis])[slice(call["start"], call["end"], call["step"])]
@@ -160,7 +167,7 @@ def piece(labelling: Labelling, call: Call) -> Result:
 
 @rule("select_backward")
 def single_position(labelling: Labelling, call: Call) -> Result:
-    """A gradient at its one position, and zeros around it."""
+    """Put a gradient at its position, zeros around it."""
     shape, index = tuple(call["input_sizes"]), call["index"]
     axis = axis_of(call["dim"], len(shape))
     source = labelling.labels(call["grad_output"]).reshaped((*shape[:axis], 1, *shape[axis + 1 :]))
@@ -189,7 +196,7 @@ def single_position(labelling: Labelling, call: Call) -> Result:
     "upsample_trilinear3d_backward",
 )
 def spatial(labelling: Labelling, call: Call) -> Result:
-    """Pooling, interpolation and padding, the other way: positions are fixed, channels meet."""
+    """Fix positions of a pooling's gradient; join channels."""
     shape = tuple(call.output.shape)
     count = next(int(digit) for digit in "123" if f"{digit}d" in call.name)
     axes, reason = range(len(shape) - count, len(shape)), f"{call.name} mixes its neighbours"

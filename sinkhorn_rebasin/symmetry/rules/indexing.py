@@ -17,7 +17,10 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 
 def looked_up(labelling: Labelling, labels: Labels, axis: int, index: Tensor, name: str) -> Labels:
-    """Positions of one axis picked by an index tensor, whose axes take the place of that axis."""
+    """Pick positions of one axis by an index tensor.
+
+    The axes of the index replace the axis.
+    """
     shape = (*labels.shape[:axis], *index.shape, *labels.shape[axis + 1 :])
     if not labelling.knows(index):
         return labels.taken(axis, labelling.constant_values(index).reshape(-1).astype(np.int64)).reshaped(
@@ -38,13 +41,13 @@ def looked_up(labelling: Labelling, labels: Labels, axis: int, index: Tensor, na
 
 @rule("embedding")
 def embedding(labelling: Labelling, call: Call) -> Result:
-    """Rows of a table: the rows are fixed by what looks them up, the columns stay free."""
+    """Fix the rows of a table, and keep its columns."""
     return looked_up(labelling, labelling.labels(call["weight"]), 0, call["indices"], call.name)
 
 
 @rule("index_select")
 def index_select(labelling: Labelling, call: Call) -> Result:
-    """Positions of one axis in an order given by an index."""
+    """Pick positions of one axis by an index."""
     labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     picked = looked_up(labelling, labels, axis, call["index"], call.name)
@@ -53,7 +56,7 @@ def index_select(labelling: Labelling, call: Call) -> Result:
 
 @rule("index", "_unsafe_index")
 def index(labelling: Labelling, call: Call) -> Result:
-    """Several axes indexed together by tensors that are broadcast against each other."""
+    """Index several axes together by broadcast tensors."""
     labels = labelling.labels(call["self"])
     indices = list(call["indices"])
     axes = [axis for axis, item in enumerate(indices) if item is not None]
@@ -89,7 +92,11 @@ def _picked(labels: Labels, axes: Sequence[int], places: Sequence[Ids], lead: tu
 
 
 def arrangement(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, dict[int, int]]:
-    """Where the index's axes go (together in place, or in front), and where the other axes go."""
+    """Find where the index's axes and all others go.
+
+    Note:
+        The index's axes stay in place when the indexed axes are adjacent, and go to the front otherwise.
+    """
     adjacent = list(axes) == list(range(axes[0], axes[0] + len(axes)))
     first = axes[0] if adjacent else 0
     others = [axis for axis in range(len(labels.shape)) if axis not in axes]
@@ -97,6 +104,7 @@ def arrangement(labels: Labels, axes: Sequence[int], lead: int) -> tuple[int, di
 
 
 def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) -> tuple[int, ...]:
+    """Compute the shape after indexing."""
     first, kept = arrangement(labels, axes, len(lead))
     shape = [0] * (len(kept) + len(lead))
     shape[first : first + len(lead)] = lead
@@ -108,19 +116,19 @@ def _result_shape(labels: Labels, axes: Sequence[int], lead: tuple[int, ...]) ->
 def _indexed_by_data(
     labelling: Labelling, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
 ) -> Labels:
-    """What is found depends on its place only through the indices, whose labels it takes over."""
+    """Label what data picks by the labels of the indices."""
     lead = np.broadcast_shapes(*(tuple(item.shape) for item in items))
-    found = _found(labelling, labels, axes, lead, f"{call.name} looks up its positions by data")
+    picked = _found(labelling, labels, axes, lead, f"{call.name} looks up its positions by data")
     first, _ = arrangement(labels, axes, len(lead))
-    behind = [1] * (len(found.shape) - first - len(lead))
+    behind = [1] * (len(picked.shape) - first - len(lead))
     places = [labelling.labels(item).reshaped((*item.shape, *behind)) for item in items]
-    return labelling.join([found, *places], found.shape)
+    return labelling.join([picked, *places], picked.shape)
 
 
 def _found(
     labelling: Labelling, labels: Labels, axes: Sequence[int], lead: tuple[int, ...], reason: str
 ) -> Labels:
-    """What is left of a tensor of which some axes were looked up, the index's own axes still without labels."""
+    """Fix axes that were looked up, without labels for these."""
     single = [1 if axis in axes else n for axis, n in enumerate(labels.shape)]
     left = with_positions_fixed(labelling, labels, axes, single, reason)
     _, kept = arrangement(labels, axes, len(lead))
@@ -131,21 +139,21 @@ def _found(
 def _masked(
     labelling: Labelling, call: Call, labels: Labels, axes: Sequence[int], items: Sequence[Tensor]
 ) -> Labels:
-    """A mask over some axes, which become one fixed axis of the positions it keeps."""
+    """Pick positions by a mask, along one fixed axis."""
     if len(items) != 1:
         raise NotUnderstoodError("it mixes masks with other indices")
     masked = list(range(axes[0], axes[0] + items[0].dim()))
     reason = f"{call.name} picks its positions by a mask"
     labelling.fix(labelling.labels(items[0]), reason)
     length = call.output.shape[axes[0]]
-    found = _found(labelling, labels, masked, (length,), reason)
+    picked = _found(labelling, labels, masked, (length,), reason)
     fresh = [fixed_factor(axes[0], length)] if length > 1 else []
-    return Labels(found.shape, (*found.factors, *fresh))
+    return Labels(picked.shape, (*picked.factors, *fresh))
 
 
 @rule("gather")
 def gather(labelling: Labelling, call: Call) -> Result:
-    """One axis looked up with an index for every position of the others, whose labels meet the index's."""
+    """Look up one axis, joined with the index."""
     labels, axis = labelling.labels(call["self"]), axis_of(call["dim"], call["self"].dim())
     if tuple(n for a, n in enumerate(labels.shape) if a != axis) != tuple(
         n for a, n in enumerate(call["index"].shape) if a != axis

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 
 def _summed(labelling: Labelling, call: Call, labels: Labels) -> Labels:
-    """Labels after the reduction that a loss names."""
+    """Apply the reduction that a loss names."""
     if call["reduction"] == 0:
         return labels
     return sum_out(labelling.relations, labels, range(len(labels.shape))).reshaped(())
@@ -30,7 +30,7 @@ def _summed(labelling: Labelling, call: Call, labels: Labels) -> Labels:
     "soft_margin_loss",
 )
 def elementwise_loss(labelling: Labelling, call: Call) -> Result:
-    """Two tensors compared element by element, with weights that are broadcast."""
+    """Compare two tensors element by element, with broadcast weights."""
     shape = np.broadcast_shapes(*(tuple(tensor.shape) for tensor in call.tensors))
     return _summed(
         labelling, call, labelling.join([labelling.labels(tensor) for tensor in call.tensors], shape)
@@ -39,15 +39,15 @@ def elementwise_loss(labelling: Labelling, call: Call) -> Result:
 
 @rule("multi_margin_loss", "nll_loss_forward", "nll_loss2d_forward")
 def loss_of_classes(labelling: Labelling, call: Call) -> Result:
-    """Classes are looked up by their number, so that their axis is fixed; all other axes meet the targets'."""
+    """Fix the axis of classes; join all others with targets."""
     scores, reason = labelling.labels(call["self"]), f"{call.name} looks up its positions by data"
     axis = min(1, len(scores.shape) - 1)
     if call["weight"] is not None:
         labelling.fix(labelling.labels(call["weight"]), reason)
-    found = without(labelling, scores, [axis], reason)
-    target = labelling.labels(call["target"]).reshaped(found.shape)
-    compared = labelling.join([found, target], found.shape)
-    compared = compared.reshaped([length for a, length in enumerate(found.shape) if a != axis])
+    picked = without(labelling, scores, [axis], reason)
+    target = labelling.labels(call["target"]).reshaped(picked.shape)
+    compared = labelling.join([picked, target], picked.shape)
+    compared = compared.reshaped([length for a, length in enumerate(picked.shape) if a != axis])
     loss = _summed(labelling, call, compared)
     if isinstance(call.outputs, torch.Tensor):
         return loss.reshaped(tuple(call.output.shape))
@@ -57,7 +57,7 @@ def loss_of_classes(labelling: Labelling, call: Call) -> Result:
 
 @rule("nll_loss_backward", "nll_loss2d_backward")
 def gradient_of_classes(labelling: Labelling, call: Call) -> Result:
-    """The gradient lies at each target's class, whatever the scores are."""
+    """Fix the axis of classes in a loss's gradient."""
     shape, reason = tuple(call.output.shape), f"{call.name} looks up its positions by data"
     axis = min(1, len(shape) - 1)
     flat = (*shape[:axis], 1, *shape[axis + 1 :])

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.symmetry.rules.scattering import without
 
 @rule("tril", "triu")
 def triangle(labelling: Labelling, call: Call) -> Result:
-    """A triangle tells rows and columns apart."""
+    """Fix rows and columns that a triangle tells apart."""
     labels, rank = labelling.labels(call["self"]), call["self"].dim()
     reason = f"{call.name} depends on the order of its axes"
     return with_positions_fixed(labelling, labels, [rank - 2, rank - 1], labels.shape, reason)
@@ -33,22 +33,22 @@ def triangle(labelling: Labelling, call: Call) -> Result:
     "linalg_qr",
 )
 def matrix_function(labelling: Labelling, call: Call) -> Result:
-    """Decompositions and the like: one matrix, one result."""
+    """Fix the matrices of a decomposition; keep the batches."""
     tensor = call.tensors[0]
     batch = tensor.dim() - 2
     reason = f"{call.name} depends on the order of its axes"
     kept = without(labelling, labelling.labels(tensor), [batch, batch + 1], reason)
-    found = []
+    results = []
     for output in call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]:
         behind = tuple(output.shape[batch:])
         blank = kept.reshaped((*kept.shape[:batch], *[1] * len(behind)))
         axes = range(batch, batch + len(behind))
-        found.append(with_positions_fixed(labelling, blank, axes, tuple(output.shape), reason))
-    return found
+        results.append(with_positions_fixed(labelling, blank, axes, tuple(output.shape), reason))
+    return results
 
 
 def inverted(labelling: Labelling, labels: Labels, reason: str) -> Labels:
-    """Labels of the inverse of a matrix: to re-order its rows is to re-order the columns of the inverse."""
+    """Label an inverse: rows and columns swap their labels."""
     rank = len(labels.shape)
     if any({rank - 2, rank - 1} <= set(factor.axes) for factor in labels.factors):
         return with_positions_fixed(labelling, labels, [rank - 2, rank - 1], labels.shape, reason)
@@ -57,14 +57,14 @@ def inverted(labelling: Labelling, labels: Labels, reason: str) -> Labels:
 
 @rule("linalg_inv_ex")
 def inverse(labelling: Labelling, call: Call) -> Result:
-    """The inverse of a matrix; the number of an error is zero wherever there is one."""
+    """Label an inverse and its error number."""
     labels = inverted(labelling, labelling.labels(call["A"]), f"{call.name} mixes all of a matrix")
     return [labels, Labels(tuple(call.outputs[1].shape))]
 
 
 @rule("_linalg_solve_ex")
 def solve(labelling: Labelling, call: Call) -> Result:
-    """The inverse of a matrix times another matrix, or times a vector."""
+    """Multiply an inverse with a matrix or a vector."""
     matrix, other = call["A"], call["B"]
     batch = [f"b{axis}" for axis in range(matrix.dim() - 2)]
     columns = [] if other.dim() == matrix.dim() - 1 else ["k"]
@@ -73,18 +73,18 @@ def solve(labelling: Labelling, call: Call) -> Result:
     backwards = inverted(labelling, labelling.labels(matrix), f"{call.name} mixes all of a matrix")
     left, right = labelling.labels(other), [*batch, "m", *columns]
     if call["left"]:
-        found = contract(labelling, backwards, [*batch, "n", "m"], left, right, [*batch, "n", *columns])
+        solution = contract(labelling, backwards, [*batch, "n", "m"], left, right, [*batch, "n", *columns])
     else:
-        found = contract(
+        solution = contract(
             labelling, left, [*batch, "k", "m"], backwards, [*batch, "m", "n"], [*batch, "k", "n"]
         )
     result, *factors, error = call.outputs
-    return [found.reshaped(tuple(result.shape)), *[None] * len(factors), Labels(tuple(error.shape))]
+    return [solution.reshaped(tuple(result.shape)), *[None] * len(factors), Labels(tuple(error.shape))]
 
 
 @rule("cholesky_solve", "linalg_solve_triangular", "triangular_solve")
 def solve_in_order(labelling: Labelling, call: Call) -> Result:
-    """One row after the other: the triangle is fixed, and so is the axis that it meets; the other one is free."""
+    """Fix a triangle, and the axis that meets it."""
     names = {"linalg_solve_triangular": ("self", "B"), "triangular_solve": ("A", "self")}
     triangle, other = (
         call[name] for name in names.get(call.func.overloadpacket.__name__, ("input2", "self"))

@@ -23,7 +23,10 @@ def contract(
     right_axes: Sequence[str],
     out: Sequence[str],
 ) -> Labels:
-    """Labels of an einsum of two tensors whose axes are named by letters; what ``out`` omits is summed."""
+    """Contract two tensors by named axes, as einsum does.
+
+    Axes that ``out`` omits are summed.
+    """
     names = [*out, *dict.fromkeys(name for name in (*left_axes, *right_axes) if name not in out)]
     sizes = dict(zip((*left_axes, *right_axes), (*left.shape, *right.shape), strict=True))
     space = [sizes[name] for name in names]
@@ -31,6 +34,7 @@ def contract(
         return Labels(tuple(space[: len(out)]))  # sums of nothing
 
     def placed(labels: Labels, axes: Sequence[str]) -> Labels:
+        """Put labels on the common space of axes."""
         shape = [sizes[name] if name in axes else 1 for name in names]
         return labels.renamed(shape, [names.index(name) for name in axes])
 
@@ -40,27 +44,29 @@ def contract(
 
 
 def multiply(labelling: Labelling, left: Tensor, right: Tensor) -> Labels:
-    """A matrix product of two, possibly batched, matrices or vectors."""
+    """Multiply two, possibly batched, matrices or vectors."""
     batch = "abcdefgh"[: max(left.dim(), right.dim()) - 2]
     left_axes = [*batch, "m", "k"] if left.dim() > 1 else ["k"]
     right_axes = [*batch, "k", "n"] if right.dim() > 1 else ["k"]
     out = [name for name in (*left_axes, *right_axes[-1:]) if name != "k"]
     for tensor in (left, right):
         for axis in range(len(batch), tensor.dim()):
-            labelling.batched.note(labelling.relations, labelling.labels(tensor), [*range(len(batch)), axis])
+            labelling.batched.record_product(
+                labelling.relations, labelling.labels(tensor), [*range(len(batch)), axis]
+            )
     return contract(labelling, labelling.labels(left), left_axes, labelling.labels(right), right_axes, out)
 
 
 @rule("mm", "bmm", "mv", "dot", "vdot", "_sparse_sparse_matmul")
 def matrix_product(labelling: Labelling, call: Call) -> Result:
-    """Products of two matrices, batches of matrices or vectors."""
+    """Multiply two matrices, batches of matrices or vectors."""
     left, right = call.tensors[:2]
     return multiply(labelling, left, right)
 
 
 @rule("addmm", "baddbmm", "addmv", "_addmm_activation", "_sparse_addmm", "sspaddmm")
 def matrix_product_and_sum(labelling: Labelling, call: Call) -> Result:
-    """A product added to another tensor."""
+    """Add a product to another tensor."""
     added, left, right = call.tensors[:3]
     product = multiply(labelling, left, right)
     return labelling.join([product, labelling.labels(added)], product.shape)
@@ -68,7 +74,11 @@ def matrix_product_and_sum(labelling: Labelling, call: Call) -> Result:
 
 @rule("_grouped_mm")
 def grouped_product(labelling: Labelling, call: Call) -> Result:
-    """Consecutive rows times matrices of their own, one for each expert; where one expert's rows end is data."""
+    """Multiply runs of rows by one matrix an expert.
+
+    Note:
+        Where the rows of an expert end is data, which is fixed.
+    """
     rows, matrices, ends = call["self"], call["mat2"], call["offs"]
     if rows.dim() != 2 or matrices.dim() != 3 or ends is None:
         raise NotUnderstoodError("its matrices are not laid out row by row")
@@ -78,10 +88,10 @@ def grouped_product(labelling: Labelling, call: Call) -> Result:
     owner = np.minimum(owner, matrices.shape[0] - 1)
     every = labelling.labels(matrices)
     labelling.batched.record_visit(labelling.relations, every, owner, labelling.labels(rows))
-    chosen = every.taken(0, owner)
-    labelling.batched.note(labelling.relations, chosen, [0, 1])
-    labelling.batched.note(labelling.relations, chosen, [0, 2])
-    product = contract(labelling, labelling.labels(rows), ["m", "k"], chosen, ["m", "k", "n"], ["m", "n"])
+    given = every.taken(0, owner)
+    labelling.batched.record_product(labelling.relations, given, [0, 1])
+    labelling.batched.record_product(labelling.relations, given, [0, 2])
+    product = contract(labelling, labelling.labels(rows), ["m", "k"], given, ["m", "k", "n"], ["m", "n"])
     return (
         product
         if call["bias"] is None
@@ -91,7 +101,7 @@ def grouped_product(labelling: Labelling, call: Call) -> Result:
 
 @rule("_cdist_forward", "_euclidean_dist")
 def distances(labelling: Labelling, call: Call) -> Result:
-    """Distances between the rows of two, possibly batched, matrices."""
+    """Measure distances between rows of two matrices."""
     left, right = call["x1"], call["x2"]
     batch = [f"l{axis}" for axis in range(left.dim() - 2)]
     axes = [*batch, "m", "k"], [*batch[left.dim() - right.dim() :], "n", "k"]
@@ -102,7 +112,7 @@ def distances(labelling: Labelling, call: Call) -> Result:
 
 @rule("_trilinear")
 def trilinear(labelling: Labelling, call: Call) -> Result:
-    """A product of three tensors, each repeated along some axes, summed over some axes."""
+    """Multiply three expanded tensors, and sum over axes."""
     parts = []
     for tensor, expanded in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
         labels = labelling.labels(call[tensor])
@@ -117,7 +127,7 @@ def trilinear(labelling: Labelling, call: Call) -> Result:
 
 @rule("linear")
 def linear(labelling: Labelling, call: Call) -> Result:
-    """The affine map of the last axis."""
+    """Map the last axis by a weight and a bias."""
     tensor, weight, bias = call["input"], call["weight"], call["bias"]
     lead = [f"l{axis}" for axis in range(tensor.dim() - 1)]
     product = contract(

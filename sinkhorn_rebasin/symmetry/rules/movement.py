@@ -1,4 +1,4 @@
-"""Operations that only move, repeat or drop elements: they are run on the labels as on the data."""
+"""Move, repeat or drop elements: run the operation on the labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
     moves=True,
 )
 def reshape(labelling: Labelling, call: Call) -> Result:
-    """The same elements in the same order under another shape."""
+    """Lay the elements under another shape."""
     labels, shape = labelling.labels(call["self"]), tuple(call.output.shape)
     if not shape:
         labelling.fix(labels, f"{call.name} reads a single unit")
@@ -58,13 +58,13 @@ def reshape(labelling: Labelling, call: Call) -> Result:
     moves=True,
 )
 def same(labelling: Labelling, call: Call) -> Result:
-    """The same elements in other memory."""
+    """Keep the elements in other memory."""
     return labelling.labels(call.tensors[0])
 
 
 @rule("copy", moves=True)
 def copy(labelling: Labelling, call: Call) -> Result:
-    """A tensor overwritten by another one keeps nothing of its own."""
+    """Replace a tensor by another one."""
     return labelling.labels(call["src"]).broadcast(tuple(call.output.shape))
 
 
@@ -72,7 +72,7 @@ def copy(labelling: Labelling, call: Call) -> Result:
     "permute", "permute_copy", "t", "t_copy", "transpose", "transpose_copy", "numpy_T", "movedim", moves=True
 )
 def permute(labelling: Labelling, call: Call) -> Result:
-    """Axes in another order."""
+    """Put axes in another order."""
     labels = labelling.labels(call["self"])
     rank = len(labels.shape)
     if call.get("dims") is not None:
@@ -88,7 +88,7 @@ def permute(labelling: Labelling, call: Call) -> Result:
 
 @rule("slice", "slice_copy", moves=True)
 def slice_axis(labelling: Labelling, call: Call) -> Result:
-    """A range of positions of one axis."""
+    """Take a range of positions of one axis."""
     labels = labelling.labels(call["self"])
     axis, index = _slice_index(call, labels.shape)
     return labels.taken(axis, index)
@@ -96,7 +96,7 @@ def slice_axis(labelling: Labelling, call: Call) -> Result:
 
 @rule("narrow", "narrow_copy", moves=True)
 def narrow(labelling: Labelling, call: Call) -> Result:
-    """A run of positions of one axis."""
+    """Take a run of positions of one axis."""
     labels = labelling.labels(call["self"])
     start = call["start"]
     return labels.taken(axis_of(call["dim"], len(labels.shape)), np.arange(start, start + call["length"]))
@@ -104,7 +104,7 @@ def narrow(labelling: Labelling, call: Call) -> Result:
 
 @rule("select", "select_copy", moves=True)
 def select(labelling: Labelling, call: Call) -> Result:
-    """One position of one axis, which vanishes."""
+    """Take one position of one axis, which vanishes."""
     labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     return _without(labelling, labels.taken(axis, np.array([call["index"] % labels.shape[axis]])), axis, call)
@@ -112,7 +112,7 @@ def select(labelling: Labelling, call: Call) -> Result:
 
 @rule("unbind", "unbind_copy", moves=True)
 def unbind(labelling: Labelling, call: Call) -> Result:
-    """Every position of one axis as a tensor of its own."""
+    """Split one axis into its positions."""
     labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     return [
@@ -122,6 +122,7 @@ def unbind(labelling: Labelling, call: Call) -> Result:
 
 
 def _without(labelling: Labelling, labels: Labels, axis: int, call: Call) -> Labels:
+    """Drop an axis of length 1."""
     shape = labels.shape[:axis] + labels.shape[axis + 1 :]
     if not shape:
         labelling.fix(labels, f"{call.name} reads a single unit")
@@ -142,7 +143,7 @@ def _without(labelling: Labelling, labels: Labels, axis: int, call: Call) -> Lab
     moves=True,
 )
 def split(labelling: Labelling, call: Call) -> Result:
-    """Consecutive parts of one axis."""
+    """Split one axis into consecutive parts."""
     labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     ends = np.cumsum([part.shape[axis] for part in call.outputs])
@@ -154,7 +155,7 @@ def split(labelling: Labelling, call: Call) -> Result:
 
 @rule("cat", "concat", moves=True)
 def cat(labelling: Labelling, call: Call) -> Result:
-    """Tensors laid end to end."""
+    """Lay tensors end to end."""
     tensors = [tensor for tensor in call["tensors"] if tensor.dim() == call.output.dim()]
     axis = axis_of(call["dim"], call.output.dim())
     return concatenated(labelling.relations, [labelling.labels(tensor) for tensor in tensors], axis)
@@ -162,7 +163,7 @@ def cat(labelling: Labelling, call: Call) -> Result:
 
 @rule("stack", moves=True)
 def stack(labelling: Labelling, call: Call) -> Result:
-    """Tensors laid side by side along a new axis."""
+    """Lay tensors side by side along a new axis."""
     axis = axis_of(call["dim"], call.output.dim())
     parts = [labelling.labels(tensor) for tensor in call["tensors"]]
     lifted = [part.reshaped((*part.shape[:axis], 1, *part.shape[axis:])) for part in parts]
@@ -171,13 +172,13 @@ def stack(labelling: Labelling, call: Call) -> Result:
 
 @rule("expand", "expand_copy", "broadcast_to", moves=True)
 def expand(labelling: Labelling, call: Call) -> Result:
-    """Axes of length 1, and new leading ones, repeated."""
+    """Repeat axes of length 1 and new leading axes."""
     return labelling.labels(call["self"]).broadcast(tuple(call.output.shape))
 
 
 @rule("repeat", moves=True)
 def repeat(labelling: Labelling, call: Call) -> Result:
-    """The whole tensor tiled along every axis."""
+    """Tile the whole tensor along every axis."""
     labels = labelling.labels(call["self"])
     lead = call.output.dim() - len(labels.shape)
     labels = labels.reshaped((*[1] * lead, *labels.shape))
@@ -188,7 +189,7 @@ def repeat(labelling: Labelling, call: Call) -> Result:
 
 @rule("flip", moves=True)
 def flip(labelling: Labelling, call: Call) -> Result:
-    """Axes in reverse."""
+    """Reverse axes."""
     labels = labelling.labels(call["self"])
     for dim in call["dims"]:
         axis = axis_of(dim, len(labels.shape))
@@ -198,7 +199,7 @@ def flip(labelling: Labelling, call: Call) -> Result:
 
 @rule("roll", moves=True)
 def roll(labelling: Labelling, call: Call) -> Result:
-    """Axes shifted cyclically."""
+    """Shift axes cyclically."""
     labels = labelling.labels(call["self"])
     if not call["dims"]:
         raise NotUnderstoodError("it rolls a flattened tensor")
@@ -210,7 +211,7 @@ def roll(labelling: Labelling, call: Call) -> Result:
 
 @rule("constant_pad_nd", moves=True)
 def constant_pad(labelling: Labelling, call: Call) -> Result:
-    """One value before and after; a negative width crops."""
+    """Pad axes by one value, or crop them."""
     labels = labelling.labels(call["self"])
     for step in range(len(call["pad"]) // 2):
         before, after = call["pad"][2 * step : 2 * step + 2]
@@ -219,7 +220,7 @@ def constant_pad(labelling: Labelling, call: Call) -> Result:
 
 
 def padded(labelling: Labelling, labels: Labels, axis: int, before: int, after: int) -> Labels:
-    """One value before and after an axis."""
+    """Pad one axis by one value on either side."""
     length = labels.shape[axis]
     blank = max(0, before) + max(0, after)
     if blank:
@@ -232,12 +233,13 @@ def padded(labelling: Labelling, labels: Labels, axis: int, before: int, after: 
 
 
 def _blank(labels: Labels, axis: int, length: int) -> Labels:
+    """Label padding, along which nothing varies."""
     return Labels((*labels.shape[:axis], length, *labels.shape[axis + 1 :]))
 
 
 @rule("slice_scatter", moves=True)
 def slice_scatter(labelling: Labelling, call: Call) -> Result:
-    """A range of positions of one axis overwritten by another tensor."""
+    """Overwrite a range of one axis by another tensor."""
     labels = labelling.labels(call["self"])
     axis, index = _slice_index(call, labels.shape)
     return scattered(labelling.relations, labels, labelling.labels(call["src"]), axis, index)
@@ -245,7 +247,7 @@ def slice_scatter(labelling: Labelling, call: Call) -> Result:
 
 @rule("select_scatter", moves=True)
 def select_scatter(labelling: Labelling, call: Call) -> Result:
-    """One position of one axis overwritten by another tensor."""
+    """Overwrite one position of one axis by another tensor."""
     labels, source = labelling.labels(call["self"]), labelling.labels(call["src"])
     axis = axis_of(call["dim"], len(labels.shape))
     source = source.reshaped((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]))
@@ -255,5 +257,6 @@ def select_scatter(labelling: Labelling, call: Call) -> Result:
 
 
 def _slice_index(call: Call, shape: Sequence[int]) -> tuple[int, Ids]:
+    """Read the axis and the positions of a slice."""
     axis = axis_of(call["dim"], len(shape))
     return axis, np.arange(shape[axis])[slice(call["start"], call["end"], call["step"])]

@@ -1,4 +1,4 @@
-"""Batch, layer, group and instance norm."""
+"""Label batch, layer, group, instance and weight norm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 def with_channel_tensors(
     labelling: Labelling, labels: Labels, tensors: list[Tensor | None], axes: tuple[int, ...]
 ) -> Labels:
-    """A tensor combined with tensors that hold one value per position of some of its axes."""
+    """Join a tensor with tensors that lie along ``axes``."""
     placed = [labels]
     for tensor in tensors:
         if tensor is None:
@@ -37,7 +37,7 @@ def with_channel_tensors(
     "miopen_batch_norm",
 )
 def batch_norm(labelling: Labelling, call: Call) -> Result:
-    """Statistics over batch and positions; weight, bias and running statistics follow the channel."""
+    """Take statistics over batch and positions, channel by channel."""
     labels = labelling.labels(call["input"])
     channel_tensors = [
         call.get("weight"),
@@ -58,7 +58,7 @@ def batch_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("_weight_norm_interface")
 def weight_norm(labelling: Labelling, call: Call) -> Result:
-    """A weight over its norm along all axes but one, times a magnitude for each position of that one."""
+    """Scale a weight by norms along all other axes."""
     labels = labelling.labels(call["v"])
     axes = [axis for axis in range(len(labels.shape)) if axis != axis_of(call["dim"], len(labels.shape))]
     norms = with_statistics(labelling, labels, axes)
@@ -68,7 +68,7 @@ def weight_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
 def layer_norm(labelling: Labelling, call: Call) -> Result:
-    """Statistics over the last axes, in which they are symmetric; weight and bias follow those axes."""
+    """Take statistics over the last axes, which stay symmetric."""
     labels = labelling.labels(call["input"])
     rank = len(labels.shape)
     axes = tuple(range(rank - len(call["normalized_shape"]), rank))
@@ -80,7 +80,11 @@ def layer_norm(labelling: Labelling, call: Call) -> Result:
 
 @rule("native_group_norm")
 def group_norm(labelling: Labelling, call: Call) -> Result:
-    """Statistics over groups of channels: channels move within their group, groups move as blocks."""
+    """Take statistics over groups of channels.
+
+    Note:
+        Channels move within their group, and groups move as blocks.
+    """
     labels = labelling.labels(call["input"])
     batch, channels, *positions = labels.shape
     groups = call["group"]

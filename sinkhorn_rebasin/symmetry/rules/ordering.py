@@ -1,4 +1,4 @@
-"""Operations that depend on the order of one axis: it is fixed, the other axes keep their labels."""
+"""Fix the axis whose order an operation reads; keep the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
     "logcumsumexp",
 )
 def ordered(labelling: Labelling, call: Call) -> Result:
-    """Running sums, and the places of extrema, along one axis."""
+    """Fix the axis of running sums and extremal places."""
     tensor = call.tensors[0]
     labels = labelling.labels(tensor)
     if call.get("dim") is None:
@@ -45,7 +45,7 @@ def ordered(labelling: Labelling, call: Call) -> Result:
 
 @rule("kthvalue", "max", "median", "min", "mode", "nanmedian", "sort", "topk")
 def ranked(labelling: Labelling, call: Call) -> Result:
-    """What stands at each rank is symmetric in the axis; where it stood is not, if anything asks for it."""
+    """Sum values by rank; fix the axis once places are read."""
     tensor = call.tensors[0]
     if len(call.tensors) > 1:
         return labelling.join([labelling.labels(other) for other in call.tensors], call.output.shape)
@@ -61,19 +61,19 @@ def ranked(labelling: Labelling, call: Call) -> Result:
     length = values.shape[axis] if kept else 1
     shape = (*labels.shape[:axis], length, *labels.shape[axis + 1 :])
     ranks = [fixed_factor(axis, length)] if length > 1 else []
-    found = Labels(shape, (*sum_out(labelling.relations, labels, [axis]).factors, *ranks))
-    found = found if kept else found.reshaped(tuple(values.shape))
+    values_by_rank = Labels(shape, (*sum_out(labelling.relations, labels, [axis]).factors, *ranks))
+    values_by_rank = values_by_rank if kept else values_by_rank.reshaped(tuple(values.shape))
     labelling.fix_when_used(
         places,
         Labels(labels.shape, tuple(labels.factors_covering([axis]))),
         f"{call.name} tells where on its axis",
     )
-    return [found, found]
+    return [values_by_rank, values_by_rank]
 
 
 @rule("_fft_c2c", "_fft_c2r", "_fft_r2c")
 def spectrum(labelling: Labelling, call: Call) -> Result:
-    """Fourier transforms along some axes."""
+    """Fix the axes of a Fourier transform."""
     labels = labelling.labels(call["self"])
     axes = [axis_of(axis, len(labels.shape)) for axis in call["dim"]]
     reason = f"{call.name} depends on the order of its axis"
@@ -81,4 +81,5 @@ def spectrum(labelling: Labelling, call: Call) -> Result:
 
 
 def _outputs(call: Call) -> list[Tensor]:
+    """List the outputs of a call."""
     return list(call.outputs) if isinstance(call.outputs, list | tuple) else [call.outputs]

@@ -1,4 +1,4 @@
-"""Element-wise operations: positions that meet belong together."""
+"""Join tensors that meet element by element."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
     "where",
 )
 def pointwise(labelling: Labelling, call: Call) -> Result:
-    """Functions of one or several tensors, element by element, with broadcasting."""
+    """Join the operands of a function of elements."""
     tensors = [tensor for tensor in call.tensors if tensor.numel() or not call.output.numel()]
     labels = labelling.join([labelling.labels(tensor) for tensor in tensors], call.output.shape)
     if isinstance(call.outputs, Tensor):
@@ -51,7 +51,7 @@ def pointwise(labelling: Labelling, call: Call) -> Result:
 
 @rule("rrelu_with_noise", "rrelu_with_noise_functional")
 def randomized_leaky_relu(labelling: Labelling, call: Call) -> Result:
-    """Slopes are drawn in training only."""
+    """Keep labels; refuse slopes drawn in training."""
     if call["training"] and not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
     labels = labelling.labels(call["self"])
@@ -60,7 +60,7 @@ def randomized_leaky_relu(labelling: Labelling, call: Call) -> Result:
 
 @rule("glu")
 def gated(labelling: Labelling, call: Call) -> Result:
-    """The first half of an axis times a function of the second."""
+    """Join the first half of an axis with the second."""
     labels = labelling.labels(call["self"])
     axis = axis_of(call["dim"], len(labels.shape))
     middle = labels.shape[axis] // 2
@@ -70,7 +70,7 @@ def gated(labelling: Labelling, call: Call) -> Result:
 
 @rule("native_dropout", "log_sigmoid_forward")
 def with_second_output(labelling: Labelling, call: Call) -> Result:
-    """Functions that return a second tensor, made element by element as well: a mask, what the gradient needs."""
+    """Label both outputs of a function of elements."""
     labels = labelling.labels(call.tensors[0])
     outputs = [output for output in call.outputs if isinstance(output, Tensor)]
     return [labels if output.shape == labels.shape else None for output in outputs]
@@ -96,5 +96,5 @@ def with_second_output(labelling: Labelling, call: Call) -> Result:
     "zeros_like",
 )
 def value_free(labelling: Labelling, call: Call) -> Result:
-    """Tensors that take only shape and type from another hold one value everywhere."""
+    """Label tensors that hold one value everywhere."""
     return Labels(tuple(call.output.shape))

@@ -1,4 +1,4 @@
-"""Operations that mix neighbouring positions of spatial axes and treat all channels alike."""
+"""Mix neighboring positions of spatial axes, all channels alike."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ MOST_KINDS_OF_POSITIONS = 256
 def with_positions_fixed(
     labelling: Labelling, labels: Labels, axes: Sequence[int], shape: Sequence[int], reason: str
 ) -> Labels:
-    """Labels after neighbours along some axes have been mixed: those axes are fixed, in a new length.
+    """Fix axes whose neighbors are mixed, in a new length.
 
-    A unit that lives on such an axis alone is fixed. What also lives on others (channels with a border of zeros,
-    say) becomes a unit of those, related, position by position, to what it is made of.
+    Note:
+        - A factor on these axes alone is fixed.
+        - A factor that also covers other axes becomes one of units on those, related position by position.
     """
     gone = set(axes)
     kept = labels.factors_outside(gone)
@@ -41,7 +42,7 @@ def with_positions_fixed(
 
 
 def _read_by_position(labelling: Labelling, factor: Factor, gone: set[int], reason: str) -> Factor:
-    """A unit for each distinct row of entries along the axes that remain, its entries told apart by position."""
+    """Make a unit of each row, related position by position."""
     places = [place for place, axis in enumerate(factor.axes) if axis not in gone]
     kept = tuple(factor.axes[place] for place in places)
     rows = np.moveaxis(factor.ids, places, range(len(places)))
@@ -96,7 +97,7 @@ def _read_by_position(labelling: Labelling, factor: Factor, gone: set[int], reas
     "replication_pad3d",
 )
 def spatial(labelling: Labelling, call: Call) -> Result:
-    """Pooling, interpolation and non-constant padding over the last axes, whose number the name tells."""
+    """Pool, interpolate or pad the last axes."""
     tensor = call.tensors[0]
     count = next(int(digit) for digit in "123" if f"{digit}d" in call.name)
     axes = [tensor.dim() - count + step for step in range(count) if not _untouched(call, step, count)]
@@ -107,7 +108,7 @@ def spatial(labelling: Labelling, call: Call) -> Result:
 
 
 def _untouched(call: Call, step: int, count: int) -> bool:
-    """Whether a window of one position leaves one of the axes as it is."""
+    """Tell whether a window leaves an axis as it is."""
     kernel = call.get("kernel_size")
     if not kernel:
         return False
@@ -117,7 +118,7 @@ def _untouched(call: Call, step: int, count: int) -> bool:
 
 @rule("max_unpool2d", "max_unpool3d")
 def unpool(labelling: Labelling, call: Call) -> Result:
-    """Values put back to the places they were the maximum of."""
+    """Put maxima back to their places."""
     tensor = call["self"]
     axes = range(tensor.dim() - int(call.name[-2]), tensor.dim())
     labels = labelling.join([labelling.labels(tensor), labelling.labels(call["indices"])], tensor.shape)
@@ -126,7 +127,7 @@ def unpool(labelling: Labelling, call: Call) -> Result:
 
 @rule("grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(labelling: Labelling, call: Call) -> Result:
-    """Every channel of a sample read at the places that the sample's grid tells."""
+    """Read every channel at the places of a grid."""
     reason = f"{call.name} reads the places that its grid tells"
     samples, rank = call["input"].shape[0], call["input"].dim()
     places = (samples, 1, *call.output.shape[2:])
@@ -147,7 +148,7 @@ def grid_sampler(labelling: Labelling, call: Call) -> Result:
 
 @rule("affine_grid_generator")
 def affine_grid(labelling: Labelling, call: Call) -> Result:
-    """Places of a regular grid under the affine map of each sample, whose coefficients are told apart."""
+    """Map a regular grid by each sample's affine map."""
     reason = f"{call.name} multiplies with fixed places"
     theta, shape = call["theta"], tuple(call.output.shape)
     rows = with_positions_fixed(labelling, labelling.labels(theta), [2], (*theta.shape[:2], 1), reason)

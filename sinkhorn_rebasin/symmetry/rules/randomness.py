@@ -1,4 +1,4 @@
-"""Random numbers: drawn alike for every position, they tell no two positions apart, except in a seeded eval run."""
+"""Draw random numbers alike at every position, but for seeded runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
     "uniform",
 )
 def drawn(labelling: Labelling, call: Call) -> Result:
-    """Independent draws from one distribution, or from one for each position of a tensor of probabilities."""
+    """Label independent draws, by probabilities where given."""
     if not labelling.noise_is_symmetric:
         raise NotUnderstoodError("it is random")
     overload = call.func._overloadname

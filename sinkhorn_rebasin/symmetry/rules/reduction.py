@@ -1,4 +1,4 @@
-"""Symmetric functions over axes: what is reduced loses its label, what shares a label with it becomes a block."""
+"""Reduce axes symmetrically, so that rows of units become blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 
 def axes_argument(call: Call, rank: int) -> list[int]:
-    """The axes a reduction names, all of them when it names none."""
+    """Read the axes of a reduction, all by default."""
     dim = call.get("dim")
     if dim is None or dim == []:
         return list(range(rank))
@@ -35,7 +35,7 @@ def axes_argument(call: Call, rank: int) -> list[int]:
     "var_mean",
 )
 def reduce(labelling: Labelling, call: Call) -> Result:
-    """Sums, means, extrema, norms: symmetric in the axes they run over."""
+    """Sum symmetrically over the axes reduced."""
     tensor = call.tensors[0]
     labels = sum_out(labelling.relations, labelling.labels(tensor), axes_argument(call, tensor.dim()))
     outputs = call.outputs if isinstance(call.outputs, list | tuple) else [call.outputs]
@@ -44,12 +44,12 @@ def reduce(labelling: Labelling, call: Call) -> Result:
 
 @rule("_softmax", "_log_softmax", "_safe_softmax")
 def softmax(labelling: Labelling, call: Call) -> Result:
-    """Normalising over an axis ties each position to the others only through a symmetric sum."""
+    """Join positions with a symmetric sum over the axis."""
     labels = labelling.labels(call["self"])
     return with_statistics(labelling, labels, [axis_of(call["dim"], len(labels.shape))])
 
 
 def with_statistics(labelling: Labelling, labels: Labels, axes: list[int]) -> Labels:
-    """A tensor combined with symmetric statistics of itself over some axes."""
+    """Join a tensor with its own symmetric statistics."""
     statistics = sum_out(labelling.relations, labels, axes)
     return labelling.join([labels, statistics], labels.shape)

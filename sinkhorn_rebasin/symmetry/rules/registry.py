@@ -1,4 +1,4 @@
-"""One place where every rule is found by the name of its operation."""
+"""Find every rule by the name of its operation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Interpretation = Callable[[Labelling, Call], Result]
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operation does to labels.
+    """Hold what an operation does to labels.
 
     Attributes:
         function: gives the labels of the output, from a labelling and the call.
@@ -39,6 +39,7 @@ def rule(*names: str, moves: bool = False) -> Callable[[Interpretation], Interpr
     """Register a function as the rule of these ATen operations."""
 
     def register(function: Interpretation) -> Interpretation:
+        """Enter the function under each name."""
         for name in names:
             _RULES[name] = Rule(function, moves)
         return function
@@ -84,7 +85,7 @@ def register_rule(operation: str, acts_as: str | Interpretation) -> None:
 
 
 def _rule_named(name: str) -> Rule | None:
-    """The rule of an operation of ATen, or one that goes by this name itself."""
+    """Find the rule of an ATen operation by name."""
     packet = getattr(torch.ops.aten, name, None)
     if name in _RULES or packet is None:
         return _RULES.get(name)
@@ -92,10 +93,12 @@ def _rule_named(name: str) -> Rule | None:
 
 
 def find_rule(func: Any) -> Rule | None:
-    """The rule of an operation: by name, or the pointwise rule by ATen's own tag, or None.
+    """Find the rule of an operation, or return None.
 
-    An operation in place has the rule of the operation it is the in-place form of. One that is not ATen's has the
-    rule that was registered under its full name, whatever it is called like.
+    Note:
+        - An operation in place has the rule of its out-of-place form.
+        - ATen's own tag finds the pointwise rule.
+        - A custom operation has only the rule registered under its full name.
     """
     name = func.overloadpacket.__name__
     if func.namespace not in _NAMESPACES:
@@ -107,18 +110,18 @@ def find_rule(func: Any) -> Rule | None:
 
 
 def labels_of_outputs(result: Result, outputs: Sequence[Tensor]) -> list[Labels | None]:
-    """Give the labels of each output, None for those that a rule said nothing of.
+    """Pair labels with outputs, None where unknown.
 
     Raises:
         NotUnderstoodError: when labels have another shape than their output.
     """
-    found = [result] if isinstance(result, Labels) else list(result)[: len(outputs)]
-    for labels, tensor in zip(found, outputs, strict=False):
+    labels_given = [result] if isinstance(result, Labels) else list(result)[: len(outputs)]
+    for labels, tensor in zip(labels_given, outputs, strict=False):
         if labels is not None and labels.shape != tuple(tensor.shape):
             raise NotUnderstoodError(f"its rule knows no output of shape {tuple(tensor.shape)}")
-    return [*found, *[None] * (len(outputs) - len(found))]
+    return [*labels_given, *[None] * (len(outputs) - len(labels_given))]
 
 
 def axis_of(dim: int, rank: int) -> int:
-    """A possibly negative axis as a number from 0 on."""
+    """Count a possibly negative axis from 0 on."""
     return dim % rank if rank else 0

@@ -1,4 +1,4 @@
-"""Writing to positions by index, where several may meet: those axes are fixed, along the others tensors meet."""
+"""Write to positions by index: fix those axes, join the others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sinkhorn_rebasin.symmetry.rules.registry import axis_of, rule
 
 
 def without(labelling: Labelling, labels: Labels, axes: Sequence[int], reason: str) -> Labels:
-    """Labels of a tensor some of whose axes are fixed and then have length 1."""
+    """Fix axes, and give each length 1."""
     shape = [1 if axis in axes else length for axis, length in enumerate(labels.shape)]
     return with_positions_fixed(labelling, labels, axes, shape, reason)
 
 
 @rule("index_add", "index_copy", "index_fill", "index_reduce")
 def write_along(labelling: Labelling, call: Call) -> Result:
-    """Positions of one axis overwritten or combined with others; along the other axes the two tensors meet."""
+    """Write to positions of one axis; join the others."""
     labels, source = labelling.labels(call["self"]), call.get("source", call.get("value"))
     axis = axis_of(call["dim"], len(labels.shape))
     reason = f"{call.name} writes to positions by index"
@@ -39,9 +39,10 @@ def write_along(labelling: Labelling, call: Call) -> Result:
 
 @rule("scatter", "scatter_add", "scatter_reduce")
 def scatter(labelling: Labelling, call: Call) -> Result:
-    """One axis written to with an index for every position of the others, along which all tensors meet.
+    """Write along one axis by an index everywhere.
 
-    An index that was expanded along channels says the same for each of them, so that they stay free.
+    Note:
+        An index that was expanded along channels leaves the channels free.
     """
     labels, index, source = labelling.labels(call["self"]), labelling.labels(call["index"]), call.get("src")
     axis = axis_of(call["dim"], len(labels.shape))
@@ -66,9 +67,10 @@ def scatter(labelling: Labelling, call: Call) -> Result:
 
 @rule("masked_scatter")
 def masked_scatter(labelling: Labelling, call: Call) -> Result:
-    """Positions that a mask picks, overwritten by another tensor's elements in their order.
+    """Write elements to positions that a mask picks.
 
-    The last axes along which the mask says the same everywhere are written to as a whole: there the two tensors meet.
+    Note:
+        Last axes along which the mask is constant are joined.
     """
     shape = tuple(call.output.shape)
     labels, mask = (labelling.labels(call[name]).broadcast(shape) for name in ("self", "mask"))
@@ -86,7 +88,7 @@ def masked_scatter(labelling: Labelling, call: Call) -> Result:
 
 @rule("index_put", "_unsafe_index_put")
 def index_put(labelling: Labelling, call: Call) -> Result:
-    """Positions of some axes overwritten or added to; along the other axes the two tensors meet."""
+    """Write to positions of some axes; join the others."""
     labels, items = labelling.labels(call["self"]), list(call["indices"])
     given = [(place, item) for place, item in enumerate(items) if item is not None]
     masks = [(place, item) for place, item in given if str(item.dtype) in ("torch.bool", "torch.uint8")]
@@ -114,7 +116,7 @@ def _written(
     lead: Sequence[int],
     reason: str,
 ) -> Labels:
-    """Labels of written values along the axes that no index covers, at their places in what they are written to."""
+    """Align written values with the tensor written to."""
     first, kept = arrangement(labels, axes, len(lead))
     rank = len(kept) + len(lead)
     values = values.reshaped((*[1] * (rank - len(values.shape)), *values.shape))

@@ -1,4 +1,4 @@
-"""Runs of positions whose ends are data: segments, packed sequences, bags of embeddings."""
+"""Reduce runs of positions whose ends are data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 
 def _fix(labelling: Labelling, call: Call, names: tuple[str, ...], reason: str) -> None:
-    """What some arguments hold stays where it is."""
+    """Fix what some arguments hold."""
     for name in names:
         if call[name] is not None:
             labelling.fix(labelling.labels(call[name]), reason)
@@ -19,7 +19,7 @@ def _fix(labelling: Labelling, call: Call, names: tuple[str, ...], reason: str) 
 
 @rule("segment_reduce")
 def segment_reduce(labelling: Labelling, call: Call) -> Result:
-    """Runs of positions of one axis reduced to one each."""
+    """Reduce runs of positions of one axis."""
     reason = f"{call.name} adds up runs of positions"
     _fix(labelling, call, ("lengths", "indices", "offsets"), reason)
     axes = range(call["axis"] + 1)
@@ -30,7 +30,7 @@ def segment_reduce(labelling: Labelling, call: Call) -> Result:
 
 @rule("_pack_padded_sequence")
 def pack(labelling: Labelling, call: Call) -> Result:
-    """Steps of sequences, as many as each is long, one after the other along one axis."""
+    """Lay steps of sequences end to end."""
     labels, reason = labelling.labels(call["input"]), f"{call.name} lays steps end to end"
     _fix(labelling, call, ("lengths",), reason)
     packed, sizes = call.outputs
@@ -41,11 +41,13 @@ def pack(labelling: Labelling, call: Call) -> Result:
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(labelling: Labelling, call: Call) -> Result:
-    """Rows of a table, summed, averaged or compared bag by bag: the columns stay free."""
+    """Sum rows of a table by bag; keep the columns."""
     reason = f"{call.name} looks up its positions by data"
     _fix(labelling, call, ("indices", "offsets", "per_sample_weights"), reason)
     bags, *rest = call.outputs
-    found = with_positions_fixed(labelling, labelling.labels(call["weight"]), [0], tuple(bags.shape), reason)
+    bag_labels = with_positions_fixed(
+        labelling, labelling.labels(call["weight"]), [0], tuple(bags.shape), reason
+    )
     # Where a maximum is, there is a row of it for each column.
-    others = [found if output.shape == bags.shape else fixed_labels(output.shape) for output in rest]
-    return [found, *others]
+    others = [bag_labels if output.shape == bags.shape else fixed_labels(output.shape) for output in rest]
+    return [bag_labels, *others]

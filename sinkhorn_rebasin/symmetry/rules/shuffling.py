@@ -1,4 +1,4 @@
-"""Operations that trade positions for channels, or interleave channels."""
+"""Trade positions for channels, or interleave channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sinkhorn_rebasin.symmetry.rules.registry import rule
 
 @rule("pixel_shuffle", moves=True)
 def pixel_shuffle(labelling: Labelling, call: Call) -> Result:
-    """Channels spread over squares of pixels."""
+    """Spread channels over squares of pixels."""
     *lead, channels, height, width = call["self"].shape
     r, n = call["upscale_factor"], len(lead)
     split_up = labelling.labels(call["self"]).reshaped((*lead, channels // r**2, r, r, height, width))
@@ -23,7 +23,7 @@ def pixel_shuffle(labelling: Labelling, call: Call) -> Result:
 
 @rule("pixel_unshuffle", moves=True)
 def pixel_unshuffle(labelling: Labelling, call: Call) -> Result:
-    """Squares of pixels gathered into channels."""
+    """Gather squares of pixels into channels."""
     *lead, channels, height, width = call["self"].shape
     r, n = call["downscale_factor"], len(lead)
     split_up = labelling.labels(call["self"]).reshaped((*lead, channels, height // r, r, width // r, r))
@@ -33,7 +33,7 @@ def pixel_unshuffle(labelling: Labelling, call: Call) -> Result:
 
 @rule("channel_shuffle", "native_channel_shuffle", moves=True)
 def channel_shuffle(labelling: Labelling, call: Call) -> Result:
-    """Groups of channels interleaved."""
+    """Interleave groups of channels."""
     batch, channels, *positions = call["self"].shape
     groups = call["groups"]
     split_up = labelling.labels(call["self"]).reshaped((batch, groups, channels // groups, *positions))
@@ -42,6 +42,6 @@ def channel_shuffle(labelling: Labelling, call: Call) -> Result:
 
 
 def reordered(labels: Labels, order: Sequence[int]) -> Labels:
-    """Axes in another order."""
+    """Put axes in another order."""
     shape = tuple(labels.shape[axis] for axis in order)
     return labels.renamed(shape, [list(order).index(axis) for axis in range(len(order))])

@@ -1,4 +1,4 @@
-"""Views by strides: each element is followed to its place in memory."""
+"""Follow each element of a strided view to its memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LARGEST_STRIDED = 1 << 24
 
 @rule("as_strided", "as_strided_copy", moves=True)
 def as_strided(labelling: Labelling, call: Call) -> Result:
-    """Elements picked by their places in memory."""
+    """Pick elements by their places in memory."""
     tensor = call["self"]
     start = int(tensor.storage_offset() if call["storage_offset"] is None else call["storage_offset"])
     places = memory_offsets(call["size"], call["stride"], start)
-    own = element_offsets(tensor)
-    if max(places.size, own.size) > LARGEST_STRIDED or not own.size:
+    offsets = element_offsets(tensor)
+    if max(places.size, offsets.size) > LARGEST_STRIDED or not offsets.size:
         raise NotUnderstoodError("it is too large to be followed element by element")
-    element = np.full(max(int(places.max(initial=0)), int(own.max())) + 1, -1, dtype=np.int64)
-    element[own] = np.arange(own.size)
+    element = np.full(max(int(places.max(initial=0)), int(offsets.max())) + 1, -1, dtype=np.int64)
+    element[offsets] = np.arange(offsets.size)
     picked = element[places]
     if (picked < 0).any():
         raise NotUnderstoodError("it reads memory beside its tensor")

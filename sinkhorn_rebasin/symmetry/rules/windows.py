@@ -1,4 +1,4 @@
-"""Sliding windows laid out as axes of their own, and put together again."""
+"""Lay sliding windows out as axes, and add windows up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.rules.shuffling import reordered
 
 @rule("unfold", "unfold_copy", moves=True)
 def unfold(labelling: Labelling, call: Call) -> Result:
-    """Windows along one axis; the position in the window becomes the last axis."""
+    """Lay windows of one axis out last."""
     labels = labelling.labels(call["self"])
     axis, size = axis_of(call["dimension"], len(labels.shape)), call["size"]
     index = np.arange(call.output.shape[axis])[:, None] * call["step"] + np.arange(size)
@@ -28,7 +28,7 @@ def unfold(labelling: Labelling, call: Call) -> Result:
 
 @rule("im2col", moves=True)
 def image_to_columns(labelling: Labelling, call: Call) -> Result:
-    """Windows of an image: channels and places in the window become one axis, the windows another."""
+    """Lay windows of an image out as columns."""
     labels = labelling.labels(call["self"])
     first = len(labels.shape) - 2
     for step in (1, 0):
@@ -45,7 +45,7 @@ def image_to_columns(labelling: Labelling, call: Call) -> Result:
 
 @rule("col2im", moves=True)
 def columns_to_image(labelling: Labelling, call: Call) -> Result:
-    """Windows added up where they overlap: channels stay, positions are fixed."""
+    """Add up windows; keep channels and fix positions."""
     *lead, columns, windows = call["self"].shape
     window = call["kernel_size"][0] * call["kernel_size"][1]
     labels = labelling.labels(call["self"]).reshaped((*lead, columns // window, window, windows))
@@ -55,7 +55,7 @@ def columns_to_image(labelling: Labelling, call: Call) -> Result:
 
 
 def _windows(labels: Labels, axis: int, index: Ids) -> Labels:
-    """One axis replaced by two that look it up together; fixed positions stay fixed along both."""
+    """Replace one axis by two that look it up."""
     shape = (*labels.shape[:axis], *index.shape, *labels.shape[axis + 1 :])
     moved = {a: a if a < axis else a + 1 for a in range(len(labels.shape))}
     factors = []
@@ -75,5 +75,5 @@ def _windows(labels: Labels, axis: int, index: Ids) -> Labels:
 
 
 def _shares(labels: Labels, factor: Factor, axis: int) -> bool:
-    """Whether units lie along the axis of fixed values, so that telling more of those apart would tie them."""
+    """Tell whether units share the fixed axis."""
     return any(other is not factor and other.has_units for other in labels.factors_covering([axis]))

@@ -1,4 +1,4 @@
-"""First step of the solution: whole classes of units that are matched one to one become one class."""
+"""Contract classes of units that are matched one to one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 
 class ClassMatching:
-    """A union-find over classes of units in which each class remembers how it is matched with its root."""
+    """Unite matched classes; each remembers its matching."""
 
     def __init__(self, relations: Relations) -> None:
         self._starts = np.array([*relations.class_starts, relations.count], dtype=np.int64)
@@ -19,13 +19,16 @@ class ClassMatching:
         self._place: list[Ids] = [np.arange(size) for size in self._sizes]
 
     def representatives(self, units: Ids) -> Ids:
-        """The unit of the root class that each of these units, all of one class, is matched with."""
-        one = int(self._class_of[units[0]])
-        root = self._find(one)
-        return self._starts[root] + self._place[one][units - self._starts[one]]
+        """Map a class's units to its root."""
+        number = int(self._class_of[units[0]])
+        root = self._find(number)
+        return self._starts[root] + self._place[number][units - self._starts[number]]
 
     def match(self, left: Ids, right: Ids) -> bool:
-        """Merge two whole classes given pairs of representatives; False when they are no such matching."""
+        """Merge two whole classes by pairs of representatives.
+
+        False when the pairs are no such matching.
+        """
         first, second = int(self._class_of[left[0]]), int(self._class_of[right[0]])
         if first == second or not self._is_whole(first, left) or not self._is_whole(second, right):
             return False
@@ -35,33 +38,40 @@ class ClassMatching:
         return True
 
     def says_nothing(self, left: Ids, right: Ids) -> bool:
-        """Whether the units of a whole class are related to themselves, and to nothing else."""
+        """Tell whether a class is only related to itself."""
         return np.array_equal(left, right) and self._is_whole(int(self._class_of[left[0]]), left)
 
     def all_representatives(self) -> Ids:
-        """The representative of every unit."""
-        parts = [self._starts[self._find(one)] + self._place[one] for one in range(len(self._sizes))]
+        """Map every unit to a unit of its root."""
+        parts = [self._starts[self._find(number)] + self._place[number] for number in range(len(self._sizes))]
         return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
-    def _is_whole(self, one: int, units: Ids) -> bool:
-        """Whether these are the units of a class, each of them once."""
-        if len(units) != self._sizes[one]:
+    def _is_whole(self, number: int, units: Ids) -> bool:
+        """Tell whether units make a whole class."""
+        if len(units) != self._sizes[number]:
             return False
-        return bool((np.bincount(units - self._starts[one], minlength=len(units)) == 1).all())
+        return bool((np.bincount(units - self._starts[number], minlength=len(units)) == 1).all())
 
-    def _find(self, one: int) -> int:
-        parent = int(self._root[one])
-        if parent == one:
-            return one
+    def _find(self, number: int) -> int:
+        """Find the root of a class."""
+        parent = int(self._root[number])
+        if parent == number:
+            return number
         root = self._find(parent)
         if root != parent:
-            self._place[one] = self._place[parent][self._place[one]]
-            self._root[one] = root
+            self._place[number] = self._place[parent][self._place[number]]
+            self._root[number] = root
         return root
 
 
 def contract_classes(relations: Relations) -> tuple[Ids, list[tuple[Ids, Ids, int]]]:
-    """Representative of every unit, and the relations between representatives that remain."""
+    """Contract matched classes; return representatives and remaining relations.
+
+    >>> relations = Relations()
+    >>> relations.relate(relations.new_units((2,)), relations.new_units((2,)))
+    >>> [part if isinstance(part, list) else part.tolist() for part in contract_classes(relations)]
+    [[0, 1, 0, 1], []]
+    """
     matching = ClassMatching(relations)
     pending = list(relations.edges)
     changed = True

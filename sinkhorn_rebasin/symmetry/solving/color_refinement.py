@@ -1,4 +1,7 @@
-"""Colour refinement (Weisfeiler and Leman, 1968) on a graph with several kinds of directed edges."""
+"""Refine colors on a graph with several kinds of directed edges.
+
+Source: Weisfeiler and Leman, 1968.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,24 @@ from sinkhorn_rebasin.symmetry.labels.numbering import Ids, combine, factorize, 
 
 
 def refine(colors: Ids, source: Ids, target: Ids, kinds: Ids) -> Ids:
-    """The coarsest colouring, finer than the given one, in which equal nodes have equal neighbourhoods.
+    """Refine colors until equal nodes have equal neighborhoods.
 
-    Colours are compared by 64-bit hashes of neighbourhoods; a collision could only merge colours that differ,
-    and what is claimed in the end is verified numerically.
+    Note:
+        - Neighborhoods are compared by 64-bit hashes.
+        - A collision could only merge different colors; what is claimed is verified afterwards.
+
+    >>> kinds = np.zeros(2, dtype=np.int64)
+    >>> sorted(refine(np.zeros(4), np.array([0, 1]), np.array([1, 2]), kinds).tolist())
+    [0, 1, 2, 3]
     """
     colors = factorize(colors)
     count = int(colors.max()) + 1 if len(colors) else 0
     while len(source):
         hashes = mix(colors)
-        heard = np.zeros(len(colors), dtype=np.uint64)
-        np.add.at(heard, target, combine(hashes[source], kinds * 2))
-        np.add.at(heard, source, combine(hashes[target], kinds * 2 + 1))
-        colors = factorize(combine(hashes, heard))
+        neighborhoods = np.zeros(len(colors), dtype=np.uint64)
+        np.add.at(neighborhoods, target, combine(hashes[source], kinds * 2))
+        np.add.at(neighborhoods, source, combine(hashes[target], kinds * 2 + 1))
+        colors = factorize(combine(hashes, neighborhoods))
         finer = int(colors.max()) + 1
         if finer == count:
             break

@@ -1,4 +1,4 @@
-"""Units of which the same number goes with every tuple of others: what is tried when the solver is stuck."""
+"""Find units that lie in equal numbers over tuples of others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from sinkhorn_rebasin.symmetry.solving.links import links_of_colors
 
 @dataclass(frozen=True)
 class Fibres:
-    """Nodes that are tuples but for a last coordinate.
+    """Hold tuples with an unknown last coordinate.
 
-    Shapes:
-        ``members`` is (n,), their coordinates but the last (n, k), and the last, numbered from 0 on, (n,).
-        ``block`` holds the block of every last coordinate there is.
+    Attributes:
+        members: the nodes, (n,).
+        coordinates: all coordinates of each node but the last, (n, k).
+        last: the last coordinate of each node, from 0 on, (n,).
+        block: the block of every last coordinate there is.
     """
 
     members: Ids
@@ -27,10 +29,13 @@ class Fibres:
 
 
 def find_fibres(graph: Graph) -> Fibres | None:
-    """A colour whose nodes are related to tuples of others and nothing else, the same number of nodes to each tuple.
+    """Find equally many nodes over every tuple.
 
-    A grid that is summed over its last axis, for example, and whose sums are mixed along the axes that are left. The
-    nodes of one tuple may be permuted freely, in every tuple in another way. Here all tuples are permuted in one way.
+    The nodes are related to tuples of other nodes and to nothing else. A grid summed over its last axis, for example,
+    whose sums are mixed along the axes left.
+
+    Note:
+        The nodes of one tuple may be permuted differently in every tuple. Here all tuples are permuted alike.
     """
     if not len(graph.source):
         return None
@@ -41,15 +46,15 @@ def find_fibres(graph: Graph) -> Fibres | None:
         near = np.stack(list(links.near.values()), axis=1)
         tuples = factorize(*near.T)
         size = np.bincount(tuples)
-        full = np.prod(in_cell[near], axis=1) * size[0] == in_cell[members]
-        if not links.entangled and not links.far and (size == size[0]).all() and full.all():
+        is_full = np.prod(in_cell[near], axis=1) * size[0] == in_cell[members]
+        if not links.entangled and not links.far and (size == size[0]).all() and is_full.all():
             blocks, block = np.unique(graph.block[members], return_inverse=True)
             return Fibres(members, near, block * size[0] + ranks(tuples), np.repeat(blocks, size[0]))
     return None
 
 
 def without_fibres(graph: Graph, fibres: Fibres, first: int) -> Graph:
-    """The graph without the members, and with nodes for the last coordinates, numbered from ``first`` on."""
+    """Replace members by last coordinates, numbered from ``first`` on."""
     alive = np.ones(len(graph.nodes), dtype=bool)
     alive[fibres.members] = False
     left, count = graph.keep(alive), len(fibres.block)

@@ -1,4 +1,4 @@
-"""Why an axis is frozen, and which line of the network's code froze it."""
+"""Tell why an axis is frozen, and which line froze it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ _APART = "its units are told apart by their relations"
 
 
 def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Frozen, ...]:
-    """Every axis longer than one that no slot touches, with the first operation that fixed its units.
+    """List axes in no slot, with what fixed each.
 
-    A unit is fixed by a mark on it or on a unit that it follows: each unit that a relation gives one partner
-    carries this partner along. Marks of single units come before those that several units share. Units without
-    any mark are told apart by relations alone, and the first that is no matching is named.
+    1. A unit counts as marked when it is marked, or when it *follows* a marked unit. A unit follows another when a
+       relation gives the other unit this one as its only partner.
+    2. The earliest mark is named. Marks of single units come before marks that several units of a class share.
+    3. Without any mark, relations tell the units apart. The first relation that is no matching is named.
+
+    Note:
+        Axes of length one are left out.
     """
     moved = {(slot.tensor, axis) for slot in slots for axis in slot.axes}
     canonical = {id(tensor): name for name, tensor in reversed(list(named.items()))}
@@ -38,22 +42,22 @@ def frozen_axes(named: StateLike, tape: Tape, slots: Sequence[Slot]) -> tuple[Fr
         if length > 1 and (name, axis) not in moved
     ]
     causes = _Causes.of(tape.labelling.relations, tape.flow.meets_fixed)
-    found = []
+    frozen = []
     for name, axis in stays:
         labels = tape.labelling.parameter_labels.get(canonical[id(named[name])])
         if labels is None:
-            found.append(Frozen(name, axis, UNUSED))
+            frozen.append(Frozen(name, axis, UNUSED))
             continue
         ids = np.concatenate(
             [np.empty(0, dtype=np.int64), *(f.ids.ravel() for f in labels.factors_covering([axis]))]
         )
-        found.append(causes.frozen(name, axis, ids[ids >= 0]))
-    return tuple(found)
+        frozen.append(causes.frozen(name, axis, ids[ids >= 0]))
+    return tuple(frozen)
 
 
 @dataclass(frozen=True)
 class _Causes:
-    """The lowest rank of a mark on every unit, and of a relation it is in."""
+    """Rank the marks and relations of units."""
 
     relations: Relations
     marked: Ids
@@ -62,6 +66,7 @@ class _Causes:
 
     @classmethod
     def of(cls, relations: Relations, meets_fixed: Mapping[str, Origin | None]) -> _Causes:
+        """Rank what fixes each unit of these relations."""
         following, ranked_relations = _followers(relations)
         matched, follows = _components(relations.count, following)
         rank = np.full(relations.count, _NEVER, dtype=np.int64)
@@ -74,7 +79,7 @@ class _Causes:
         return cls(relations, rank[matched], related[matched], meets_fixed)
 
     def frozen(self, tensor: str, axis: int, units: Ids) -> Frozen:
-        """The axis on which these units lie, with what fixed the first of them."""
+        """Name what fixed the first of these units."""
         rank, reason = int(self.marked[units].min(initial=_NEVER)), MEETS
         if rank == _NEVER:
             rank, reason = int(self.related[units].min(initial=_NEVER)), _APART
@@ -89,7 +94,10 @@ class _Causes:
 
 
 def _followers(relations: Relations) -> tuple[list[tuple[Ids, Ids, bool]], list[tuple[Ids, int]]]:
-    """Pairs (leader, follower, whether also the other way round), and all relations with their ranks."""
+    """Pair leaders with followers, and rank all relations.
+
+    The flag of a pair says whether each follows the other.
+    """
     following, loose = [], []
     classes = relations.classes()
     for left, right, kind in relations.edges:
@@ -106,7 +114,7 @@ def _followers(relations: Relations) -> tuple[list[tuple[Ids, Ids, bool]], list[
 
 
 def _components(count: int, following: Sequence[tuple[Ids, Ids, bool]]) -> tuple[Ids, tuple[Ids, Ids]]:
-    """Units that follow each other both ways as one, and the other pairs (leader, follower)."""
+    """Merge units that follow each other; keep one-way pairs."""
     none = np.empty(0, dtype=np.int64)
     both = [[pair[side] for pair in following if pair[2]] for side in (0, 1)]
     one_way = [[pair[side] for pair in following if not pair[2]] for side in (0, 1)]
@@ -117,20 +125,26 @@ def _components(count: int, following: Sequence[tuple[Ids, Ids, bool]]) -> tuple
 
 
 def _ranked(relations: Relations) -> list[tuple[Ids, Ids, int]]:
-    """Marked units, one where others of their class share the mark and zero elsewhere, and the mark's kind."""
-    classes, found = relations.classes(), []
+    """List marked units, shared marks flagged."""
+    classes, ranked = relations.classes(), []
     for units, values, kind in relations.marks:
         if _distinct(values):
-            found.append((units, np.zeros(len(units), dtype=np.int64), kind))
+            ranked.append((units, np.zeros(len(units), dtype=np.int64), kind))
             continue
         pairs = np.stack([classes[units], values])
         _, place, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
-        found.append((units, (counts[place.ravel()] > 1).astype(np.int64), kind))
-    return found
+        ranked.append((units, (counts[place.ravel()] > 1).astype(np.int64), kind))
+    return ranked
 
 
 def _carry(rank: Ids, leader: Ids, follower: Ids) -> None:
-    """Hand ranks on to followers that have none, as far as they reach."""
+    """Hand ranks on to followers that have none.
+
+    >>> rank = np.array([3, _NEVER, _NEVER])
+    >>> _carry(rank, np.array([0, 1]), np.array([1, 2]))
+    >>> rank.tolist()
+    [3, 3, 3]
+    """
     while True:
         reached = (rank[leader] < _NEVER) & (rank[follower] == _NEVER)
         if not reached.any():
@@ -139,5 +153,6 @@ def _carry(rank: Ids, leader: Ids, follower: Ids) -> None:
 
 
 def _distinct(ids: Ids) -> bool:
+    """Tell whether no id occurs twice."""
     steps = np.diff(ids)
     return bool((steps > 0).all() or (steps < 0).all() or len(np.unique(ids)) == len(ids))

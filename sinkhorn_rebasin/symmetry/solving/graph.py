@@ -1,4 +1,4 @@
-"""The coloured graph of units and relations that the solver takes apart."""
+"""Hold the colored graph that the solver takes apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sinkhorn_rebasin.symmetry.labels.numbering import Ids, factorize
 
 @dataclass
 class Graph:
-    """What is left to solve: live nodes with colours and the block they live in, and edges inside blocks."""
+    """Hold live nodes with colors and blocks, and edges."""
 
     nodes: Ids
     color: Ids
@@ -22,6 +22,7 @@ class Graph:
     kind: Ids
 
     def keep(self, alive: NDArray[np.bool_]) -> Graph:
+        """Drop nodes that are not alive, with their edges."""
         new = np.full(len(self.nodes), -1, dtype=np.int64)
         new[alive] = np.arange(int(alive.sum()))
         edges = alive[self.source] & alive[self.target]
@@ -36,9 +37,12 @@ class Graph:
 
 
 def without_trivial(graph: Graph) -> Graph:
-    """Relations between all pairs of two colours in a block, or of each node with itself, say nothing.
+    """Drop relations that say nothing.
 
-    Nor do those of each node of a colour with all the others.
+    Note:
+        - A node with itself.
+        - All pairs of two colors in a block.
+        - Each node of a color with all others of it.
     """
     apart = graph.source != graph.target
     source, target, kind = graph.source[apart], graph.target[apart], graph.kind[apart]
@@ -53,11 +57,11 @@ def without_trivial(graph: Graph) -> Graph:
 
 
 def forest_of_matchings(graph: Graph) -> tuple[NDArray[np.bool_], Ids]:
-    """Edges that match two colours one to one, enough to connect the matched colours without a cycle."""
+    """Choose matchings that connect matched colors without a cycle."""
     root = np.arange(int(graph.color.max()) + 1 if len(graph.color) else 0)
-    chosen = np.zeros(len(graph.source), dtype=bool)
+    matched = np.zeros(len(graph.source), dtype=bool)
     if not len(graph.source):
-        return chosen, root
+        return matched, root
     left, right = graph.color[graph.source], graph.color[graph.target]
     bundle = factorize(left, right, graph.kind)
     sizes = np.bincount(graph.color)

@@ -1,4 +1,4 @@
-"""To which other nodes each node of a colour is related, when that is one of a kind."""
+"""Find the one node of another color related to each node."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from sinkhorn_rebasin.symmetry.solving.graph import Graph
 
 @dataclass
 class Links:
-    """What the nodes of one colour are related to; every edge counts from both ends.
+    """Hold the relations of one color's nodes.
+
+    Every edge counts from both ends.
 
     Attributes:
-        near: per colour, the one node of it that each node is related to.
-        edges: the edges that say so.
-        far: edges of further nodes that are related to one node of the colour each: one array a kind.
-        entangled: whether there are other edges yet.
+        near: by color, the one node of the color related to each node.
+        edges: the edges behind ``near``.
+        far: edges of further nodes, each related to one node here; one array a kind.
+        entangled: whether other edges remain.
     """
 
     color: int
@@ -30,14 +32,14 @@ class Links:
 
 
 def both_ends(graph: Graph) -> tuple[Ids, Ids]:
-    """The nodes and their neighbours of all edges, and of all edges the other way round."""
+    """List all edges in both directions."""
     return np.concatenate([graph.source, graph.target]), np.concatenate([graph.target, graph.source])
 
 
 def links_of_colors(graph: Graph, *, free: bool) -> Iterator[Links]:
-    """The links of every colour whose nodes are related to one node of another; free ones: of several others alone.
+    """Yield the links of colors with single neighbors.
 
-    What is free is not entangled, as far as can be told at once.
+    With ``free``, only colors with several near colors and no other edges.
     """
     node, other = both_ends(graph)
     direction = np.repeat([0, 1], len(graph.source))
@@ -53,17 +55,17 @@ def links_of_colors(graph: Graph, *, free: bool) -> Iterator[Links]:
     colors = int(graph.color.max()) + 1
     count = np.bincount(color[single & (color != near)], minlength=colors)
     entangled = np.bincount(color[(~single & ~shared) | (color == near)], minlength=colors) > 0
-    chosen = (count > 1) & ~entangled if free else count > 0
+    selected = (count > 1) & ~entangled if free else count > 0
     # Numbers of bundles go up with the colour.
     bundles = np.split(order, starts[1:])
     ends = np.searchsorted(color, np.arange(colors + 1))
-    for one in np.flatnonzero(chosen):
-        links = Links(int(one), entangled=bool(entangled[one]))
-        for number in range(ends[one], ends[one + 1]):
+    for color_number in np.flatnonzero(selected):
+        links = Links(int(color_number), entangled=bool(entangled[color_number]))
+        for number in range(ends[color_number], ends[color_number + 1]):
             edges = bundles[number]
             if not single[number]:
                 links.far.append(edges)
-            elif near[number] != one:
+            elif near[number] != color_number:
                 neighbours = other[edges][np.argsort(node[edges], kind="stable")]
                 known = links.near.setdefault(int(near[number]), neighbours)
                 links.edges.setdefault(int(near[number]), []).append(edges)

@@ -1,4 +1,4 @@
-"""Units that nothing in the network stands for, but that others share: what is tried when the solver is stuck."""
+"""Find units that others share but no tensor holds."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from sinkhorn_rebasin.symmetry.solving.links import Links, links_of_colors
 
 @dataclass(frozen=True)
 class Meet:
-    """Parts that the nodes of two colours share: the nodes, (n,), and the part of each, from 0 on, (n,)."""
+    """Hold nodes (n,) and their parts (n,)."""
 
     nodes: Ids
     parts: Ids
 
 
 def find_meets(graph: Graph) -> Iterator[Meet]:
-    """What nodes of two colours share where only nodes that are related to both tell.
+    """Find the parts that nodes of two colors share.
 
-    Of a grid with three axes, for example, the sums over the first are nodes and the sums over the last. The lines
-    along which only the middle place is the same are the parts into which the grid joins the two kinds of sums.
-    Relations that are preserved preserve the parts, so that these may be units too, related to what lies in them.
+    Take a grid with three axes, whose sums over the first axis and over the last are nodes. The parts are the lines
+    with one middle place. Preserved relations preserve the parts, so the parts may be units too.
+
+    Note:
+        Parts that other nodes already tell are left out.
     """
     if not len(graph.source):
         return
@@ -37,30 +39,35 @@ def find_meets(graph: Graph) -> Iterator[Meet]:
     reached: dict[int, dict[int, Ids]] = {}
     for each in links.values():
         for first, second in combinations(each.near, 2):
-            one, two = each.near[first], each.near[second]
-            meet = _meet(graph, one, two)
+            left, right = each.near[first], each.near[second]
+            meet = _meet(graph, left, right)
             if meet is None:
                 continue
             for color in (first, second):
                 if color not in reached:
                     reached[color] = _reached(color, graph.color, rank, links)
             told = reached[first].keys() & reached[second].keys()
-            both = [(reached[first][c][rank[one]], reached[second][c][rank[two]]) for c in told]
+            both = [(reached[first][c][rank[left]], reached[second][c][rank[right]]) for c in told]
             count = int(meet.parts.max()) + 1
             if not any(np.array_equal(*parts) and count_distinct(parts[0]) == count for parts in both):
                 yield meet
 
 
 def with_meets(graph: Graph, meets: Sequence[Meet], first: int) -> Graph:
-    """The graph with a node for every part, numbered from ``first`` on, that is related to the nodes in the part."""
+    """Add a node for every part.
+
+    The node is related to the members of its part.
+
+    New nodes are numbered from ``first`` on.
+    """
     nodes, colors, blocks = [graph.nodes], [graph.color], [graph.block]
     source, target, kinds = [graph.source], [graph.target], [graph.kind]
     for number, meet in enumerate(meets, start=1):
-        _, one = np.unique(meet.parts, return_index=True)
+        _, members = np.unique(meet.parts, return_index=True)
         place = sum(len(each) for each in nodes)
-        nodes.append(first + place - len(graph.nodes) + np.arange(len(one)))
-        colors.append(np.full(len(one), graph.color.max() + number))
-        blocks.append(graph.block[meet.nodes[one]])
+        nodes.append(first + place - len(graph.nodes) + np.arange(len(members)))
+        colors.append(np.full(len(members), graph.color.max() + number))
+        blocks.append(graph.block[meet.nodes[members]])
         source.append(meet.nodes)
         target.append(place + meet.parts)
         kinds.append(np.full(len(meet.nodes), graph.kind.max() + number))
@@ -69,7 +76,10 @@ def with_meets(graph: Graph, meets: Sequence[Meet], first: int) -> Graph:
 
 
 def _meet(graph: Graph, first: Ids, second: Ids) -> Meet | None:
-    """The parts into which pairs of nodes join them; None when they say nothing, or what the nodes say themselves."""
+    """Join pairs of nodes into parts.
+
+    None when the parts say nothing, or no more than the nodes.
+    """
     left, right = distinct(first, second)
     nodes, place = np.unique(np.concatenate([left, right]), return_inverse=True)
     source, target = place[: len(left)], place[len(left) :]
@@ -82,15 +92,15 @@ def _meet(graph: Graph, first: Ids, second: Ids) -> Meet | None:
 
 
 def _reached(color: int, colors: Ids, rank: Ids, links: Mapping[int, Links]) -> dict[int, Ids]:
-    """Per colour that links lead to from another one, the node of it that each node of that one is led to."""
-    found = {color: np.flatnonzero(colors == color)}
+    """Follow links from one color to others."""
+    reached = {color: np.flatnonzero(colors == color)}
     pending = [color]
     while pending:
         through = pending.pop()
         if through not in links:
             continue
         for onward, near in links[through].near.items():
-            if onward not in found:
-                found[onward] = near[rank[found[through]]]
+            if onward not in reached:
+                reached[onward] = near[rank[reached[through]]]
                 pending.append(onward)
-    return found
+    return reached

@@ -1,4 +1,4 @@
-"""Which positions of an array of traced units belong to a group, and where in its units."""
+"""Find the positions of an array that belong to a group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sinkhorn_rebasin.symmetry.solving.solver import Solution
 
 @dataclass(frozen=True)
 class Members:
-    """The flat positions of an array that hold units of a group.
+    """Hold the positions of one group's units.
 
     Attributes:
         length: how many positions the array has.
-        positions: those that hold units of the group, (k,).
-        unit: which unit of the group each holds, (k,); one more than the last where coordinates disagree.
-        inside: what tells apart the positions of one unit, (places, k): equal columns at matching positions.
-        role: the part each plays in its unit, (k,).
+        positions: flat positions that hold a unit of the group, (k,).
+        unit: the unit of the group at each position, (k,). One more than the last where coordinates disagree.
+        inside: the place of each position within its unit, (places, k). Equal columns match across units.
+        role: the part of each position in its unit, (k,).
     """
 
     length: int
@@ -32,7 +32,7 @@ class Members:
     role: Hashes
 
     def spread(self) -> Members:
-        """The same at every position: unit -1 where there is none."""
+        """Cover every position, with -1 as none."""
         unit, role = np.full(self.length, -1, dtype=np.int64), np.zeros(self.length, dtype=np.uint64)
         inside = np.zeros((len(self.inside), self.length), dtype=np.int64)
         unit[self.positions], inside[:, self.positions] = self.unit, self.inside
@@ -41,7 +41,7 @@ class Members:
 
 
 class Memberships:
-    """Answers for one solution, whose groups it looks up by number."""
+    """Look up members of groups in one solution."""
 
     def __init__(self, solution: Solution) -> None:
         self.groups = solution.groups
@@ -53,22 +53,31 @@ class Memberships:
         self._product: NDArray[np.bool_] = np.any(solution.coordinates >= 0, axis=1)
 
     def groups_on(self, labels: Labels) -> list[int]:
-        """Groups, with their ancestors, that have units on a tensor."""
+        """List groups, and ancestors, on a tensor."""
         self._known.clear()  # what was looked up for the tensor before is not asked for again
-        found: set[int] = set()
+        groups: set[int] = set()
         coordinates = self._solution.coordinates[labels.units]
         units = np.concatenate([labels.units, coordinates[coordinates >= 0]])
         for leaf in np.unique(self._solution.group[units]):
-            found.update(self._chain(int(leaf)))
-        return sorted(group for group in found if self.groups[group].valid)
+            groups.update(self._chain(int(leaf)))
+        return sorted(group for group in groups if self.groups[group].valid)
 
     def of(self, ids: Ids, group: int) -> Members:
-        """Where units of a group lie in an array of units."""
+        """Find a group's units in an array.
+
+        >>> from sinkhorn_rebasin.symmetry.labels.relations import Relations
+        >>> from sinkhorn_rebasin.symmetry.solving.solver import solve
+        >>> relations = Relations()
+        >>> relations.relate(units := relations.new_units((3,)), relations.new_units((3,)))
+        >>> Memberships(solve(relations)).of(units[[2, 0]], 0).unit.tolist()
+        [2, 0]
+        """
         if (id(ids), group) not in self._known:
             self._known[id(ids), group] = (ids, self._find(ids.ravel(), group))
         return self._known[id(ids), group][1]
 
     def _find(self, flat: Ids, group: int) -> Members:
+        """Find direct members and tuples of a group."""
         leaf = np.where(flat >= 0, self._solution.group[flat], -1)
         positions = np.flatnonzero(self._below(group)[leaf])
         unit, inside = self._own(flat[positions], group)
@@ -85,44 +94,48 @@ class Memberships:
         return Members(len(flat), positions, unit, inside, self._solution.role[flat[positions]])
 
     def _below(self, group: int) -> NDArray[np.bool_]:
-        """For every group, and the number -1 for none, whether it is this one or lies in it."""
+        """Flag a group and its descendants, (groups + 1,)."""
         if group not in self._descendants:
             chains = [group in self._chain(leaf) for leaf in range(len(self.groups))]
             self._descendants[group] = np.array([*chains, False])
         return self._descendants[group]
 
     def _chain(self, group: int) -> list[int]:
-        """A group and its ancestors."""
-        found = []
+        """List a group and its ancestors."""
+        chain = []
         while group >= 0:
-            found.append(group)
+            chain.append(group)
             group = self.groups[group].parent
-        return found
+        return chain
 
     def _of_tuples(self, coordinates: Sequence[Ids], group: int) -> tuple[Ids, Ids]:
-        """The unit of a group that tuples lie in, (k,), and what each coordinate says about the place, (places, k).
+        """Find the group's unit around each tuple.
 
-        Coordinates that are not in the group say which of their like they are.
+        Shapes:
+            The unit of each tuple (k,), and the place that each coordinate gives (places, k).
         """
         unit = np.full(len(coordinates[0]), -1, dtype=np.int64)
         places = []
-        for one in coordinates:
-            own, inside = self._own(one, group)
-            own = np.where(one >= 0, own, -1)
-            places.append(np.where(own >= 0, inside, self._number(one)))
-            places.append(self._solution.node_role[one].view(np.int64))
-            disagree = (own >= 0) & (unit >= 0) & (own != unit)
+        for column in coordinates:
+            outer, inside = self._own(column, group)
+            outer = np.where(column >= 0, outer, -1)
+            places.append(np.where(outer >= 0, inside, self._number(column)))
+            places.append(self._solution.node_role[column].view(np.int64))
+            disagree = (outer >= 0) & (unit >= 0) & (outer != unit)
             unit = np.where(
-                disagree, self.groups[group].size * self.groups[group].blocks, np.maximum(own, unit)
+                disagree, self.groups[group].size * self.groups[group].blocks, np.maximum(outer, unit)
             )
         return unit, np.stack(places)
 
     def _number(self, units: Ids) -> Ids:
-        """What tells a unit from its like: its number in its group, or its own where it has none."""
+        """Number each unit in its group."""
         return np.where(self._solution.group[units] >= 0, self._solution.unit[units], units)
 
     def _own(self, units: Ids, group: int) -> tuple[Ids, Ids]:
-        """Unit of a group that each traced unit lies in (-1: none), and the place inside it."""
+        """Find the group's unit around each unit.
+
+        The unit is -1 where there is none.
+        """
         leaf, unit = self._solution.group[units], self._solution.unit[units]
         inside, scale = np.zeros_like(unit), np.ones_like(unit)
         result = np.full_like(unit, -1)

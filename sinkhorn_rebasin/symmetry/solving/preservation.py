@@ -1,4 +1,4 @@
-"""A last check of what was solved: under the permutations claimed, every relation and mark comes out as it was."""
+"""Check that claimed permutations preserve every relation and mark."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ def preserving_slots(
     parameter_labels: Mapping[str, Labels],
     slots: Sequence[FoundSlot],
 ) -> list[FoundSlot]:
-    """The slots of groups whose permutations preserve all relations and marks; other groups are made invalid.
+    """Keep slots of groups that preserve relations and marks.
 
-    The solver claims as much; here its answer is tried, however it was found. A permutation moves traced units and,
-    through the slots, positions of tensors: what lies at each position afterwards must be what the unit became.
+    A permutation moves traced units and, through the slots, positions of tensors. Each position must then hold what
+    its unit became.
+
+    Note:
+        Groups that fail are made invalid.
     """
     check = _Check(relations, solution, parameter_labels)
     kept = list(slots)
@@ -49,7 +52,7 @@ def preserving_slots(
 
 @dataclass(frozen=True)
 class _Edges:
-    """All relations with hashes of their kinds, or all marks with values in place of second units."""
+    """Hold relations, or marks with values as second units."""
 
     first: Ids
     second: Ids
@@ -57,18 +60,22 @@ class _Edges:
 
     @classmethod
     def of(cls, parts: Sequence[tuple[Ids, Ids, int]]) -> _Edges:
+        """Concatenate relations or marks of all kinds."""
         none = np.empty(0, dtype=np.int64)
         lengths = [len(first) for first, _, _ in parts]
         kinds = mix(np.array([kind for _, _, kind in parts], dtype=np.int64))
         first, second = (np.concatenate([none, *(part[side] for part in parts)]) for side in (0, 1))
         return cls(first, second, np.repeat(kinds, lengths))
 
-    def where(self, chosen: NDArray[np.bool_]) -> _Edges:
-        return _Edges(self.first[chosen], self.second[chosen], self.kind[chosen])
+    def where(self, selected: NDArray[np.bool_]) -> _Edges:
+        """Select some of the edges."""
+        return _Edges(self.first[selected], self.second[selected], self.kind[selected])
 
 
 @dataclass
 class _Check:
+    """Try permutations of groups on units and on slots."""
+
     relations: Relations
     solution: Solution
     parameter_labels: Mapping[str, Labels]
@@ -87,7 +94,7 @@ class _Check:
         self._offset = np.cumsum([0, *lengths])
 
     def holds(self, slots: Sequence[FoundSlot]) -> bool:
-        """Whether permutations of the groups of these slots, and of no other, preserve everything."""
+        """Tell whether the groups of these slots preserve everything."""
         groups = sorted({slot.group for slot in slots})
         moving = self._moving(groups)
         edges = self._edges.where(moving[self._edges.first] | moving[self._edges.second])
@@ -111,24 +118,25 @@ class _Check:
         return True
 
     def _moving(self, groups: Sequence[int]) -> NDArray[np.bool_]:
-        """Which units lie in one of these groups, or have a coordinate that does."""
+        """Find units in these groups, coordinates included, (units,)."""
         carried = np.zeros(len(self.solution.groups) + 1, dtype=bool)
         carried[groups] = True
         for number, group in enumerate(self.solution.groups):
             carried[number] |= group.parent >= 0 and carried[group.parent]
         moving: NDArray[np.bool_] = carried[self.solution.group]
-        own = moving.copy()
+        grouped = moving.copy()
         for column in self.solution.coordinates.T:
-            moving |= (column >= 0) & own[column]
+            moving |= (column >= 0) & grouped[column]
         return moving
 
     def _moves(self, group: int, generator: np.random.Generator | None) -> Ids:
+        """Permute every block, or shift by one."""
         size, blocks = self.solution.groups[group].size, self.solution.groups[group].blocks
         places = np.tile(np.arange(size), (blocks, 1))
         return np.roll(places, -1, axis=1) if generator is None else generator.permuted(places, axis=1)
 
     def _images(self, moves: Moves) -> Ids:
-        """The unit that each unit becomes, all groups' units in one row."""
+        """Map each unit of each group to its image."""
         images = np.arange(self._offset[-1])
         for number, group in enumerate(self.solution.groups):
             row = slice(self._offset[number], self._offset[number] + group.size * group.blocks)
@@ -145,7 +153,7 @@ class _Check:
 
 @dataclass(frozen=True)
 class _Addresses:
-    """A hash that tells what a unit becomes: its place in its group and its role, or its coordinates and its role."""
+    """Hash each unit's place and role."""
 
     fixed: Hashes
     own: Ids
@@ -157,6 +165,7 @@ class _Addresses:
 
     @classmethod
     def of(cls, solution: Solution, offset: Ids, moving: NDArray[np.bool_]) -> _Addresses:
+        """Collect the addresses of a solution's units."""
         fixed = mix(np.arange(len(moving)))
         place = offset[solution.group] + solution.unit
         own, tuples = (
@@ -171,7 +180,10 @@ class _Addresses:
         return cls(fixed, own, place[own], solution.role[own], tuples, solution.role[tuples], columns)
 
     def under(self, images: Ids) -> Hashes:
-        """The address of what every unit becomes; ``images`` is where each unit of each group goes."""
+        """Hash what every unit becomes.
+
+        ``images`` holds where each unit of each group goes.
+        """
         found, places = self.fixed.copy(), mix(images)
         found[self.own] = mix(self.role * np.uint64(3) + places[self.place])
         together = self.tuple_role
@@ -186,7 +198,7 @@ class _Addresses:
 def _fingerprint(
     addresses: Hashes, moving: NDArray[np.bool_], edges: _Edges, marks: _Edges
 ) -> tuple[int, ...]:
-    """Hashes of the set of moving units, of their relations and of their marks, whatever the order."""
+    """Hash moving units, relations and marks."""
     pairs = mix(addresses[edges.first] * np.uint64(3) + addresses[edges.second] + edges.kind)
     marked = mix(addresses[marks.first] + marks.kind)
     return tuple(int(each.sum(dtype=np.uint64)) for each in (addresses[moving], pairs, marked))

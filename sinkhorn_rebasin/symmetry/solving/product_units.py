@@ -1,4 +1,4 @@
-"""Units that are all the tuples of other units, and so need no permutation of their own."""
+"""Find units that are all tuples of others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from sinkhorn_rebasin.symmetry.solving.links import Links, both_ends, links_of_c
 
 @dataclass(frozen=True)
 class Product:
-    """Nodes of one colour, (n,), and the coordinates of each: one node of each of several other colours, (n, k)."""
+    """Hold nodes (n,) and coordinates (n, k).
+
+    The coordinates are one node of each of several other colors.
+    """
 
     members: Ids
     coordinates: Ids
@@ -21,7 +24,10 @@ class Product:
 
 @dataclass
 class _Changes:
-    """Edges to drop and to add, and what was taken out; colours that are concerned are left alone from then on."""
+    """Collect edges to drop and add, and products.
+
+    Colors in ``busy`` are left alone from then on.
+    """
 
     dropped: list[Ids] = field(default_factory=list)
     added: list[tuple[Ids, Ids]] = field(default_factory=list)
@@ -29,7 +35,7 @@ class _Changes:
     busy: set[int] = field(default_factory=set)
 
     def applied(self, graph: Graph) -> Graph:
-        """The graph that is left."""
+        """Return the graph after all changes."""
         kept = np.ones(len(graph.source), dtype=bool)
         for edges in self.dropped:
             kept[edges % len(kept)] = False
@@ -48,13 +54,15 @@ class _Changes:
 
 
 def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
-    """Take out the nodes that are all the tuples of others.
+    """Take out nodes that are all tuples.
 
-    A colour is a product when each of its nodes is related to one node of each of several other colours, no two
-    nodes to the same ones, and every block holds as many nodes as there are tuples in it. Further nodes that are
-    each related to one node of the product are related to its coordinates instead. Where, of the colours near a
-    node, one tells another, those two are related with each other and the node with the first alone; what is left
-    may be a product then. All this says what the relations said before, in other words.
+    1. A color is a product when each node is related to one node of several other colors, no two nodes to the same
+       ones, and every block holds as many nodes as tuples.
+    2. Further nodes with one node of the product are related to its coordinates instead.
+    3. Where one near color determines another, the two are related directly. What is left may be a product then.
+
+    Note:
+        The graph returned says the same in other words.
     """
     changes = _Changes()
     if not len(graph.source):
@@ -88,29 +96,36 @@ def take_out_products(graph: Graph) -> tuple[Graph, list[Product]]:
 
 
 def _implied(links: Links, count: int) -> list[tuple[int, int]]:
-    """Pairs of colours near the nodes, of which there are so many, where the first tells the second.
+    """Pair colors where one determines another.
 
-    No colour is the second of two pairs, and none is a first after it was a second.
+    Note:
+        - No color is the second of two pairs.
+        - No color is a first after it was a second.
     """
-    left, found = dict(links.near), []
+    left, implied = dict(links.near), []
     sizes = {color: count_distinct(near) for color, near in left.items()}
     for second in links.near:
         for first in left:
             fits = first != second and sizes[second] <= sizes[first] < count
             if fits and determines(left[first], left[second]):
-                found.append((first, second))
+                implied.append((first, second))
                 del left[second]
                 break
-    return found
+    return implied
 
 
 def _is_full(links: Links, in_cell: Ids, members: Ids) -> bool:
-    """Whether the nodes of a colour are all the tuples of the nodes near them, in every block."""
+    """Tell whether nodes fill all tuples, in every block."""
     sizes = np.stack([in_cell[near] for near in links.near.values()])
     full = len(sizes) > 1 and bool((sizes > 1).all() and (np.prod(sizes, axis=0) == in_cell[members]).all())
     return full and count_distinct(*links.near.values()) == len(members)
 
 
 def _pairs(first: Ids, second: Ids) -> tuple[Ids, Ids]:
+    """List distinct pairs of two columns.
+
+    >>> [side.tolist() for side in _pairs(np.array([0, 0, 1]), np.array([2, 2, 2]))]
+    [[0, 1], [2, 2]]
+    """
     one, two = distinct(first, second)
     return one, two

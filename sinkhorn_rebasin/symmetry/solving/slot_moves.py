@@ -1,4 +1,4 @@
-"""Whether slots carry to every position of a tensor what the unit that lies there becomes."""
+"""Check that slots carry units to where the units go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Moves = dict[int, Ids]
 
 
 class SlotMoves:
-    """The entries of all tensors that move, or should, and the slots that move them."""
+    """Hold tensor entries that move, with their slots."""
 
     def __init__(
         self, parameter_labels: Mapping[str, Labels], slots: Sequence[FoundSlot], moving: NDArray[np.bool_]
@@ -47,7 +47,10 @@ class SlotMoves:
         self._orders: dict[tuple[int, int, int | Layout], Ids] = {}
 
     def agree(self, moves: Moves, before: Hashes, after: Hashes) -> bool:
-        """Whether, with these moves, each unit lies where the one it becomes lay, going by the hashes of both."""
+        """Tell whether each unit lies where its image lay.
+
+        ``before`` and ``after`` are hashes of every unit.
+        """
         if self._lost:
             return False
         if not self._moved:
@@ -60,6 +63,7 @@ class SlotMoves:
         return np.array_equal(before[units], after[self._old])
 
     def _permuted(self, ids: Ids, slots: Sequence[tuple[FoundSlot, tuple[int, ...]]], moves: Moves) -> Ids:
+        """Permute an array along the slots on it."""
         for slot, axes in slots:
             order = self._order(slot, math.prod(ids.shape[axis] for axis in axes), moves)
             if len(axes) == 1:
@@ -71,7 +75,7 @@ class SlotMoves:
         return ids
 
     def _order(self, slot: FoundSlot, length: int, moves: Moves) -> Ids:
-        """Where each position along the axes of a slot gets its new content from."""
+        """Find the source of each position along a slot."""
         layout = slot.layout
         key = (slot.group, length, layout if layout.listed is None else id(layout))
         if key not in self._orders:

@@ -1,4 +1,4 @@
-"""From solved units to the slots of a spec: where the units of each group sit in each tensor."""
+"""Find where the units of each group lie in each tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sinkhorn_rebasin.symmetry.solving.solver import Solution
 
 @dataclass(frozen=True)
 class FoundSlot:
-    """A slot of the group with this number in the solution."""
+    """Hold a slot of a group, by number."""
 
     group: int
     tensor: str
@@ -26,9 +26,13 @@ class FoundSlot:
 
 
 def find_slots(solution: Solution, parameter_labels: Mapping[str, Labels]) -> list[FoundSlot]:
-    """The slots of every group; a group whose units do not fit a tensor regularly is marked invalid."""
+    """List the slots of every group on every tensor.
+
+    Note:
+        A group whose units do not fit a tensor regularly is made invalid.
+    """
     memberships = Memberships(solution)
-    found = []
+    slots = []
     for name, labels in parameter_labels.items():
         for group in memberships.groups_on(labels):
             for cluster in _clusters(memberships, labels, group):
@@ -36,12 +40,12 @@ def find_slots(solution: Solution, parameter_labels: Mapping[str, Labels]) -> li
                 if slot is None:
                     solution.groups[group].valid = False
                 else:
-                    found.append(slot)
-    return [slot for slot in found if solution.groups[slot.group].valid]
+                    slots.append(slot)
+    return [slot for slot in slots if solution.groups[slot.group].valid]
 
 
 def _clusters(memberships: Memberships, labels: Labels, group: int) -> list[list[Factor]]:
-    """The factors that hold units of a group, those that share an axis together."""
+    """Cluster a group's factors by axes."""
     holding = [f for f in labels.factors if len(memberships.of(f.ids, group).positions)]
     return overlapping(holding, range(len(labels.shape)))
 
@@ -49,6 +53,7 @@ def _clusters(memberships: Memberships, labels: Labels, group: int) -> list[list
 def _slot(
     memberships: Memberships, name: str, shape: Sequence[int], cluster: list[Factor], group: int
 ) -> FoundSlot | None:
+    """Find a group's slot on some factors."""
     axes = tuple(sorted({axis for factor in cluster for axis in factor.axes}))
     table = _table(memberships, cluster, axes, shape, group)
     if table is None:
@@ -56,9 +61,9 @@ def _slot(
     for factor in cluster:
         if factor.axes == axes:
             continue
-        own = _table(memberships, [factor], factor.axes, shape, group)
-        if own is not None and np.array_equal(_widened(own, factor.axes, axes, shape), table):
-            return FoundSlot(group, name, factor.axes, Layout.from_table(own))
+        narrow = _table(memberships, [factor], factor.axes, shape, group)
+        if narrow is not None and np.array_equal(_widened(narrow, factor.axes, axes, shape), table):
+            return FoundSlot(group, name, factor.axes, Layout.from_table(narrow))
     return FoundSlot(group, name, axes, Layout.from_table(table))
 
 
@@ -69,7 +74,10 @@ def _table(
     shape: Sequence[int],
     group: int,
 ) -> Positions | None:
-    """Positions of every unit over some axes, (blocks, size, width); None when the units differ in width."""
+    """List positions by unit, (blocks, size, width).
+
+    None when the units differ in width.
+    """
     if len(factors) == 1:
         members = memberships.of(factors[0].ids, group)
         positions, unit, keys = members.positions, members.unit, [*members.inside, members.role]
@@ -95,15 +103,23 @@ def _table(
 
 
 def _normal_order(table: Positions) -> Positions:
-    """The same correspondence with the first unit's positions ascending."""
+    """Sort the columns by the first unit's positions.
+
+    >>> _normal_order(np.array([[[3, 1], [2, 0]]])).tolist()
+    [[[1, 3], [0, 2]]]
+    """
     return table[:, :, np.argsort(table[0, 0])]
 
 
 def _widened(
-    table: Positions, own: tuple[int, ...], axes: tuple[int, ...], shape: Sequence[int]
+    table: Positions, old_axes: tuple[int, ...], axes: tuple[int, ...], shape: Sequence[int]
 ) -> Positions:
-    """A table over some axes as one over more axes, along which nothing moves."""
+    """Extend a table to more axes.
+
+    >>> _widened(np.array([[[0], [1]]]), (0,), (0, 1), (2, 2)).tolist()
+    [[[0, 1], [2, 3]]]
+    """
     grid = np.arange(math.prod(shape[axis] for axis in axes)).reshape([shape[axis] for axis in axes])
-    places = [axes.index(axis) for axis in own]
-    rows = np.moveaxis(grid, places, range(len(own))).reshape(math.prod(shape[a] for a in own), -1)
+    places = [axes.index(axis) for axis in old_axes]
+    rows = np.moveaxis(grid, places, range(len(old_axes))).reshape(math.prod(shape[a] for a in old_axes), -1)
     return _normal_order(rows[table].reshape(*table.shape[:2], -1))

@@ -1,8 +1,7 @@
-"""From relations between units to groups of units that may be permuted freely."""
+"""Solve relations between units for groups of units that move freely."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +12,7 @@ from sinkhorn_rebasin.symmetry.labels.numbering import Column, Hashes, Ids, comb
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from sinkhorn_rebasin.symmetry.solving.class_matching import contract_classes
 from sinkhorn_rebasin.symmetry.solving.color_refinement import refine
+from sinkhorn_rebasin.symmetry.solving.coordinates import resolved
 from sinkhorn_rebasin.symmetry.solving.fibres import find_fibres, without_fibres
 from sinkhorn_rebasin.symmetry.solving.graph import Graph, forest_of_matchings, without_trivial
 from sinkhorn_rebasin.symmetry.solving.meets import find_meets, with_meets
@@ -24,7 +24,10 @@ _MOST_GROWTH = 2
 
 @dataclass
 class SolvedGroup:
-    """``blocks`` x ``size`` interchangeable units; the blocks are the units of the group ``parent``, or one."""
+    """Hold ``blocks`` times ``size`` units that may be permuted.
+
+    The blocks are the units of the group ``parent``. Without a parent (-1) there is one block.
+    """
 
     size: int
     blocks: int
@@ -34,12 +37,19 @@ class SolvedGroup:
 
 @dataclass
 class Solution:
-    """Group (or -1), unit number in it (block * size + i) and role inside the unit, for every traced unit.
+    """Say for every traced unit where it belongs.
 
-    A unit that is a tuple of others (one dimension of one head, say, where all heads of a group share the permutation
-    of their dimensions) has no group of its own but the numbers of those in its row of ``coordinates``. Rows are
-    filled up with -1, which is all there is in the rows of other units. ``node_role`` is the role of a coordinate: of
-    all units that were merged into it, any of which may stand for it.
+    Attributes:
+        groups: the groups, each behind its parent.
+        group: the group of every unit or -1, (units,).
+        unit: the number of every unit in its group, ``block * size + i``, (units,).
+        role: the part of every unit inside the unit of its group, (units,).
+        coordinates: other units that a unit is a tuple of, filled up with -1, (units, most coordinates).
+        node_role: the role of a coordinate, for all units that were merged into it, (units,).
+
+    Note:
+        A tuple is, say, one dimension of one head, where all heads share a permutation of dimensions. A tuple has no
+        group of its own, and a unit with a group has no coordinates.
     """
 
     groups: list[SolvedGroup]
@@ -52,7 +62,7 @@ class Solution:
 
 @dataclass
 class _Solver:
-    """Peels the graph level by level: unique nodes, trivial relations, matchings, then components as units."""
+    """Peel the graph level by level."""
 
     relations: Relations
     representative: Ids
@@ -65,7 +75,7 @@ class _Solver:
     owners: list[tuple[int, int]] = field(default_factory=lambda: [(-1, 0)])
 
     def level(self, graph: Graph) -> Graph:
-        """One level; what returns lives inside blocks found here."""
+        """Solve one level; return what lies inside its blocks."""
         size_before = (len(graph.nodes), len(graph.source))
         blocks_before = len(np.unique(graph.block))
         graph = self._simplify(graph)
@@ -80,6 +90,7 @@ class _Solver:
         return self._split(graph, component.astype(np.int64), count)
 
     def _simplify(self, graph: Graph) -> Graph:
+        """Repeat all simplifications until none changes the graph."""
         while True:
             before = (len(graph.nodes), len(graph.source))
             graph.color = refine(graph.color, graph.source, graph.target, graph.kind)
@@ -91,7 +102,7 @@ class _Solver:
                 return graph
 
     def _settle_unique(self, graph: Graph) -> Graph:
-        """Nodes of a colour of their own in their block move only with the block."""
+        """Settle nodes of unique color."""
         cell = factorize(graph.block, graph.color)
         unique = np.bincount(cell)[cell] == 1
         owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
@@ -99,6 +110,7 @@ class _Solver:
         return graph.keep(~unique)
 
     def _settle(self, nodes: Ids, group: Ids, unit: Ids, color: Ids) -> None:
+        """Give nodes their group, unit and role."""
         self.group[nodes], self.unit[nodes] = group, unit
         # Colours are numbered anew at every level, where units of other groups settle.
         played = combine(mix(color), group + 1)
@@ -106,6 +118,7 @@ class _Solver:
         self._extend_role(nodes, played)
 
     def _extend_role(self, nodes: Ids, color: Column) -> None:
+        """Extend the roles of units that nodes represent."""
         hashes = np.zeros(len(self.group), dtype=np.uint64)
         touched = np.zeros(len(self.group), dtype=bool)
         hashes[nodes], touched[nodes] = mix(color), True
@@ -113,12 +126,12 @@ class _Solver:
         self.role[members] = combine(self.role[members], hashes[self.representative[members]])
 
     def _merge_matchings(self, graph: Graph) -> Graph:
-        """Colours matched one to one inside every block become one colour."""
-        chosen, root = forest_of_matchings(graph)
-        if not chosen.any():
+        """Merge colors that are matched one to one everywhere."""
+        matched, root = forest_of_matchings(graph)
+        if not matched.any():
             return graph
         links = coo_array(
-            (np.ones(int(chosen.sum())), (graph.source[chosen], graph.target[chosen])),
+            (np.ones(int(matched.sum())), (graph.source[matched], graph.target[matched])),
             shape=(len(graph.nodes),) * 2,
         )
         count, merged = connected_components(links, directed=False)
@@ -137,16 +150,16 @@ class _Solver:
         return Graph(graph.nodes[first], color, graph.block[first], source, target, kind)
 
     def _take_out_products(self, graph: Graph) -> Graph:
-        """Nodes that are all the tuples of others in their block move as those do."""
+        """Take out nodes that are all tuples of others."""
         color, nodes = graph.color, graph.nodes
-        graph, found = take_out_products(graph)
-        for product in found:
+        graph, products = take_out_products(graph)
+        for product in products:
             self.products.append((nodes[product.members], nodes[product.coordinates]))
             self._extend_role(nodes[product.members], color[product.members])
         return graph
 
     def _with_meets(self, graph: Graph) -> Graph | None:
-        """The graph with nodes for what others share; None when they share nothing more."""
+        """Add nodes for what others share, or return None."""
         meets = list(find_meets(graph))
         count = sum(int(meet.parts.max()) + 1 for meet in meets)
         if not meets or len(self.group) + count > _MOST_GROWTH * self.relations.count:
@@ -154,18 +167,18 @@ class _Solver:
         return with_meets(graph, meets, self._new_units(count))
 
     def _without_fibres(self, graph: Graph) -> Graph | None:
-        """The graph without nodes that lie in tuples, but with their places there; None where there are none."""
-        found = find_fibres(graph)
-        if found is None:
+        """Replace fibres by last coordinates, or return None."""
+        fibres = find_fibres(graph)
+        if fibres is None:
             return None
-        first = self._new_units(len(found.block))
-        coordinates = np.column_stack([graph.nodes[found.coordinates], first + found.last])
-        self.products.append((graph.nodes[found.members], coordinates))
-        self._extend_role(graph.nodes[found.members], graph.color[found.members])
-        return without_fibres(graph, found, first)
+        first = self._new_units(len(fibres.block))
+        coordinates = np.column_stack([graph.nodes[fibres.coordinates], first + fibres.last])
+        self.products.append((graph.nodes[fibres.members], coordinates))
+        self._extend_role(graph.nodes[fibres.members], graph.color[fibres.members])
+        return without_fibres(graph, fibres, first)
 
     def _new_units(self, count: int) -> int:
-        """Room for units that nothing in the trace stands for; the number of the first."""
+        """Add units without a trace; return the first number."""
         first, none = len(self.group), np.full(count, -1, dtype=np.int64)
         self.representative = np.concatenate([self.representative, first + np.arange(count)])
         self.group, self.unit = np.concatenate([self.group, none]), np.concatenate([self.unit, none])
@@ -174,7 +187,7 @@ class _Solver:
         return first
 
     def _given_up(self, graph: Graph) -> Graph:
-        """Units entangled in a way this solver does not resolve stay, and so does what would carry them."""
+        """Freeze entangled units and the groups that carry them."""
         for block in np.unique(graph.block):
             group = self.owners[block][0]
             while group >= 0:
@@ -183,7 +196,10 @@ class _Solver:
         return graph.keep(np.zeros(len(graph.nodes), dtype=bool))
 
     def _split(self, graph: Graph, component: Ids, count: int) -> Graph:
-        """Components of one kind in a block are the units of a group; the larger ones become blocks."""
+        """Split the graph into components, the units of groups.
+
+        Components of one kind in a block become a group. Components of several nodes become blocks.
+        """
         kinds = np.zeros(count, dtype=np.uint64)
         np.add.at(kinds, component, mix(graph.color))
         _, first, sizes = np.unique(component, return_index=True, return_counts=True)
@@ -191,8 +207,8 @@ class _Solver:
         blocks = graph.block[first]
         signature = factorize(combine(combine(kinds, sizes), parents[:, 0] + 1))
         new_block = np.empty(count, dtype=np.int64)
-        for one in np.unique(signature):
-            members = np.flatnonzero(signature == one)
+        for number in np.unique(signature):
+            members = np.flatnonzero(signature == number)
             self._group_of(graph, members, first[members], parents[members], blocks[members], new_block)
         leaves = sizes[component] == 1
         owners = np.array(self.owners, dtype=np.int64)[new_block[component[leaves]]]
@@ -203,6 +219,7 @@ class _Solver:
     def _group_of(
         self, graph: Graph, members: Ids, first: Ids, parents: Ids, blocks: Ids, new_block: Ids
     ) -> None:
+        """Make a group of alike components, block by block."""
         order = np.lexsort((graph.nodes[first], blocks, parents[:, 1]))
         distinct, counts = np.unique(blocks, return_counts=True)
         parent = int(parents[0, 0])
@@ -221,12 +238,19 @@ class _Solver:
 
 
 def solve(relations: Relations) -> Solution:
-    """Groups of units whose every permutation preserves all relations and marks.
+    """Find groups that may be permuted freely.
 
-    Classes matched one to one are contracted; colours are refined to a fixed point; then, level by level,
-    nodes of a colour of their own settle, relations that say nothing are dropped, matched colours are merged,
-    and the connected components of what is left are the units of groups: those of one kind in one block may
-    be permuted, and inside each the same is done again.
+    1. Classes matched one to one are contracted.
+    2. Colors are refined to a fixed point.
+    3. Nodes with a color of their own settle, trivial relations are dropped, matched colors are merged.
+    4. Connected components of what is left are the units of groups: alike ones in one block may be permuted.
+    5. Inside each component, steps 2 to 4 are repeated.
+
+    >>> relations = Relations()
+    >>> relations.relate(relations.new_units((3,)), relations.new_units((3,)))
+    >>> solution = solve(relations)
+    >>> [(group.size, group.blocks) for group in solution.groups], solution.unit.tolist()
+    ([(3, 1)], [0, 1, 2, 0, 1, 2])
     """
     representative, edges = contract_classes(relations)
     role = mix(relations.classes())
@@ -236,10 +260,10 @@ def solve(relations: Relations) -> Solution:
     color = mix(relations.classes()[nodes])
     for units, values, kind in relations.marks:
         marked, value = distinct(place[representative[units]], values)
-        heard = np.zeros(len(nodes), dtype=np.uint64)
-        np.add.at(heard, marked, combine(mix(value), np.array([kind])))
+        hashes = np.zeros(len(nodes), dtype=np.uint64)
+        np.add.at(hashes, marked, combine(mix(value), np.array([kind])))
         touched = np.unique(marked)
-        color[touched] = combine(color[touched], heard[touched])
+        color[touched] = combine(color[touched], hashes[touched])
     source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
     target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])
     kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])
@@ -251,7 +275,7 @@ def solve(relations: Relations) -> Solution:
     while len(graph.nodes):
         graph = solver.level(graph)
     final = solver.representative
-    coordinates = _resolved(solver.products, final)[final]
+    coordinates = resolved(solver.products, final)[final]
     return Solution(
         solver.groups,
         solver.group[final],
@@ -260,28 +284,3 @@ def solve(relations: Relations) -> Solution:
         coordinates,
         solver.node_role,
     )
-
-
-def _resolved(products: Sequence[tuple[Ids, Ids]], final: Ids) -> Ids:
-    """Coordinates of every unit, (units, most coordinates), none of which has coordinates of its own; -1 elsewhere.
-
-    >>> inner, outer = (np.array([2]), np.array([[0, 1]])), (np.array([3]), np.array([[2, 1]]))
-    >>> _resolved([outer, inner], np.arange(4)).tolist()
-    [[-1, -1, -1], [-1, -1, -1], [0, 1, -1], [0, 1, 1]]
-    """
-    rows: Ids = np.full((len(final), 0), -1, dtype=np.int64)
-    # What is taken out later may be a coordinate of what was taken out before, and never the other way round.
-    for members, coordinates in reversed(products):
-        wide = np.concatenate([_expanded(rows, one) for one in final[coordinates].T], axis=1)
-        wide = wide[:, (wide >= 0).any(axis=0)]
-        more = max(0, wide.shape[1] - rows.shape[1])
-        rows = np.pad(rows, ((0, 0), (0, more)), constant_values=-1)
-        rows[members, : wide.shape[1]] = wide
-    return rows
-
-
-def _expanded(rows: Ids, units: Ids) -> Ids:
-    """The coordinates of each unit, or the unit itself where it has none."""
-    found = rows[units] if rows.shape[1] else np.full((len(units), 1), -1, dtype=np.int64)
-    found[:, 0] = np.where(found[:, 0] < 0, units, found[:, 0])
-    return found

@@ -23,11 +23,12 @@ _FRAMES_OF_THE_TRACE = 4
 
 
 class CallSites:
-    """Finds origins from the frames of the running network: one walk an operation, nothing kept alive.
+    """Find origins in the frames of the running network.
 
-    The line is that of the innermost frame outside PyTorch, this package and the standard library; where only
-    PyTorch's own modules lie between the run and the operation, the innermost of those. The module is the
-    innermost one that a frame is a method of.
+    Note:
+        - The line is that of the innermost frame outside PyTorch, this package and the standard library.
+        - Without such a frame, it is that of PyTorch's innermost module.
+        - The module is the innermost one that a frame is a method of.
     """
 
     def __init__(self) -> None:
@@ -36,11 +37,11 @@ class CallSites:
         self._seen: dict[int, tuple[CodeType, str, str | None]] = {}
 
     def follow(self, model: nn.Module) -> None:
-        """From now on this network runs; it must live as long as its operations are told."""
+        """Name the modules of a network from now on."""
         self._paths |= {id(module): name for name, module in model.named_modules()}
 
     def here(self, operation: str) -> Origin:
-        """The origin of the operation that is dispatched right now; called by the tape only."""
+        """Return the origin of the operation dispatched right now."""
         frame: FrameType | None = sys._getframe(_FRAMES_OF_THE_TRACE)
         place: FrameType | None = None
         library: FrameType | None = None
@@ -66,7 +67,7 @@ class CallSites:
 
 
 def _about(code: CodeType) -> tuple[str, str | None]:
-    """Whose code this is, and the name of what it may be a method of."""
+    """Tell whose code this is, and its first argument."""
     file = code.co_filename
     standard = file.startswith(_STANDARD) and "-packages" not in file
     if file.startswith(_MODULES):

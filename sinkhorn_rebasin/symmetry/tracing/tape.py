@@ -30,7 +30,7 @@ _COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stac
 
 
 class Tape(DispatchMode):
-    """Interprets each ATen operation, as it is dispatched, on the labels of its tensors.
+    """Interpret each dispatched operation on labels.
 
     What the operations do to labels is in :class:`Labelling`; the tape sees the run, looks after writes in place and
     notes what Python had a say in.
@@ -53,7 +53,7 @@ class Tape(DispatchMode):
         self.never_used: list[str] = []  # parameters that no run of a network with branches used
 
     def begin(self, model: nn.Module, inputs: Sequence[Tensor], integers: Mapping[str, Tensor]) -> None:
-        """A run of a network begins; every position of its inputs is fixed, and what reads its integers is noted."""
+        """Begin a run: fix all inputs, and watch integers."""
         self.call_sites.follow(model)
         self.labelling.constants.add_own(reachable_tensors(model))
         self._has_read = False
@@ -81,6 +81,7 @@ class Tape(DispatchMode):
         return outputs
 
     def _see(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> None:
+        """Interpret an operation, or note constants it made."""
         labelling = self.labelling
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
@@ -97,7 +98,7 @@ class Tape(DispatchMode):
             labelling.constants.add_made(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
 
     def _find_origin(self, tensor: Tensor, func: Any) -> None:  # func: the operation it is given to, if any
-        """Tell constants from tensors that were computed where nothing is seen."""
+        """Tell constants from tensors computed out of sight."""
         labelling = self.labelling
         if labelling.knows(tensor) or labelling.constants.holds(tensor):
             if self._has_read and labelling.constants.is_foreign(tensor) and not labelling.knows(tensor):
@@ -121,15 +122,15 @@ class Tape(DispatchMode):
 
     @property
     def wants_proof(self) -> bool:
-        """Whether Python had a say in what was computed, so that what was seen may be true of this run alone."""
+        """Tell whether Python may have influenced the computation."""
         return self.branches or self.literals or self.unseen is not None
 
     def uses(self, tensor: Tensor) -> bool:
-        """Whether an operation has met a parameter, and something came of it."""
+        """Tell whether something came of a parameter."""
         return self.labelling.meets(tensor) and not self.flow.is_idle(tensor)
 
     def note_read(self, tensor: Tensor) -> None:
-        """Values of a tensor leave for Python: the network may branch on them, and do anything with their order."""
+        """Fix what Python reads as values."""
         self._find_origin(tensor, None)
         if self.labelling.knows(tensor):
             self.branches = self._has_read = True
@@ -138,11 +139,11 @@ class Tape(DispatchMode):
             self.labelling.fix(self.labelling.labels(tensor), "its values are read as a list or an array")
 
     def note_made(self, tensor: Tensor) -> None:
-        """Python has made a tensor of values that it has read."""
+        """Fix a tensor that Python made of values read."""
         self.labelling[tensor] = all_fixed(tensor)
 
     def fix_outputs(self, outputs: Any) -> None:
-        """The network's outputs are read position by position."""
+        """Fix every position of the network's outputs."""
         labelling = self.labelling
         leaves = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
         self.flow.arrives(leaves)
@@ -154,6 +155,7 @@ class Tape(DispatchMode):
                 labelling.fix(labelling.labels(leaf), OUTPUT)
 
     def _interpret(self, call: Call, known: Sequence[Tensor]) -> None:
+        """Label the outputs of an operation."""
         labelling = self.labelling
         labelling.fix_used(known)
         outputs = [leaf for leaf in tree_leaves(call.outputs) if isinstance(leaf, Tensor)]
@@ -168,9 +170,9 @@ class Tape(DispatchMode):
         if not outputs and torch.Tag.data_dependent_output in call.func.tags:
             return
         labelling.relations.origin = self.call_sites.here(call.name)
-        found = self._labels_made(call, known, outputs)
+        made = self._labels_made(call, known, outputs)
         for index, tensor in enumerate(outputs):
-            labels = (found[index] if index < len(found) else None) or all_fixed(tensor)
+            labels = (made[index] if index < len(made) else None) or all_fixed(tensor)
             labelling[tensor] = labels
             self._made_by[tensor] = labelling.relations.origin
             self.flow.meets(known, tensor, labels.has_units, labelling.relations.origin)
@@ -178,7 +180,7 @@ class Tape(DispatchMode):
     def _labels_made(
         self, call: Call, known: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> Sequence[Labels | None]:
-        """Labels of what an operation returns."""
+        """Apply a rule, or freeze the operands."""
         labelling = self.labelling
         if outputs and not call.written and all(output.numel() == 0 for output in outputs):
             self.flow.loses(known)
@@ -197,16 +199,16 @@ class Tape(DispatchMode):
             if not rule.moves or call.written:
                 labelling.mark_partial(call, known)
             labelling.memory.check_written(call, result)
-            found = labels_of_outputs(result, outputs)
+            made = labels_of_outputs(result, outputs)
         except NotUnderstoodError as error:
             for tensor in known:
                 labelling.fix(labelling.labels(tensor), f"{call.name}: {error}")
             labelling.memory.freeze_written(call)
             return []
-        for tensor, labels in zip(outputs, found, strict=True):
+        for tensor, labels in zip(outputs, made, strict=True):
             if labels is None and tensor.numel():
                 # What a rule says nothing of depends on the operands all the same.
                 factors = tuple(factor for operand in known for factor in labelling.labels(operand).factors)
                 reason = f"{call.name}: there is no rule for all it returns"
                 labelling.fix_when_used(tensor, Labels((), factors), reason)
-        return found
+        return made

@@ -1,4 +1,4 @@
-"""What no run has read, or has read where nothing is seen: its units stay where they are."""
+"""Fix units that no run has read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 def loose_parameters(tape: Tape) -> list[str]:
-    """Parameters through which nothing went, with units of which nothing is known but that they were met."""
+    """List idle parameters that nothing else ties."""
     idle = {
         name
         for tensor, name in tape.labelling.names.items()
@@ -22,10 +22,11 @@ def loose_parameters(tape: Tape) -> list[str]:
 
 
 def fix_unread(tape: Tape) -> None:
-    """Parts of parameters that no operation read, as later rows of a table of positions, stay where they are.
+    """Fix parts of parameters that no operation read.
 
-    Other inputs may read them in an order of their own. Where units are positions along several axes, as those of one
-    matrix for each expert, matrices that were read stay too: the others are read by what is on their units.
+    Note:
+        - Later rows of a table of positions, say, which other inputs may read in another order.
+        - Of one matrix an expert, the matrices that were read are fixed too.
     """
     relations = tape.labelling.relations
     relations.origin = None
@@ -45,7 +46,7 @@ def fix_unread(tape: Tape) -> None:
 
 
 def fix_unseen(tape: Tape) -> None:
-    """Every unit stays where something was computed out of sight, as whatever moved could have got there."""
+    """Fix every unit once something was computed unseen."""
     if tape.unseen is not None:
         tape.labelling.relations.origin = tape.unseen
         every = np.arange(tape.labelling.relations.count, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a spec claims of a network: how much permutations change its output, and which groups are to blame."""
+"""Measure how permutations change an output, and blame groups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_ROUNDING = 100.0
 
 @dataclass
 class Claim:
-    """A network with the claim about it, and how it is run."""
+    """Hold a network and its claimed symmetries."""
 
     model: nn.Module
     spec: PermutationSpec
@@ -35,11 +35,11 @@ class Claim:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it runs in float64."""
+        """Tell whether the network runs in float64."""
         return self.context is DoublePrecision
 
     def run(self, state: State, inputs: ExampleInputs) -> list[Tensor]:
-        """The tensors of the output that count."""
+        """Run the network; list output tensors that count."""
         # What a network remembers of its weights from one run must not meet the weights of another.
         forgetful = standalone_copy(self.model, share_parameters=True)
         with self.context(), torch.set_grad_enabled(self.gradients):
@@ -48,7 +48,7 @@ class Claim:
     def change(
         self, state: State, permutations: Permutations, inputs: ExampleInputs, before: list[Tensor]
     ) -> float:
-        """By how much permutations change the output, measured by how much it varies."""
+        """Measure the change under permutations, relative to its variation."""
         after = self.run(permute_state(state, self.spec, permutations), inputs)
         return self._measured(state, inputs, before, after)
 
@@ -60,7 +60,7 @@ class Claim:
         change: float,
         generator: torch.Generator,
     ) -> bool:
-        """Whether weights that are rounded otherwise change the output about as much: chaos proves nothing."""
+        """Tell whether differently rounded weights change as much."""
         if largest_change(before, self.run(state, inputs)) > self.tolerance:
             return False  # it is random
         rounded = dict(state)
@@ -79,7 +79,7 @@ class Claim:
         before: list[Tensor],
         change: float,
     ) -> SymmetryError:
-        """The error that names the groups that change the output alone."""
+        """Build an error with groups that fail alone."""
         again = self._measured(state, inputs, before, self.run(state, inputs))
         if again > self.tolerance:
             return SymmetryError(random_message(self.model, again))
@@ -101,6 +101,7 @@ class Claim:
     def _measured(
         self, state: State, inputs: ExampleInputs, before: list[Tensor], after: list[Tensor]
     ) -> float:
+        """Measure a change, relative to what other weights change."""
         if largest_change(before, after) == 0.0:
             return 0.0
         try:

@@ -1,4 +1,4 @@
-"""Weights and inputs that an example does not resemble, on which a symmetry must hold as well."""
+"""Draw weights and inputs that an example does not resemble."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ MOST_RANGES = 4
 
 @dataclass(frozen=True)
 class Condition:
-    """How the weights and inputs of one trial differ from those a network was given with.
+    """Describe the weights and inputs of a trial.
 
     Attributes:
-        shuffled: weights are drawn from all of their tensor, so that what is rare at the given ones, as an expert
-            that its bias keeps from being chosen, is common; otherwise they are moved a little.
+        shuffled: weights are drawn from all of their tensor, so that rare cases are common. Otherwise moved a little.
         stretch: floats are this many times as large.
         samples: the batch is this many times as long.
         integers: integers are drawn from the whole range that the network takes.
@@ -40,7 +39,7 @@ class Condition:
     gradients: bool = False
 
     def simpler(self) -> Iterator[Condition]:
-        """This one, then those that are nearer to the example, for networks that do not run on it."""
+        """Yield this condition, then those nearer to the example."""
         yield self
         for samples, integers in ((1, self.integers), (1, False)):
             yield Condition(self.shuffled, self.stretch, samples, integers, self.gradients)
@@ -51,7 +50,7 @@ class Condition:
     def weights(
         self, state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator
     ) -> State:
-        """Weights for this trial; tied tensors stay tied."""
+        """Draw weights for this trial; tied tensors stay tied."""
         moved = perturbed(state, spec, generator)
         return shuffled(moved, spec, generator) if self.shuffled else moved
 
@@ -66,7 +65,11 @@ CONDITIONS = (
 
 
 def shuffled(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
-    """Weights whose entries are drawn from those of their tensor; what is not finite stays."""
+    """Draw each tensor's entries from its own.
+
+    Note:
+        A tensor that is not finite stays.
+    """
     drawn: dict[int, Tensor] = {}
     for name, tensor in state.items():
         real = tensor.is_floating_point() or tensor.is_complex()
@@ -85,7 +88,7 @@ def inputs_of(
     generator: torch.Generator,
     wide: bool,
 ) -> Iterator[ExampleInputs]:
-    """Inputs for a trial, as :func:`candidate_inputs` draws them and then as the condition wants them."""
+    """Yield candidate inputs, changed as the condition says."""
     drawn = [candidate_inputs(example_inputs, generator, wide) for _ in range(condition.samples)]
     length = batch_length(example_inputs)
     for several in zip(*drawn, strict=True):
@@ -95,6 +98,7 @@ def inputs_of(
         def joined(
             leaf: Tensor, leaves: list[list[Tensor]] = leaves, numbers: Iterator[int] = numbers
         ) -> Tensor:
+            """Join the samples of one tensor, changed."""
             number = next(numbers)
             if leaf.layout != torch.strided or leaf.is_nested:
                 return leaf
@@ -113,20 +117,21 @@ def inputs_of(
 
 
 def batch_length(inputs: ExampleInputs) -> int | None:
-    """How many samples there are: the length of the first tensor that has one."""
+    """Return the length of the first tensor with axes."""
     return next((leaf.shape[0] for leaf in tensors_in(inputs) if leaf.dim() and not leaf.is_nested), None)
 
 
 def integer_ranges(
     example_inputs: ExampleInputs, state: Mapping[str, Tensor], runs: Callable[[ExampleInputs], bool]
 ) -> dict[int, int]:
-    """For each integer input, by number, how many values the network takes there, as far as its tables tell.
+    """Find how many values each integer input takes.
 
-    Whoever looks up rows of a table takes the numbers of all its rows. Sizes of tables are tried from the largest on,
-    until the network runs.
+    Note:
+        - Candidates are the lengths of tables, the largest first.
+        - The first with which the network runs counts.
     """
     sizes = sorted({len(tensor) for tensor in state.values() if tensor.dim() > 1}, reverse=True)
-    found: dict[int, int] = {}
+    ranges: dict[int, int] = {}
     for number, leaf in enumerate(tensors_in(example_inputs)):
         if leaf.is_floating_point() or leaf.is_complex() or leaf.dtype == torch.bool or not leaf.numel():
             continue
@@ -135,20 +140,20 @@ def integer_ranges(
         larger = [size for size in sizes if size > int(leaf.max()) + 1]
         for size in _spread(larger):
             if runs(_with_last(example_inputs, number, size - 1)):
-                found[number] = size
+                ranges[number] = size
                 break
-    return found
+    return ranges
 
 
 def _spread(sizes: list[int]) -> list[int]:
-    """A few of these sizes, the first and the last among them."""
+    """Choose a few sizes, first and last included."""
     if len(sizes) <= MOST_RANGES:
         return sizes
     return [sizes[round(step * (len(sizes) - 1) / (MOST_RANGES - 1))] for step in range(MOST_RANGES)]
 
 
 def _with_last(inputs: ExampleInputs, number: int, value: int) -> ExampleInputs:
-    """The inputs with one tensor filled with a value."""
+    """Fill one tensor of the inputs with a value."""
     numbers = count()
     return inputs_like(
         inputs, lambda leaf: torch.full_like(leaf, value) if next(numbers) == number else leaf.clone()

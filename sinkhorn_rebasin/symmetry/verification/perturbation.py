@@ -1,4 +1,4 @@
-"""Random weights, inputs and permutations near an example, to verify symmetries at."""
+"""Draw weights and permutations to verify symmetries at."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor, rando
 
 
 def perturbed(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
-    """Weights moved a little, those of one sign kept so (variances, scales); tied tensors stay tied.
+    """Move weights a little, up as much as down.
 
-    Others are moved up as much as down: a common shift, added up over all inputs of a layer, layer after layer,
-    drives the outputs to where nothing can be told apart, such as a softmax that is 0 or 1.
+    Note:
+        - Weights of one sign keep the sign (variances, scales).
+        - Tied tensors stay tied.
+        - A common shift would drive outputs to saturation, such as a softmax of 0 and 1.
     """
     moved: dict[int, Tensor] = {}
     for name, tensor in state.items():
@@ -26,14 +28,14 @@ def perturbed(state: Mapping[str, Tensor], spec: PermutationSpec, generator: tor
         ):
             noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device=generator.device)
             noise = noise.to(tensor.device)
-            own = tensor.detach()
-            shift = 0.01 * (noise if _has_one_sign(own) else 2 * noise - 1)
-            moved[id(tensor)] = own * (1 + 0.1 * noise) + shift
+            weights = tensor.detach()
+            shift = 0.01 * (noise if _has_one_sign(weights) else 2 * noise - 1)
+            moved[id(tensor)] = weights * (1 + 0.1 * noise) + shift
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
 def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
-    """Weights of which each tensor is permuted along the slots on it by itself, so that nothing fits any more."""
+    """Permute each tensor alone, so that nothing fits."""
     generator = torch.Generator("cpu").manual_seed(0)
     moved: dict[int, Tensor] = {}
     for name, tensor in state.items():
@@ -45,6 +47,7 @@ def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
 
 
 def _has_one_sign(tensor: Tensor) -> bool:
+    """Tell whether no entries differ in sign."""
     if tensor.is_complex():
         return False
     if tensor.layout != torch.strided:
@@ -53,7 +56,7 @@ def _has_one_sign(tensor: Tensor) -> bool:
 
 
 def nonidentity_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random permutations of which none leaves a whole block of its group in place."""
+    """Draw permutations that leave no whole block in place."""
     drawn = random_permutations(spec, generator=generator)
     for group in spec.groups:
         blocks = drawn[group.name].reshape(group.blocks, group.size)

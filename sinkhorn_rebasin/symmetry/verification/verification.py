@@ -1,4 +1,4 @@
-"""Proof by numbers: permuted at random, the network must compute what it computed before."""
+"""Verify by numbers that permutations leave the output unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sinkhorn_rebasin.symmetry.verification.perturbation import nonidentity_perm
 
 
 class _IncomparableError(SymmetryError):
-    """An output holds NaN, or nothing finite."""
+    """Report an output with NaN, or nothing finite."""
 
 
 def verify_symmetry(
@@ -43,7 +43,7 @@ def verify_symmetry(
     generator: torch.Generator | None = None,
     outputs: Outputs = None,
 ) -> float:
-    r"""Largest relative change of the output under random permutations of all groups, in float64.
+    r"""Measure the output's change under random permutations.
 
     .. math:: \max_x \frac{\max |f_{\pi(\theta)}(x) - f_\theta(x)|}{v(x)}
 
@@ -105,24 +105,24 @@ def verify_symmetry(
             except (ArchitectureError, _IncomparableError):
                 # Some kernels exist in narrow types only, and some masks overflow in wider ones.
                 pass
-        own = in_mode(standalone_copy(model), False)
-        count_only(own, outputs)
-        narrow = max(tolerance, narrow_tolerance(named_tensors(own).values()))
-        return _largest(Claim(own, spec, narrow, nullcontext), example_inputs, trials, generator)
+        copy = in_mode(standalone_copy(model), False)
+        count_only(copy, outputs)
+        narrow = max(tolerance, narrow_tolerance(named_tensors(copy).values()))
+        return _largest(Claim(copy, spec, narrow, nullcontext), example_inputs, trials, generator)
 
 
 def _largest(check: Claim, example_inputs: ExampleInputs, trials: int, generator: torch.Generator) -> float:
-    """Largest change over several weights, inputs and permutations."""
-    own = named_tensors(check.model)
+    """Measure the largest change over all trials."""
+    given = named_tensors(check.model)
     worst = 0.0
     first: tuple[State, ExampleInputs, set[str]] | None = None
     ranges: dict[int, int] | None = None
     for trial in range(trials):
         wanted = CONDITIONS[trial % len(CONDITIONS)]
         if wanted.integers and ranges is None:
-            ranges = _ranges(check, example_inputs, own)
+            ranges = _ranges(check, example_inputs, given)
         condition, state, inputs, before, read = _first_output(
-            check, wanted, own, example_inputs, ranges or {}, generator
+            check, wanted, given, example_inputs, ranges or {}, generator
         )
         check = replace(check, gradients=condition.gradients)
         first = first or (state, inputs, read)
@@ -139,20 +139,22 @@ def _largest(check: Claim, example_inputs: ExampleInputs, trials: int, generator
     return worst
 
 
-def _ranges(check: Claim, example_inputs: ExampleInputs, own: State) -> dict[int, int]:
+def _ranges(check: Claim, example_inputs: ExampleInputs, given: State) -> dict[int, int]:
+    """Find ranges of integer inputs with which it runs."""
+
     def runs(inputs: ExampleInputs) -> bool:
         try:
-            return _incomparable(check.run(own, inputs)) is None
+            return _incomparable(check.run(given, inputs)) is None
         except ArchitectureError:
             return False
 
     candidates = candidate_inputs(example_inputs, torch.Generator("cpu").manual_seed(0), check.is_wide)
     *_, example = candidates
-    return integer_ranges(example, own, runs)
+    return integer_ranges(example, given, runs)
 
 
 def _check_ties(check: Claim, moved: State) -> None:
-    """What is one tensor under several names must move alike under all of them: whoever loads it reads each."""
+    """Raise when tied tensors move differently."""
     for names in tied_names(check.model):
         known = [name for name in names if name in moved]
         for name in known[1:]:
@@ -169,15 +171,15 @@ def _check_ties(check: Claim, moved: State) -> None:
 def _first_output(
     check: Claim,
     wanted: Condition,
-    own: State,
+    given: State,
     example_inputs: ExampleInputs,
     ranges: Mapping[int, int],
     generator: torch.Generator,
 ) -> tuple[Condition, State, ExampleInputs, list[Tensor], set[str]]:
-    """The first weights and inputs on which the output can be compared, with it and the names of what was read."""
+    """Find the first inputs with a comparable output."""
     failure: Exception = SymmetryError("")
     for condition in dict.fromkeys(wanted.simpler()):
-        state = condition.weights(own, check.spec, generator)
+        state = condition.weights(given, check.spec, generator)
         for inputs in inputs_of(condition, example_inputs, ranges, generator, check.is_wide):
             readers = TensorReads(state)
             try:
@@ -198,6 +200,7 @@ def _first_output(
 
 
 def _incomparable(outputs: list[Tensor]) -> str | None:
+    """Say why outputs cannot be compared."""
     floating = [tensor for tensor in outputs if tensor.is_floating_point() or tensor.is_complex()]
     if any(bool(tensor.isnan().any()) for tensor in floating):
         return "returns NaN"
@@ -207,6 +210,7 @@ def _incomparable(outputs: list[Tensor]) -> str | None:
 
 
 def _not_finite(state: State) -> str:
+    """Name the first tensor that is not finite."""
     for name, tensor in state.items():
         if (
             tensor.is_floating_point()
@@ -220,7 +224,7 @@ def _not_finite(state: State) -> str:
 def _change_in_training(
     check: Claim, state: State, permutations: Permutations, inputs: ExampleInputs
 ) -> float:
-    """The change of what the network returns in training mode, where it can be compared at all."""
+    """Measure the change in training mode, where comparable."""
 
     def still() -> AbstractContextManager[Any]:
         return ConstantNoise(check.context)
