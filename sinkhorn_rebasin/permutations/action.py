@@ -128,7 +128,7 @@ def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
 
 
 def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor) -> Tensor:
-    """Mix the units of a slot by matrices.
+    r"""Mix the units of a slot by matrices.
 
     Unit i becomes :math:`\sum_j P_{ij}` unit j; matrices are (n, n) or (blocks, n, n).
     """
