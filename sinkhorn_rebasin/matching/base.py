@@ -9,12 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError, listed
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
-from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
+from sinkhorn_rebasin.permutations import (
+    PermutationSpec,
+    RescalingSpec,
+    compose,
+    identity_permutations,
+    inverse,
+    permute_state,
+    rescale_state,
+)
 from sinkhorn_rebasin.permutations.completeness import completed
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
+from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
+from sinkhorn_rebasin.permutations.signed_permutations import compose_signs, inverse_signs
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +41,9 @@ class Alignment:
         signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
             had before the permutations; empty when signs were not matched.
         rescaling: the rescalings the signs belong to.
+        maps: per group with a continuous symmetry, a matrix, or one for each block, which acts in place of its
+            permutation; empty when there are none.
+        continuous: the continuous symmetries the maps belong to.
         method: name of the method that found them; empty where they were given.
     """
 
@@ -41,6 +55,8 @@ class Alignment:
     signs: Mapping[str, Tensor] = field(default_factory=dict)
     rescaling: RescalingSpec | None = None
     method: str = field(default="", compare=False)
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    continuous: ContinuousSpec | None = None
 
     def __repr__(self) -> str:
         indices = self.permutations.values()
@@ -55,6 +71,7 @@ class Alignment:
             parts.append(f"objective {first}{self.objective[-1]:.5g} in {len(self.objective)} passes")
         parts += [] if self.converged else ["not converged"]
         parts += [f"signs of {listed(self.signs)}"] if self.signs else []
+        parts += [f"maps of {listed(self._kinds())}"] if self.maps else []
         parts += [f"matched by weights: {listed(self.weight_matched)}"] if self.weight_matched else []
         return f"Alignment({self.method and self.method + ', '}{'; '.join(parts)})"
 
@@ -68,8 +85,84 @@ class Alignment:
         self.spec.check_constants(state)
         if self.signs and self.rescaling is not None:
             signed = rescale_state(state, self.spec, self.rescaling, signs=self.signs)
-        moved = permute_state(signed, self.spec, self.permutations)
+        if self.continuous is None:
+            moved = permute_state(signed, self.spec, self.permutations)
+        else:
+            moved = transform_state(signed, self.spec, self.continuous, self.maps, self.permutations)
         return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
+
+    def invert(self) -> Alignment:
+        """The alignment that undoes this one: ``a.invert().apply(a.apply(net))`` is the network's own state.
+
+        Permutations, signs and maps are inverted; how they were found is not kept.
+
+        >>> from sinkhorn_rebasin.permutations import Group
+        >>> spec = PermutationSpec((Group("a", 3),), (), {})
+        >>> Alignment({"a": torch.tensor([1, 2, 0])}, spec).invert().permutations["a"].tolist()
+        [2, 0, 1]
+        """
+        orders = self._orders()
+        return Alignment(
+            inverse(self.spec, orders),
+            self.spec,
+            signs=inverse_signs(self.spec, self.signs, orders),
+            rescaling=self.rescaling,
+            maps={}
+            if self.continuous is None
+            else inverse_maps(self.spec, self.continuous, self.maps, orders),
+            continuous=self.continuous,
+        )
+
+    def compose(self, other: Alignment) -> Alignment:
+        """The alignment that acts like ``other`` and then like this one.
+
+        ``a.compose(b).apply(net)`` is ``a.apply(b.apply(net))``, up to rounding. How the two were found is not kept.
+
+        Raises:
+            SpecError: when the two are of other symmetries.
+
+        >>> from sinkhorn_rebasin.permutations import Group
+        >>> spec = PermutationSpec((Group("a", 3),), (), {})
+        >>> turn = Alignment({"a": torch.tensor([1, 2, 0])}, spec)
+        >>> turn.compose(turn).permutations["a"].tolist()
+        [2, 0, 1]
+        """
+        check_composable(self, other)
+        first, second = other._orders(), self._orders()
+        maps: Mapping[str, Tensor] = {}
+        if self.continuous is not None:
+            maps = compose_maps(self.spec, self.continuous, self.maps, other.maps, first)
+        return Alignment(
+            compose(self.spec, second, first),
+            self.spec,
+            signs=compose_signs(self.spec, self.signs, other.signs, first),
+            rescaling=self.rescaling if other.rescaling is None else other.rescaling,
+            maps=maps,
+            continuous=self.continuous,
+        )
+
+    def _orders(self) -> dict[str, Tensor]:
+        """The permutations; groups that maps act on, and those not given, stay in order."""
+        given = {name: order for name, order in self.permutations.items() if name not in self.maps}
+        return {**identity_permutations(self.spec), **given} if self.maps else given
+
+    def _kinds(self) -> list[str]:
+        kinds = {} if self.continuous is None else {s.group.name: s.kind for s in self.continuous.symmetries}
+        return [f"{name} {tuple(map_.shape)} {kinds.get(name, '')}" for name, map_ in self.maps.items()]
+
+
+def check_composable(second: Alignment, first: Alignment) -> None:
+    """Raise :class:`SpecError` unless two alignments are of the same symmetries."""
+    if second.spec != first.spec:
+        raise SpecError("Expected two alignments of one spec, to compose them, but got two specs.")
+    theirs = (one.continuous.symmetries if one.continuous else None for one in (second, first))
+    if len(set(theirs)) > 1:
+        raise SpecError(
+            "Expected two alignments with the same continuous symmetries but got others, or maps in one alone: give "
+            "the other identity_maps."
+        )
+    if second.signs and first.signs and second.rescaling != first.rescaling:
+        raise SpecError("Expected the signs of two alignments to be of one rescaling but got two.")
 
 
 def as_state(network: nn.Module | StateLike) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -109,7 +109,14 @@ def split_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> _Split:
             groups.append(replace(symmetry.group, name=other))
             slots += [replace(slot, group=other) for slot, sign in symmetry.exponents if sign < 0]
             inverted[other] = name
-    return replace(spec, groups=tuple(groups), slots=tuple(slots)), inverted
+    return replace(spec, groups=tuple(groups), slots=_under_all_names(slots, spec)), inverted
+
+
+def _under_all_names(slots: Sequence[Slot], spec: PermutationSpec) -> tuple[Slot, ...]:
+    """The slots, each on every name of a tied tensor."""
+    names = {name: tied for tied in spec.tied for name in tied}
+    every = [replace(slot, tensor=name) for slot in slots for name in names.get(slot.tensor, [slot.tensor])]
+    return tuple(dict.fromkeys(every))
 
 
 def transform_state(
@@ -144,6 +151,10 @@ def transform_state(
             f"Expected maps of exactly the groups {listed(continuous.names)} but got {listed(maps)}."
         )
     whole, inverted = split_spec(spec, continuous)
+    # Neither an inverse nor a chain of products is accurate in half precision.
+    maps = {
+        name: matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for name, matrix in maps.items()
+    }
     matrices = {**{name: p for name, p in permutations.items() if name not in maps}, **maps}
     for other, name in inverted.items():
         matrices[other] = torch.linalg.inv(maps[name]).mT

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.permutations.action import permute_state
-from sinkhorn_rebasin.permutations.algebra import is_hard
+from sinkhorn_rebasin.permutations.algebra import is_hard, unit_movement
 from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations.slots import Group, Slot
@@ -89,6 +89,39 @@ class SignedPermutations:
                     slots.append(replace(part, group=name, tensor=slot.tensor))
             groups.extend(replace(group, name=name) for name, (of, _) in odd.items() if of == group.name)
         return replace(self.spec, groups=tuple(groups), slots=tuple(slots)), odd
+
+
+def compose_signs(
+    spec: PermutationSpec,
+    second: Mapping[str, Tensor],
+    first: Mapping[str, Tensor],
+    permutations: Permutations,
+) -> dict[str, Tensor]:
+    """The signs that act like ``first`` and then, at the places its ``permutations`` lead to, like ``second``.
+
+    >>> spec = PermutationSpec((Group("a", 2),), (), {})
+    >>> signs = {"a": torch.tensor([[1.0, -1.0]])}
+    >>> compose_signs(spec, signs, signs, {"a": torch.tensor([1, 0])})["a"].tolist()
+    [[-1.0, -1.0]]
+    """
+    composed = dict(first)
+    for name, later in second.items():
+        destination = unit_movement(spec, permutations, name).argsort().to(later.device)
+        moved = later.flatten(1)[:, destination].reshape(later.shape)
+        composed[name] = first[name] * moved if name in first else moved
+    return composed
+
+
+def inverse_signs(
+    spec: PermutationSpec, signs: Mapping[str, Tensor], permutations: Permutations
+) -> dict[str, Tensor]:
+    """The signs that undo these, where ``permutations`` act after them."""
+    return {
+        name: value.flatten(1)[:, unit_movement(spec, permutations, name).to(value.device)].reshape(
+            value.shape
+        )
+        for name, value in signs.items()
+    }
 
 
 def signs_of_units(scores: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:

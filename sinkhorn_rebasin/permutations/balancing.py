@@ -1,0 +1,137 @@
+"""One representative of all linear changes of units: what comes in weighs as much as what goes out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.errors import ConvergenceWarning, RebasinWarning
+from sinkhorn_rebasin.permutations.action import apply_matrices
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations.slots import Slot
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.permutations.units_of_slots import unit_rows, with_ties
+
+LARGEST_CONDITION = 1e10
+"""Gram matrices with a larger quotient of eigenvalues are left as they are."""
+
+
+def balance_state(
+    state: StateLike, spec: PermutationSpec, continuous: ContinuousSpec, *, max_sweeps: int = 100
+) -> State:
+    r"""Mix the units of linear groups so that both sides have equal Gram matrices.
+
+    .. math:: X A X^\top = X^{-\top} B X^{-1}, \qquad A = \sum_{e_k = 1} W_k W_k^\top, \quad
+        B = \sum_{e_k = -1} W_k W_k^\top
+
+    which :func:`balancing_map` solves. It is the element with the least sum of squares, and unique up to
+    orthogonal maps. Rotary groups get one scale a pair. Groups are swept until nothing moves.
+
+    Args:
+        state: tensor name to tensor.
+        spec, continuous: the symmetries of the network.
+        max_sweeps: sweeps before a :class:`ConvergenceWarning`: balancing one group moves others it meets.
+
+    Warns:
+        RebasinWarning: A Gram matrix has no inverse (a layer of zeros); its block is left as it is.
+    """
+    moved, singular = dict(state), set()
+    turning = [symmetry for symmetry in continuous.symmetries if symmetry.kind != "orthogonal"]
+    for _ in range(max_sweeps):
+        farthest = 0.0
+        for symmetry in turning:
+            matrices, whole = _balancing_maps(moved, symmetry)
+            if not whole:
+                singular.add(symmetry.group.name)
+            eye = torch.eye(symmetry.group.size, dtype=matrices.dtype, device=matrices.device)
+            change = float((matrices - eye).abs().max())
+            farthest = max(farthest, change)
+            if change > 1e-12:
+                moved = turned(moved, symmetry, matrices)
+        if farthest <= 1e-9:
+            break
+    else:
+        if turning:
+            warnings.warn(
+                f"Expected balanced groups after {max_sweeps} sweeps but the largest change is still {farthest:.1e}; "
+                f"the function is unchanged all the same.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+    if singular:
+        warnings.warn(
+            f"Expected Gram matrices with an inverse but those of {sorted(singular)} have none everywhere: these "
+            f"blocks are left as they are.",
+            RebasinWarning,
+            stacklevel=2,
+        )
+    return with_ties(moved, spec)
+
+
+def balancing_map(incoming: Tensor, outgoing: Tensor) -> Tensor:
+    r"""Solve X A Xᵀ = X⁻ᵀ B X⁻¹ for the symmetric positive X of two positive definite matrices.
+
+    .. math:: X^2 = A^{-1/2} \big(A^{1/2} B A^{1/2}\big)^{1/2} A^{-1/2}
+
+    the geometric mean of A⁻¹ and B.
+
+    Shapes:
+        all are (..., n, n).
+
+    >>> balancing_map(torch.eye(1), 16 * torch.eye(1))
+    tensor([[2.]])
+
+    Source: Bhatia, "Positive definite matrices" (2007), section 4.1.
+    """
+    root, back = _power(incoming, 0.5), _power(incoming, -0.5)
+    return _power(back @ _power(root @ outgoing @ root, 0.5) @ back, 0.5)
+
+
+def turned(state: StateLike, symmetry: ContinuousSymmetry, matrices: Tensor) -> State:
+    """The state with one group's units mixed: slots with -1 by the inverse transpose."""
+    inverses = torch.linalg.inv(matrices).mT
+    moved = dict(state)
+    for slot, exponent in symmetry.exponents:
+        moved[slot.tensor] = apply_matrices(moved[slot.tensor], slot, matrices if exponent > 0 else inverses)
+    return moved
+
+
+def _balancing_maps(state: State, symmetry: ContinuousSymmetry) -> tuple[Tensor, bool]:
+    """The map of each block, (blocks, n, n), and whether all blocks could be balanced."""
+    incoming = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent > 0))
+    outgoing = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent < 0))
+    if symmetry.kind == "rotary":
+        incoming, outgoing = (_pair_sums(gram, symmetry.pairs) for gram in (incoming, outgoing))
+    eye = torch.eye(symmetry.group.size, dtype=incoming.dtype, device=incoming.device)
+    regular = (_is_regular(incoming) & _is_regular(outgoing))[:, None, None]
+    safe = [torch.where(regular, gram, eye) for gram in (incoming, outgoing)]
+    return balancing_map(*safe).reshape(*symmetry.group.shape, symmetry.group.size), bool(regular.all())
+
+
+def _gram(state: State, slots: Iterable[Slot]) -> Tensor:
+    rows = [unit_rows(state[slot.tensor].double(), slot) for slot in slots]
+    return torch.stack([entries @ entries.mT for entries in rows]).sum(0)
+
+
+def _pair_sums(gram: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    """The diagonal, with what the units of a pair weigh together at both."""
+    weights = gram.diagonal(dim1=-2, dim2=-1)
+    summed = weights.clone()
+    for first, second in pairs:
+        summed[..., first] = summed[..., second] = weights[..., first] + weights[..., second]
+    return torch.diag_embed(summed)
+
+
+def _is_regular(gram: Tensor) -> Tensor:
+    values = torch.linalg.eigvalsh(gram)
+    return values[..., 0] * LARGEST_CONDITION > values[..., -1]
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    smallest = torch.finfo(values.dtype).tiny
+    return (vectors * values.clamp_min(smallest).pow(exponent)[..., None, :]) @ vectors.mT

@@ -1,0 +1,114 @@
+"""A network in one representative of its continuous symmetries, as a network of the same class."""
+
+from __future__ import annotations
+
+import torch
+
+from sinkhorn_rebasin._typing import ExampleInputs, State
+from sinkhorn_rebasin.errors import SymmetryError
+from sinkhorn_rebasin.networks.architecture import named_tensors
+from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.undisturbed import undisturbed
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.balancing import balance_state
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.gain_folding import fold_gains
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.shift_moves import center_state
+from sinkhorn_rebasin.permutations.units_of_slots import with_ties
+from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
+from sinkhorn_rebasin.symmetry.continuous.shifts import (
+    inner_shifts,
+    norm_shifts,
+    shifts_of_norms,
+    uncentered,
+    unseen_shifts,
+)
+from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
+
+
+def canonicalize(
+    model: Module,
+    spec: PermutationSpec,
+    continuous: ContinuousSpec,
+    example_inputs: ExampleInputs,
+    *,
+    rescaling: RescalingSpec | None = None,
+) -> Module:
+    r"""Copy a network into the form its continuous maps act on.
+
+    The copy is of the same class and computes the same. In this order:
+
+    1. gains of norms become one, by :func:`~sinkhorn_rebasin.permutations.gain_folding.fold_gains`;
+    2. shifts of norms, and biases inside heads, move on to where they are read, or away where they cancel
+       (keys), each only where this is proven by runs in float64, at these weights and at others;
+    3. slots whose mean over the units nothing sees lose it, and so do readers of norms where this is proven;
+    4. linear groups are balanced, by :func:`~sinkhorn_rebasin.permutations.balancing.balance_state`.
+
+    A second call changes nothing but rounding. What is left of the symmetries are orthogonal maps, permutations
+    and scales.
+
+    Args:
+        model: the network; it is not changed.
+        spec, continuous: its symmetries.
+        example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
+        rescaling: its positive rescalings, which fold the gains; found when it is None.
+
+    Note:
+        - It speaks of the function in eval mode, and on outputs that the spec was found for.
+        - Weights are computed in float64 and rounded once to the type they have.
+
+    Raises:
+        SymmetryError: when a gain cannot be folded, which is named; or when the function would change.
+        ArchitectureError: when the network does not run on the inputs, or not in float64.
+        SpecError: when the symmetries are of another network.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
+        >>> from sinkhorn_rebasin.symmetry import discover_symmetry
+        >>> net, x = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 4)), torch.randn(6, 5)
+        >>> spec = discover_symmetry(net, x)
+        >>> signed = tuple((slot, -1 if slot.axes == (1,) else 1) for slot in spec.slots_of("0"))
+        >>> continuous = ContinuousSpec((ContinuousSymmetry(spec["0"], "linear", signed),))
+        >>> twin = canonicalize(net, spec, continuous, x)
+        >>> torch.allclose(twin[0].weight @ twin[0].weight.T, twin[1].weight.T @ twin[1].weight, atol=1e-5)
+        True
+
+    Source: folding as in Ashkboos et al., "SliceGPT" (2024); balanced forms: Kempf and Ness (1979).
+    """
+    if rescaling is None:
+        folds = any(symmetry.gains for symmetry in continuous.symmetries)
+        rescaling = discover_rescaling(model, spec, example_inputs, signs=False) if folds else NO_RESCALING
+    twin = standalone_copy(model)
+    with torch.inference_mode(False), torch.no_grad(), undisturbed():
+        held = {name for symmetry in continuous.symmetries for name in symmetry.gains}
+        proof = FunctionProof(model, spec, example_inputs, held)
+        moved = _canonical_state(proof, continuous, rescaling)
+        change = proof.change(proof.state, moved)
+        if not change <= TOLERANCE:
+            raise SymmetryError(
+                f"Expected a form of {type(model).__name__} that computes the same but its output changes by "
+                f"{change:.1e}. Were the symmetries, {', '.join(continuous.names)}, discovered on another network?",
+                groups=continuous.names,
+            )
+        for name, tensor in named_tensors(twin).items():
+            if name in spec.shapes:
+                tensor.copy_(moved[name])
+    return twin
+
+
+def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling: RescalingSpec) -> State:
+    """Fold, move what is proven to move, center and balance."""
+    spec = proof.spec
+    state = proof.state
+    spec.check_state(state)
+    state = with_ties(fold_gains(state, spec, continuous, rescaling), spec)
+    for moves in (
+        norm_shifts(spec, continuous, rescaling),
+        unseen_shifts(spec, continuous),
+        inner_shifts(spec, continuous),
+    ):
+        state = proof.moved(moves, state)
+    proof.held |= {slot.tensor for slot in shifts_of_norms(spec, continuous, rescaling)}
+    state = proof.moved(uncentered(spec, continuous), center_state(state, spec, continuous))
+    return balance_state(state, spec, continuous)
