@@ -1,6 +1,6 @@
 """What one data-free training step and one eval step of this package cost; prints JSON.
 
-    python -m experiments.own_step_cost "ResNet18" 5
+    python -m experiments.step_cost.own "ResNet18" 5
 
 Runs alone in its process, and imports nothing it does not need, so that the peak memory is the method's.
 """
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from experiments.memory import peak_memory
 from experiments.models import COST_NETWORKS
+from experiments.step_cost.memory import peak_memory
 from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
 
 

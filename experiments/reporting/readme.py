@@ -15,10 +15,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.receipts import markdown_table, read_receipt
+from experiments.reporting.receipts import markdown_table, read_receipt
 from sinkhorn_rebasin.errors import DataError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 RESULTS = Path("experiments") / "results"
 _SECTION = re.compile(
     r"(?P<start><!-- results:(?P<name>[\w./-]+)(?:#(?P<key>[\w.-]+))? -->\n).*?(?P<end><!-- /results -->)",
@@ -74,7 +74,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(filled != text)
     options.file.write_text(filled, encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from experiments import endpoints
 from experiments.data import ImageData, load_digits
-from experiments.endpoints import EndpointConfig, load_or_train, train_endpoint
-from experiments.models import build_model
+from experiments.models import build_model, endpoints, training
+from experiments.models.endpoints import EndpointConfig, load_or_train
+from experiments.models.training import train_endpoint
 from sinkhorn_rebasin.errors import CheckpointError
 
 DATA = load_digits()
@@ -71,7 +71,7 @@ def test_augmentation_shifts_and_flips_whole_images() -> None:
     allowed = torch.stack([*windows, *(window.flip(2) for window in windows)]).flatten(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        output = endpoints._augmented(images).flatten(1)
+        output = training._augmented(images).flatten(1)
     assert all((row == allowed).all(1).any() for row in output)
     assert len(torch.unique(output, dim=0)) > 30
     unflipped = sum(bool((row == allowed[: len(windows)]).all(1).any()) for row in output)

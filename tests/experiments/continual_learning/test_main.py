@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import continual_learning
-from experiments.continual.benchmarks import BENCHMARKS, Sizes
-from experiments.continual.methods import METHODS
-from experiments.continual.runs import Run
+from experiments.continual_learning import __main__ as command
+from experiments.continual_learning.benchmarks import BENCHMARKS, Sizes
+from experiments.continual_learning.methods import METHODS
+from experiments.continual_learning.runs import Run
 from experiments.data import ImageData
-from experiments.receipts import read_receipt
+from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.training.continual import ExperienceReplay
 
@@ -34,7 +34,7 @@ def test_it_leaves_table_pictures_runs_and_receipt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = ["--methods", "experience replay", "re-basin, published", "--seeds", "2"]
-    continual_learning.main([*SMALL, *methods, "--out", str(tmp_path)])
+    command.main([*SMALL, *methods, "--out", str(tmp_path)])
     assert "experience replay" in capsys.readouterr().out
     receipt = read_receipt(tmp_path)
     rows = receipt["metrics"]["rows"]
@@ -50,21 +50,19 @@ def test_it_leaves_table_pictures_runs_and_receipt(
     def fails(*_: object) -> None:
         raise AssertionError("A finished run was made again.")
 
-    monkeypatch.setattr("experiments.continual.runs._made", fails)
-    continual_learning.main([*SMALL, *methods, "--out", str(tmp_path)])
+    monkeypatch.setattr("experiments.continual_learning.runs._made", fails)
+    command.main([*SMALL, *methods, "--out", str(tmp_path)])
     assert read_receipt(tmp_path)["metrics"]["rows"] == rows
     with pytest.raises(AssertionError, match="made again"):
-        continual_learning.main([*SMALL, *methods, "--out", str(tmp_path), "--batch-size", "8"])
+        command.main([*SMALL, *methods, "--out", str(tmp_path), "--batch-size", "8"])
     slower = partial(ExperienceReplay, lr=0.001)
     monkeypatch.setitem(METHODS, "experience replay", slower)
     with pytest.raises(AssertionError, match="made again"):
-        continual_learning.main([*SMALL, *methods, "--out", str(tmp_path)])
+        command.main([*SMALL, *methods, "--out", str(tmp_path)])
 
 
 def test_missing_data_are_skipped_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    continual_learning.main(
-        ["--benchmark", "split-cifar100", "--root", str(tmp_path), "--out", str(tmp_path)]
-    )
+    command.main(["--benchmark", "split-cifar100", "--root", str(tmp_path), "--out", str(tmp_path)])
     said = capsys.readouterr().out
     assert "split-cifar100 is skipped" in said
     assert "cifar-100-python" in said
@@ -74,7 +72,7 @@ def test_missing_data_are_skipped_with_a_reason(tmp_path: Path, capsys: pytest.C
 def test_rotated_mnist_is_all_digits_in_every_task(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.rand(12, 1, 28, 28), torch.arange(12) % 10
     data = ImageData(images, labels, images[:4], labels[:4], 10, "mnist")
-    monkeypatch.setattr("experiments.continual.benchmarks.load_mnist", lambda *_: data)
+    monkeypatch.setattr("experiments.continual_learning.benchmarks.load_mnist", lambda *_: data)
     benchmark = BENCHMARKS["rotated-mnist"](Path(), "task", Sizes(tasks=3), "nearest")
     assert (benchmark.classes, benchmark.epochs, len(benchmark.datamodules)) == (None, 5, 3)
     tests = [next(iter(task.test_dataloader()))[0].reshape(-1, 1, 28, 28) for task in benchmark.datamodules]
@@ -110,4 +108,4 @@ def test_a_run_that_was_cut_short_is_named(tmp_path: Path, suffix: str) -> None:
     runs.mkdir()
     (runs / f"fine-tuning-seed0{suffix}").write_text('{"config": {"epo', encoding="utf-8")
     with pytest.raises(DataError, match=rf"fine-tuning-seed0{suffix}"):
-        continual_learning.main([*SMALL, "--methods", "fine-tuning", "--seeds", "1", "--out", str(tmp_path)])
+        command.main([*SMALL, "--methods", "fine-tuning", "--seeds", "1", "--out", str(tmp_path)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.receipts import markdown_table, read_receipt, write_receipt
+from experiments.reporting.receipts import markdown_table, read_receipt, write_receipt
 from sinkhorn_rebasin.errors import DataError
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.find_permutation import matched, ours
+from experiments.find_permutation.methods import matched, ours
+from experiments.find_permutation.problems import FLAT, NESTED, PROBLEMS, Problem, plant
 from experiments.models import Architecture
-from experiments.planted_problems import FLAT, NESTED, PROBLEMS, Problem, plant
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations
 from sinkhorn_rebasin.permutations import inverse
 

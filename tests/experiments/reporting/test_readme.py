@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.readme import REPOSITORY, has_markers, main, render
-from experiments.receipts import write_receipt
+from experiments.reporting.readme import REPOSITORY, has_markers, main, render
+from experiments.reporting.receipts import write_receipt
 from sinkhorn_rebasin.errors import DataError
 
 SECTION = "<!-- results:demo -->\nold\n<!-- /results -->\n"

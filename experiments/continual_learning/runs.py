@@ -11,10 +11,10 @@ import lightning
 import torch
 from torch import Tensor
 
-from experiments.continual.benchmarks import Benchmark
-from experiments.continual.methods import build_learner
-from experiments.json_files import read_json, write_json
-from experiments.progress import EpochProgress
+from experiments.continual_learning.benchmarks import Benchmark
+from experiments.continual_learning.methods import build_learner
+from experiments.reporting.json_files import read_json, write_json
+from experiments.reporting.progress import EpochProgress
 from sinkhorn_rebasin.metrics import average_accuracy, backward_transfer, forgetting, forward_transfer
 from sinkhorn_rebasin.training.continual import ContinualLearner, learn_tasks
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.json_files import read_json, write_json
-from experiments.receipts import read_receipt, write_receipt
+from experiments.reporting.json_files import read_json, write_json
+from experiments.reporting.receipts import read_receipt, write_receipt
 from sinkhorn_rebasin.errors import DataError
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import sinkhorn_rebasin
-from experiments.json_files import read_json, write_json
+from experiments.reporting.json_files import read_json, write_json
 from sinkhorn_rebasin.errors import DataError
 
 PACKAGES = (

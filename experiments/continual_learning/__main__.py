@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +22,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.continual.benchmarks import BENCHMARKS, Benchmark, Sizes
-from experiments.continual.methods import METHODS
-from experiments.continual.pictures import draw
-from experiments.continual.runs import Run, finished_run
-from experiments.receipts import write_receipt
+from experiments.continual_learning.benchmarks import BENCHMARKS, Benchmark, Sizes
+from experiments.continual_learning.methods import METHODS
+from experiments.continual_learning.pictures import draw
+from experiments.continual_learning.runs import Run, finished_run
+from experiments.continual_learning.table import COLUMNS, readable
+from experiments.reporting.receipts import write_receipt
 from sinkhorn_rebasin.errors import DataError
 
 console = Console()
-COLUMNS = ("average accuracy", "forgetting", "learning accuracy", "forward transfer", "seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,28 +131,6 @@ def settings(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, Any
     }
 
 
-def summarise(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds of every method; None where there is none."""
-    table = []
-    for method in dict.fromkeys(run.method for run in runs):
-        figures = [run.figures() for run in runs if run.method == method]
-        entry: dict[str, Any] = {"method": method, "runs": len(figures)}
-        for column in COLUMNS:
-            values = [value for value in (each[column] for each in figures) if value is not None]
-            entry[column] = statistics.mean(values) if values else None
-            entry[f"{column} sd"] = statistics.stdev(values) if len(values) > 1 else None
-        table.append(entry)
-    return table
-
-
-def readable(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The table as RESULTS.md shows it: mean ± standard deviation over seeds, in percent."""
-    return [
-        {"method": entry["method"], **{column: _shown(entry, column) for column in COLUMNS}}
-        for entry in summarise(runs)
-    ]
-
-
 def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
     """One line a method."""
     scenario = options.scenario if options.benchmark.startswith("split") else "domain"
@@ -163,13 +140,6 @@ def print_table(runs: Sequence[Run], options: argparse.Namespace) -> None:
     for row in readable(runs):
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)
-
-
-def _shown(entry: dict[str, Any], column: str) -> str:
-    if entry[column] is None:
-        return ""
-    text, deviation = f"{entry[column]:.1f}", entry[f"{column} sd"]
-    return text if column == "seconds" or deviation is None else f"{text} ± {deviation:.1f}"
 
 
 if __name__ == "__main__":

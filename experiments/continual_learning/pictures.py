@@ -9,7 +9,7 @@ import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 
-from experiments.continual.runs import Run
+from experiments.continual_learning.runs import Run
 from sinkhorn_rebasin.plots import plot_accuracy_matrix, plot_average_accuracy, plot_task_accuracies
 
 
