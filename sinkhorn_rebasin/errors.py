@@ -24,19 +24,30 @@ __all__ = [
 
 
 class RebasinError(Exception):
-    """Base class of every error this package raises on purpose."""
+    """Mark every error that is raised on purpose.
+
+    It is the base class of all errors of this package.
+    """
 
 
 class AssignmentError(RebasinError, ValueError):
-    """Scores, a temperature or a tolerance that no assignment can be computed from."""
+    """Report what no assignment can be computed from.
+
+    These are scores, a temperature or a tolerance.
+    """
 
 
 class SpecError(RebasinError, ValueError):
-    """A permutation specification that does not fit the network or the permutations it is used with."""
+    """Report a permutation specification that does not fit.
+
+    It fits not the network, or not the permutations it is used with.
+    """
 
 
 class SymmetryError(RebasinError, RuntimeError):
-    """A claimed symmetry that changes the function of the network.
+    """Report a claimed symmetry that changes the function.
+
+    The function is that of the network.
 
     Attributes:
         groups: names of the groups that change it, where that is known.
@@ -48,39 +59,59 @@ class SymmetryError(RebasinError, RuntimeError):
 
 
 class RuleError(RebasinError, ValueError):
-    """A rule for an operation that cannot have one."""
+    """Report a rule for an operation without rules.
+
+    Such an operation cannot have one.
+    """
 
 
 class ArchitectureError(RebasinError, ValueError):
-    """Networks that cannot be aligned with each other, or inputs a network does not take."""
+    """Report networks that cannot be aligned.
+
+    Inputs that a network does not take are reported, too.
+    """
 
 
 class LossError(RebasinError, ValueError):
-    """A loss that is no finite scalar."""
+    """Report a loss that is no finite scalar."""
 
 
 class DataError(RebasinError, ValueError):
-    """Data that is missing, empty or of an unexpected shape."""
+    """Report missing, empty or unexpectedly shaped data."""
 
 
 class CheckpointError(RebasinError, ValueError):
-    """A checkpoint that was written for another network, does not load, or cannot be written."""
+    """Report a checkpoint that cannot be used.
+
+    It was written for another network, does not load, or cannot be written.
+    """
 
 
 class RebasinWarning(UserWarning):
-    """Base class of every warning this package gives on purpose."""
+    """Mark every warning that is given on purpose.
+
+    It is the base class of all warnings of this package.
+    """
 
 
 class ConvergenceWarning(RebasinWarning):
-    """An iteration that stopped before it reached its tolerance."""
+    """Report an iteration that stopped too early.
+
+    It did not reach its tolerance.
+    """
 
 
 class CoverageWarning(RebasinWarning):
-    """A network of which little can be permuted."""
+    """Report a network of which little can move.
+
+    Few of its parameters can be permuted.
+    """
 
 
 def listed(names: Iterable[object], most: int = 3) -> str:
-    """Write the first few of some names, and how many more there are.
+    """Write the first few of some names.
+
+    Where there are more, their number follows.
 
     Example:
         >>> listed(["a", "b"]), listed(range(9), most=2)
@@ -92,7 +123,9 @@ def listed(names: Iterable[object], most: int = 3) -> str:
 
 
 def outputs_message(outputs: object) -> str:
-    """What to tell of ``outputs=`` that names no outputs; empty where it does, or is a function.
+    """Say what is wrong with ``outputs=``.
+
+    The message is empty where it names outputs, or is None or a function.
 
     >>> outputs_message("logits"), outputs_message(3)[:39]
     ('', 'Expected outputs to be the name of an o')
@@ -107,7 +140,9 @@ def outputs_message(outputs: object) -> str:
 
 
 def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:
-    """Name the prefix of a wrapper that found tensor names carry, as the end of a message.
+    """Name a wrapper's prefix that tensor names carry.
+
+    The text is the end of a message.
 
     Example:
         >>> prefix_hint(["module.weight"], ["weight"]).startswith(" The names begin with 'module.'")

@@ -16,7 +16,9 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 
 @dataclass(frozen=True)
 class AffineLayer:
-    r"""A linear or convolution layer, :math:`y = W x + b`, and which of its output units are hidden units.
+    r"""Describe an affine layer and its hidden units.
+
+    The layer is linear or a convolution, :math:`y = W x + b`.
 
     Attributes:
         name: path of the layer in the network.
@@ -41,14 +43,14 @@ class AffineLayer:
     def bias(self) -> str:
         """Name the layer's bias.
 
-        Name of the bias in the state, if there is one.
+        It is the name in the state, if there is a bias.
         """
         return _joined(self.name, "bias")
 
     def transformed(self, state: StateLike, scale: Tensor, shift: Tensor) -> State:
         r"""Scale and shift a layer's output.
 
-        The weight and bias with which the layer gives :math:`s\, y + t` in place of :math:`y`.
+        With the new weight and bias it gives :math:`s\, y + t` in place of :math:`y`.
 
         Without a bias the shift is left out.
 
@@ -73,7 +75,11 @@ class AffineLayer:
         return new
 
     def _per_weight(self, scale: Tensor, weight: Tensor) -> Tensor:
-        """The scale of the output that each entry of the weight leads to, with ones where it is broadcast."""
+        """Spread the outputs' scales over the weight.
+
+        Each entry gets the scale of the output that it leads to. Axes along which the scale is broadcast have length
+        one.
+        """
         if self.convolution_groups is None:
             return scale.reshape(-1, *[1] * (weight.ndim - 1))
         # Inputs of the i-th convolution group lead to the i-th part of the outputs.
@@ -85,7 +91,7 @@ class AffineLayer:
 def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, AffineLayer]:
     """List the layers that put out hidden units.
 
-    The linear and convolution layers with a hidden unit among their outputs, in the order of registration.
+    They are linear and convolution layers, in the order of registration.
 
     Left out are layers that share a weight or bias with another layer, such as an embedding, whose function
     would change with it, layers whose weight is computed from other parameters, and those with a forward of their
@@ -114,7 +120,7 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
 def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
     """Name the layers that cannot be rescaled.
 
-    Name the layers that put out hidden units and cannot be rescaled, each with the reason.
+    They put out hidden units. Each comes with the reason.
 
     >>> import torch
     >>> from sinkhorn_rebasin import discover_symmetry
@@ -143,7 +149,7 @@ def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
 def _owners(network: nn.Module) -> Counter[int]:
     """Count the modules that hold each tensor.
 
-    How many modules hold each tensor, by its id.
+    Tensors are given by their ids.
     """
     return Counter(id(tensor) for child in network.modules() for tensor in _own_tensors(child))
 
@@ -151,7 +157,7 @@ def _owners(network: nn.Module) -> Counter[int]:
 def _why_fixed(child: nn.Module, owners: Mapping[int, int]) -> str:
     """Say why a layer cannot be rescaled.
 
-    Why a layer's weight and bias cannot be rescaled; empty where they can, or where it has no hidden units.
+    The text is empty where its weight and bias can be rescaled, or where it has no hidden units.
     """
     if isinstance(child, (nn.RNNBase, nn.RNNCellBase)):
         return "it is recurrent"
@@ -174,7 +180,10 @@ def _own_tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _holds_its_weight(layer: nn.Module) -> bool:
-    """Whether the weight is held as it is: a real tensor under its own name, a parameter or a frozen one."""
+    """Tell whether the weight is held as it is.
+
+    It is then a real tensor under its own name, a parameter or a frozen one.
+    """
     weight = layer._parameters.get("weight", layer._buffers.get("weight"))
     bias = layer._parameters.get("bias", layer._buffers.get("bias"))
     return weight is not None and weight.is_floating_point() and (layer.bias is None) == (bias is None)

@@ -34,7 +34,7 @@ def reset_batch_norm(
 ) -> nn.Module:
     """Copy a network with freshly measured batch norm.
 
-    Return a copy of the network with batch-norm statistics measured anew on the data.
+    The statistics are those of the data.
 
     See :func:`batch_norm_statistics` for what is measured. Without batch-norm layers the copy is unchanged
     and the data are not read.
@@ -74,7 +74,7 @@ def batch_norm_statistics(
 ) -> State:
     """Measure running means and variances on the data.
 
-    Return the state with running means and variances measured on the data.
+    Returns the state with them.
 
     Batch-norm layers run on the statistics of each batch, every other layer in eval mode (dropout is off).
     A layer's running mean and variance become the mean and the unbiased variance of *all* values that
@@ -121,7 +121,9 @@ def batch_norm_statistics(
 
 
 class BatchNormReset:
-    """The ``prepare`` of :func:`evaluate_path` that measures batch-norm statistics at every position.
+    """Measure batch-norm statistics at every position.
+
+    It is a ``prepare`` of :func:`evaluate_path`.
 
     Args:
         dataloader: batches of (inputs, labels) or of inputs alone; usually of the training set.
@@ -151,7 +153,10 @@ class BatchNormReset:
 
 
 class _InputMoments(Moments):
-    """Moments of what reaches one batch-norm layer, which must be able to run on batch statistics."""
+    """Gather moments of what reaches a batch norm.
+
+    The layer must be able to run on batch statistics.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -172,7 +177,7 @@ class _InputMoments(Moments):
 def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
     """Return the buffers that measured moments give.
 
-    The buffers of the named batch-norm layers as these moments of their inputs make them.
+    They are those of the named batch-norm layers. Moments are those of the layers' inputs.
     """
     new: State = {}
     for name, moment in moments.items():
@@ -193,6 +198,6 @@ def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
 def has_statistics(layer: nn.Module) -> bool:
     """Tell whether a layer keeps running statistics.
 
-    Whether a layer is a batch norm that keeps running statistics.
+    It is then a batch norm.
     """
     return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None

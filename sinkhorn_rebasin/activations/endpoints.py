@@ -48,7 +48,9 @@ def weights_of_endpoints(at: float | Sequence[float] | None, number: int) -> tup
 def nearest_weights(
     states: Sequence[StateLike], state: StateLike, parameters: Iterable[str]
 ) -> tuple[float, ...]:
-    """Return the part of each network in the mixture of them that is nearest to a state.
+    """Find the mixture of networks nearest to a state.
+
+    Returns the part of each network in it.
 
     Args:
         states: of the networks; of equal ones the last has the part of both.
@@ -79,7 +81,9 @@ def nearest_weights(
 
 
 class Endpoints:
-    """The moments of each layer's outputs in all networks that were merged.
+    """Hold the layers' moments in all merged networks.
+
+    They are moments of each layer's outputs.
 
     Args:
         moments: of each network, by the name of the layer.
@@ -91,9 +95,10 @@ class Endpoints:
     def correction(
         self, layer: AffineLayer, now: Moments, weights: Sequence[float], rescale_only: bool
     ) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift, each (outputs,), that give a layer's hidden units the weighted mean of the statistics.
+        """Correct a layer to the networks' mean statistics.
 
-        None where fewer than two values reached the layer in one of the networks.
+        Scale and shift, each (outputs,), give its hidden units the weighted mean of the statistics. None where fewer
+        than two values reached the layer in one of the networks.
 
         Args:
             layer: the layer.
@@ -118,7 +123,10 @@ class Endpoints:
 
 
 def _mixed(values: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The weighted mean; equal values, and those of a network that has all the weight, are met exactly."""
+    """Return the weighted mean.
+
+    Equal values, and those of a network that has all the weight, are met exactly.
+    """
     largest = max(range(len(weights)), key=weights.__getitem__)
     base = values[largest]
     return base + sum(

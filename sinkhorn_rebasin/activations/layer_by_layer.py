@@ -17,7 +17,9 @@ from sinkhorn_rebasin.activations.repair_sites import Stages, measured
 def corrected_layer_by_layer(
     network: nn.Module, stages: Stages, state: StateLike, inputs: Sequence[Any], correction: Correction
 ) -> State:
-    """The state with the corrections in it, each found with all layers before it corrected.
+    """Correct a state layer by layer.
+
+    Each correction is found with all layers before it corrected.
 
     Args:
         network: a copy, on which hooks come and go.

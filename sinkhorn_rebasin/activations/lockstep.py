@@ -18,14 +18,17 @@ Decide: TypeAlias = Callable[[Any, Sequence[Any]], Any]
 
 
 class _Cancelled(BaseException):
-    """Ends a run whose result nobody wants; no handler for errors of a network must stop it."""
+    """End a run whose result nobody wants.
+
+    It is no ``Exception``: no handler for errors of a network must stop it.
+    """
 
 
 def in_lockstep(runs: Sequence[Run], points: Sequence[Hashable], decide: Decide) -> bool:
-    """Take runs from one meeting point to the next, all of them, and decide there.
+    """Take all runs from meeting point to meeting point.
 
-    One run goes on at a time, in a thread of its own, and hands over at each point: the order of work is always the
-    same. A run may leave out points. A single run has no thread.
+    What is decided there holds for all of them. One run goes on at a time, in a thread of its own, and hands over at
+    each point: the order of work is always the same. A run may leave out points. A single run has no thread.
 
     Args:
         runs: each is called with a function that it calls at its meeting points.
@@ -70,7 +73,9 @@ def in_lockstep(runs: Sequence[Run], points: Sequence[Hashable], decide: Decide)
 
 
 class _Coroutine:
-    """A run in a thread that works only while :meth:`proceed` waits for it.
+    """Run in a thread that waits its turn.
+
+    It works only while :meth:`proceed` waits for it.
 
     Attributes:
         key, value: of the meeting point at which it waits.
@@ -90,11 +95,14 @@ class _Coroutine:
 
     @property
     def ended(self) -> bool:
-        """Whether the run came to its end."""
+        """Tell whether the run came to its end."""
         return self._future.done()
 
     def proceed(self, told: Any = None) -> None:
-        """Let the run go on to its next meeting point or its end; raises what it raises."""
+        """Let the run go on to its next stop.
+
+        That is its next meeting point or its end. Raises what the run raises.
+        """
         self._told = told
         self._theirs.release()
         self._ours.acquire()

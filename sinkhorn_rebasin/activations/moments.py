@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 class Moments:
-    """Count, mean and sum of squared deviations of what one layer's units took as values.
+    """Gather count, mean and squared deviations of units.
+
+    They are those of the values that one layer's units took.
 
     Shapes:
         ``mean``, ``squares`` and ``deviation()`` are (units,), float64; before the first batch they are a
@@ -27,7 +29,10 @@ class Moments:
         self.mean = self.squares = torch.zeros((), dtype=torch.float64)
 
     def update(self, values: Tensor, axis: int) -> None:
-        """Take in more values; the units lie along ``axis``, each other position is one value of a unit."""
+        """Take in more values.
+
+        The units lie along ``axis``. Each other position is one value of a unit.
+        """
         values = values.detach()
         over = [number for number in range(values.ndim) if number != axis % values.ndim]
         count = values.numel() // values.shape[axis]
@@ -54,7 +59,10 @@ class Moments:
             self._merge(other.count, other.mean, other.squares)
 
     def deviation(self) -> Tensor:
-        """Standard deviation of all values, divided by their number."""
+        """Return the values' standard deviation.
+
+        The sum is divided by the number of all values.
+        """
         return (self.squares / self.count).sqrt()
 
     def _merge(self, count: int, mean: Tensor, squares: Tensor) -> None:

@@ -33,7 +33,9 @@ OTHER = 1e-2
 
 @dataclass(frozen=True)
 class OperationSite:
-    """Operations whose results hold the units of a group.
+    """Describe operations that show a group's units.
+
+    Their results hold the units.
 
     Attributes:
         place: the operation, its line of code, and which of its results.
@@ -49,12 +51,17 @@ class OperationSite:
 
     @property
     def parities(self) -> tuple[tuple[int, ...], ...]:
-        """The parity as of a layer's site, at the one position that a unit holds."""
+        """Return the parity as a layer's site does.
+
+        A unit holds one position alone.
+        """
         return tuple((one,) for one in self.parity)
 
 
 class OperationReader:
-    """Reads the units of groups that no layer shows, at the last operation that holds them and shows their signs.
+    """Read the units of groups that no layer shows.
+
+    They are read at the last operation that holds them and shows their signs.
 
     Attributes:
         sites: per group, where it is read; groups that no operation shows are left out.
@@ -79,7 +86,10 @@ class OperationReader:
     def pairs(
         self, reference: StateLike, target: StateLike, inputs: ExampleInputs
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Values of the units of each group, (units, 1, samples), in the reference and the target."""
+        """Read each group's units in both networks.
+
+        Values are (units, 1, samples), in the reference and the target.
+        """
         if not self.sites:
             return {}
         places = {site.place for site in self.sites.values()}
@@ -97,7 +107,7 @@ class OperationReader:
         return found
 
     def _draw(self) -> None:
-        """Permutations of the groups in which no two units stay, and signs."""
+        """Draw permutations without fixed units, and signs."""
         generator = torch.Generator("cpu").manual_seed(0)
         drawn = random_permutations(self.spec, generator=generator)
         self._moves = {name: drawn[name].cpu() for name in self.groups}
@@ -115,7 +125,10 @@ class OperationReader:
     def _runs(
         self, state: StateLike, inputs: ExampleInputs, keep: Callable[[Place, Tensor], bool]
     ) -> list[Recording]:
-        """Recordings of the network as it is, permuted, and with every sign generator in turn."""
+        """Record the network plain, permuted, and with signs.
+
+        There is a run for each sign generator in turn.
+        """
         moves = {**identity_permutations(self.spec), **self._moves}
         states: list[State] = [dict(state), permute_state(state, self.spec, moves)]
         for number in range(max(self._counts.values())):
@@ -125,7 +138,10 @@ class OperationReader:
         return runs if whole else [[] for _ in runs]
 
     def _flips(self, number: int) -> dict[str, Tensor]:
-        """Signs of the groups that have a generator of this number, those of their other generators one."""
+        """Return the signs of one generator per group.
+
+        Groups without a generator of this number are left out. The signs of their other generators are one.
+        """
         flips = {}
         for name, count in self._counts.items():
             if number < count:
@@ -162,7 +178,10 @@ class OperationReader:
     def _parity(
         self, name: str, site: OperationSite, runs: Sequence[Recording], number: int
     ) -> tuple[int, ...] | None:
-        """How signs show in a result, None when it does not hold the units at all."""
+        """Tell how signs show in a result.
+
+        None when it does not hold the units at all.
+        """
         tensor, moved, *flipped = (run[number][1] for run in runs)
         if tensor.ndim < -site.axis or any(one.shape != tensor.shape for one in (moved, *flipped)):
             return None
@@ -186,12 +205,18 @@ class OperationReader:
 
 
 def _is_flat(spec: PermutationSpec, name: str) -> bool:
-    """Whether a group neither lies in blocks nor holds any."""
+    """Tell whether a group is flat.
+
+    It then neither lies in blocks nor holds any.
+    """
     return spec[name].parent is None and all(group.parent != name for group in spec.groups)
 
 
 def _layouts(spec: PermutationSpec, name: str) -> list[tuple[int, Layout]]:
-    """Lengths of axes and where along them the units may lie: alone, or as on one of their tensors."""
+    """List axes' lengths and layouts that units may have.
+
+    They lie alone, or as on one of their tensors.
+    """
     found = {(spec[name].units, Layout(1, spec[name].units)): None}
     for slot in spec.slots_of(name):
         if len(slot.axes) == 1:
@@ -204,7 +229,10 @@ def _layouts(spec: PermutationSpec, name: str) -> list[tuple[int, Layout]]:
 def _values(
     recording: Recording, chosen: Sequence[int], site: OperationSite, like: Recording | None = None
 ) -> Tensor:
-    """The values of the units in the chosen results, (units, 1, samples); none where the network went another way."""
+    """Read the units in the chosen results.
+
+    They are (units, 1, samples). There are no samples where the network went another way.
+    """
     positions = torch.from_numpy(site.layout.table()).reshape(-1)
     if like is not None and any(
         number >= len(recording)

@@ -25,7 +25,10 @@ Recording: TypeAlias = list[tuple[Place, Tensor]]
 
 
 class Recorder(DispatchMode):
-    """Copies what operations on the inputs return, in order; what is made of weights alone is left out."""
+    """Copy what operations on the inputs return.
+
+    The copies come in order. What is made of weights alone is left out.
+    """
 
     def __init__(
         self, network: nn.Module, inputs: ExampleInputs, keep: Callable[[Place, Tensor], bool]
@@ -72,9 +75,10 @@ class Recorder(DispatchMode):
 def recorded(
     network: nn.Module, state: StateLike, inputs: ExampleInputs, keep: Callable[[Place, Tensor], bool]
 ) -> Recording:
-    """What the operations of one forward return, of what is asked for.
+    """Record the results of one forward's operations.
 
-    Fused kernels of recurrent layers are switched off, so that every step is an operation.
+    ``keep`` says which results are kept. Fused kernels of recurrent layers are switched off, so that every step is an
+    operation.
 
     >>> net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
     >>> seen = recorded(net, net.state_dict(), torch.ones(1, 3), lambda place, _: "tanh" in place[0].operation)

@@ -42,10 +42,8 @@ def repair(
 ) -> nn.Module:
     r"""Restore a merged network's activation statistics.
 
-    Return the merged network with the activation statistics of its endpoints, as a plain network.
-
-    Units of a mixture vary less than those of either network, the more so the deeper they lie. For every hidden
-    unit, :math:`y` its value before the activation function,
+    They become those of its endpoints. Units of a mixture vary less than those of either network, the more so the
+    deeper they lie. For every hidden unit, :math:`y` its value before the activation function,
 
     .. math:: y \leftarrow \frac{\sigma^*}{\sigma}\,(y - \mu) + \mu^*, \qquad
         \mu^* = (1 - \lambda)\,\mu_T + \lambda\,\mu_R, \quad \sigma^* = (1 - \lambda)\,\sigma_T + \lambda\,\sigma_R
@@ -69,8 +67,9 @@ def repair(
     With ``rescale_only`` means stay what they are in the merged network, :math:`\mu^* = \mu`, and standard
     deviations alone are corrected.
 
-    It mends networks whose units match. Of one that guesses because they do not, it makes one that is sure of
-    its guesses: the loss may rise.
+    Note:
+        The units of the networks must match. Where they do not, the repaired network is sure of wrong guesses, and
+        the loss may rise.
 
     Args:
         merged: the network to correct, for example ``rebasin.merge(at)``.
@@ -125,10 +124,11 @@ def repair(
 
 
 class RepairAlongPath:
-    r"""The ``prepare`` of :func:`evaluate_path` that applies :func:`repair` at every position.
+    r"""Repair a network at every position of a path.
 
-    Data and endpoints are read once, when it is made. The position is read off the state as the nearest one on
-    the segment, :math:`\lambda = \langle\theta - \theta_T, \theta_R - \theta_T\rangle / \|\theta_R - \theta_T\|^2`.
+    It is a ``prepare`` of :func:`evaluate_path` that applies :func:`repair`. Data and endpoints are read once, when
+    it is made. The position is read off the state as the nearest one on the segment,
+    :math:`\lambda = \langle\theta - \theta_T, \theta_R - \theta_T\rangle / \|\theta_R - \theta_T\|^2`.
 
     Args:
         reference, target, spec, data, batches, rescale_only, batch: see :func:`repair`; the target is the path's
@@ -193,16 +193,21 @@ class RepairAlongPath:
         return self.state_at(module, state, self.weights_of(state))
 
     def position_of(self, state: StateLike) -> float:
-        """λ of the point on the segment that is nearest to a state."""
+        """Return λ of the segment's point nearest a state."""
         return self.weights_of(state)[0]
 
     def weights_of(self, state: StateLike) -> tuple[float, ...]:
-        """The part of each network, the reference first, in the mixture that is nearest to a state."""
+        """Find the mixture of networks nearest to a state.
+
+        Returns the part of each network in it, the reference first.
+        """
         return nearest_weights(self._states, state, self.spec.parameters)
 
     @torch.no_grad()
     def state_at(self, module: nn.Module, state: StateLike, at: float | Sequence[float]) -> State:
-        """Return the state with the statistics of this position; tensors that need no correction are shared.
+        """Return the state with this position's statistics.
+
+        Tensors that need no correction are shared.
 
         Args:
             module: the architecture; unchanged.
@@ -231,7 +236,7 @@ class RepairAlongPath:
     def _corrected(
         self, network: nn.Module, stages: Stages, state: StateLike, weights: Sequence[float]
     ) -> State:
-        """All layers in one forward of the data; one after the other where that is not the same."""
+        """Correct all layers in one forward, where possible."""
 
         def correction(layer: AffineLayer, now: Moments) -> tuple[Tensor, Tensor] | None:
             """Return a layer's correction, or note its absence."""
@@ -246,7 +251,7 @@ class RepairAlongPath:
         return repaired
 
     def _say_what_is_left(self, anything: bool) -> None:
-        """Warn of layers that stay as they are, once each, and of networks in which nothing is corrected."""
+        """Warn of layers left alone, once each."""
         new = {name: reason for name, reason in self.left.items() if name not in self._warned}
         self._warned.update(new)
         if not anything and not self._warned:
@@ -268,7 +273,10 @@ class RepairAlongPath:
 
 
 def _targets(target: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
-    """All networks beside the reference; a container of layers is one network."""
+    """List all networks beside the reference.
+
+    A container of layers is one network.
+    """
     targets = (target,) if isinstance(target, nn.Module) else tuple(target)
     if not targets:
         raise DataError("Expected at least one target but got none.")

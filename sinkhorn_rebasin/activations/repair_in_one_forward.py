@@ -39,9 +39,10 @@ def corrected_in_one_forward(
     inputs: Sequence[Any],
     correction: Correction,
 ) -> State | None:
-    """The state with the corrections in it, each found with all layers that run before it corrected.
+    """Correct a state in one forward.
 
-    All batches are run together, from one layer to the next: each is run once.
+    Each correction is found with all layers that run before it corrected. All batches are run together, from one
+    layer to the next: each is run once.
 
     Args:
         network: a copy of the network.
@@ -79,7 +80,10 @@ def corrected_in_one_forward(
 
 
 class _TooMuchError(MemoryError):
-    """The activations of all batches do not fit the memory that they may take."""
+    """Say that activations take too much memory.
+
+    Those of all batches do not fit what they may take.
+    """
 
 
 def _is_norm(layer: nn.Module) -> bool:
@@ -87,13 +91,18 @@ def _is_norm(layer: nn.Module) -> bool:
 
 
 def _thread_is_special() -> bool:
-    """Whether this thread runs operations in ways that a new thread would not."""
+    """Tell whether this thread runs operations differently.
+
+    A new thread would not run them so.
+    """
     modes = torch._C._len_torch_function_stack() or _get_current_dispatch_mode() is not None
     return bool(modes) or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
 
 
 class _Together:
-    """What all batches have in common: the stages by name, and what was found at them.
+    """Hold what all batches have in common.
+
+    These are the stages by name, and what was found at them.
 
     Attributes:
         state: the tensors before any correction.
@@ -111,7 +120,7 @@ class _Together:
         self._most_bytes, self._held = most_bytes, 0
 
     def moments(self, values: Tensor, axis: int) -> Moments:
-        """The moments of what one batch brings to a layer.
+        """Measure what one batch brings to a layer.
 
         Raises:
             MemoryError: the batches that wait there hold too much.
@@ -124,7 +133,10 @@ class _Together:
         return moments
 
     def decide(self, name: str, found: Sequence[Moments]) -> Any:
-        """The correction of a layer's outputs (None: none) or the buffers of a norm."""
+        """Decide on a layer's correction or norm's buffers.
+
+        None stands for no correction.
+        """
         self._held = 0
         moments = Moments()
         for part in found:
@@ -140,7 +152,7 @@ class _Together:
         return {full.rpartition(".")[2]: tensor for full, tensor in buffers.items()}
 
     def corrected(self) -> State:
-        """The state with all that was found."""
+        """Return the state with all that was found."""
         corrected = dict(self.state)
         corrected.update(self.buffers)
         for name, found in self._corrections.items():
@@ -149,7 +161,10 @@ class _Together:
 
 
 class _Batch:
-    """The run of one batch on a copy of the network of its own, which has the state for good."""
+    """Run one batch on a copy of the network.
+
+    The copy is of its own and has the state for good.
+    """
 
     def __init__(self, network: nn.Module, joint: _Together, inputs: Any) -> None:
         self._network, self._joint, self._inputs = network, joint, inputs
@@ -170,7 +185,10 @@ class _Batch:
             run_at(twin, {}, inputs)
 
     def is_plain(self) -> bool:
-        """Whether each layer ran at most once and nothing else read what is corrected."""
+        """Tell whether the run was plain.
+
+        Each layer ran at most once then, and nothing else read what is corrected.
+        """
         joint = self._joint
         reads = [self._readers.reads(layer.weight) for layer in joint.layers.values()]
         names = [f"{name}.{key}" if name else key for name in joint.norms for key in _BUFFERS]
@@ -184,7 +202,7 @@ class _Batch:
         )  # from the end, where there are as many axes of positions
 
         def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            """Correct a layer at its first run."""
+            """Correct a layer's outputs at its first run."""
             self._runs[stage.name] += 1
             if self._runs[stage.name] > 1:
                 return output
@@ -198,7 +216,7 @@ class _Batch:
 
     def _before(self, name: str, meet: Meet) -> Callable[..., None]:
         def hook(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            """Correct a layer at its first run."""
+            """Give a norm its statistics before its first run."""
             self._runs[name] += 1
             if self._runs[name] > 1:
                 return
@@ -209,7 +227,10 @@ class _Batch:
 
 
 def _transformed(output: Tensor, axis: int, scale: Tensor, shift: Tensor, has_bias: bool) -> Tensor:
-    """What the layer gives with its correction: as with the shift in its bias, none where it has no bias."""
+    """Apply a correction to what a layer gives.
+
+    The shift counts as part of the bias; a layer without a bias has none.
+    """
     shape = [1] * output.ndim
     shape[axis] = -1
     # Rounded to half precision once, not twice.

@@ -29,9 +29,10 @@ Stages: TypeAlias = Mapping[nn.Module, AffineLayer | str]
 def stages_of(
     network: nn.Module, spec: PermutationSpec, state: StateLike, inputs: Any
 ) -> tuple[Stages, list[str]]:
-    """What is corrected, in the order in which it runs, and the names of layers that did not run.
+    """List what is corrected in the order of runs.
 
-    Layers whose output a batch norm takes as it is are in neither.
+    Returns that, and the names of layers that did not run. Layers whose output a batch norm takes as it is are in
+    neither.
     """
     layers = affine_layers(network, spec)
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
@@ -57,7 +58,7 @@ def stages_of(
         """Make the hook of a norm."""
 
         def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            """Note that a layer ran."""
+            """Note a norm in place of the layer before."""
             given = first_argument(arguments, keywords)
             for output, version, layer in outputs:
                 if given is output and output._version == version:
@@ -79,8 +80,9 @@ def stages_of(
 def measured(
     network: nn.Module, stages: Stages, state: StateLike, inputs: Sequence[Any]
 ) -> dict[str, Moments]:
-    """Moments of the outputs of affine layers and of the inputs of batch norms, by name; some may be empty.
+    """Measure moments at affine layers and batch norms.
 
+    They are those of the outputs of affine layers and of the inputs of batch norms, by name. Some may be empty.
     Outputs are those of the weights, before any hook that a layer has of its own.
     """
     moments: dict[str, Moments] = {}
@@ -110,7 +112,7 @@ def _input_hook(moments: Moments) -> Callable[..., None]:
 
 
 def check_finite(moments: Mapping[str, Moments]) -> None:
-    """Raise where a layer of this name took values that are no numbers.
+    """Raise where a layer took infinite values or NaN.
 
     Raises:
         DataError: it did.
@@ -121,7 +123,10 @@ def check_finite(moments: Mapping[str, Moments]) -> None:
 
 
 def run(network: nn.Module, state: StateLike, inputs: Sequence[Any]) -> None:
-    """Forward every batch for what hooks see of it, and leave the random states as they were."""
+    """Run every batch for what hooks see.
+
+    Random states are left as they were.
+    """
     with untouched_randomness():
         for batch in inputs:
             run_at(network, state, move_to(batch, device_of(state)))

@@ -25,7 +25,9 @@ EQUAL = 1e-3
 
 @dataclass(frozen=True)
 class Site:
-    """A module at whose output the units of a group can be read.
+    """Describe a module that shows a group's units.
+
+    They can be read at its output.
 
     Attributes:
         module: its path.
@@ -49,9 +51,10 @@ def find_sites(
     *,
     skipped: Collection[tuple[str, str]] = (),
 ) -> dict[str, Site]:
-    """Per group, the module run last whose output holds its units: linear, embedding, convolution or norm layers.
+    """Find per group the module that shows its units.
 
-    Groups without one are left out: those of recurrent cells, of packed attention, of bare parameters.
+    It is the module run last whose output holds them: a linear, embedding, convolution or norm layer. Groups without
+    one are left out: those of recurrent cells, of packed attention, of bare parameters.
 
     >>> from sinkhorn_rebasin.symmetry import discover_symmetry
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
@@ -84,7 +87,10 @@ def find_sites(
 
 
 def _output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
-    """The axis of the module's output that a slot on its tensor speaks of, None when it does not."""
+    """Find the output's axis that a slot speaks of.
+
+    The slot lies on a tensor of the module. None when it does not speak of the output.
+    """
     if len(slot.axes) != 1 or name not in _NAMES:
         return None
     if isinstance(module, nn.Embedding):
@@ -103,7 +109,10 @@ def _output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
 def outputs_of(
     network: nn.Module, state: StateLike, inputs: ExampleInputs, sites: Mapping[str, Site]
 ) -> dict[str, list[Tensor]]:
-    """What the modules of the sites return, one tensor for every time they run."""
+    """Collect what the sites' modules return.
+
+    There is one tensor for every time a module runs.
+    """
     outputs: dict[str, list[Tensor]] = {site.module: [] for site in sites.values()}
     with ExitStack() as hooks:
         for path, seen in outputs.items():
@@ -118,7 +127,7 @@ def outputs_of(
 
 
 def units_of_site(outputs: list[Tensor], site: Site) -> Tensor:
-    """The values of a site's units, (units, width, samples)."""
+    """Return a site's units, (units, width, samples)."""
     layout = site.layout
     if not outputs:
         return torch.zeros(layout.blocks * layout.size, layout.width, 0)
@@ -136,7 +145,9 @@ def with_parities(
     rescaling: RescalingSpec,
     inputs: ExampleInputs,
 ) -> dict[str, Site]:
-    """The sites with what the sign generators of their groups do to what is read there, seen by one run for each.
+    """Complete the sites by the signs' effects.
+
+    One run for each sign generator shows what it does to what is read there.
 
     >>> from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
     >>> net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(5, 3)
@@ -162,7 +173,10 @@ def with_parities(
 
 
 def _alternating(units: int) -> Tensor:
-    """Signs that change from unit to unit, the first of them -1."""
+    """Return signs that alternate from unit to unit.
+
+    The first of them is -1.
+    """
     return 2.0 * (torch.arange(units, device="cpu") % 2) - 1.0
 
 

@@ -22,7 +22,7 @@ from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 class PairedMoments:
     r"""Hold the moments of two networks' units.
 
-    Means, variances and co-moments of the units of two networks on the same data, merged batch by batch.
+    They are means, variances and co-moments on the same data, merged batch by batch.
 
     With units x of one network and y of the other, at each of the ``width`` positions a unit holds,
 
@@ -52,7 +52,7 @@ class PairedMoments:
     def update(self, first: Tensor, second: Tensor) -> None:
         """Take in the values of one batch.
 
-        Take in the values of one batch, (units, width, samples) of each network.
+        They are (units, width, samples) of each network.
         """
         pair = [values.movedim(1, 0).double() for values in (first, second)]
         count = pair[0].shape[-1]
@@ -78,21 +78,21 @@ class PairedMoments:
     def deviations(self) -> tuple[Tensor, Tensor]:
         """Return the standard deviations of both networks.
 
-        Standard deviations of the units of both networks, (width, units).
+        They are those of the units, (width, units).
         """
         return (self.squares[0] / self.count).sqrt(), (self.squares[1] / self.count).sqrt()
 
     def correlation(self) -> Tensor:
         """Return Pearson correlations summed over positions.
 
-        Pearson correlations of all pairs of units, summed over the positions they hold, (units, units).
+        They are those of all pairs of units, (units, units).
         """
         return self.correlations().sum(0)
 
     def correlations(self) -> Tensor:
         """Return Pearson correlations at each position.
 
-        Pearson correlations of all pairs of units at each position, (width, units, units).
+        They are those of all pairs of units, (width, units, units).
         """
         ours, theirs = (
             torch.where(s > 1e-20 * self.count * (1 + mean.square()), s.rsqrt(), 0.0)
@@ -103,14 +103,14 @@ class PairedMoments:
     def uncentred(self) -> Tensor:
         """Return mean products summed over positions.
 
-        Mean products of all pairs of units, summed over the positions they hold, (units, units).
+        They are those of all pairs of units, (units, units).
         """
         return self.products().sum(0)
 
     def products(self) -> Tensor:
         """Return mean products at each position.
 
-        Mean products of all pairs of units at each position, (width, units, units).
+        They are those of all pairs of units, (width, units, units).
         """
         products = self.means[0][:, :, None] * self.means[1][:, None, :]
         return self.cross / self.count + products
@@ -130,7 +130,7 @@ def paired_moments(
 ) -> dict[str, tuple[Site | OperationSite, PairedMoments]]:
     """Measure paired moments of both networks.
 
-    Run both networks on the data side by side; per group, where it was seen and its statistics there.
+    The networks run side by side. Returns per group where it was seen and its statistics there.
 
     Groups that no layer shows, as those of recurrent layers, are read at an operation of the network. Left out are
     groups that none shows either, and those that were not seen as often in both networks, such as an expert that each
@@ -181,7 +181,7 @@ def _take_in(
 ) -> None:
     """Take in the values of one batch.
 
-    Take the values of one batch in; groups that were not seen as often in both networks are left out.
+    Groups that were not seen as often in both networks are left out.
     """
     for name, (ours, theirs) in pairs.items():
         if name in found:

@@ -13,7 +13,7 @@ __all__ = ["assignment_potentials"]
 def assignment_potentials(scores: Tensor) -> Tensor:
     r"""Find column potentials that reproduce a hard assignment.
 
-    Find y such that every row of X + y has its largest entry at the column the assignment gives it.
+    They are y such that every row of X + y has its largest entry at its assigned column.
 
     .. math:: X_{ij} + y_j \le X_{i\pi(i)} + y_{\pi(i)}
 
@@ -40,7 +40,7 @@ def assignment_potentials(scores: Tensor) -> Tensor:
 def _shortest(loss: Tensor) -> Tensor:
     """Find the largest feasible potentials by Bellman-Ford.
 
-    Largest y <= 0 with y_j <= y_i + loss_ij (Bellman-Ford; an optimum has no negative cycle).
+    They are y <= 0 with y_j <= y_i + loss_ij. An optimum has no negative cycle.
     """
     y = loss.new_zeros(loss.shape[:-1])
     for _ in range(loss.shape[-1]):

@@ -24,7 +24,7 @@ def sinkhorn_by_size(
 ) -> dict[str, SinkhornResult]:
     """Run :func:`sinkhorn` on scores grouped by size.
 
-    :func:`sinkhorn` on each of several scores, (n, n) or (blocks, n, n), those of one small size together.
+    Scores are (n, n) or (blocks, n, n). Those of one small size run together.
 
     Args:
         scores: name to score matrices.

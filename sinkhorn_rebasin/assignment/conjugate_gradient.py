@@ -17,7 +17,7 @@ FACTORISE_BELOW = 192**3
 class Solution(NamedTuple):
     """Hold a solution and how it was reached.
 
-    Solution (B, n), which entries of the batch reached their floor (B), and the number of products.
+    It is (B, n). It also tells which entries of the batch reached their floor (B), and the number of products.
     """
 
     vector: Tensor
@@ -28,7 +28,7 @@ class Solution(NamedTuple):
 def prefers_factorization(batch: int, n: int) -> bool:
     """Tell whether a factorization beats conjugate gradients.
 
-    Whether systems are so small that the calls of an iteration cost more than a factorisation.
+    The calls of an iteration cost more than a factorization of small systems.
     """
     return batch * n**3 <= FACTORISE_BELOW
 
@@ -43,7 +43,7 @@ def conjugate_gradient(
 ) -> Solution:
     r"""Solve Laplacian systems by preconditioned conjugate gradients.
 
-    Solve :math:`Sx = r` for a weighted graph Laplacian S by Jacobi-preconditioned conjugate gradients.
+    They are :math:`Sx = r` with a weighted graph Laplacian S. The preconditioner is Jacobi's.
 
     Args:
         product: x (B, n) to S x (B, n).
@@ -88,7 +88,7 @@ def conjugate_gradient(
 def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None) -> Tensor:
     r"""Solve dense Laplacian systems by Cholesky factorization.
 
-    Solve :math:`(\mathrm{diag}(M1 + s) - M)x = r` by a Cholesky factorisation, scaled to unit diagonal.
+    They are :math:`(\mathrm{diag}(M1 + s) - M)x = r`, scaled to unit diagonal.
 
     The diagonal is the sum of the off-diagonal weights, so nothing cancels. Without a shift the null
     direction is filled by a rank-one term. A ridge that grows until the factorisation succeeds damps what
@@ -117,7 +117,7 @@ def solve_dense(weights: Tensor, right_side: Tensor, shift: Tensor | None = None
 def _damped_cholesky(off_diagonal: Tensor, right_side: Tensor, first_ridge: float) -> Tensor:
     """Solve by Cholesky with the smallest sufficient ridge.
 
-    Solve (I + off_diagonal) x = r (B, n), with as small a ridge as each entry of the batch needs.
+    The system is (I + off_diagonal) x = r (B, n). Each entry of the batch has its own ridge.
     """
     solution = torch.zeros_like(right_side)
     pending = torch.ones(right_side.shape[0], dtype=torch.bool, device=right_side.device)

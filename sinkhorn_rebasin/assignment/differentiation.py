@@ -21,7 +21,7 @@ __all__ = ["ImplicitSinkhorn", "Report", "unrolled_sinkhorn"]
 class Report:
     """Record the solver's iterations and convergence.
 
-    What the solver says beside its tensors; filled in while it runs.
+    The solver fills it in while it runs.
     """
 
     iterations: int = 0
@@ -40,7 +40,7 @@ class Report:
 class ImplicitSinkhorn(torch.autograd.Function):
     """Differentiate Sinkhorn through its fixed point.
 
-    Scores to (P, marginal error, potential); reverse and forward mode through the fixed point.
+    Scores become (P, marginal error, potential). There is reverse and forward mode.
     """
 
     @staticmethod
@@ -66,7 +66,7 @@ class ImplicitSinkhorn(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Save what the derivatives need."""
+        """Save P and τ for the derivatives."""
         ctx.temperature = inputs[2]
         ctx.save_for_backward(output[0])
         ctx.save_for_forward(output[0])
@@ -80,8 +80,8 @@ class ImplicitSinkhorn(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+        """Return the derivative of P along a tangent."""
         # the derivative of P with respect to X is symmetric: the adjoint is also the forward map
-        """Return the derivative along a tangent."""
         (matrix,) = ctx.saved_tensors
         return Adjoint.apply(matrix, tangent, ctx.temperature), None, None
 
@@ -100,7 +100,7 @@ def unrolled_sinkhorn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Iterate in logarithms with every step on the tape.
 
-    Plain iterations in logarithms, every one of them on the tape.
+    These are plain Sinkhorn iterations.
     """
     _check_start(start)
     if scores.numel():
@@ -128,9 +128,7 @@ def unrolled_sinkhorn(
 def _usable(start: Tensor, scores: Tensor, tau: float, tolerance: float) -> Tensor:
     """Keep only starts that preserve the scores.
 
-    Keep the column scalings that can start a run.
-
-    Logarithms of the first column scalings; zero for matrices whose start would swallow the scores.
+    Returns logarithms of the first column scalings. They are zero for matrices whose start would swallow the scores.
     """
     if scores.numel() == 0:
         return start

@@ -20,7 +20,7 @@ __all__ = ["Adjoint", "tangent_residual"]
 class _Rows(NamedTuple):
     """Hold the rows of P without losing digits.
 
-    The rows of P (B, n, n) with their largest entry taken out where rows are nearly saturated.
+    Where rows of P (B, n, n) are nearly saturated, their largest entry is taken out.
 
     Differences x_j − mean_i(x) then come from sums of small terms and keep their relative accuracy when P
     tends to a permutation; without that the gradient is round-off noise of 1e-6 there.
@@ -49,9 +49,7 @@ class _Rows(NamedTuple):
     def deviation(self, weighted: Tensor, at_leader: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return row means and the leading gap.
 
-        Subtract the weighted row means.
-
-        Row means of x and x_leader − mean, from Σ rest·x and x_leader.
+        They are those of x, and x_leader − mean, from Σ rest·x and x_leader.
         """
         if at_leader is None:
             return weighted / self.sums, None
@@ -69,7 +67,7 @@ class _Rows(NamedTuple):
     def diagonal(self, buffer: Tensor) -> Tensor:
         """Compute the diagonal of S as a Laplacian.
 
-        Diagonal of S as a Laplacian, Σ_i P_ij (a_i − P_ij) / a_i; ``buffer`` is overwritten.
+        It is Σ_i P_ij (a_i − P_ij) / a_i. ``buffer`` is overwritten.
         """
         if self.flat:
             # the P_ij / a_i are too small to matter to a preconditioner
@@ -95,8 +93,6 @@ class _Rows(NamedTuple):
 
 def tangent_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
     r"""Remove from G what row and column scalings explain.
-
-    Remove from G what a change of row and column scalings can explain.
 
     Finds α, β with :math:`R = G - \alpha 1^T - 1 \beta^T` such that all row and column sums of
     :math:`P \circ R` vanish. Then dL/dX = P∘R/τ.
@@ -127,7 +123,7 @@ def _column_sums(matrix: Tensor) -> Tensor:
 def _solve(rows: _Rows, right_side: Tensor, diagonal: Tensor, magnitude: Tensor) -> Tensor:
     """Solve the Schur complement of the column scalings.
 
-    Solve the Schur complement S β = right_side, S = diag(b) − Pᵀ diag(1/a) P.
+    It is S β = right_side with S = diag(b) − Pᵀ diag(1/a) P.
     """
     if prefers_factorization(*rows.sums.shape):
         return _dense(rows, right_side)
@@ -162,12 +158,12 @@ def _dense(rows: _Rows, right_side: Tensor) -> Tensor:
 class _Residual(torch.autograd.Function):
     """Compute the tangent residual under vmap.
 
-    (P, G) to R, batched by vmap; a constant for autograd.
+    It takes (P, G) to R, batched by vmap. For autograd it is a constant.
     """
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor) -> Tensor:
-        """Compute the values."""
+        """Compute R from P and G."""
         n = matrix.shape[-1]
         if matrix.numel() == 0:
             return torch.zeros_like(matrix)
@@ -180,12 +176,12 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save what the derivatives need."""
+        """Save nothing, for there are no derivatives."""
         pass
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
-        """Return the gradients of the arguments."""
+        """Raise AssignmentError: this would be a third derivative."""
         raise AssignmentError(
             'Expected at most two derivatives of sinkhorn(gradient="implicit") but got a third; '
             'use gradient="unrolled".'
@@ -202,27 +198,27 @@ class _Residual(torch.autograd.Function):
 class Adjoint(torch.autograd.Function):
     """Compute the gradient of the scores from G.
 
-    (P, G, τ) to dL/dX = P∘R/τ; differentiable once more, and batched by vmap.
+    It takes (P, G, τ) to dL/dX = P∘R/τ, batched by vmap. It is differentiable once more.
     """
 
     @staticmethod
     def forward(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
-        """Compute the values."""
+        """Compute P∘R/τ from P, G and τ."""
         product = _Residual.forward(matrix, gradient).mul_(matrix)
         return product if temperature == 1.0 else product.div_(temperature)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Save what the derivatives need."""
+        """Save P, G and τ for the derivatives."""
         matrix, gradient, ctx.temperature = inputs
         ctx.save_for_backward(matrix, gradient)
         ctx.save_for_forward(matrix, gradient)
 
     @staticmethod
     def jvp(ctx: Any, change: Tensor | None, direction: Tensor | None, *_: Any) -> Tensor:
+        """Return the derivative along a change of P and G."""
         # the adjoint of R, applied to W, is P∘R(W / P): what P gains counts like a gradient of its own.
         # P changes by P∘R(dX)/τ, so the quotient is of the size of the scores, and no matter where P is zero
-        """Return the derivative along a tangent."""
         matrix, gradient = ctx.saved_tensors
         total = torch.zeros_like(gradient) if direction is None else direction
         if change is not None:
@@ -232,8 +228,8 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Return the gradients of P and G."""
         # ⟨V, J G⟩ = Σ P∘R(V)∘R(G)/τ is stationary in both pairs of potentials, so they count as constants
-        """Return the gradients of the arguments."""
         matrix, gradient = ctx.saved_tensors
         scaled = _Residual.apply(matrix, direction) / ctx.temperature
         return _Residual.apply(matrix, gradient) * scaled, matrix * scaled, None
@@ -247,7 +243,7 @@ class Adjoint(torch.autograd.Function):
 def _batched(size: int, dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
     """Bring the mapped axis of every tensor first.
 
-    Bring the mapped axis of every tensor to the front, or give it one.
+    A tensor without one gets it.
     """
     return [
         x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -14,7 +14,7 @@ __all__ = ["ScaledKernel"]
 class ScaledKernel:
     """Hold a kernel between row and column scalings.
 
-    The matrix diag(u) K diag(v) with K = exp(X / τ + offset − row maximum), for a batch.
+    It is diag(u) K diag(v) with K = exp(X / τ + offset − row maximum), for a batch.
 
     Every row of it sums to one at all times; ``sums`` are its column sums, shape (B, n). When the column
     scalings v drift far from one they are absorbed into the offset and K is computed anew, so neither K nor
@@ -65,14 +65,14 @@ class ScaledKernel:
     def log_scaling(self) -> Tensor:
         """Return the logarithm of the column scalings.
 
-        Logarithm of the column scalings relative to exp(X / τ), shape (B, n).
+        They are relative to exp(X / τ), shape (B, n).
         """
         return self.offset + self._log_v
 
     def move(self, step: Tensor) -> Tensor:
         """Add to the logarithm of the column scalings.
 
-        Add to the logarithm of the column scalings; the change of Σ log(row sums), shape (B, 1).
+        Returns the change of Σ log(row sums), shape (B, 1).
         """
         before = self.u
         # kept apart from the offset, whose size would swallow the last digits of small steps
@@ -87,16 +87,16 @@ class ScaledKernel:
         return change
 
     def error(self) -> float:
-        """Return the largest deviation of a column sum from one.
+        """Return the column sums' largest deviation from one.
 
-        Largest deviation of a column sum from one, over the batch.
+        It is taken over the batch.
         """
         return float((self.sums - 1).abs().amax())
 
     def schur_product(self, x: Tensor) -> Tensor:
         """Multiply by the Schur complement of the dual.
 
-        (diag(column sums) − PᵀP) x by two products with K, shape (B, n).
+        It is (diag(column sums) − PᵀP) x by two products with K, shape (B, n).
         """
         inner = self.u.square() * self._rows(self.v * x)
         return torch.addcmul(self.sums * x, self.v, self._columns(inner), value=-1)
@@ -110,7 +110,7 @@ class ScaledKernel:
     def into_matrix(self) -> Tensor:
         """Turn the kernel into P.
 
-        P itself, shape (B, n, n); it takes the kernel's memory, so this is the last call.
+        P is (B, n, n). It takes the kernel's memory, so this is the last call.
         """
         return _flushed(self.kernel.mul_(self.v.unsqueeze(-2)).mul_(self.u.unsqueeze(-1)))
 
@@ -118,7 +118,7 @@ class ScaledKernel:
 def _flushed(matrix: Tensor) -> Tensor:
     """Set entries to zero whose products would underflow.
 
-    The matrix, in place, with zeros for entries whose products would leave the range of normal numbers.
+    The matrix is changed in place. Products leave the range of normal numbers there.
 
     Processors multiply subnormal numbers a hundred times slower, and nothing that small changes a sum of a row.
     """

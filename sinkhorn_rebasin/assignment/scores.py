@@ -15,7 +15,7 @@ __all__ = ["check_finite", "check_range", "check_scores"]
 def check_scores(scores: Tensor) -> None:
     """Raise AssignmentError unless scores are square matrices.
 
-    Raise AssignmentError unless ``scores`` is a floating tensor of shape (..., n, n) with n > 0.
+    They must be floating tensors of shape (..., n, n) with n > 0.
     """
     if not isinstance(scores, Tensor):
         raise AssignmentError(f"Expected scores to be a torch.Tensor but got {type(scores).__name__}.")
@@ -36,7 +36,7 @@ def check_scores(scores: Tensor) -> None:
 def check_finite(scores: Tensor, name: str = "scores") -> None:
     """Raise AssignmentError at the first non-finite score.
 
-    Raise AssignmentError that names the first NaN or infinite entry of ``scores``, if there is one.
+    The error names the first NaN or infinite entry.
     """
     # one sum reads the tensor faster than isfinite().all(); it may overflow, so it only raises the suspicion
     if torch.isfinite(scores.sum()):
@@ -54,7 +54,7 @@ def check_finite(scores: Tensor, name: str = "scores") -> None:
 def check_range(scores: Tensor, temperature: float) -> tuple[float, float]:
     """Raise AssignmentError unless X / τ stays in range.
 
-    Raise AssignmentError unless X is finite and X / τ in range; the smallest and largest score.
+    X must be finite, too. Returns the smallest and largest score.
     """
     low, high = float(scores.amin()), float(scores.amax())
     largest = max(-low, high)

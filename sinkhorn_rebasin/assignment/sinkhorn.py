@@ -56,7 +56,9 @@ def sinkhorn(
     gradient: Literal["implicit", "unrolled"] = "implicit",
     initial_scaling: Tensor | None = None,
 ) -> SinkhornResult:
-    r"""Turn scores into a doubly stochastic matrix, a soft permutation.
+    r"""Turn scores into a doubly stochastic matrix.
+
+    This is a soft permutation.
 
     .. math:: P = \arg\max_{P1 = 1,\ P^T1 = 1} \langle P, X \rangle + \tau H(P)
                 = \mathrm{diag}(u)\, e^{X/\tau}\, \mathrm{diag}(v)
@@ -127,7 +129,7 @@ def _check_arguments(
 ) -> float:
     """Check all arguments but the scores' values.
 
-    Check everything that does not need the scores' values; the temperature as a number.
+    Returns the temperature as a number.
     """
     check_scores(scores)
     if isinstance(temperature, Tensor) and temperature.ndim != 0:

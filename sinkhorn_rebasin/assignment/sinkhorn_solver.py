@@ -37,7 +37,7 @@ LARGE_SPREAD = 250.0
 class Scaling(NamedTuple):
     """Hold a doubly stochastic matrix and its diagnosis.
 
-    Doubly stochastic matrix (B, n, n), marginal error (B,), potential τ·log v (B, n), iterations.
+    They are P (B, n, n), its marginal error (B,), the potential τ·log v (B, n) and iterations.
     """
 
     matrix: Tensor
@@ -49,7 +49,7 @@ class Scaling(NamedTuple):
 def attainable_tolerance(tolerance: float, n: int, dtype: torch.dtype) -> float:
     """Raise a tolerance to what rounding permits.
 
-    Raise a tolerance to what sums of n rounded numbers can reach, about eps·√n (at least 8 eps).
+    Sums of n rounded numbers can reach about eps·√n, and at least 8 eps.
     """
     return max(tolerance, torch.finfo(dtype).eps * max(8.0, n**0.5))
 
@@ -64,7 +64,7 @@ def scale(
 ) -> Scaling:
     """Find potentials that make P doubly stochastic.
 
-    Find potentials y with P = softmax((X + y) / τ, rows) doubly stochastic.
+    They are y with P = softmax((X + y) / τ, rows).
 
     Args:
         scores: X, shape (B, n, n), finite.
@@ -118,7 +118,7 @@ def _scale_from(
 def marginal_error(matrix: Tensor) -> Tensor:
     """Return the largest deviation of a marginal from one.
 
-    Largest deviation of a row or column sum from one, shape (...).
+    Marginals are row and column sums. The deviation is (...).
     """
     flat = matrix.reshape(-1, *matrix.shape[-2:])
     # a product with ones adds up columns faster than a sum over the rows does
@@ -130,7 +130,7 @@ def marginal_error(matrix: Tensor) -> Tensor:
 def _iterate(kernel: ScaledKernel, target: float, budget: int) -> int:
     """Move the scalings until the column sums fit.
 
-    Move the scalings until every column sum is within ``target`` of one; the iterations spent.
+    Every column sum is then within ``target`` of one. Returns the iterations spent.
     """
     spent, error, newton = 0, kernel.error(), None
     while error > target and spent < budget:
@@ -157,7 +157,7 @@ def _log(sums: Tensor) -> Tensor:
 def _expected_iterations(previous: float, error: float, target: float) -> float:
     """Estimate the plain iterations still needed.
 
-    Further plain iterations until the target at the present rate of decrease.
+    The present rate of decrease is taken to last until the target.
     """
     if error <= target:
         return 0.0
@@ -169,7 +169,7 @@ def _expected_iterations(previous: float, error: float, target: float) -> float:
 class _Newton:
     """Take damped Newton steps on the dual.
 
-    Damped Newton steps on the dual Σ log(row sums) − Σ log v, convex in log v.
+    The dual is Σ log(row sums) − Σ log v, convex in log v.
 
     Each entry of the batch has a trust t, the longest step in the logarithm of a scaling.
     """
@@ -182,7 +182,7 @@ class _Newton:
     def step(self, budget: int) -> int:
         """Take one Newton step, or a plain one.
 
-        One step, or a plain one for the entries of the batch it does not help; the iterations spent.
+        Entries of the batch that it does not help take a plain one. Returns the iterations spent.
         """
         kernel = self.kernel
         sums = kernel.sums
@@ -204,7 +204,7 @@ class _Newton:
     def _direction(self, residual: Tensor, budget: int) -> tuple[Tensor, int]:
         """Solve for the damped Newton direction.
 
-        Solve (S + diag(|r| / t)) d = r; by the maximum principle for Laplacians |d| <= t everywhere.
+        It solves (S + diag(|r| / t)) d = r. By the maximum principle for Laplacians |d| <= t everywhere.
         """
         kernel = self.kernel
         shift = (residual.abs() + 4 * torch.finfo(residual.dtype).eps) / self.trust

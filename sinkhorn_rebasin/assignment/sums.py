@@ -23,7 +23,7 @@ LONG = 256
 def weighted_column_sums(weights: Tensor, matrix: Tensor) -> Tensor:
     """Sum columns with weights and little rounding.
 
-    Return wᵀA of each matrix of a batch, with a rounding that does not grow with the number of rows.
+    Returns wᵀA of each matrix of a batch. The rounding does not grow with the number of rows.
 
     One product adds the rows up one by one. Columns of equal entries then round alike at every row: their sum is off
     by up to n/4 units in the last place.

@@ -33,7 +33,7 @@ def constant(value: float) -> TemperatureSchedule:
 def geometric(start: float, end: float) -> TemperatureSchedule:
     r"""Change the temperature by equal factors.
 
-    Fall (or rise) by equal factors, :math:`\tau(p) = \tau_0^{1-p}\,\tau_1^p`.
+    It falls (or rises) as :math:`\tau(p) = \tau_0^{1-p}\,\tau_1^p`.
 
     Args:
         start: Temperature at progress 0, > 0.
@@ -53,7 +53,7 @@ def geometric(start: float, end: float) -> TemperatureSchedule:
 def linear(start: float, end: float) -> TemperatureSchedule:
     r"""Change the temperature by equal amounts.
 
-    Fall (or rise) by equal amounts, :math:`\tau(p) = (1-p)\,\tau_0 + p\,\tau_1`.
+    It falls (or rises) as :math:`\tau(p) = (1-p)\,\tau_0 + p\,\tau_1`.
 
     Args:
         start: Temperature at progress 0, > 0.
@@ -73,7 +73,7 @@ def linear(start: float, end: float) -> TemperatureSchedule:
 def cosine(start: float, end: float) -> TemperatureSchedule:
     r"""Change the temperature slowly at both ends.
 
-    Leave the start and reach the end slowly, :math:`\tau(p)=\tau_1+(\tau_0-\tau_1)(1+\cos\pi p)/2`.
+    It is :math:`\tau(p)=\tau_1+(\tau_0-\tau_1)(1+\cos\pi p)/2`.
 
     Args:
         start: Temperature at progress 0, > 0.

@@ -17,7 +17,7 @@ def usable_start(
     start: Tensor,
     cold_start: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    r"""Replace the starts that would swallow digits of the scores.
+    r"""Replace starts that would swallow digits of scores.
 
     The exponents are (X + y) / τ. Their rounding, about eps·max|y| / τ, is an error of X that no marginal shows. It
     does no harm below the tolerance, nor where it is no more than that of X / τ itself: potentials of a solution

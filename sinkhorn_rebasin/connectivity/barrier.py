@@ -11,7 +11,7 @@ from sinkhorn_rebasin.errors import DataError
 def excess(positions: Tensor, losses: Tensor) -> Tensor:
     """Return the loss above the chord.
 
-    Return loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], the loss above the chord, at every position.
+    It is loss(λ) − [(1−λ)·loss(0) + λ·loss(1)] at every position.
 
     Args:
         positions: (points,), ascending; its first and last entries are the ends of the chord.
@@ -40,7 +40,9 @@ def excess(positions: Tensor, losses: Tensor) -> Tensor:
 
 
 def barrier(positions: Tensor, losses: Tensor) -> Tensor:
-    """Return the barrier: max over λ of loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], clipped at 0.
+    """Return how far losses rise above their chord.
+
+    This is max over λ of loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], clipped at 0.
 
     Args:
         positions: (points,), ascending from one end of the path to the other.
@@ -64,13 +66,13 @@ def barrier(positions: Tensor, losses: Tensor) -> Tensor:
 
 
 def area_under_curve(positions: Tensor, losses: Tensor, *, signed: bool = False) -> Tensor:
-    """Return the area between the losses and their chord, by the trapezoid rule over the positions.
+    """Return the area between losses and their chord.
 
-    Only what lies above the chord counts: the difference is clipped at 0 at every position, so that a dip
-    in one place cannot pay for a bump in another and the area is zero exactly when the barrier is. Where the losses
-    cross the chord between two positions, this is more than the area above the chord of the losses joined by straight
-    lines: the crossing itself is not looked for. With ``signed=True`` nothing is clipped and what lies below counts
-    as negative.
+    It follows the trapezoid rule over the positions. Only what lies above the chord counts: the difference is clipped
+    at 0 at every position, so that a dip in one place cannot pay for a bump in another and the area is zero exactly
+    when the barrier is. Where the losses cross the chord between two positions, this is more than the area above the
+    chord of the losses joined by straight lines: the crossing itself is not looked for. With ``signed=True`` nothing
+    is clipped and what lies below counts as negative.
 
     Args:
         positions: (points,), ascending from one end of the path to the other.
@@ -100,7 +102,10 @@ def area_under_curve(positions: Tensor, losses: Tensor, *, signed: bool = False)
 
 
 def check_positions(positions: Tensor) -> None:
-    """Raise DataError unless the positions are one ascending row of at least two numbers."""
+    """Raise DataError unless positions ascend in one row.
+
+    There must be at least two.
+    """
     if positions.ndim != 1 or positions.shape[0] < 2:
         raise DataError(
             f"Expected at least two positions, of shape (points,), but got shape {tuple(positions.shape)}."

@@ -34,11 +34,14 @@ from sinkhorn_rebasin.networks.support import check_values
 
 @runtime_checkable
 class Curve(Protocol):
-    """Anything that gives a network's state at each position and can run the network there."""
+    """Describe a network's states along a curve.
+
+    It gives the state at each position and can run the network there.
+    """
 
     @property
     def module(self) -> nn.Module:
-        """The architecture that the states belong to."""
+        """Return the architecture that the states belong to."""
 
     def state_at(self, at: float | Tensor) -> State:
         """Return the parameters and buffers at the position."""
@@ -49,18 +52,24 @@ class Curve(Protocol):
 
 @runtime_checkable
 class SupportsPath(Protocol):
-    """Anything that can name the curve between its two networks, such as a trained re-basin."""
+    """Describe what can name the curve between networks.
+
+    A trained re-basin names the one between its two.
+    """
 
     def path(self) -> Curve:
-        """Return the curve, from the rebased target (λ=0) to the reference (λ=1)."""
+        """Return the curve to the reference.
+
+        It leads from the rebased target (λ=0) to the reference (λ=1).
+        """
 
 
 class StatePath(ABC):
-    """A curve from one state to another; a kind of curve says only how two tensors are joined.
+    """Join one state to another by a curve.
 
-    The states are read when a position is asked for and never written to. Weights and running statistics of norm
-    layers are joined, and equal tensors pass through bit for bit. Other buffers, of which a mean is none, are those
-    of the nearer end; where they differ, a warning names them.
+    A kind of curve says only how two tensors are joined. The states are read when a position is asked for and never
+    written to. Weights and running statistics of norm layers are joined, and equal tensors pass through bit for bit.
+    Other buffers, of which a mean is none, are those of the nearer end; where they differ, a warning names them.
     """
 
     def __init__(
@@ -77,7 +86,10 @@ class StatePath(ABC):
 
     @property
     def module(self) -> nn.Module:
-        """The architecture; it is run in the mode it is in and never changed."""
+        """Return the architecture, never changed.
+
+        It is run in the mode it is in.
+        """
         return self._module
 
     @abstractmethod
@@ -85,9 +97,9 @@ class StatePath(ABC):
         """Return one tensor at a position on the curve."""
 
     def state_at(self, at: float | Tensor) -> State:
-        """Return the parameters and buffers at the position, as new tensors.
+        """Return the parameters and buffers at the position.
 
-        Differentiable with respect to the states and to a position given as a 0-d tensor.
+        All are new tensors. Differentiable with respect to the states and to a position given as a 0-d tensor.
 
         Args:
             at: λ, a number or a 0-d tensor.
@@ -104,7 +116,9 @@ class StatePath(ABC):
         }
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor = 0.5) -> Any:
-        """Run the network at the position, in the mode that its module is in.
+        """Run the network at the position.
+
+        It runs in the mode that its module is in.
 
         Args:
             inputs: a tensor, a tuple of positional or a dict of keyword arguments.
@@ -113,7 +127,10 @@ class StatePath(ABC):
         return run_at(self.module, self.state_at(at), inputs)
 
     def module_at(self, at: float | Tensor) -> nn.Module:
-        """Return a new plain module, of the same class and mode, with the weights of the position."""
+        """Return a new plain module at the position.
+
+        It has the class and mode of this curve's module, and the weights of the position.
+        """
         module = standalone_copy(self.module)
         with torch.no_grad():
             # Not strict: a state may name a tied tensor once and leave out extra state; names are checked.
@@ -125,7 +142,9 @@ class StatePath(ABC):
 
 
 class LinearPath(StatePath):
-    """The segment θ(λ) = (1−λ)·θ_start + λ·θ_end.
+    """Join two states by a segment.
+
+    θ(λ) = (1−λ)·θ_start + λ·θ_end.
 
     Args:
         module: the architecture, never changed; the network runs in the mode this module is in.
@@ -152,7 +171,9 @@ class LinearPath(StatePath):
 
     @classmethod
     def between(cls, start: nn.Module, end: nn.Module, statistics: Collection[str] = ()) -> LinearPath:
-        """Return the segment between two networks of one architecture; the first lends its forward.
+        """Return the segment between two networks.
+
+        They have one architecture. The first lends its forward.
 
         Raises:
             ArchitectureError: parameter names or shapes differ; the first that differs is named.
@@ -175,7 +196,9 @@ class LinearPath(StatePath):
 
 
 class BezierPath(StatePath):
-    """The quadratic curve θ(λ) = (1−λ)²·θ_start + 2λ(1−λ)·θ_control + λ²·θ_end.
+    """Join two states by a quadratic curve.
+
+    θ(λ) = (1−λ)²·θ_start + 2λ(1−λ)·θ_control + λ²·θ_end.
 
     Args:
         module: the architecture, never changed.
@@ -225,9 +248,10 @@ class BezierPath(StatePath):
 
 
 def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
-    """Warn of tensors that a path does not have and that differ: it runs with those of the start everywhere.
+    """Warn of differing tensors that a path lacks.
 
-    These are buffers that are in no state dict, and tensors inside of what a state dict holds besides tensors.
+    The path runs with those of the start everywhere. These are buffers that are in no state dict, and tensors inside
+    of what a state dict holds besides tensors.
     """
     ours, theirs = _outside(start), _outside(end)
     differing = [
@@ -247,7 +271,10 @@ def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
 
 
 def _outside(module: nn.Module) -> dict[str, list[Tensor]]:
-    """The tensors of a network that are no entries of its state dict, by name."""
+    """Collect tensors outside of a network's state dict.
+
+    They come by name.
+    """
     saved = module.state_dict()
     packed = {name: tensors_in(value) for name, value in saved.items() if not isinstance(value, Tensor)}
     return packed | {name: [buffer] for name, buffer in module.named_buffers() if name not in saved}

@@ -36,11 +36,11 @@ def evaluate_path(
     progress: bool = False,
     batch: BatchAdapter | None = None,
 ) -> PathEvaluation:
-    """Return loss and accuracy at evenly spaced positions of a path, in eval mode and without gradient.
+    """Evaluate loss and accuracy along a path.
 
-    The dataloader is read once per position, each time from the same state of PyTorch's CPU generator, so
-    that a shuffling or augmenting loader shows every position the same samples. Batches are moved to the
-    device of the weights. Nothing passed in is changed.
+    Positions are evenly spaced. The network runs in eval mode and without gradient. The dataloader is read once per
+    position, each time from the same state of PyTorch's CPU generator, so that a shuffling or augmenting loader shows
+    every position the same samples. Batches are moved to the device of the weights. Nothing passed in is changed.
 
     Args:
         path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
@@ -108,13 +108,14 @@ def evaluate_state(
     *,
     batch: BatchAdapter | None = None,
 ) -> tuple[float, float | None]:
-    """Return (mean loss, accuracy) of the network at one state, in the mode its module is in.
+    """Evaluate a network at one state.
 
-    Each batch counts by what its mean was taken over: labels that are not ignored, weighed by their classes, with
-    cross-entropy; samples with criteria of your own, or labels that are not negative where they are classes. So the
-    loss does not depend on how samples are spread over batches. A criterion that is a sum is added up. The accuracy
-    is that of the labels that count, such as the next word at every place, and None where the outputs are not
-    (samples, classes, ...) or the labels not integer classes (samples, ...).
+    Returns (mean loss, accuracy). The network runs in the mode its module is in. Each batch counts by what its mean
+    was taken over: labels that are not ignored, weighed by their classes, with cross-entropy; samples with criteria
+    of your own, or labels that are not negative where they are classes. So the loss does not depend on how samples
+    are spread over batches. A criterion that is a sum is added up. The accuracy is that of the labels that count,
+    such as the next word at every place, and None where the outputs are not (samples, classes, ...) or the labels not
+    integer classes (samples, ...).
 
     Raises:
         DataError: no batch, no pair (inputs, labels), or no label that counts.
@@ -153,7 +154,7 @@ def evaluate_state(
 
 
 def _mean(losses: list[Tensor], weights: list[float | Tensor], *, summed: bool) -> float:
-    """The criterion over all batches at once, from its values on each."""
+    """Combine the batches' criteria into that over all."""
     # Stacked on the device first: one transfer at the end instead of a wait in every batch.
     values = torch.stack(losses).cpu().double()
     if summed:
@@ -167,7 +168,9 @@ def _mean(losses: list[Tensor], weights: list[float | Tensor], *, summed: bool) 
 
 
 def as_curve(path: PathLike) -> Curve:
-    """Return the curve of a path-like: the curve itself, an object's ``path()``, or a pair's segment.
+    """Return the curve of a path-like.
+
+    That is the curve itself, an object's ``path()``, or a pair's segment.
 
     Raises:
         ArchitectureError: it is none of these, or the two networks of the pair differ.

@@ -26,11 +26,11 @@ _COUNTER = "num_batches_tracked"
 
 
 def whole_tensors(module: nn.Module, statistics: Collection[str] = ()) -> frozenset[str]:
-    """Name the tensors of a network that are not mixed: those that are neither weights nor statistics.
+    """Name the tensors of a network that stay whole.
 
-    Statistics are the buffers of layers that keep a ``running_mean`` and a ``running_var``, the scale and shift that
-    frozen batch norm has as buffers among them, and those named. Their counters are left out: nothing depends on
-    them.
+    They are not mixed: neither weights nor statistics. Statistics are the buffers of layers that keep a
+    ``running_mean`` and a ``running_var``, the scale and shift that frozen batch norm has as buffers among them, and
+    those named. Their counters are left out: nothing depends on them.
 
     Example:
         >>> layer = nn.BatchNorm1d(2)
@@ -46,7 +46,10 @@ def whole_tensors(module: nn.Module, statistics: Collection[str] = ()) -> frozen
 
 
 def _roles(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
-    """Name, tensor, and whether it is a weight or a statistic, of all that a network saves but counters."""
+    """List what a network saves, and its role.
+
+    Yields name, tensor, and whether it is a weight or a statistic. Counters are left out.
+    """
     for prefix, child in module.named_modules(remove_duplicate=False):
         weights = {*child._parameters, *former_names(child)}
         norm = isinstance(child, _NormBase) or {"running_mean", "running_var"} <= child._buffers.keys()
@@ -57,10 +60,11 @@ def _roles(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
 
 
 def interpolate(start: StateLike, end: StateLike, at: float | Tensor, whole: Collection[str]) -> State:
-    """Mix two states of one network at a position, 0 for the start and 1 for the end, as new tensors.
+    """Mix two states of one network.
 
-    Where both have the same number, also an infinite one, the mixture has it too. Those in ``whole``, integers,
-    booleans and sparse tensors are those of the nearer end, at ½ of the end.
+    Position 0 is the start and 1 the end. The tensors are new. Where both have the same number, also an infinite one,
+    the mixture has it too. Those in ``whole``, integers, booleans and sparse tensors are those of the nearer end, at
+    ½ of the end.
 
     Raises:
         ArchitectureError: the position is a tensor with more than one entry.
@@ -87,7 +91,9 @@ def interpolate(start: StateLike, end: StateLike, at: float | Tensor, whole: Col
 
 
 class Interpolation:
-    """Mixes states of one network, and warns once of the buffers that differ and have no mean.
+    """Mix states of one network.
+
+    Warns once of the buffers that differ and have no mean.
 
     Args:
         module: the network.
@@ -112,7 +118,9 @@ class Interpolation:
 
 
 def lerp(start: Tensor, end: Tensor, at: float | Tensor, *, finite: bool | None = None) -> Tensor:
-    """Mix two tensors in single precision at least, and round once.
+    """Mix two tensors, rounding once.
+
+    They are mixed in single precision at least.
 
     Args:
         start, end: the tensors at 0 and at 1.
@@ -143,7 +151,10 @@ def lerp(start: Tensor, end: Tensor, at: float | Tensor, *, finite: bool | None 
 
 
 def nearer(start: Tensor, end: Tensor, at: float | Tensor) -> Tensor:
-    """Return the tensor of the nearer end, at ½ that of the end, as a new one."""
+    """Copy the tensor of the nearer end.
+
+    At ½ that is the end's.
+    """
     if not isinstance(at, Tensor):
         return (start if at < 0.5 else end).clone()
     if start.layout != torch.strided or start.is_quantized:
@@ -152,7 +163,10 @@ def nearer(start: Tensor, end: Tensor, at: float | Tensor) -> Tensor:
 
 
 def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, stacklevel: int = 3) -> None:
-    """Warn, once for all, of tensors that differ between two states and are not mixed."""
+    """Warn once of differing tensors that stay whole.
+
+    They differ between two states and are not mixed.
+    """
     differing = [
         name for name in start if name in whole and name in end and not same_values(start[name], end[name])
     ]
@@ -168,7 +182,9 @@ def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, s
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors hold the same numbers, NaN counting as equal to NaN.
+    """Tell whether two tensors hold the same numbers.
+
+    NaN counts as equal to NaN.
 
     >>> same_values(torch.tensor([torch.nan, -torch.inf]), torch.tensor([torch.nan, -torch.inf]))
     True
@@ -185,12 +201,15 @@ def _comparable(tensor: Tensor) -> Tensor:
 
 
 def is_mixable(tensor: Tensor) -> bool:
-    """Tell whether a tensor is made of numbers that have a mean."""
+    """Tell whether a tensor's numbers have a mean."""
     return (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
 
 
 def common_type(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring two tensors to the type that holds the numbers of both."""
+    """Convert two tensors to a type for both.
+
+    It holds the numbers of both.
+    """
     if first.dtype == second.dtype:
         return first, second
     dtype = torch.promote_types(
@@ -208,7 +227,9 @@ def check_position(at: float | Tensor) -> None:
 
 
 def possibly_infinite(tensors: Mapping[Name, Tensor]) -> set[Name]:
-    """Name the tensors that may hold infinite numbers: all that do, and those with too large a sum.
+    """Name the tensors that may hold infinite numbers.
+
+    They are all that do, and those with too large a sum.
 
     >>> possibly_infinite({"a": torch.ones(2), "b": torch.tensor([0.0, torch.inf])})
     {'b'}

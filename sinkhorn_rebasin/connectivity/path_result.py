@@ -15,7 +15,9 @@ from sinkhorn_rebasin.errors import DataError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PathEvaluation:
-    """Loss and accuracy along a path from the rebased target (λ=0) to the reference (λ=1).
+    """Hold loss and accuracy along a path.
+
+    The path leads from the rebased target (λ=0) to the reference (λ=1).
 
     Args:
         positions: (points,), ascending from 0 to 1, the midpoint ½ among them.
@@ -63,37 +65,52 @@ class PathEvaluation:
 
     @property
     def barrier(self) -> float:
-        """Largest rise of the loss above the chord between the ends, clipped at 0."""
+        """Return the loss's largest rise above the chord.
+
+        The chord joins the ends. The rise is clipped at 0.
+        """
         return barrier(self.positions, self.losses).item()
 
     @property
     def auc(self) -> float:
-        """Area between the loss and the chord, counting only what lies above the chord."""
+        """Return the area between loss and chord.
+
+        Only what lies above the chord counts.
+        """
         return area_under_curve(self.positions, self.losses).item()
 
     @property
     def accuracy_barrier(self) -> float | None:
-        """Largest fall of the accuracy below the chord between the ends, clipped at 0; a fraction."""
+        """Return the accuracy's largest fall below the chord.
+
+        The chord joins the ends. The fall is a fraction, clipped at 0.
+        """
         return None if self.accuracies is None else barrier(self.positions, -self.accuracies).item()
 
     @property
     def midpoint_loss(self) -> float:
-        """Loss at λ=½."""
+        """Return the loss at λ=½."""
         return self.losses[self._midpoint].item()
 
     @property
     def midpoint_accuracy(self) -> float | None:
-        """Accuracy at λ=½, a fraction."""
+        """Return the accuracy at λ=½, a fraction."""
         return None if self.accuracies is None else self.accuracies[self._midpoint].item()
 
     @property
     def endpoints(self) -> tuple[float, float]:
-        """Loss of the rebased target (λ=0) and of the reference (λ=1)."""
+        """Return the losses of rebased target and reference.
+
+        They stand at λ=0 and at λ=1.
+        """
         return self.losses[0].item(), self.losses[-1].item()
 
     @property
     def endpoint_accuracies(self) -> tuple[float, float] | None:
-        """Accuracy of the rebased target (λ=0) and of the reference (λ=1), fractions."""
+        """Return the accuracies of rebased target and reference.
+
+        They stand at λ=0 and at λ=1, and are fractions.
+        """
         return None if self.accuracies is None else (self.accuracies[0].item(), self.accuracies[-1].item())
 
     @property
@@ -101,7 +118,9 @@ class PathEvaluation:
         return int((self.positions == 0.5).nonzero()[0, 0])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers for a JSON receipt, the derived figures included.
+        """Return lists and numbers for a JSON receipt.
+
+        The derived figures are included.
 
         Example:
             >>> import json
@@ -122,7 +141,9 @@ class PathEvaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PathEvaluation:
-        """Return the evaluation that :meth:`to_dict` wrote; derived figures are computed anew.
+        """Read an evaluation that :meth:`to_dict` wrote.
+
+        Derived figures are computed anew.
 
         Raises:
             DataError: positions or losses are missing.

@@ -18,9 +18,10 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 def moving_statistics(
     reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs
 ) -> frozenset[str]:
-    """Name the float buffers that differ between two networks and that a run in training mode changes.
+    """Name the differing buffers that training changes.
 
-    Those of norm layers are known without a run and left out. Without example inputs there is none.
+    They are float buffers that differ between two networks and that a run in training mode changes. Those of norm
+    layers are known without a run and left out. Without example inputs there is none.
 
     Example:
         >>> class Average(nn.Module):
@@ -46,7 +47,10 @@ def moving_statistics(
 
 
 def _moved(network: nn.Module, example_inputs: ExampleInputs) -> set[str]:
-    """Names of the buffers that a run in training mode changes."""
+    """Name the buffers that a training run changes.
+
+    The run is one forward in training mode.
+    """
     twin = in_mode(standalone_copy(network), True)
     with torch.inference_mode(False), torch.no_grad(), untouched_randomness():
         buffers: dict[str, Tensor] = dict(twin.named_buffers(remove_duplicate=False))

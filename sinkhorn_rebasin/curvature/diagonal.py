@@ -27,7 +27,9 @@ from sinkhorn_rebasin.networks.support import check_supported
 
 @dataclass(frozen=True, repr=False)
 class DiagonalFisher:
-    r"""Diagonal of the Fisher information of a network, :math:`F_i = \mathbb E[(\partial_i \log p(y \mid x))^2]`.
+    r"""Hold the diagonal of a network's Fisher information.
+
+    .. math:: F_i = \mathbb E[(\partial_i \log p(y \mid x))^2]
 
     Attributes:
         diagonal: per parameter, tied ones under their first name, a tensor of its shape; of complex numbers the
@@ -46,22 +48,28 @@ class DiagonalFisher:
         )
 
     def quadratic(self, difference: StateLike) -> Tensor:
-        r""":math:`\delta^\top F \delta = \sum_i F_i\, \delta_i^2`, differentiable in the difference δ."""
+        r"""Compute :math:`\delta^\top F \delta = \sum_i F_i\, \delta_i^2`.
+
+        It is differentiable in the difference δ.
+        """
         return diagonal_quadratic(self.diagonal, difference)
 
     def trace(self) -> float:
-        r""":math:`\sum_i F_i`."""
+        r"""Sum the diagonal, :math:`\sum_i F_i`."""
         return sum(float(real_view(values).sum()) for values in self.diagonal.values())
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> DiagonalFisher:
-        """The same on another device or of another type."""
+        """Copy to another device or type."""
         return replace(self, diagonal={n: value.to(device, dtype) for n, value in self.diagonal.items()})
 
 
 def diagonal_quadratic(diagonal: StateLike, difference: StateLike) -> Tensor:
-    """Σ F_i δ_i² over the parameters of a diagonal, zero when there is none."""
+    """Sum F_i δ_i² over the parameters of a diagonal.
+
+    Without parameters the sum is zero.
+    """
     terms = []
     for name, values in diagonal.items():
         change = real_view(entry(difference, name, values.shape))
@@ -83,7 +91,9 @@ def diagonal_fisher(
     generator: torch.Generator | None = None,
     batch: BatchAdapter | None = None,
 ) -> DiagonalFisher:
-    r"""Mean squared gradient of each sample's loss in every parameter.
+    r"""Measure each parameter's mean squared gradient.
+
+    The gradients are those of each sample's loss.
 
     .. math:: F_i = \frac1N \sum_n \mathbb E_y \bigl(\partial_{\theta_i} \ell(f_\theta(x_n), y)\bigr)^2
 
@@ -142,12 +152,18 @@ def diagonal_fisher(
 def likelihood_of(
     criterion: Criterion, labels: LabelKind, draws: int, class_axis: int, generator: torch.Generator | None
 ) -> Likelihood:
-    """The likelihood with a generator of its own when none is given."""
+    """Make the likelihood, with its generator.
+
+    Where no generator is given, it has one of its own.
+    """
     return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
 
 
 def prepared(network: nn.Module) -> tuple[nn.Module, State]:
-    """A copy of the network in eval mode, and its tensors, detached and with tied ones once."""
+    """Copy a network in eval mode, with its tensors.
+
+    The tensors are detached. Tied ones come once.
+    """
     check_supported(network)
     twin = evaluation_copy(network)
     for child in twin.modules():
@@ -158,7 +174,7 @@ def prepared(network: nn.Module) -> tuple[nn.Module, State]:
 
 
 def is_continuous(tensor: Tensor) -> bool:
-    """Whether one can differentiate in it."""
+    """Tell whether one can differentiate in a tensor."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -170,7 +186,10 @@ def read(
     likelihood: Likelihood,
     batch: BatchAdapter | None,
 ) -> Iterator[tuple[Any, Any]]:
-    """Inputs and labels on the network's device, without samples of which no observed label counts."""
+    """Yield inputs and labels on the network's device.
+
+    Samples of which no observed label counts are left out.
+    """
     labelled = likelihood.labels == "observed"
     criterion = likelihood.criterion if labelled else None
     for found in islice(iter(data), batches):
@@ -184,5 +203,5 @@ def read(
 
 
 def no_samples() -> DataError:
-    """The error that no sample was seen."""
+    """Return the error that no sample was seen."""
     return DataError("Expected at least one sample to measure the curvature on but got none.")

@@ -26,7 +26,10 @@ from sinkhorn_rebasin.networks.observed_run import TensorReads
 
 @torch.no_grad()
 def layers_run(network: nn.Module, state: State, inputs: Any) -> dict[str, SharedLayer]:
-    """The linear and convolution layers that run as modules on these inputs, and whose weight nothing else reads."""
+    """Find the layers that run and own their weight.
+
+    They are linear and convolution layers that run as modules on these inputs, and whose weight nothing else reads.
+    """
     runs: Counter[nn.Module] = Counter()
     layers = shared_layers(network)
     readers = TensorReads(state)
@@ -43,7 +46,9 @@ def layers_run(network: nn.Module, state: State, inputs: Any) -> dict[str, Share
 
 
 class FactorSums:
-    r"""Running sums of :math:`\bar a \bar a^\top` and :math:`g g^\top` over the positions of some layers.
+    r"""Sum the Kronecker factors of some layers.
+
+    These are :math:`\bar a \bar a^\top` and :math:`g g^\top`, added up over the positions.
 
     Args:
         network: the architecture in eval mode, a copy: hooks come and go on it.
@@ -73,7 +78,10 @@ class FactorSums:
         self._runs = False
 
     def forward(self, inputs: Any) -> Any:
-        """The network's output, with a graph back to what each layer gives; takes in what goes into them."""
+        """Run the network and take in layers' inputs.
+
+        The output has a graph back to what each layer gives.
+        """
         self._seen = []
         with ExitStack() as hooks:
             # Layers may run again in the backward pass, where they are not counted.
@@ -86,7 +94,10 @@ class FactorSums:
             return run_at(self.network, self.state, inputs)
 
     def backward(self, loss: Tensor) -> None:
-        """Take in the gradients of a loss of the last output; it may be called again with another loss."""
+        """Take in the gradients of a loss.
+
+        The loss must come of the last output. Another loss of that output may follow.
+        """
         check_not_reentrant(loss)
         if not loss.requires_grad or not self._seen:
             return
@@ -123,7 +134,10 @@ def _moving(tensor: Tensor) -> Tensor:
 
 
 def _zeros(layer: SharedLayer, axis: int) -> Tensor:
-    """Room for one factor: of the outputs (axis 0) or of the inputs (axis 1) with the bias."""
+    """Make room for one factor.
+
+    It is that of the outputs (axis 0), or of the inputs (axis 1) with the bias.
+    """
     groups, weight = groups_of(layer), layer.weight
     size = weight.shape[0] // groups if axis == 0 else weight[0].numel() + (layer.bias is not None)
     dtype = torch.promote_types(weight.dtype, torch.float32)

@@ -30,7 +30,9 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 @dataclass(frozen=True, repr=False)
 class LayerFactors:
-    r"""Kronecker factors of one linear or convolution layer, :math:`F \approx A \otimes G`.
+    r"""Hold the Kronecker factors of one layer.
+
+    :math:`F \approx A \otimes G` for a linear or convolution layer.
 
     Attributes:
         weight, bias: names of its parameters; None without a bias.
@@ -53,7 +55,10 @@ class LayerFactors:
         )
 
     def quadratic(self, difference: StateLike) -> Tensor:
-        r""":math:`\operatorname{tr}(G\, \Delta\, A\, \Delta^\top)` with :math:`\Delta = [\Delta W, \Delta b]`."""
+        r"""Compute :math:`\operatorname{tr}(G\, \Delta\, A\, \Delta^\top)`.
+
+        Here :math:`\Delta = [\Delta W, \Delta b]`.
+        """
         groups, width = self.outputs.shape[:2]
         change = entry(difference, self.weight, self.weight_shape).reshape(groups, width, -1)
         if self.bias is not None:
@@ -64,14 +69,17 @@ class LayerFactors:
         return (outputs @ change @ inputs * change).sum()
 
     def trace(self) -> float:
-        r""":math:`\operatorname{tr} A \cdot \operatorname{tr} G`, summed over convolution groups."""
+        r"""Compute :math:`\operatorname{tr} A \cdot \operatorname{tr} G`.
+
+        It is summed over convolution groups.
+        """
         traces = [factor.diagonal(dim1=-2, dim2=-1).sum(-1) for factor in (self.inputs, self.outputs)]
         return float((traces[0] * traces[1]).sum())
 
 
 @dataclass(frozen=True, repr=False)
 class KroneckerFisher:
-    """The Fisher information of a network, block by block.
+    """Hold a network's Fisher information, block by block.
 
     Attributes:
         layers: the linear and convolution layers, by name.
@@ -90,7 +98,10 @@ class KroneckerFisher:
         )
 
     def quadratic(self, difference: StateLike) -> Tensor:
-        r""":math:`\delta^\top F \delta`, differentiable in the difference δ."""
+        r"""Compute :math:`\delta^\top F \delta`.
+
+        It is differentiable in the difference δ.
+        """
         total = diagonal_quadratic(self.diagonal, difference)
         for layer in self.layers.values():
             value = layer.quadratic(difference)
@@ -98,14 +109,14 @@ class KroneckerFisher:
         return total
 
     def trace(self) -> float:
-        r""":math:`\operatorname{tr} F`."""
+        r"""Compute :math:`\operatorname{tr} F`."""
         rest = sum(float(real_view(values).sum()) for values in self.diagonal.values())
         return rest + sum(layer.trace() for layer in self.layers.values())
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> KroneckerFisher:
-        """The same on another device or of another type."""
+        """Copy to another device or type."""
         layers = {
             name: replace(
                 layer, inputs=layer.inputs.to(device, dtype), outputs=layer.outputs.to(device, dtype)
@@ -130,7 +141,9 @@ def kronecker_fisher(
     generator: torch.Generator | None = None,
     batch: BatchAdapter | None = None,
 ) -> KroneckerFisher:
-    r"""Factors of what goes into each linear or convolution layer, a, and of the gradient at what comes out, g.
+    r"""Measure the Kronecker factors of a network's layers.
+
+    They are those of what goes into each linear or convolution layer, a, and of the gradient at what comes out, g.
 
     .. math:: F_l \approx A_l \otimes G_l, \qquad A_l = \mathbb E\bigl[\bar a \bar a^\top\bigr], \qquad
         G_l = \mathbb E_{x, y}\Bigl[\sum_t g_t g_t^\top\Bigr], \qquad \bar a = [a, 1]

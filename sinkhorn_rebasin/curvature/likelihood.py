@@ -18,7 +18,9 @@ LabelKind: TypeAlias = Literal["sampled", "expected", "observed"]
 
 @dataclass(frozen=True)
 class Likelihood:
-    r"""The criterion read as :math:`-\log p(y \mid x)` of a sample, and the labels y its gradient is taken at.
+    r"""Read the criterion as a negative log-likelihood.
+
+    It is :math:`-\log p(y \mid x)` of a sample. The labels y say where its gradient is taken.
 
     Attributes:
         criterion: (outputs, labels) to a scalar.
@@ -47,7 +49,10 @@ class Likelihood:
             raise LossError(f"Expected at least one draw per sample but got draws={self.draws}.")
 
     def weighted_labels(self, outputs: Any, observed: Any) -> Iterator[tuple[Any, Tensor]]:
-        """Labels of a batch with the weight of each sample, (samples,); over all of them a sample weighs 1."""
+        """Yield a batch's labels with each sample's weight.
+
+        The weights are (samples,). Over all labels a sample weighs 1.
+        """
         outputs = _checked(outputs)
         if self.labels == "observed":
             if observed is None:
@@ -75,7 +80,7 @@ class Likelihood:
             yield torch.full((len(outputs),), label, device=outputs.device), weights
 
     def _probabilities(self, outputs: Tensor) -> Tensor:
-        """Softmax of the outputs with the classes last."""
+        """Return the outputs' softmax with the classes last."""
         if not -outputs.ndim <= self.class_axis < outputs.ndim or self.class_axis % outputs.ndim == 0:
             raise LossError(
                 f"Expected outputs (samples, ...) with the classes on axis {self.class_axis} but got shape "
@@ -87,7 +92,10 @@ class Likelihood:
         return probabilities
 
     def losses(self, outputs: Tensor, labels: Any) -> Tensor:
-        """The criterion on each sample alone, (samples,)."""
+        """Return the criterion on each sample, (samples,).
+
+        Each sample is a batch of its own.
+        """
 
         def alone(output: Tensor, label: Tensor) -> Tensor:
             """Return the loss of a single sample."""

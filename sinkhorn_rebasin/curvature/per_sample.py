@@ -19,11 +19,12 @@ from sinkhorn_rebasin.networks.structures import Rebuilt, flattened
 
 
 class SquaredGradients:
-    r"""Running sum over samples of :math:`w_n (\partial \ell_n / \partial \theta_i)^2` for some parameters.
+    r"""Sum squared gradients of single samples.
 
-    Gradients of single samples come from ``vmap(grad)``, ``chunk_size`` at a time. What vmap cannot run, such as
-    branches on the data, is differentiated sample by sample, with a warning; ``chunk_size=1`` asks for that.
-    The parts of complex numbers are squared one by one.
+    This is :math:`\sum_n w_n (\partial \ell_n / \partial \theta_i)^2` for some parameters. Gradients of single
+    samples come from ``vmap(grad)``, ``chunk_size`` at a time. What vmap cannot run, such as branches on the data, is
+    differentiated sample by sample, with a warning; ``chunk_size=1`` asks for that. The parts of complex numbers are
+    squared one by one.
 
     Args:
         network: the architecture in eval mode, a copy.
@@ -47,7 +48,10 @@ class SquaredGradients:
         self.sums = {name: torch.zeros_like(_wide(value)) for name, value in self.moving.items()}
 
     def update(self, inputs: Any, labels: Any, weights: Tensor) -> None:
-        """Take in a batch; inputs, labels and weights have the samples along axis 0."""
+        """Take in a batch.
+
+        Inputs, labels and weights have the samples along axis 0.
+        """
         if not self.moving:
             return
         count = len(weights)
@@ -94,7 +98,10 @@ class SquaredGradients:
             self.sums[name] += value
 
     def _loss(self, moving: State, sample: list[Tensor], rebuilt: Rebuilt) -> Tensor:
-        """The loss of one sample, whose tensors come without the axis of samples."""
+        """Return the loss of one sample.
+
+        Its tensors come without the axis of samples.
+        """
         inputs, labels = rebuilt([tensor[None] for tensor in sample])
         outputs = run_at(self.network, {**self.state, **moving}, inputs)
         return self.likelihood.criterion(outputs, labels).reshape(())

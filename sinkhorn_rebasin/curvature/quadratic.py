@@ -13,17 +13,26 @@ from sinkhorn_rebasin.errors import ArchitectureError
 
 
 class QuadraticForm(Protocol):
-    """A symmetric positive semidefinite matrix F over the parameters of a network."""
+    """Describe a positive semidefinite matrix over the parameters.
+
+    The matrix F is symmetric.
+    """
 
     def quadratic(self, difference: StateLike) -> Tensor:
-        """δᵀ F δ, a scalar that is differentiable in the difference."""
+        """Return δᵀ F δ, differentiable in the difference.
+
+        It is a scalar.
+        """
 
     def trace(self) -> float:
-        """tr F, the sum of the curvatures of all single numbers."""
+        """Return tr F.
+
+        It is the sum of the curvatures of all single numbers.
+        """
 
 
 def entry(difference: StateLike, name: str, shape: Iterable[int]) -> Tensor:
-    """The named tensor of a difference.
+    """Return the named tensor of a difference.
 
     Raises:
         ArchitectureError: when it is missing or has another shape than the curvature was measured with.
@@ -42,5 +51,8 @@ def entry(difference: StateLike, name: str, shape: Iterable[int]) -> Tensor:
 
 
 def matched(factor: Tensor, difference: Tensor) -> Tensor:
-    """A part of the curvature on the difference's device, at least as wide."""
+    """Move a part of the curvature beside a difference.
+
+    It comes to the difference's device, in a type at least as wide.
+    """
     return factor.to(difference.device, torch.promote_types(factor.dtype, difference.dtype))

@@ -17,10 +17,11 @@ SharedLayer: TypeAlias = nn.Linear | _ConvNd
 
 
 def shared_layers(network: nn.Module) -> dict[str, SharedLayer]:
-    """Linear and convolution layers that own their weight and bias and run as PyTorch's do, by name.
+    """Find the layers that own their weight and bias.
 
-    Left out are transposed convolutions, layers whose weight is computed from other parameters or is a weight of
-    another layer too, and those with a forward of their own.
+    They are linear and convolution layers that run as PyTorch's do, by name. Left out are transposed convolutions,
+    layers whose weight is computed from other parameters or is a weight of another layer too, and those with a
+    forward of their own.
 
     >>> list(shared_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))))
     ['0', '2']
@@ -39,12 +40,14 @@ def shared_layers(network: nn.Module) -> dict[str, SharedLayer]:
 
 
 def groups_of(layer: SharedLayer) -> int:
-    """How many matrices the layer holds: convolution groups."""
+    """Count a layer's matrices, one per convolution group."""
     return layer.groups if isinstance(layer, _ConvNd) else 1
 
 
 def input_rows(layer: SharedLayer, inputs: Tensor) -> Tensor:
-    """What each position multiplies with the weight, a one for the bias last: (groups, positions, inputs).
+    """List what each position multiplies with the weight.
+
+    A one for the bias comes last. The rows are (groups, positions, inputs).
 
     >>> layer = nn.Conv2d(3, 4, 2, bias=False)
     >>> image = torch.randn(5, 3, 6, 6)
@@ -60,7 +63,10 @@ def input_rows(layer: SharedLayer, inputs: Tensor) -> Tensor:
 
 
 def output_rows(layer: SharedLayer, outputs: Tensor) -> Tensor:
-    """What each position gives, or a gradient with respect to it: (groups, positions, outputs)."""
+    """List what each position gives.
+
+    ``outputs`` may be gradients with respect to them, too. The rows are (groups, positions, outputs).
+    """
     if not isinstance(layer, _ConvNd):
         return outputs.reshape(1, -1, outputs.shape[-1])
     last = outputs.movedim(-1 - len(layer.kernel_size), -1)

@@ -27,7 +27,7 @@ class Rebasin(Protocol):
         """Return the target's tensors after the permutations."""
 
     def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
-        """The output at a position of the segment."""
+        """Return the output at a position of the segment."""
 
 
 class Segment(Protocol):
@@ -44,7 +44,7 @@ class RebasinLoss(Protocol):
     """Take a re-basin and a batch to a scalar."""
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:
-        """The loss, differentiable in the scores."""
+        """Return the loss, differentiable in the scores."""
 
 
 def checked_loss(loss: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from sinkhorn_rebasin.networks.batches import read_batch
 
 
 class MidpointLoss:
-    r"""The task loss of the network halfway between the rebased target and the reference.
+    r"""Evaluate the task loss at the path's midpoint.
+
+    The network lies halfway between the rebased target and the reference.
 
     .. math:: \mathcal C\bigl(\tfrac12 (\pi_P(\theta_T) + \theta_R)\bigr)
 
@@ -40,17 +42,17 @@ class MidpointLoss:
         self.batch = batch
 
     def __call__(self, rebasin: Rebasin, batch: Any) -> Tensor:
-        """The loss of a batch of (inputs, labels)."""
+        """Return the loss of a batch of (inputs, labels)."""
         inputs, labels = self.read(rebasin, batch)
         return self.criterion(rebasin(inputs, at=self.position()), labels)
 
     def read(self, rebasin: Any, batch: Any) -> tuple[Any, Any]:
-        """The inputs and labels of a batch."""
+        """Return the inputs and labels of a batch."""
         network = getattr(rebasin, "reference", None)
         return read_batch(batch, self.batch, network=network, criterion=self.criterion)
 
     def position(self) -> float:
-        """λ of the next evaluation."""
+        """Return λ of the next evaluation."""
         return 0.5
 
     def __repr__(self) -> str:
@@ -58,7 +60,9 @@ class MidpointLoss:
 
 
 class RandomPointLoss(MidpointLoss):
-    r"""The task loss at a random position of the segment, drawn anew for every batch.
+    r"""Evaluate the task loss at random positions.
+
+    A position of the segment is drawn anew for every batch.
 
     .. math:: \mathcal C\bigl((1-\lambda)\, \pi_P(\theta_T) + \lambda\, \theta_R\bigr),
         \qquad \lambda \sim \mathcal U(\mathrm{low}, \mathrm{high})
@@ -90,5 +94,5 @@ class RandomPointLoss(MidpointLoss):
         self.low, self.high, self.generator = low, high, generator
 
     def position(self) -> float:
-        """A fresh λ."""
+        """Draw a fresh λ."""
         return self.low + (self.high - self.low) * float(torch.rand((), generator=self.generator))

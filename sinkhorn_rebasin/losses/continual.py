@@ -16,7 +16,9 @@ from sinkhorn_rebasin.permutations.action import dense_gradient
 
 
 def residual_state(rebasin: Segment, residual: StateLike, at: float = 0.5, hard: bool | None = None) -> State:
-    r"""The tensors at a position of the segment plus a residual.
+    r"""Add a residual to a state of the segment.
+
+    The state is that at a position.
 
     .. math:: (1-\lambda)\, \pi_P(\theta) + \lambda\, \theta + \delta
 
@@ -48,7 +50,9 @@ def residual_state(rebasin: Segment, residual: StateLike, at: float = 0.5, hard:
 
 
 class ContinualLoss:
-    r"""The task loss halfway between a network and its re-based self, plus a residual.
+    r"""Evaluate the task loss near a network's re-based self.
+
+    It is that halfway between the network and its re-based self, plus a residual.
 
     .. math:: \mathcal C\bigl(\tfrac12 (\pi_P(\theta) + \theta) + \delta\bigr)
 
@@ -91,7 +95,10 @@ class ContinualLoss:
         self.at = at
 
     def __call__(self, rebasin: Segment, residual: StateLike, batch: Any, replay: Any = None) -> Tensor:
-        """The loss of a batch of (inputs, labels) of the new task and, if given, of one of replayed samples."""
+        """Return the loss of a batch of (inputs, labels).
+
+        The batch is of the new task. Replayed samples, if given, add their own loss.
+        """
         state = residual_state(rebasin, residual, self.at)
         network = getattr(rebasin, "reference", None)
         inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
@@ -107,7 +114,9 @@ class ContinualLoss:
 
 @torch.no_grad()
 def consolidated_state(rebasin: Segment, residual: StateLike, alpha: float = 0.8) -> State:
-    r"""What is kept of a task: :math:`\alpha\,\theta + (1-\alpha)\,\pi_P(\theta) + \delta` with hard permutations.
+    r"""Return the state that is kept of a task.
+
+    It is :math:`\alpha\,\theta + (1-\alpha)\,\pi_P(\theta) + \delta` with hard permutations.
 
     Args:
         rebasin: the re-basin of the network with itself.

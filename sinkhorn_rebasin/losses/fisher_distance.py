@@ -14,7 +14,9 @@ from sinkhorn_rebasin.networks.architecture import real_view
 
 
 class FisherDistance:
-    r"""Mean squared distance of the weights, each weighted by the Fisher information of the reference.
+    r"""Measure the weights' distance by the Fisher information.
+
+    It is the mean squared distance, each weight's weighted by the Fisher information of the reference.
 
     .. math::
         \frac{\delta^\top F \delta + \mu \bar F \lVert \delta \rVert^2}{(1 + \mu) \operatorname{tr} F}, \qquad
@@ -62,7 +64,9 @@ class FisherDistance:
             )
 
     def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
-        """The distance at the re-basin's current permutations, soft in training and hard in eval mode.
+        """Return the distance at the re-basin's current permutations.
+
+        They are soft in training and hard in eval mode.
 
         Raises:
             ArchitectureError: when the curvature was measured on another architecture.

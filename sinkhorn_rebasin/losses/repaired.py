@@ -114,7 +114,7 @@ class RepairLoss(RandomPointLoss):
 
 
 def _output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]:
-    """Find the slots of a vector over a layer's outputs."""
+    """Find the slots on a layer's outputs."""
     if layer.has_bias:
         return spec.slots_on(layer.bias)
     axes = (0,) if layer.convolution_groups is None else (1,)

@@ -14,7 +14,9 @@ from sinkhorn_rebasin.networks.architecture import real_view
 
 
 class WeightDistance:
-    r"""Distance between the parameters of the rebased target and of the reference.
+    r"""Measure the distance between two networks' parameters.
+
+    They are those of the rebased target and of the reference.
 
     .. math::
         \mathrm{l2}: \tfrac1N \lVert \pi_P(\theta_T) - \theta_R \rVert_2^2 \qquad
@@ -48,7 +50,10 @@ class WeightDistance:
         self.kind = kind
 
     def __call__(self, rebasin: Rebasin, batch: Any = None) -> Tensor:
-        """The distance at the re-basin's current permutations, soft in training and hard in eval mode."""
+        """Return the distance at the re-basin's current permutations.
+
+        They are soft in training and hard in eval mode.
+        """
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(own_dtype=False)
         compared = compared_weights(rebased, reference, rebasin.spec.parameters).values()
         pairs = [(real_view(first), real_view(second)) for first, second in compared]

@@ -24,7 +24,7 @@ def greedy_cosine(
 ) -> Alignment:
     r"""Pair units by the angle of their weights.
 
-    Pair units by the angle between their incoming weights, the smallest angle first, layer by layer.
+    It is the angle between their incoming weights, the smallest first, layer by layer.
 
     .. math:: (i, \pi(i)) = \arg\max_{i, j \text{ still free}}
         \frac{\langle w_i, v_j \rangle}{\lVert w_i \rVert\, \lVert v_j \rVert}
@@ -69,7 +69,7 @@ def _choose(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
 def greedy_assignment(similarity: Tensor) -> tuple[Tensor, float]:
     """Pair the most similar row and column first.
 
-    Pair the most similar row and column, set both aside, and so on; the indices (n,) and what they sum to.
+    Both are set aside, and so on. Returns the indices (n,) and what they sum to.
 
     >>> greedy_assignment(torch.tensor([[0.9, 1.0], [0.0, 0.8]]))
     (tensor([1, 0]), 1.0)

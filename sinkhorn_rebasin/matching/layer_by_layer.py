@@ -29,7 +29,7 @@ def match_layer_by_layer(
 ) -> Alignment:
     """Match every group once, best understood first.
 
-    Choose every group once, by what its units own on tensors already understood, the best understood group next.
+    A group is matched by what its units own on tensors already understood.
 
     A unit's features are its entries on the first axis, where PyTorch's linear, convolution and norm layers have
     their outputs, of every parameter whose other groups are already matched: the weights that come in, the bias,
@@ -58,7 +58,7 @@ def match_layer_by_layer(
 def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group, list[Slot]]]:
     """Order groups by how well they are understood.
 
-    Every group once, the best understood next, with the slots whose other groups came before it.
+    Yields every group once, with the slots whose other groups came before it.
 
     Raises:
         SpecError: when a group is nested or has several blocks, or no such slot; it is named.
@@ -81,7 +81,7 @@ def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group,
 def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> float:
     """Measure how much of a group is comparable.
 
-    Elements of the incoming tensors of a group that can be compared, over all of them.
+    It is the comparable share of the elements of the group's incoming tensors.
     """
     whole = _seen(spec, group, set(spec.names))
     part = _seen(spec, group, known)
@@ -95,7 +95,7 @@ def _share_understood(spec: PermutationSpec, group: Group, known: set[str]) -> f
 def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:
     """Select the slots that can be compared.
 
-    Slots of a group whose entries can be compared: no other group on the tensor is still to be matched.
+    The group's entries can be compared where no other group on the tensor is still to be matched.
     """
     seen = _seen(spec, group, known)
     if not seen:
@@ -109,7 +109,7 @@ def _understood(spec: PermutationSpec, group: Group, known: set[str]) -> list[Sl
 def _incoming(spec: PermutationSpec, group: Group, slots: list[Slot]) -> list[Slot]:
     """Select the slots on incoming tensors.
 
-    Those of a group's slots that come in: on the first axis, if a matrix is among all of its slots there.
+    They lie on the first axis, if a matrix is among all of the group's slots there.
     """
     first = [slot for slot in spec.slots_of(group.name) if slot.axes[0] == 0]
     if not any(len(spec.shapes[slot.tensor]) > 1 for slot in first):

@@ -22,8 +22,6 @@ from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 class Midpoint:
     r"""Measure the loss halfway between two networks.
 
-    Two networks and data: the loss of the network halfway between them.
-
     .. math:: \mathcal C\bigl(\tfrac12 (\pi(\theta_T) + \theta_R)\bigr)
 
     Batch norm runs on the statistics of each batch, everything else as in evaluation. Data that can be iterated
@@ -75,7 +73,7 @@ class Midpoint:
     def batches(self) -> Iterator[tuple[Any, Any]]:
         """Yield inputs and labels of every batch.
 
-        Inputs and labels of every batch, on the networks' device.
+        They are on the networks' device.
         """
         read = False
         # A dataloader draws from the global random state whenever it is iterated.
@@ -97,12 +95,15 @@ class Midpoint:
     def batch_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> Tensor:
         """Return the midpoint loss of one batch.
 
-        The loss of one batch halfway between the reference and this state, differentiable in it.
+        It is the loss halfway between the reference and this state, differentiable in the state.
         """
         return self._weighted_loss(rebased, inputs, labels)[0]
 
     def _weighted_loss(self, rebased: StateLike, inputs: Any, labels: Any) -> tuple[Tensor, float]:
-        """The loss of one batch and what its mean was taken over; zero where nothing counts."""
+        """Return one batch's loss and its weight.
+
+        The weight is what the loss's mean was taken over. It is zero where nothing counts.
+        """
         state = self._mixing(rebased, self.reference, 0.5)
         with untouched_randomness(), batch_statistics(self.network, on=True):
             outputs = run_at(self.network, state, inputs)
@@ -118,7 +119,7 @@ class Midpoint:
     def loss(self, permutations: Permutations) -> float:
         """Return the midpoint loss over all batches.
 
-        The loss halfway to the target under these permutations, over all batches as if they were one.
+        The target has these permutations. All batches count as if they were one.
         """
         rebased = permute_state(self.target, self.spec, permutations)
         found = [self._weighted_loss(rebased, *batch) for batch in self.batches()]

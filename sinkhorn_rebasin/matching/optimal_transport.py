@@ -26,7 +26,7 @@ def ot_fusion(
 ) -> Alignment:
     r"""Transport the target's units at least cost.
 
-    Transport the target's units to the reference's at the least cost, layer by layer.
+    They are carried to the reference's, layer by layer.
 
     .. math:: T = \arg\min_{T \ge 0} \sum_{ij} T_{ij} \lVert w_i - v_j \rVert_2
         \quad\text{with}\quad T 1 = T^\top 1 = \tfrac1n 1
@@ -70,7 +70,7 @@ def ot_fusion(
 def _transport(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:
     """Compute the optimal plan and its cost.
 
-    The optimal plan between units of equal mass as indices, and its cost.
+    The plan is one between units of equal mass, given as indices.
     """
     cost = unit_distances(ours, theirs)
     indices = hard_assignment(transport_plan(cost))

@@ -18,7 +18,9 @@ from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class SignedSimilarity(NamedTuple):
-    """What pairs of units are worth under their best signs.
+    """Hold the similarity of units under best signs.
+
+    It tells what each pair of units is worth.
 
     Attributes:
         worth: of each pair, (reference, target).
@@ -34,7 +36,9 @@ class SignedSimilarity(NamedTuple):
 def best_signs(
     values: Tensor, parities: tuple[tuple[int, ...], ...], patterns: SignPatterns
 ) -> SignedSimilarity | None:
-    r"""The similarity of each pair of units under the target unit's best signs.
+    r"""Find each pair's similarity under its best signs.
+
+    The signs are those of the target's unit.
 
     .. math:: s_{ij} = \max_p \sum_k p_k\, v_{kij}, \qquad p_k = \pm 1,
 
@@ -80,7 +84,10 @@ def signs_of_matched(
     permutations: Permutations,
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """The signs ±1 of the target's units, (generators, ..., n), in their original order, of the pairs chosen."""
+    """Read off the signs of matched pairs.
+
+    They are ±1 for the target's units, (generators, ..., n), in their original order.
+    """
     signs = {}
     for name, one in found.items():
         patterns = SignPatterns.of(rescaling, name)
@@ -101,7 +108,10 @@ def with_hidden_signs(
     signs: Mapping[str, Tensor],
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """The signs with those that nothing read shows chosen by the weights, group by group, all else held."""
+    """Choose by weights the signs that nothing shows.
+
+    They are chosen group by group, with all else held.
+    """
     chosen = dict(signs)
     for name, one in found.items():
         if len(one.hidden) == 1 or spec.children(name):
@@ -120,6 +130,6 @@ def with_hidden_signs(
 def signed_state(
     state: State, spec: PermutationSpec, rescaling: RescalingSpec, signs: Mapping[str, Tensor]
 ) -> State:
-    """The state with these signs, in its own types."""
+    """Apply signs to a state in its own types."""
     moved = rescale_state(state, spec, rescaling, signs=signs)
     return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}

@@ -38,7 +38,7 @@ def simulated_annealing(
 ) -> Alignment:
     r"""Lower an energy by random transpositions.
 
-    Lower an energy by random transpositions of two units, accepted by the Metropolis rule.
+    Two units are swapped. The Metropolis rule accepts.
 
     .. math:: \Pr(\text{accept}) = \min\Bigl(1, e^{-(E(\pi') - E(\pi)) / (\tau E_0)}\Bigr), \qquad
         E(\pi) = \mathcal C\bigl(\tfrac12(\pi(\theta_T) + \theta_R)\bigr)
@@ -112,7 +112,7 @@ def _transposed(
 ) -> dict[str, Tensor]:
     """Swap a random pair of units.
 
-    The permutations with a random unit of all units of these groups and another of its block swapped.
+    The first is drawn from all units of these groups, the second from its block.
     """
 
     def draw(below: int) -> int:
@@ -149,7 +149,7 @@ def _energy(
 def _weight_distance(reference: State, target: State, spec: PermutationSpec) -> Energy:
     """Make the squared distance of all parameters.
 
-    Squared distance of all parameters; only the tensors of the group that was changed are compared again.
+    Only the tensors of the group that was changed are compared again.
     """
     known: dict[str, tuple[tuple[Tensor, ...], float]] = {}
 

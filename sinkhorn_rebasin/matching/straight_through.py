@@ -35,7 +35,7 @@ def straight_through(
 ) -> Alignment:
     r"""Learn permutations that minimize the midpoint loss.
 
-    Learn the permutations that minimise the midpoint loss, by gradients that pass the projection unchanged.
+    Gradients pass the projection unchanged.
 
     .. math:: \min_{\tilde\theta} \mathcal C\bigl(\tfrac12 (\theta_R + \pi(\theta_T))\bigr), \qquad
         \pi = \arg\max_\pi \langle \tilde\theta, \pi(\theta_T) \rangle, \qquad
@@ -112,7 +112,10 @@ def _learnable(tensor: Tensor) -> bool:
 
 
 def _step(midpoint: Midpoint, latent: State, current: dict[str, Tensor], inputs: Any, labels: Any) -> None:
-    """Give the latent weights the gradient of the midpoint loss at the re-ordered target next to them."""
+    """Give the latent weights a straight-through gradient.
+
+    It is that of the midpoint loss at the reordered target next to them.
+    """
     rebased = permute_state(midpoint.target, midpoint.spec, current)
     with torch.enable_grad():
         leaves = {name: rebased[name].detach().requires_grad_() for name in latent}

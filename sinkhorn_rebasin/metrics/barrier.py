@@ -14,7 +14,9 @@ from sinkhorn_rebasin.errors import DataError
 
 
 class PathMetric(Metric):
-    """Mean loss at each position over all samples seen; a subclass says what is read off the mean path.
+    """Average the loss at each position over samples.
+
+    A subclass says what is read off the mean path.
 
     Args:
         positions: how many evenly spaced positions from 0 to 1, or the positions themselves, ascending.
@@ -65,16 +67,20 @@ class PathMetric(Metric):
         self.samples = self.samples + weight
 
     def mean_losses(self) -> Tensor:
-        """Return the loss at each position, averaged or added up over all that was seen, (points,)."""
+        """Return the loss at each position, (points,).
+
+        It is averaged or added up over all that was seen.
+        """
         if self.samples == 0:
             raise DataError(f"Expected {type(self).__name__} to see a batch before it is computed.")
         return self.total if self.summed else self.total / self.samples
 
 
 class LossBarrier(PathMetric):
-    """The barrier: max over λ of loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], clipped at 0.
+    """Measure how far mean losses rise above the chord.
 
-    The losses are averaged over all samples first: the barrier of a mean is not the mean of barriers.
+    This is max over λ of loss(λ) − [(1−λ)·loss(0) + λ·loss(1)], clipped at 0. The losses are averaged over all
+    samples first: the barrier of a mean is not the mean of barriers.
 
     Args:
         positions: how many evenly spaced positions from 0 to 1, or the positions themselves, ascending.
@@ -91,16 +97,17 @@ class LossBarrier(PathMetric):
     """
 
     def compute(self) -> Tensor:
-        """Return the barrier of the mean losses, a 0-d tensor."""
+        """Return the barrier of the mean losses, 0-d."""
         return barrier(self.positions, self.mean_losses())
 
 
 class BarrierAUC(PathMetric):
-    """The area between the mean losses and their chord, counting only what lies above it.
+    """Measure the area between mean losses and chord.
 
-    It is that of :func:`area_under_curve`: at every position the part above the chord is taken, and these heights
-    are added up by the trapezoid rule. Where the losses cross the chord between two positions, that is more than the
-    area above the chord of the losses joined by straight lines; the two agree as positions get close.
+    Only what lies above the chord counts. It is that of :func:`area_under_curve`: at every position the part above
+    the chord is taken, and these heights are added up by the trapezoid rule. Where the losses cross the chord between
+    two positions, that is more than the area above the chord of the losses joined by straight lines; the two agree as
+    positions get close.
 
     Args:
         positions: how many evenly spaced positions from 0 to 1, or the positions themselves, ascending.
@@ -121,7 +128,9 @@ class BarrierAUC(PathMetric):
 
 
 class MidpointAccuracy(Metric):
-    """Fraction of samples that the network at λ=½ classifies correctly; negative labels do not count.
+    """Measure the accuracy of the network at λ=½.
+
+    It is the fraction of samples classified correctly. Negative labels do not count.
 
     Args:
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -164,7 +173,7 @@ class MidpointAccuracy(Metric):
         self.samples = self.samples + (labels >= 0).sum()
 
     def compute(self) -> Tensor:
-        """Return the accuracy, a 0-d tensor between 0 and 1."""
+        """Return the accuracy, 0-d, between 0 and 1."""
         if self.samples == 0:
             raise DataError("Expected MidpointAccuracy to see a batch before it is computed.")
         return self.correct / self.samples

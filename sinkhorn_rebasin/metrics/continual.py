@@ -12,7 +12,9 @@ from sinkhorn_rebasin.errors import DataError
 
 
 def average_accuracy(matrix: Tensor) -> Tensor:
-    r"""The mean accuracy over all tasks after the last one was learned.
+    r"""Return the mean accuracy over all tasks.
+
+    It is taken after the last task was learned.
 
     .. math:: \mathrm{ACC} = \tfrac1T \textstyle\sum_j a_{T,j}
 
@@ -35,7 +37,9 @@ def average_accuracy(matrix: Tensor) -> Tensor:
 
 
 def forgetting(matrix: Tensor) -> Tensor:
-    r"""How far accuracies have fallen from their best, averaged over all tasks but the last; 0 for a single task.
+    r"""Measure how far accuracies fell from their best.
+
+    The fall is averaged over all tasks but the last, and 0 for a single task.
 
     .. math:: F = \tfrac1{T-1} \textstyle\sum_{j<T} \bigl(\max_{j \le i < T} a_{i,j} - a_{T,j}\bigr)
 
@@ -66,7 +70,9 @@ def forgetting(matrix: Tensor) -> Tensor:
 
 
 def backward_transfer(matrix: Tensor) -> Tensor:
-    r"""How accuracies have changed since their task was learned, averaged over all tasks but the last.
+    r"""Measure how accuracies changed since they were learned.
+
+    The change is averaged over all tasks but the last.
 
     .. math:: \mathrm{BWT} = \tfrac1{T-1} \textstyle\sum_{j<T} a_{T,j} - a_{j,j}
 
@@ -92,7 +98,9 @@ def backward_transfer(matrix: Tensor) -> Tensor:
 
 
 def forward_transfer(matrix: Tensor, initial: Tensor) -> Tensor:
-    r"""How much better than untrained a task goes before it is learned, averaged over all tasks but the first.
+    r"""Measure how earlier tasks help before learning.
+
+    It is how much better than untrained a task goes before it is learned, averaged over all tasks but the first.
 
     .. math:: \mathrm{FWT} = \tfrac1{T-1} \textstyle\sum_{j>1} a_{j-1,j} - b_j
 
@@ -132,7 +140,7 @@ def _square(matrix: Tensor) -> Tensor:
 
 
 def _seen(matrix: Tensor) -> Tensor:
-    """The matrix with everything above the diagonal left out."""
+    """Leave out what is above the matrix's diagonal."""
     rows = torch.arange(len(_square(matrix)), device=matrix.device)
     above = rows[:, None] < rows
     _known(matrix.masked_fill(above, 0.0), "the matrix on and below its diagonal")
@@ -148,7 +156,9 @@ def _known(values: Tensor, what: str) -> Tensor:
 
 
 class AccuracyMatrix(Metric):
-    """Accuracies on every task after every task, filled batch by batch.
+    """Collect accuracies on every task after every task.
+
+    They are filled in batch by batch.
 
     Args:
         tasks: how many tasks there are, T.
@@ -206,25 +216,37 @@ class AccuracyMatrix(Metric):
         self.samples[learned, task] += (labels >= 0).sum().to(self.samples.device)
 
     def forget(self, learned: int) -> None:
-        """Drop what was counted after so many tasks, to count it anew."""
+        """Drop what was counted after so many tasks.
+
+        It is to be counted anew.
+        """
         self.correct, self.samples = self.correct.clone(), self.samples.clone()
         self.correct[learned] = 0
         self.samples[learned] = 0
         self._computed = None
 
     def accuracies(self) -> Tensor:
-        """Return all accuracies, (T + 1, T), the first row those of the untrained network; NaN where unknown."""
+        """Return all accuracies, (T + 1, T).
+
+        The first row is that of the untrained network. NaN stands where nothing is known.
+        """
         if not bool(self.samples.any()):
             raise DataError(f"Expected {type(self).__name__} to see a batch before it is computed.")
         return self.correct / self.samples
 
     def compute(self) -> Tensor:
-        """Return the accuracy matrix, (T, T), with NaN where nothing was evaluated."""
+        """Return the accuracy matrix, (T, T).
+
+        NaN stands where nothing was evaluated.
+        """
         return self.accuracies()[1:]
 
 
 class AverageAccuracy(AccuracyMatrix):
-    """The mean accuracy over all tasks after the last: see :func:`average_accuracy`."""
+    """Measure the mean accuracy over all tasks.
+
+    It is taken after the last task: see :func:`average_accuracy`.
+    """
 
     def compute(self) -> Tensor:
         """Return the average accuracy, a 0-d tensor."""
@@ -232,7 +254,10 @@ class AverageAccuracy(AccuracyMatrix):
 
 
 class Forgetting(AccuracyMatrix):
-    """How far accuracies have fallen from their best: see :func:`forgetting`."""
+    """Measure how far accuracies fell from their best.
+
+    See :func:`forgetting`.
+    """
 
     higher_is_better = False
 
@@ -242,7 +267,10 @@ class Forgetting(AccuracyMatrix):
 
 
 class BackwardTransfer(AccuracyMatrix):
-    """How accuracies have changed since their task was learned: see :func:`backward_transfer`."""
+    """Measure how accuracies changed since they were learned.
+
+    See :func:`backward_transfer`.
+    """
 
     def compute(self) -> Tensor:
         """Return the backward transfer, a 0-d tensor."""
@@ -250,9 +278,10 @@ class BackwardTransfer(AccuracyMatrix):
 
 
 class ForwardTransfer(AccuracyMatrix):
-    """How much better than untrained a task goes before it is learned: see :func:`forward_transfer`.
+    """Measure how earlier tasks help before learning.
 
-    The untrained network is what updates with ``learned=0`` are of.
+    It is how much better than untrained a task goes before it is learned: see :func:`forward_transfer`. The untrained
+    network is what updates with ``learned=0`` are of.
     """
 
     def compute(self) -> Tensor:

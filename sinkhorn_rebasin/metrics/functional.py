@@ -19,7 +19,9 @@ __all__ = [
 
 
 def permutation_agreement(estimated: Permutations, truth: Permutations) -> dict[str, Tensor]:
-    """Return, for each group, the fraction of units i with estimated(i) = truth(i).
+    """Return each group's fraction of agreeing units.
+
+    Unit i agrees where estimated(i) = truth(i).
 
     Args:
         estimated: group name to indices (..., n), or to a soft matrix (..., n, n) read by its largest entry
@@ -42,7 +44,9 @@ def permutation_agreement(estimated: Permutations, truth: Permutations) -> dict[
 
 
 def permutation_recovery(estimated: Permutations | Tensor, truth: Permutations | Tensor) -> Tensor:
-    """Return the fraction of all units, over all groups together, whose index agrees with the truth.
+    """Return the fraction of all units that agree.
+
+    It is taken over all groups together. A unit agrees where its index is that of the truth.
 
     Args:
         estimated: indices (..., n) or a soft matrix (..., n, n), alone or by group name.
@@ -63,7 +67,9 @@ def permutation_recovery(estimated: Permutations | Tensor, truth: Permutations |
 
 
 def count_agreeing(estimated: Permutations | Tensor, truth: Permutations | Tensor) -> tuple[int, int]:
-    """Return (units whose index agrees, units), summed over all groups.
+    """Count the units that agree, and all units.
+
+    They are summed over all groups.
 
     Raises:
         DataError: the groups or their sizes differ.
@@ -78,7 +84,9 @@ def count_agreeing(estimated: Permutations | Tensor, truth: Permutations | Tenso
 
 
 def relative_change(output: Tensor, other: Tensor) -> Tensor:
-    """Return max|output − other| / max|output|: how far a network's output moved, in units of its size.
+    """Return max|output − other| / max|output|.
+
+    It tells how far a network's output moved, in units of its size.
 
     Args:
         output: any shape.

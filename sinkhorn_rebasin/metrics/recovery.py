@@ -14,7 +14,9 @@ from sinkhorn_rebasin.metrics.functional import count_agreeing
 
 
 class PermutationRecovery(Metric):
-    """Fraction of units put where the truth puts them, and of problems solved without a single mistake.
+    """Measure how well planted permutations are found.
+
+    It counts the fraction of units put where the truth puts them, and of problems solved without a single mistake.
 
     Args:
         kwargs: passed to :class:`torchmetrics.Metric`.
@@ -59,7 +61,10 @@ class PermutationRecovery(Metric):
         self.problems = self.problems + 1
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``recovered``, the fraction of units, and ``exact``, the fraction of problems; 0-d each."""
+        """Return ``recovered`` and ``exact``, 0-d each.
+
+        They are the fraction of units and the fraction of problems.
+        """
         if self.problems == 0:
             raise DataError("Expected PermutationRecovery to see a problem before it is computed.")
         recovered = self.agreeing / self.units if self.units else torch.ones_like(self.units / 1)

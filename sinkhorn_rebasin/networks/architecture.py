@@ -16,7 +16,7 @@ from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
 def tensors_of(module: nn.Module) -> State:
     """Return the tensors of a module's state dict.
 
-    Return the tensors of the module's state dict, leaving out extra state of other kinds.
+    Extra state of other kinds is left out.
 
     Example:
         >>> list(tensors_of(nn.Linear(2, 3)))
@@ -28,7 +28,7 @@ def tensors_of(module: nn.Module) -> State:
 def tied_names(module: nn.Module) -> list[list[str]]:
     """Group the names of tied tensors.
 
-    Return the groups of parameter and buffer names that are one and the same tensor in the module.
+    Names of a group are one and the same parameter or buffer.
 
     Example:
         >>> first, second = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -47,7 +47,7 @@ def tied_names(module: nn.Module) -> list[list[str]]:
 def check_state(module: nn.Module, state: StateLike, role: str) -> None:
     """Raise ArchitectureError unless a state fits a module.
 
-    Raise ArchitectureError unless the state has exactly the module's names and shapes.
+    It must have exactly the module's names and shapes.
 
     Of names that share one tensor in the module, one is enough.
 
@@ -74,7 +74,7 @@ def check_state(module: nn.Module, state: StateLike, role: str) -> None:
 def check_same(start: StateLike, end: StateLike) -> None:
     """Raise ArchitectureError unless two states are alike.
 
-    Raise ArchitectureError, naming the first difference, unless both states agree in names and shapes.
+    They must agree in names and shapes. The first difference is named.
 
     Example:
         >>> check_same(nn.Linear(2, 1).state_dict(), nn.Linear(2, 1).state_dict())
@@ -96,7 +96,7 @@ def check_same(start: StateLike, end: StateLike) -> None:
 def real_view(tensor: Tensor) -> Tensor:
     """View a complex tensor as pairs of reals.
 
-    Return a complex tensor as pairs of real numbers along a new last axis, any other as it is.
+    The pairs lie along a new last axis. Any other tensor is returned as it is.
 
     Example:
         >>> real_view(torch.tensor([1 + 2j])).tolist()
@@ -108,7 +108,7 @@ def real_view(tensor: Tensor) -> Tensor:
 def single_precision(tensor: Tensor) -> Tensor:
     """Convert to single precision at least.
 
-    The tensor in single precision at least: sums over all weights and small gradients are lost in half.
+    Sums over all weights and small gradients are lost in half.
 
     >>> single_precision(torch.ones(1).half()).dtype, single_precision(torch.ones(1).double()).dtype
     (torch.float32, torch.float64)
@@ -119,7 +119,7 @@ def single_precision(tensor: Tensor) -> Tensor:
 def wider(dtype: torch.dtype) -> torch.dtype:
     """Return a type with single precision at least.
 
-    Return a type with single precision at least; eight-bit floats have no rules of promotion.
+    Eight-bit floats have no rules of promotion.
 
     >>> wider(torch.float8_e4m3fn), wider(torch.float64), wider(torch.complex64)
     (torch.float32, torch.float64, torch.complex64)
@@ -130,7 +130,7 @@ def wider(dtype: torch.dtype) -> torch.dtype:
 def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
     """Find pairs of tensors that overlap in memory.
 
-    Pairs of tensors that are not one but have memory in common, as views of each other.
+    They are views of each other, and not one tensor under two names.
 
     >>> weight = torch.zeros(3, 2)
     >>> sharing_memory({"encoder": weight, "decoder": weight.t(), "other": torch.zeros(2)})
@@ -151,7 +151,7 @@ def sharing_memory(tensors: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 def _meet(first: Tensor, second: Tensor) -> bool:
     """Tell whether the memory of two tensors overlaps.
 
-    Whether the stretches of memory of two tensors meet; those of columns that interleave are taken to.
+    Columns that interleave are taken to overlap.
     """
     starts, ends = [], []
     for tensor in (first, second):
@@ -164,7 +164,7 @@ def _meet(first: Tensor, second: Tensor) -> bool:
 def named_tensors(module: nn.Module) -> State:
     """Return parameters and buffers by name.
 
-    Parameters and buffers by name, tied ones under each of their names, not detached.
+    Tied ones come under each of their names. They are not detached.
     """
     return {
         **dict(module.named_parameters(remove_duplicate=False)),

@@ -13,7 +13,7 @@ _NO_TENSOR = (bool, int, float, str)
 
 
 def arguments_of(module: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Split inputs into positional and keyword arguments of a network.
+    """Split inputs into positional and keyword arguments.
 
     A tuple or list is spread over the arguments, a mapping over the keyword arguments, and anything else is the one
     argument. So is a packed sequence, and a named tuple that a network of fewer arguments takes.
@@ -34,7 +34,7 @@ def arguments_of(module: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[
 def takes(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
     """Tell whether a forward takes these arguments.
 
-    Tell whether a network's forward has these arguments; True where its signature is unknown.
+    True where its signature is unknown.
 
     >>> takes(nn.Identity(), (1,), {}), takes(nn.Identity(), (1, 2), {}), takes(nn.Identity(), (), {"input": 1})
     (True, False, True)
@@ -52,7 +52,7 @@ def takes(module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, 
 def signature_of(module: nn.Module) -> inspect.Signature | None:
     """Return the signature of a network's forward.
 
-    The signature of a network's forward; None where there is none to be read.
+    None where there is none to be read.
 
     >>> str(signature_of(nn.ReLU()))
     '(input: torch.Tensor) -> torch.Tensor'
@@ -66,7 +66,7 @@ def signature_of(module: nn.Module) -> inspect.Signature | None:
 def parameter_names(module: nn.Module) -> tuple[str, ...]:
     """List the names of a network's arguments.
 
-    List the names of a network's arguments; none where its signature is unknown.
+    None are listed where its signature is unknown.
 
     >>> parameter_names(nn.Bilinear(1, 1, 1))
     ('input1', 'input2')
@@ -78,7 +78,7 @@ def parameter_names(module: nn.Module) -> tuple[str, ...]:
 def takes_several(module: nn.Module) -> bool:
     """Tell whether the second argument may be a tensor.
 
-    Tell whether a network's second positional argument may be a tensor, by its default and annotation.
+    It is the second positional one. Its default and annotation tell.
 
     >>> takes_several(nn.Linear(1, 1)), takes_several(nn.Bilinear(1, 1, 1))
     (False, True)
@@ -102,7 +102,8 @@ def takes_several(module: nn.Module) -> bool:
 def call_hint(module: nn.Module, inputs: Any) -> str:
     """Say how to write the inputs.
 
-    Say how to write the inputs when a network does not take them as they are; empty when nothing is known.
+    The text is empty where a network takes them as they are, or where nothing is known. Say how to write the inputs
+    when a network does not take them as they are; empty when nothing is known.
 
     >>> call_hint(nn.Identity(), (1, 2))
     ' A tuple is spread over the arguments of forward(input): if it is one argument, write `((a, b),)`.'

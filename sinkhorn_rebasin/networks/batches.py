@@ -71,7 +71,7 @@ def read_batch(
 
 
 class _Parts:
-    """The rules for batches without an adapter."""
+    """Hold the rules for batches without an adapter."""
 
     def __init__(
         self, batch: Any, network: nn.Module | None, labelled: bool, example: Sequence[str] | None
@@ -174,7 +174,7 @@ def _described(found: Any) -> str:
 
 
 def _unknown(batch: Any, reason: str) -> DataError:
-    """The one message for a batch that is not understood."""
+    """Return the error for a batch not understood."""
     return DataError(
         f"Expected every batch to be a pair (inputs, labels) but got {_described(batch)}: {reason} Or pass "
         f"batch=, a function from a batch to (inputs, labels), such as `batch=lambda b: ((b[0], b[1]), b[2])`."
@@ -182,7 +182,9 @@ def _unknown(batch: Any, reason: str) -> DataError:
 
 
 def move_to(data: Any, device: torch.device) -> Any:
-    """Return a copy of the data with every tensor in it, wherever it lies, on the device.
+    """Copy data with every tensor on a device.
+
+    Tensors are found wherever they lie.
 
     Raises:
         DataError: a tensor cannot be moved there; it is named, with the devices of all.

@@ -27,7 +27,7 @@ LARGEST_ROUNDING = 1e-4
 
 
 class Returned(NamedTuple):
-    """Hold what a network returned, and what of it counts.
+    """Hold a network's output, and what counts.
 
     The tensors that count, their names if any, and the names of what does not count.
 
@@ -47,7 +47,7 @@ def runnable_copy(
     share_parameters: bool = False,
     outputs: Outputs = None,
 ) -> tuple[nn.Module, ExampleInputs, Returned]:
-    """Copy a network and its inputs, and run it once.
+    """Copy a network and run the copy once.
 
     The copy is in eval mode; what it returned comes with it.
 
@@ -140,7 +140,7 @@ def check_repeatable(model: nn.Module, first: Any, second: Any, inputs: ExampleI
 
 
 def random_message(model: nn.Module, change: float) -> str:
-    """Say that a network is no function of its input."""
+    """Say that a network's output is random."""
     return (
         f"Expected a network that returns the same output for the same input but {type(model).__name__} does not, "
         f"even in eval mode: run again, its output is random and differs by {change:.1e} of its largest value. "

@@ -15,9 +15,10 @@ from sinkhorn_rebasin.networks.frozen import former_ties
 def check_checkpoint(
     module: nn.Module, state: State, prefix: str, *_unused: Any, **_also_unused: Any
 ) -> None:
-    """Raise CheckpointError unless the state has the module's names and shapes; a load-state-dict pre-hook.
+    """Raise CheckpointError unless a state fits the module.
 
-    Of names that share one tensor, one is enough, as in files of safetensors.
+    It must have the module's names and shapes. This is a load-state-dict pre-hook. Of names that share one tensor,
+    one is enough, as in files of safetensors.
     """
     own = module.state_dict()
     found = [key.removeprefix(prefix) for key in state if key.startswith(prefix)]
@@ -41,9 +42,10 @@ def check_checkpoint(
 
 
 def _stand_ins(module: nn.Module, state: State, prefix: str) -> set[str]:
-    """Names that another name of the same tensor stands in for.
+    """Name tensors that another name stands in for.
 
-    Where the two have come apart, as buffers do when a module is converted, the state is given both.
+    That is another name of the same tensor. Where the two have come apart, as buffers do when a module is converted,
+    the state is given both.
     """
     spared = set()
     own = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}

@@ -14,9 +14,9 @@ from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 
 
 class ConstantNoise(DispatchMode):
-    """Random numbers are replaced by constants: dropout keeps everything, noise is one value everywhere.
+    """Replace random numbers by constants.
 
-    Inside another context, which is entered with it.
+    Dropout keeps everything. Noise is one value everywhere. Inside another context, which is entered with it.
     """
 
     def __init__(self, context: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -45,7 +45,10 @@ class ConstantNoise(DispatchMode):
 
 
 def _still(leaf: Any, name: str) -> Any:
-    """A drawn tensor with one value everywhere; drawn integers and orders stay."""
+    """Fill a drawn tensor with one value.
+
+    Drawn integers and orders stay.
+    """
     if isinstance(leaf, Tensor) and leaf.is_floating_point():
         return leaf.fill_(1.0 if name.startswith("bernoulli") else 0.5)
     return leaf

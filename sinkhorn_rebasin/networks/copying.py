@@ -26,7 +26,7 @@ Module = TypeVar("Module", bound=nn.Module)
 def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module:
     """Copy a network that shares nothing with it.
 
-    A copy of a network that shares nothing with it, or the memory of its parameters alone.
+    With ``share_parameters`` it shares the memory of parameters, and nothing else.
 
     Plain attributes are copied too: caches, counters, tensors that belong to a graph (detached). Ties stay ties, and
     views of weights stay views. Functions that reach into the network (closures, hooks, defaults, partial functions,
@@ -50,7 +50,7 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
 def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
     """Copy a network with some objects replaced.
 
-    A copy of a network in which some objects, given by their ids, are replaced by others.
+    The objects are given by their ids.
 
     Raises:
         ArchitectureError: when something in the module cannot be copied.
@@ -87,7 +87,7 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
 def inputs_like(inputs: ExampleInputs, made: Callable[[Tensor], Tensor] = torch.clone) -> ExampleInputs:
     """Copy inputs with every tensor replaced.
 
-    Inputs of the same structure with every tensor, at any depth, replaced by what is made of it.
+    Tensors at any depth are replaced by what is made of them.
 
     >>> inputs_like({"x": [torch.ones(2)], "flag": True}, torch.zeros_like)
     {'x': [tensor([0., 0.])], 'flag': True}
@@ -99,7 +99,7 @@ def inputs_like(inputs: ExampleInputs, made: Callable[[Tensor], Tensor] = torch.
 def evaluation_copy(module: nn.Module) -> nn.Module:
     """Copy a module in eval mode, sharing parameters.
 
-    Return the module in eval mode as a new tree of modules that shares the original's parameters.
+    The copy is a new tree of modules.
 
     It costs no memory for weights and lets the mode of single layers be changed, buffers be written and
     attributes be set without touching the original. Writing to its parameters would write to the original's.
@@ -115,7 +115,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
 def training_copy(module: nn.Module) -> nn.Module:
     """Copy a module in training mode without chance.
 
-    Return the module in training mode, without its chance and its batch statistics, as a copy like the above.
+    Batch statistics are left out, too. The copy shares parameters like :func:`evaluation_copy`.
 
     Dropout and norm layers stay in eval mode: what is left of training mode are other branches of the forward.
 

@@ -18,7 +18,9 @@ _CACHES = frozenset({"past_key_values", "past_buckets_states", "cache", "cache_p
 
 
 def count_only(copy: nn.Module, outputs: Outputs) -> None:
-    """Remember on a private copy of a network, and so on its copies, which of its outputs count.
+    """Remember on a copy which outputs count.
+
+    The copy is private. Its own copies remember that, too.
 
     Raises:
         ArchitectureError: when ``outputs`` is no name, no names and no function.
@@ -29,7 +31,7 @@ def count_only(copy: nn.Module, outputs: Outputs) -> None:
 
 
 def counted(network: nn.Module, returned: Any) -> Any:
-    """What counts of that which a network has returned.
+    """Select what counts of a network's output.
 
     In training mode some networks return something else; where what is asked for is not there, everything counts.
 
@@ -54,11 +56,11 @@ def counted(network: nn.Module, returned: Any) -> Any:
 
 
 def names_that_count(returned: Any) -> tuple[str, ...]:
-    """Names of the outputs that count when nothing is asked for; none where all do.
+    """Name the outputs that count by default.
 
-    Of an output of the transformers library the logits count, if it has any: ``logits``, or else all whose names
-    begin or end with it (both similarities of CLIP, the start and the end of an answer); and what is predicted
-    beside them (``pred_boxes``).
+    None are named where all count. Of an output of the transformers library the logits count, if it has any:
+    ``logits``, or else all whose names begin or end with it (both similarities of CLIP, the start and the end of an
+    answer); and what is predicted beside them (``pred_boxes``).
 
     >>> names_that_count({"logits": Tensor(), "hidden": Tensor()})
     ()
@@ -77,7 +79,10 @@ def names_that_count(returned: Any) -> tuple[str, ...]:
 
 
 def names_asked_for(network: nn.Module, returned: Any) -> tuple[str, ...]:
-    """Names of the outputs that count of this network, asked for or not; none where all do, or a function does."""
+    """Name the outputs that count of a network.
+
+    They were asked for or not. None are named where all count, or a function tells.
+    """
     wanted = vars(network).get(_WANTED)
     if callable(wanted):
         return ()
@@ -85,7 +90,10 @@ def names_asked_for(network: nn.Module, returned: Any) -> tuple[str, ...]:
 
 
 def names_left_out(network: nn.Module, returned: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the outputs that hold tensors and do not count, when these (or all) do."""
+    """Name the outputs that do not count.
+
+    They hold tensors. ``names`` are those that count, or none where all do.
+    """
     if callable(vars(network).get(_WANTED)):
         return ()
     if names:
@@ -94,7 +102,9 @@ def names_left_out(network: nn.Module, returned: Any, names: Sequence[str]) -> t
 
 
 def fields_of(returned: Any) -> dict[str, Any]:
-    """The outputs by name, as far as they have names and hold tensors.
+    """Return the outputs by name.
+
+    Outputs without a name or a tensor are left out.
 
     >>> list(fields_of({"logits": Tensor(), "loss": None}))
     ['logits']
@@ -143,7 +153,10 @@ def _computed(network: nn.Module, function: Any, returned: Any) -> Any:
 
 
 def _is_cache(name: str, value: Any, holder: Any) -> bool:
-    """Whether an output is what attention keeps for the next token."""
+    """Tell whether an output is attention's cache.
+
+    That is what attention keeps for the next token.
+    """
     theirs = any(k.__name__ == "ModelOutput" for k in type(holder).__mro__)
     kinds = type(value).__mro__
     kept = any(k.__name__.endswith("Cache") and k.__module__.startswith("transformers") for k in kinds)
@@ -151,7 +164,10 @@ def _is_cache(name: str, value: Any, holder: Any) -> bool:
 
 
 def _without_caches(returned: Any) -> Any:
-    """What is returned without what attention keeps for the next token, at any depth of containers."""
+    """Leave out what attention keeps.
+
+    It is kept for the next token, at any depth of containers.
+    """
     if isinstance(returned, Mapping):
         kept = {n: v for n, v in returned.items() if not _is_cache(str(n), v, returned)}
         return {name: _without_caches(value) for name, value in kept.items()}

@@ -28,7 +28,7 @@ _LAYERS_BY_ELEMENT = (
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of a criterion of PyTorch's."""
+    """Hold what is known of PyTorch's criteria."""
 
     by_class: bool
     reduction: str = "mean"
@@ -37,7 +37,10 @@ class _Known:
 
 
 def _known(criterion: Any) -> _Known | None:
-    """Read a layer, a function or a partial of one; None for functions of others."""
+    """Read a layer, a function or a partial.
+
+    None stands for functions of others.
+    """
     if isinstance(criterion, nn.Module):
         forward, options = type(criterion).forward, vars(criterion) | dict(criterion.named_buffers())
         by_class = any(forward is kind.forward for kind in _LAYERS_BY_CLASS)
@@ -55,7 +58,7 @@ def _known(criterion: Any) -> _Known | None:
 def adds_up(criterion: Callable[..., Any]) -> bool:
     """Tell whether a criterion sums over a batch.
 
-    Tell whether a criterion is known to be a sum over a batch, which batches add up to.
+    What batches give then adds up. Of functions of others it is not known.
 
     >>> adds_up(nn.CrossEntropyLoss(reduction="sum")), adds_up(F.cross_entropy)
     (True, False)
@@ -67,7 +70,7 @@ def adds_up(criterion: Callable[..., Any]) -> bool:
 def counted_labels(labels: Any, criterion: Callable[..., Any] | None = None) -> Any:
     """Mark labels that do not count by -1.
 
-    Put -1 in place of integer labels that do not count: negative ones, and those that a criterion ignores.
+    They are integer labels: negative ones, and those that a criterion ignores.
 
     >>> counted_labels(torch.tensor([2, -100, 0]), nn.CrossEntropyLoss(ignore_index=0)).tolist()
     [2, -1, -1]
@@ -89,7 +92,7 @@ def counted_labels(labels: Any, criterion: Callable[..., Any] | None = None) -> 
 def batch_weight(outputs: Any, labels: Any, criterion: Callable[..., Any], samples: int) -> float | Tensor:
     """Return the divisor of a batch's mean.
 
-    Return what a criterion's mean over a batch was divided by, so that batches of any size equal one batch.
+    The mean is a criterion's. By it, batches of any size equal one batch.
 
     With cross-entropy that is the number of labels that count, or the weights of their classes; with losses of single
     numbers their number. Of other criteria it is the number of labels that may be classes, where they are classes,
@@ -117,7 +120,7 @@ def batch_weight(outputs: Any, labels: Any, criterion: Callable[..., Any], sampl
 def classifies(outputs: Any, labels: Any) -> bool:
     """Tell whether the task is classification.
 
-    Tell whether outputs are (samples, classes, ...) and labels integer classes (samples, ...).
+    Outputs are (samples, classes, ...) and labels integer classes (samples, ...) then.
 
     >>> classifies(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long))
     True
@@ -133,7 +136,9 @@ def classifies(outputs: Any, labels: Any) -> bool:
 
 
 def check_distributions(labels: Any, criterion: Callable[..., Any]) -> None:
-    """Raise DataError where cross entropy, as a plain function, would read other numbers as class probabilities.
+    """Raise DataError unless labels are class probabilities.
+
+    Cross entropy, as a plain function, would read other numbers as such.
 
     >>> check_distributions(torch.tensor([[0.5, 0.5]]), F.cross_entropy)
     >>> check_distributions(torch.tensor([[1.0, 1.0]]), nn.CrossEntropyLoss())
@@ -161,7 +166,7 @@ def check_distributions(labels: Any, criterion: Callable[..., Any]) -> None:
 def samples_in(inputs: Any, labels: Any) -> int:
     """Count the samples of a batch.
 
-    How many samples a batch has, by the first tensor of its labels, or else of its inputs.
+    The first tensor of its labels tells, or else of its inputs.
 
     Raises:
         DataError: neither has a tensor with a batch dimension.
@@ -180,7 +185,7 @@ def samples_in(inputs: Any, labels: Any) -> int:
 def check_rows(inputs: Any, labels: Tensor) -> None:
     """Raise DataError unless inputs and labels align.
 
-    Raise DataError unless every tensor of the inputs has the samples of the labels along its first axis.
+    Every tensor of the inputs must have the samples of the labels along its first axis.
 
     >>> check_rows({"x": torch.zeros(3, 2), "name": "text"}, torch.zeros(3))
     """
@@ -197,7 +202,7 @@ def check_rows(inputs: Any, labels: Tensor) -> None:
 def with_counted_labels(inputs: Any, labels: Any, criterion: Callable[..., Any]) -> tuple[Any, Any]:
     """Drop samples without labels that count.
 
-    Leave out the samples of a batch without a single label that counts; the loss of one alone is no number.
+    The loss of such a sample alone is no number.
 
     >>> with_counted_labels(torch.tensor([[5.0], [6.0]]), torch.tensor([-100, 1]), F.cross_entropy)
     (tensor([[6.]]), tensor([1]))

@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class DispatchMode(TorchDispatchMode):
-    """A dispatch mode that leaves the compiler out, and sees what tensors of other classes are made of.
+    """Follow operations without compiling anything.
 
-    Nothing is compiled in here, and telling the compiler so would import it: 800 modules, 100 MB. Operations on
-    tensors that wrap others, such as jagged nested ones, are left to their class: the mode is then shown what these
-    do to the tensors inside.
+    It sees what tensors of other classes are made of. Nothing is compiled in here, and telling the compiler so would
+    import it: 800 modules, 100 MB. Operations on tensors that wrap others, such as jagged nested ones, are left to
+    their class: the mode is then shown what these do to the tensors inside.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

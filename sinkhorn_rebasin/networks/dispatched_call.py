@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass(frozen=True)
 class Call:
-    """One dispatched operation: its arguments by the names of its schema, and what it returned."""
+    """Hold one dispatched operation.
+
+    It has its arguments by the names of its schema, and what it returned.
+    """
 
     func: Any
     arguments: Mapping[str, Any]
@@ -23,7 +26,7 @@ class Call:
     def bind(cls, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> Call:
         """Name the arguments after the operation's schema.
 
-        Name the arguments after the operation's schema and fill in its defaults.
+        The schema's defaults are filled in.
         """
         schema = func._schema.arguments
         given = dict(zip((argument.name for argument in schema), args, strict=False))
@@ -36,7 +39,7 @@ class Call:
     def get(self, name: str, default: Any = None) -> Any:
         """Return an argument or a default.
 
-        An argument, or a default when the operation has none of this name.
+        The default is for an operation that has none of this name.
         """
         return self.arguments.get(name, default)
 
@@ -44,7 +47,7 @@ class Call:
     def name(self) -> str:
         """Return the operation's name without overload.
 
-        The operation as PyTorch spells it, without the overload.
+        It is spelled as PyTorch spells it.
         """
         return str(self.func.overloadpacket)
 
@@ -57,7 +60,7 @@ class Call:
     def written(self) -> list[Tensor]:
         """List the arguments that the operation writes to.
 
-        Tensors among the arguments that the operation writes to; statistics of norms do not count.
+        They are tensors. Statistics of norms do not count.
         """
         if "batch_norm" in self.name:
             return []
@@ -70,7 +73,7 @@ class Call:
     def tensors(self) -> list[Tensor]:
         """List every tensor among the arguments.
 
-        Every tensor among the arguments, lists included.
+        Those in lists are included.
         """
         found: list[Tensor] = []
         for value in self.arguments.values():
@@ -82,7 +85,7 @@ class Call:
 def tells_values(call: Call) -> bool:
     """Tell whether Python sees values of tensors.
 
-    Whether Python sees values of tensors in what comes out: a number, or a shape that depends on them.
+    What comes out is a number, or a shape that depends on them.
     """
     if torch.Tag.data_dependent_output in call.func.tags:
         return True

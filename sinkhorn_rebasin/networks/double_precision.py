@@ -21,11 +21,11 @@ _WIDE = {torch.float64, torch.complex128}
 
 
 class DoublePrecision(DispatchMode):
-    """Every float that an operation makes is a float64, and casts to narrower types are left out.
+    """Make every float of an operation a float64.
 
-    Many networks normalise or attend in float32 on purpose, or make memory and masks of that type; the rounding of
-    that would hide what verification looks for. In a backward pass nothing is changed: the casts there are those
-    that autograd owes to a tensor of a narrow type.
+    Casts to narrower types are left out. Many networks normalise or attend in float32 on purpose, or make memory and
+    masks of that type; the rounding of that would hide what verification looks for. In a backward pass nothing is
+    changed: the casts there are those that autograd owes to a tensor of a narrow type.
 
     >>> with DoublePrecision():
     ...     torch.zeros(2).dtype, torch.ones(2, dtype=torch.float64).float().dtype
@@ -62,12 +62,17 @@ def is_wide(network: nn.Module) -> bool:
 
 
 def precision_of(network: nn.Module) -> AbstractContextManager[Any]:
-    """Double precision all the way for a network that has it; any other runs as it is."""
+    """Return a context of double precision.
+
+    A network that is not in double precision runs as it is.
+    """
     return DoublePrecision() if is_wide(network) else nullcontext()
 
 
 def narrow_tolerance(tensors: Iterable[Tensor]) -> float:
-    """The largest relative change that passes for rounding in the types of some tensors.
+    """Return the largest change that passes for rounding.
+
+    It is relative, for the types of some tensors.
 
     >>> narrow_tolerance([torch.zeros(1)])
     0.0001
@@ -83,5 +88,8 @@ def _widened(dtype: torch.dtype) -> torch.dtype:
 
 
 def _in_backward_pass() -> bool:
-    """Whether autograd runs, and no layer in it that is computed again."""
+    """Tell whether autograd runs.
+
+    A layer that is computed again in the backward pass does not count.
+    """
     return torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()

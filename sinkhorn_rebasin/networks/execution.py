@@ -22,7 +22,7 @@ from sinkhorn_rebasin.networks.structures import replaced
 def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     """Run a module with other parameters and buffers.
 
-    Run the module's forward with the given parameters and buffers in place of its own.
+    Its forward has them in place of its own.
 
     Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
     does not differentiate. Neither module, state nor inputs are changed: a training-mode forward updates
@@ -73,7 +73,7 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
 def _fresh(inputs: Any, has_group_norm: bool) -> Any:
     """Copy the inputs for a run.
 
-    Copies of the inputs, for the network may write to them; they need a gradient where it has a group norm.
+    The network may write to them. They need a gradient where it has a group norm.
 
     With channels last in memory, the gradient of group norm on a processor ends the process (torch 2.13) where its
     weight needs one and what it normalises does not.
@@ -92,7 +92,7 @@ def _fresh(inputs: Any, has_group_norm: bool) -> Any:
 def device_of(state: StateLike) -> torch.device:
     """Return the device of a state.
 
-    Return the device of the state's first tensor, the CPU when it has none.
+    It is that of the first tensor, the CPU where there is none.
 
     Example:
         >>> device_of({"weight": torch.zeros(1, device="meta")}).type
@@ -104,7 +104,7 @@ def device_of(state: StateLike) -> torch.device:
 def _running_statistics(module: nn.Module) -> list[str]:
     """Name the tensors that norm layers write to.
 
-    Names of what norm layers write to; their weight and bias may be buffers too, but carry gradients.
+    Their weight and bias may be buffers too, but carry gradients.
     """
     layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _NormBase)]
     keys = ("running_mean", "running_var", "num_batches_tracked")
@@ -116,7 +116,7 @@ def _running_statistics(module: nn.Module) -> list[str]:
 def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
     """Name the weights that the forward writes to.
 
-    Weights that the forward itself writes to, by name.
+    They come by name.
     """
     return [
         (f"{name}.weight" if name else "weight", layer.weight)
@@ -129,7 +129,7 @@ def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
 def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
     """Switch batch norm to batch statistics, or back.
 
-    All of a network in eval mode but for batch norm, which is in training mode when ``on``.
+    All else of the network is in eval mode. Batch norm is in training mode when ``on``.
     """
     modes = [(module, module.training) for module in network.modules()]
     for module, _ in modes:

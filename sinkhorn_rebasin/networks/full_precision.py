@@ -10,9 +10,10 @@ from sinkhorn_rebasin.networks.architecture import single_precision
 
 
 class FullPrecision(nn.Module):
-    """A module whose own tensors keep single precision at least when it is converted, and move all the same.
+    """Keep a module's tensors in single precision.
 
-    In half precision the squares that Adam divides by are zero, and so is its eps.
+    They are kept at least as wide when it is converted, and move all the same. In half precision the squares that
+    Adam divides by are zero, and so is its eps.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FullPrecision:
@@ -27,7 +28,9 @@ class FullPrecision(nn.Module):
 
 
 class LearnedTensors(FullPrecision, nn.ParameterDict):
-    """Parameters by name, in single precision at least.
+    """Hold parameters in single precision, by name.
+
+    They may be wider.
 
     >>> import torch
     >>> nn.Sequential(LearnedTensors({"scores": torch.zeros(2)})).half()[0]["scores"].dtype
@@ -39,7 +42,9 @@ class LearnedTensors(FullPrecision, nn.ParameterDict):
 
 
 class KeptTensors(FullPrecision):
-    """Buffers by name, in single precision at least.
+    """Hold buffers in single precision, by name.
+
+    They may be wider.
 
     >>> import torch
     >>> KeptTensors({"scaling": torch.zeros(2)}).half().scaling.dtype

@@ -15,7 +15,9 @@ def grouped_product(
     bias: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Multiply as ``torch.nn.functional.grouped_mm`` does, which has no kernel for float64.
+    """Multiply matrices by groups, in any type.
+
+    It does what ``torch.nn.functional.grouped_mm`` does, which has no kernel for float64.
 
     Args:
         first: rows, or a matrix for each expert.

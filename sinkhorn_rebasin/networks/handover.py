@@ -14,11 +14,12 @@ from sinkhorn_rebasin.errors import ArchitectureError
 
 
 class Handover:
-    """Tensors as a run is given them, between the graph they come from and the graph of the run.
+    """Hand tensors over between two graphs.
 
-    Reentrant checkpoints and reversible layers run layers again in the backward pass and call ``backward`` there.
-    That must not go on into the graph that the weights come from, which would be gone after the first of them. They
-    are given leaves, whose gradients join the others here, once all of the run's graph has been passed.
+    One graph is that they come from, the other that of the run. Reentrant checkpoints and reversible layers run
+    layers again in the backward pass and call ``backward`` there. That must not go on into the graph that the weights
+    come from, which would be gone after the first of them. They are given leaves, whose gradients join the others
+    here, once all of the run's graph has been passed.
 
     >>> weight = torch.tensor([2.0], requires_grad=True)
     >>> handover = Handover([3 * weight])
@@ -34,12 +35,18 @@ class Handover:
         self._node = given[0].grad_fn
 
     def is_run_again(self, outputs: Iterable[Tensor]) -> bool:
-        """Whether functions that may call ``backward`` themselves lie between these outputs and the start."""
+        """Tell whether functions may call ``backward``.
+
+        They lie between these outputs and the start.
+        """
         roots = (tensor.grad_fn for tensor in outputs)
         return any(isinstance(node, BackwardCFunction) for node in _nodes(roots, end=self._node))
 
     def leaf(self, tensor: Tensor) -> Tensor:
-        """What stands for a tensor that was given where layers run again; other tensors stand for themselves."""
+        """Return the stand-in for a given tensor.
+
+        It is for layers that run again. Other tensors stand for themselves.
+        """
         for place, given in enumerate(self.given):
             if given is tensor:
                 if place not in self._leaves:
@@ -76,7 +83,9 @@ class _Handover(torch.autograd.Function):
 def gradients_of(
     loss: Tensor, tensors: Sequence[Tensor], *, retain_graph: bool = False
 ) -> list[Tensor | None]:
-    """The gradient of a loss in each of some tensors, None where it does not depend on one.
+    """Compute a loss's gradients in some tensors.
+
+    None where the loss does not depend on one.
 
     Raises:
         ArchitectureError: when reentrant checkpoints lie on the way, which allow no such gradients.
@@ -98,7 +107,9 @@ def gradients_of(
 
 
 def check_not_reentrant(loss: Tensor) -> None:
-    """Raise ArchitectureError when a reentrant checkpoint hides what lies inside of it from a loss.
+    """Raise ArchitectureError for reentrant checkpoints.
+
+    They hide what lies inside of them from a loss.
 
     >>> check_not_reentrant(torch.ones(1, requires_grad=True).sum())
     """
@@ -111,7 +122,10 @@ def check_not_reentrant(loss: Tensor) -> None:
 
 
 def _nodes(roots: Iterable[Node | None], end: Node | None = None) -> Iterator[Node]:
-    """The nodes of a graph, from its roots as far as one of its nodes."""
+    """Walk a graph from its roots.
+
+    It goes as far as ``end``, which is left out.
+    """
     waiting, seen = list(roots), {end}
     while waiting:
         node = waiting.pop()

@@ -15,7 +15,9 @@ _AFFINE = (
 
 
 def is_plain_affine(layer: nn.Module) -> bool:
-    """Whether a layer is a linear or convolution layer that computes what PyTorch's does, by no forward of its own.
+    """Tell whether a layer computes as PyTorch's do.
+
+    It is a linear or convolution layer without a forward of its own.
 
     >>> class Scaled(nn.Linear):
     ...     def forward(self, x):
@@ -34,7 +36,9 @@ def is_plain_affine(layer: nn.Module) -> bool:
 
 
 def first_argument(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """What a layer of one input was called with, by position or by name.
+    """Return what a layer was called with.
+
+    The layer has one input, given by position or by name.
 
     >>> first_argument((1,), {}), first_argument((), {"input": 2})
     (1, 2)

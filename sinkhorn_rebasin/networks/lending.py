@@ -31,7 +31,7 @@ _STANDARD = frozenset(vars(nn.Module()))
 
 @dataclass
 class _Known:
-    """What is known of a network from the runs so far.
+    """Hold what earlier runs told of a network.
 
     Attributes:
         tensors: the identities of its parameters and buffers; it is met anew when they are others.
@@ -54,7 +54,7 @@ def run_with(
 ) -> Any:
     """Run a network with other weights.
 
-    The output of a network that has these weights in place of its own while it runs.
+    They take the place of its own while it runs. Returns its output.
 
     Most networks are lent the weights and return them. Those that keep them elsewhere than as parameters and buffers,
     and, where gradients are asked for, those whose layers outlive the run, run on a copy that keeps them. Attributes
@@ -92,7 +92,7 @@ def run_with(
 def run_itself(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Run a copy at its own weights.
 
-    The output of a copy of a network at its own weights; the first run is watched for reads of the original's.
+    Returns its output. The first run is watched for reads of the original's.
 
     >>> layer = nn.Linear(2, 2)
     >>> torch.equal(run_itself(layer, (torch.ones(2),), {}), layer(torch.ones(2)))
@@ -114,7 +114,10 @@ def _watched(
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> Any:
-    """Watch a run; where an operator refuses to be watched, its plain operations are."""
+    """Watch a run for stray reads.
+
+    Where an operator refuses to be watched, its plain operations are.
+    """
     spare, named = inputs_like((arguments, keywords))
     try:
         with reads.checked():
@@ -142,12 +145,15 @@ def _known(module: nn.Module) -> _Known:
 
 
 def _is_transformed() -> bool:
-    """Whether functions are being transformed: torch.func allows neither hooks nor functions of our own."""
+    """Tell whether functions are being transformed.
+
+    torch.func then allows neither hooks nor functions of our own.
+    """
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _can_be_watched() -> bool:
-    """Whether nobody else follows the run."""
+    """Tell whether nobody else follows the run."""
     return not _is_transformed() and _get_current_dispatch_mode() is None
 
 
@@ -178,7 +184,10 @@ def _signature(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str
 
 
 def _keeps_weights(module: nn.Module) -> bool:
-    """Whether attributes hold parameters or buffers as well, or views of them."""
+    """Tell whether attributes hold weights as well.
+
+    These are parameters or buffers, or views of them.
+    """
     own = {id(tensor): tensor for child in module.modules() for tensor in _tensors_of(child)}
     children = {id(child) for child in module.modules()}
     held = [
@@ -204,7 +213,10 @@ def _tensors_of(module: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Afterwards, all modules have the attributes they had, with the items in lists and dicts, and the hooks."""
+    """Put all modules' attributes back afterwards.
+
+    So are the items in lists and dicts, and the hooks.
+    """
     before = [(child, dict(vars(child))) for child in module.modules()]
     contents = [
         (value, value.copy())

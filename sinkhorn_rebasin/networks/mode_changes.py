@@ -19,7 +19,9 @@ _LARGEST_CHANGE = 1e-3
 
 
 def failed_in_its_mode(module: nn.Module, error: Exception) -> ArchitectureError | None:
-    """What to tell where a network fails in a mode that was set as a flag; None for others.
+    """Say why a network fails in its mode.
+
+    The mode was set as a flag. None stands for other networks.
 
     >>> failed_in_its_mode(nn.Linear(2, 2).eval(), TypeError())
     """
@@ -44,7 +46,10 @@ def check_mode_changes(
     keywords: dict[str, Any],
     outputs: Any,
 ) -> None:
-    """Raise ArchitectureError unless ``eval()`` on a network with these weights leaves its output what it was."""
+    """Raise ArchitectureError unless ``eval()`` keeps the output.
+
+    It is called on a network with these weights.
+    """
     if module.training or not any(changes_mode_itself(child) for child in module.modules()):
         return
     named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))

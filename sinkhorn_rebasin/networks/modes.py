@@ -15,7 +15,7 @@ MODE_BEFORE = "_sinkhorn_rebasin_mode_before"
 def in_mode(module: Module, training: bool) -> Module:
     """Set the mode of every module.
 
-    Set the mode of every module of a network, and return the network.
+    Returns the network.
 
     ``train()`` and ``eval()`` are not called: adapters add their product to a weight there, and others fold or
     average weights, in memory that the caller may share.
@@ -39,7 +39,7 @@ def in_mode(module: Module, training: bool) -> Module:
 def changes_mode_itself(module: nn.Module) -> bool:
     """Tell whether a class overrides its mode change.
 
-    Tell whether a module's class does more than to set a flag when the mode changes.
+    It then does more than to set a flag.
 
     >>> changes_mode_itself(nn.Linear(2, 2))
     False
@@ -51,7 +51,7 @@ def changes_mode_itself(module: nn.Module) -> bool:
 def hold_modes(module: nn.Module) -> None:
     """Make modes mere flags for good.
 
-    Make modes mere flags for good, also where ``train()`` or ``eval()`` is called on what holds the network.
+    This holds also where ``train()`` or ``eval()`` is called on what holds the network.
     """
     for child in module.modules():
         if changes_mode_itself(child):

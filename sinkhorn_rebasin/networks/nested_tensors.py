@@ -17,9 +17,10 @@ LEAST_VARIATION = 4.0
 
 
 def largest_change(before: Any, after: Any, others: Sequence[Any] | None = None) -> float:
-    """Largest difference between two outputs over the largest value of the first; NaN counts as infinite.
+    """Return the largest relative difference of two outputs.
 
-    Outputs of other shapes, or of another number of tensors, differ infinitely.
+    It is taken over the largest value of the first. NaN counts as infinite. Outputs of other shapes, or of another
+    number of tensors, differ infinitely.
 
     Args:
         before, after: two outputs of a network.
@@ -58,7 +59,10 @@ def _change(one: Tensor, other: Tensor, varied: Sequence[Tensor] | None) -> floa
 
 
 def _largest_difference(one: Tensor, other: Tensor) -> float:
-    """Largest difference, infinite where only one of them is; none where the shapes are not the same."""
+    """Return the largest difference of two tensors.
+
+    It is infinite where only one of them is, and zero where the shapes differ.
+    """
     if one.shape != other.shape:
         return 0.0
     same = (one == other) | (one.isnan() & other.isnan())

@@ -27,7 +27,10 @@ LARGEST_DIGESTED = 1 << 20
 
 
 class TensorReads(DispatchMode):
-    """Notes which tensors of a state an operation reads."""
+    """Note which tensors an operation reads.
+
+    The tensors are those of a state.
+    """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -35,11 +38,14 @@ class TensorReads(DispatchMode):
         self._read: Counter[int] = Counter()
 
     def names(self) -> set[str]:
-        """Names of the tensors read so far, and of those without elements."""
+        """Name the tensors read so far.
+
+        Those without elements are among them.
+        """
         return {name for name, t in self._state.items() if id(t) in self._read or t.numel() == 0}
 
     def reads(self, name: str) -> int:
-        """How many operations have read a tensor."""
+        """Count the operations that read a tensor."""
         return self._read[id(self._state[name])]
 
     def __torch_dispatch__(
@@ -50,10 +56,11 @@ class TensorReads(DispatchMode):
 
 
 class GivenTensors(DispatchMode):
-    """Notes the tensors that a run is given: whatever its operations read and none of them has made.
+    """Note the tensors that a run is given.
 
-    What a run has made of numbers alone, and somebody still holds, is given to all runs that follow. Numbers that it
-    has after it has read values may have been chosen by them.
+    They are all that its operations read and none of them has made. What a run has made of numbers alone, and
+    somebody still holds, is given to all runs that follow. Numbers that it has after it has read values may have been
+    chosen by them.
     """
 
     def __init__(self) -> None:
@@ -65,12 +72,18 @@ class GivenTensors(DispatchMode):
         self.tensors: list[Tensor] = []
 
     def kept(self) -> list[Tensor]:
-        """Tensors that operations made of numbers alone and that still live, as in a table of what was computed."""
+        """List tensors of numbers that still live.
+
+        Operations made them of numbers alone, as in a table of what was computed.
+        """
         alive = [tensor for tensor, of_numbers in list(self._made.items()) if of_numbers]
         return [tensor for tensor in alive if storage_key(tensor) not in self._computed]
 
     def note_read(self, tensor: Tensor) -> None:
-        """Values of a tensor leave for Python; those that are made of numbers tell it nothing new."""
+        """Note that values leave for Python.
+
+        Those of a tensor that is made of numbers tell it nothing new.
+        """
         self._has_read |= not self._made.get(tensor, False)
 
     def __torch_dispatch__(
@@ -106,14 +119,15 @@ class GivenTensors(DispatchMode):
             self._computed.discard(memory)  # new memory, at the place of some that is no more
 
     def _note(self, func: Any, leaves: Sequence[Any]) -> None:
-        """What else there is to remember of an operation."""
+        """Note what else counts of an operation."""
 
 
 class RunFingerprint(GivenTensors):
-    """Notes which operations run on what: runs of one way have the same operations, numbers and given tensors.
+    """Note which operations run on what.
 
-    Tensors of the state count by name, inputs not at all, and others that the run is given by their values: a network
-    that chooses one of two masks by its data goes one of two ways.
+    Runs of one way have the same operations, numbers and given tensors. Tensors of the state count by name, inputs
+    not at all, and others that the run is given by their values: a network that chooses one of two masks by its data
+    goes one of two ways.
     """
 
     def __init__(self, state: Mapping[str, Tensor], inputs: Iterable[Tensor] = ()) -> None:
@@ -124,7 +138,7 @@ class RunFingerprint(GivenTensors):
         self._seen: list[Any] = []
 
     def fingerprint(self) -> int:
-        """A number that tells runs apart."""
+        """Return a number that tells runs apart."""
         return hash(tuple(self._seen))
 
     def _note(self, func: Any, leaves: Sequence[Any]) -> None:
@@ -144,7 +158,10 @@ class RunFingerprint(GivenTensors):
 
 
 def _digest(tensor: Tensor) -> Any:
-    """What tells the values of two tensors apart; of large ones a part."""
+    """Return what tells two tensors' values apart.
+
+    Of large tensors a part is read.
+    """
     kind = (tuple(tensor.shape), str(tensor.dtype))
     if tensor.layout != torch.strided or tensor.is_quantized:
         return kind

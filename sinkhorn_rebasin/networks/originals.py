@@ -10,9 +10,10 @@ _ORIGINALS: WeakKeyDictionary[nn.Module, list[tuple[str, ReferenceType[Tensor]]]
 
 
 def note_original(twin: nn.Module, module: nn.Module) -> None:
-    """Remember the tensors that the copy must not read, and those that what it was copied from must not read.
+    """Remember the tensors that a copy must not read.
 
-    Its own of now are among them, which it must not read any more when others have taken their place.
+    So must it not read those that what it was copied from must not read. Its own of now are among them, which it must
+    not read any more when others have taken their place.
     """
     named = [(name, ref(t)) for net in (twin, module) for name, t in _named(net)]
     _ORIGINALS[twin] = [*named, *_ORIGINALS.get(module, [])]
@@ -23,7 +24,9 @@ def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def tensors_of_originals(twin: nn.Module) -> list[tuple[str, Tensor]]:
-    """The tensors, by their names in the networks that a copy was made of, that still exist.
+    """List the originals' tensors that still exist.
+
+    They come by their names in the networks that a copy was made of.
 
     >>> layer, twin = nn.Linear(1, 2), nn.Linear(1, 2)
     >>> note_original(twin, layer)

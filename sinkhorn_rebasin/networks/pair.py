@@ -16,9 +16,10 @@ from sinkhorn_rebasin.networks.support import check_supported
 
 
 class NetworkPair(nn.Module):
-    """Hold copies of two comparable networks whose weights are buffers.
+    """Hold frozen copies of two comparable networks.
 
-    The copies move, are saved and are loaded with the module that holds them. No optimizer sees their weights.
+    Their weights are buffers. The copies move, are saved and are loaded with the module that holds them. No optimizer
+    sees their weights.
 
     Args:
         reference, target: networks that differ in the values of their weights alone; neither is changed.
@@ -52,10 +53,16 @@ class NetworkPair(nn.Module):
         return tensors_of(self.target)
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
-        """Run the architecture at a state, batch norm in this module's mode."""
+        """Run the architecture at a state.
+
+        Batch norm is in this module's mode.
+        """
         with batch_statistics(self.reference, on=self.training):
             return run_at(self.reference, state, inputs)
 
     def plain(self, state: StateLike) -> nn.Module:
-        """Copy the target as a plain network with other tensors."""
+        """Copy the target with other tensors.
+
+        The copy is a plain network.
+        """
         return thawed_copy(self.target, state, self._traits)

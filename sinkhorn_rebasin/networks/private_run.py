@@ -27,7 +27,7 @@ def private_run(
 ) -> tuple[Any, bool]:
     """Run a copy that holds the weights.
 
-    Run a copy of a network that holds the weights for good; returns its output and whether the copy lives on.
+    It holds them for good. Returns its output and whether the copy lives on.
 
     Wherever the network keeps its weights (lists, closures, views), the copy has those it is given. What runs its
     layers again in the backward pass finds the copy as it was in the forward. Where the run is ``graded``, the
@@ -53,7 +53,7 @@ def private_run(
 def private_copy(module: nn.Module, weights: StateLike) -> nn.Module:
     """Copy a network with other tensors.
 
-    A copy of a network with these tensors wherever it has its own, and its own where none is given.
+    Where none is given, it has the network's own.
 
     Hooks of this package stay outside of it: they are called with the original's layers.
 
@@ -83,7 +83,10 @@ def private_copy(module: nn.Module, weights: StateLike) -> nn.Module:
 
 
 class _Outside:
-    """A hook that sees the layer it was registered on."""
+    """Mark a hook by the layer it sees.
+
+    It is the layer that the hook was registered on.
+    """
 
     def __init__(self, hook: Any, layer: nn.Module) -> None:
         self.hook, self.layer = hook, layer
@@ -95,7 +98,10 @@ class _Outside:
 def _handed_over(
     weights: StateLike, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[Handover, dict[str, Tensor], tuple[Any, ...], dict[str, Any]]:
-    """Weights and inputs as the run is given them: inputs too, so that all of its graph lies behind the handover."""
+    """Hand weights and inputs over to a run.
+
+    All of the run's graph then lies behind the handover.
+    """
     leaves, rebuilt = flattened((arguments, keywords))
     followed = [name for name, tensor in weights.items() if tensor.requires_grad]
     places = [place for place, leaf in enumerate(leaves) if leaf.is_floating_point()]
@@ -108,7 +114,10 @@ def _handed_over(
 
 
 def _keep_new_buffers(module: nn.Module, twin: nn.Module, weights: StateLike) -> None:
-    """Buffers that a run puts in the place of the network's own are its own from then on, as in a run on itself."""
+    """Keep the buffers that a run has put in.
+
+    They are the network's own from then on, as in a run on itself.
+    """
     others = dict(twin.named_modules())
     for prefix, child in module.named_modules():
         for name, buffer in child._buffers.items():

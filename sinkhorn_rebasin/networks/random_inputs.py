@@ -12,9 +12,9 @@ from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
 
 
 def in_double_precision(model: nn.Module) -> nn.Module | None:
-    """Copy tensors in double precision.
+    """Copy a network in double precision.
 
-    A copy in double precision, complex tensors included; None where the device has no such type.
+    Complex tensors are included. None where the device has no such type.
     """
     twin = standalone_copy(model)
     try:
@@ -36,14 +36,12 @@ _STRETCHES = (1.0, -1.0, 10.0, -10.0, 0.1, -0.1)
 def other_inputs(example_inputs: ExampleInputs, generator: torch.Generator, attempt: int) -> ExampleInputs:
     """Make random inputs that may lead elsewhere.
 
-    Random inputs that may lead a network another way than the example does.
-
-    Floats are normal, at one of several sizes and signs; integers are drawn from the example's own, or, every other
-    time, from zero to the largest of them.
+    A network may go another way with them than with the example. Floats are normal, at one of several sizes and
+    signs. Integers are drawn from the example's own or, every other time, from zero to the largest of them.
     """
 
     def drawn(leaf: Tensor) -> Tensor:
-        """Make another input of a tensor's shape."""
+        """Stretch floats; redraw integers every other time."""
         if leaf.is_floating_point():
             return leaf * _STRETCHES[attempt % len(_STRETCHES)]
         small = (
@@ -75,9 +73,9 @@ def candidate_inputs(
 ) -> Iterator[ExampleInputs]:
     """Yield inputs of the example's structure.
 
-    Inputs of the example's structure, shapes and types: normal, then drawn from its own values, then itself.
-
-    Integers are drawn from the example's in the first as well. Floats are in double precision when ``wide``.
+    Shapes and types are the example's, too. The first inputs are normal, the second are drawn from the example's own
+    values, and the third are the example itself. Integers are drawn from the example's in the first as well. Floats
+    are in double precision when ``wide``.
     """
 
     def typed(tensor: Tensor, like: Tensor) -> Tensor:

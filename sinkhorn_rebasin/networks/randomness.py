@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class _States(NamedTuple):
-    """The global random states of a process."""
+    """Hold the global random states of a process."""
 
     python: Any
     numpy: Any
@@ -42,7 +42,7 @@ class _States(NamedTuple):
     def forked(cls, salt: int) -> _States:
         """Set states that follow from earlier ones.
 
-        Set states that follow from those found and a number, and return those found.
+        They follow from those found and a number. Returns those found.
 
         Each is set right after it is read: what another thread draws in between will be drawn again.
         """
@@ -64,7 +64,7 @@ class _States(NamedTuple):
         return cls(python, numpy, cpu, cuda)
 
     def same(self, other: _States) -> bool:
-        """Whether nothing was drawn between the two."""
+        """Tell whether nothing was drawn between the two."""
         return (
             self.python == other.python
             and _bytes(self.numpy) == _bytes(other.numpy)
@@ -73,7 +73,10 @@ class _States(NamedTuple):
 
 
 def _bytes(state: dict[str, Any]) -> bytes:
-    """NumPy's state; of a generator that was put in the place of its own, which is not forked, in words."""
+    """Return NumPy's random state as bytes.
+
+    Of a generator that was put in the place of its own, which is not forked, they are words.
+    """
     numbers = state["state"]
     if state["bit_generator"] != "MT19937":
         return repr(numbers).encode()
@@ -87,9 +90,10 @@ def _seed(salt: int, state: bytes) -> int:
 
 
 class _Blocks:
-    """The blocks that threads are in, and the states each found.
+    """Note the blocks that threads are in.
 
-    The last to begin puts back what it found. One that ends earlier leaves that to the next.
+    It also notes the states that each found. The last to begin puts back what it found. One that ends earlier leaves
+    that to the next.
     """
 
     def __init__(self) -> None:
@@ -100,7 +104,7 @@ class _Blocks:
     def begin(self, forked: bool) -> object:
         """Keep the global states and set others.
 
-        Keep the global states, and set others that follow from them.
+        The others follow from them.
         """
         ticket = object()
         with self._lock:
@@ -110,7 +114,7 @@ class _Blocks:
     def end(self, ticket: object) -> None:
         """Restore the global states.
 
-        Put back what was found, now or when the next ends.
+        Some block may still go on. Then the states are put back when the next block ends.
         """
         with self._lock:
             later = list(self._found)
@@ -134,7 +138,7 @@ _BLOCKS = _Blocks()
 def untouched_randomness(*, forked: bool = False) -> Iterator[None]:
     """Leave the global random states untouched.
 
-    Leave the global random states of torch, NumPy and Python as they were, whatever is drawn inside.
+    They are those of torch, NumPy and Python, whatever is drawn inside.
 
     Threads that are inside at once do not undo each other: the last to leave puts back what the first found.
 
@@ -158,7 +162,9 @@ def untouched_randomness(*, forked: bool = False) -> Iterator[None]:
 
 
 class RandomStream:
-    """Random states that start as the global ones, go on from one use to the next, and leave those untouched.
+    """Run with random states of its own.
+
+    They start as the global ones, go on from one use to the next, and leave those untouched.
 
     >>> stream, drawn = RandomStream(), []
     >>> for _ in range(2):

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.structures import attributes_of
 
 
 def reachable_tensors(model: nn.Module) -> list[Tensor]:
-    """List the tensors that a network's code can reach from it.
+    """List the tensors that a network's code reaches.
 
     Those are parameters, buffers, and tensors in attributes, containers, objects, closures, defaults, partial
     functions and behind weak references. Variables of Python modules are not among them.
@@ -30,7 +30,10 @@ def reachable_tensors(model: nn.Module) -> list[Tensor]:
 
 
 def tensors_reached(objects: list[Any], without: Collection[int] = ()) -> list[Tensor]:
-    """List the tensors that can be reached from some objects, in the same ways, but not through some, given by id."""
+    """List the tensors reached from some objects.
+
+    They are reached in the same ways, but not through some, given by id.
+    """
     found: list[Tensor] = []
     seen: set[int] = set(without)
     waiting = list(objects)
@@ -54,7 +57,10 @@ _TABLES = frozenset([dict, list, set, tuple, OrderedDict])
 
 
 def parts_of(leaf: Any) -> Iterator[Any]:
-    """Yield what a container, function, module or other object holds at its first level."""
+    """Yield what an object holds at first level.
+
+    It may be a container, a function, a module or something else.
+    """
     if isinstance(leaf, nn.Module):
         # Most of what a module holds are flags and empty tables of hooks.
         yield from [

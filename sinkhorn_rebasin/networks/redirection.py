@@ -18,7 +18,9 @@ _LEAVES = (bool, int, float, complex, str, bytes, type(None), Tensor, type, Modu
 
 
 def redirect(twin: nn.Module, memo: dict[int, Any], given: Iterable[Any] = ()) -> None:
-    """Lead functions and weak references inside of a copy to the copy, where they reach the original.
+    """Lead a copy's references to the copy.
+
+    They are functions and weak references inside of it, where they reach the original.
 
     Args:
         twin: what ``copy.deepcopy(original, memo)`` gave.
@@ -56,7 +58,10 @@ class _Redirection:
         self._copies = {id(value) for key, value in self._memo.items() if key != kept} - self._given
 
     def of(self, value: Any) -> Any:
-        """The value as the copy should hold it; what was copied is changed in place."""
+        """Return a value as the copy should hold it.
+
+        What was copied is changed in place.
+        """
         if isinstance(value, _LEAVES):
             return value
         if id(value) in self._done:
@@ -160,7 +165,7 @@ class _Redirection:
             made.cell_contents = self._content(value)
 
     def _content(self, value: Any) -> Any:
-        """What stands for a value that a function holds."""
+        """Return the stand-in for a function's value."""
         if self._was_copied(value):
             return self._new(value)
         if isinstance(value, (FunctionType, weakref.ref)):
@@ -178,7 +183,7 @@ class _Redirection:
         return self._memo[id(value)]
 
     def _reaches(self, value: Any) -> bool:
-        """Whether anything that was copied can be reached from a value."""
+        """Tell whether a value leads to anything copied."""
         seen: dict[int, Any] = {}
         waiting = [value]
         while waiting:

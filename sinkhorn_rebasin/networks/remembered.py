@@ -27,14 +27,20 @@ _ROUNDING = 1e-6
 
 
 class _Held:
-    """The tensors that a network holds, and how often each has been written to."""
+    """Note the tensors that a network holds.
+
+    It also notes how often each has been written to.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._tensors = reachable_tensors(model)  # kept alive, as an id is a tensor's own only while it lives
         self._versions = {id(tensor): _version(tensor) for tensor in self._tensors}
 
     def changed(self, model: nn.Module) -> list[Tensor]:
-        """Tensors that the network holds now and did not hold then, or holds with other values."""
+        """List the tensors that changed since then.
+
+        The network holds them now and did not hold them then, or holds them with other values.
+        """
         return [
             tensor
             for tensor in reachable_tensors(model)
@@ -48,7 +54,9 @@ def _version(tensor: Tensor) -> int:
 
 
 class NewTensors:
-    """Notes whether a network holds other tensors, or values, at the end of a forward than before.
+    """Note whether a forward leaves new tensors.
+
+    The network then holds other tensors, or values, at its end than before.
 
     >>> layer = nn.Linear(2, 2)
     >>> noted = NewTensors(layer)
@@ -67,7 +75,10 @@ class NewTensors:
 
 
 class _Sources(DispatchMode):
-    """Follows from which tensors of a state everything else is computed; memory counts as a whole."""
+    """Follow what everything is computed from.
+
+    It is computed from tensors of a state. Memory counts as a whole.
+    """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -77,7 +88,7 @@ class _Sources(DispatchMode):
             self._add(tensor, frozenset([name]))
 
     def of(self, tensors: Iterable[Tensor]) -> frozenset[str]:
-        """Names of what some tensors are computed from."""
+        """Name what some tensors are computed from."""
         return frozenset().union(*(self._by_memory.get(storage_key(t), frozenset()) for t in tensors))
 
     def _add(self, tensor: Tensor, names: frozenset[str]) -> None:
@@ -98,11 +109,11 @@ class _Sources(DispatchMode):
 
 
 def remembered_sources(model: nn.Module, inputs: ExampleInputs) -> frozenset[str]:
-    """Name the parameters and buffers of which a network makes what it computes with in later runs.
+    """Name the tensors that a network remembers.
 
-    Whoever loads other weights into a network that has run keeps what it remembers. What is made of these tensors
-    would then belong to other weights, so that they must stay what they are. A network that forgets when its mode is
-    changed remembers nothing.
+    They are parameters and buffers of which it makes what it computes with in later runs. Whoever loads other weights
+    into a network that has run keeps what it remembers. What is made of these tensors would then belong to other
+    weights, so that they must stay what they are. A network that forgets when its mode is changed remembers nothing.
 
     Raises:
         ArchitectureError: when the network does not run a second time.
@@ -137,7 +148,10 @@ def remembered_sources(model: nn.Module, inputs: ExampleInputs) -> frozenset[str
 
 
 def _perturb(model: nn.Module) -> None:
-    """Move all that a state dict holds, the same way each time."""
+    """Move all that a state dict holds.
+
+    It moves the same way each time.
+    """
     generator = torch.Generator("cpu").manual_seed(0)
     for tensor in {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}.values():
         if isinstance(tensor, Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided:
@@ -145,7 +159,10 @@ def _perturb(model: nn.Module) -> None:
 
 
 def _run(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    """Call a network plainly, so that it keeps what it will."""
+    """Run a network plainly.
+
+    It keeps what it will.
+    """
 
     def call() -> Any:
         """Call the network."""

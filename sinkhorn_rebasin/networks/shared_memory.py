@@ -16,7 +16,7 @@ from sinkhorn_rebasin.networks.reachable import reachable_tensors
 def memory_of(tensor: Tensor) -> int | None:
     """Identify a tensor's memory while it lives.
 
-    What tensors in the same memory have in common while they live; None for tensors without memory of their own.
+    Tensors in the same memory share it. None for tensors without memory of their own.
 
     >>> weight = torch.zeros(3, 2)
     >>> memory_of(weight) == memory_of(weight.t()), memory_of(torch.zeros(0))
@@ -31,7 +31,7 @@ def memory_of(tensor: Tensor) -> int | None:
 def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """Group tensors that overlap in memory.
 
-    Group tensors that are not one but have memory in common with others of the same storage.
+    They are not one but have memory in common with others of the same storage.
 
     >>> weight = torch.zeros(3, 2)
     >>> [len(group) for group in overlapping([weight, weight.t(), torch.zeros(2)])]
@@ -48,7 +48,9 @@ def overlapping(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 def views_at(module: nn.Module, replaced: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """The tensors that are views of replaced ones, as the same views of what replaces them, by their ids.
+    """Make the views of tensors that were replaced.
+
+    They are the same views of what replaces the tensors, by their ids.
 
     >>> layer = nn.Linear(2, 3)
     >>> layer.transposed = layer.weight.detach().t()
@@ -69,16 +71,20 @@ def views_at(module: nn.Module, replaced: Mapping[int, Tensor]) -> dict[int, Ten
 
 
 def rebuilt(group: list[Tensor]) -> dict[int, Tensor]:
-    """Copies of tensors with memory in common that have their memory in common as well, by the originals' ids."""
+    """Copy tensors with memory in common.
+
+    The copies have theirs in common as well, and come by the originals' ids.
+    """
     with torch.no_grad(), torch._C.DisableTorchFunction():
         storage = group[0].untyped_storage().clone()
         return {id(tensor): _like(tensor, _placed(tensor, storage)) for tensor in group}
 
 
 def aliases(module: nn.Module) -> dict[int, Tensor]:
-    """A parameter for each of a module's, in the same memory, and the same for their views, by the originals' ids.
+    """Make parameters in the same memory.
 
-    Parameters of other classes than PyTorch's, and those made in inference mode, stand for themselves.
+    There is one for each of a module's, and the same for their views, by the originals' ids. Parameters of other
+    classes than PyTorch's, and those made in inference mode, stand for themselves.
     """
     shared: dict[int, Tensor] = {}
     for parameter in module.parameters():
@@ -105,13 +111,19 @@ def _placed(tensor: Tensor, storage: torch.UntypedStorage) -> Tensor:
 
 
 def _is_wrapped(tensor: Tensor) -> bool:
-    """Whether a tensor is of another class, or its values are not simply what lies in its memory."""
+    """Tell whether a tensor is not plain memory.
+
+    It is of another class, or its values are not simply what lies in its memory.
+    """
     other = type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided
     return other or tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or tensor.is_meta
 
 
 def _bounds(tensor: Tensor) -> tuple[int, int]:
-    """First and last byte of a tensor's memory; of columns that interleave, all between them."""
+    """Return the first and last byte of memory.
+
+    Of columns that interleave it is all between them.
+    """
     length = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     start = int(tensor.storage_offset()) * tensor.element_size()
     return start, start + (length + 1) * tensor.element_size()
@@ -129,7 +141,10 @@ def _lies_within(view: Tensor, base: Tensor) -> bool:
 
 
 def _same_view(view: Tensor, base: Tensor, given: Tensor) -> Tensor:
-    """What lies in the given tensor where the view lies in the base, differentiable in what is given."""
+    """Make the same view of another tensor.
+
+    It lies in ``given`` where the view lies in the base, and is differentiable in it.
+    """
     if given.stride() != base.stride():
         given = torch.empty_strided(base.shape, base.stride(), dtype=given.dtype, device=given.device).copy_(
             given
@@ -141,7 +156,7 @@ def _same_view(view: Tensor, base: Tensor, given: Tensor) -> Tensor:
 def storage_key(tensor: Tensor) -> int:
     """Identify a tensor's storage.
 
-    What two tensors in the same memory have in common while both live.
+    Two tensors in the same memory share it while both live.
     """
     if tensor.layout != torch.strided:
         return id(tensor)
@@ -152,7 +167,7 @@ def storage_key(tensor: Tensor) -> int:
 def element_offsets(tensor: Tensor) -> NDArray[np.int64]:
     """Return the memory offsets of a tensor's elements.
 
-    Places in memory of a tensor's elements, in their order.
+    They come in the elements' order.
     """
     return memory_offsets(tensor.shape, tensor.stride(), int(tensor.storage_offset())).ravel()
 
@@ -160,7 +175,7 @@ def element_offsets(tensor: Tensor) -> NDArray[np.int64]:
 def memory_offsets(shape: Sequence[int], strides: Sequence[int], start: int) -> NDArray[np.int64]:
     """Return the memory offsets of a strided view.
 
-    Place in memory of every element of a strided view.
+    There is one for every element.
     """
     places = np.full(tuple(shape), start, dtype=np.int64)
     for axis, stride in enumerate(strides):

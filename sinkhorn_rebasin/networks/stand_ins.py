@@ -13,7 +13,9 @@ from sinkhorn_rebasin.networks.shared_memory import memory_of
 
 
 class StandIns:
-    """Attributes of a network's modules that may stand in for weights, as they are before a run.
+    """Note attributes that may stand for weights.
+
+    They are those of a network's modules, as they are before a run.
 
     Args:
         module: the network.
@@ -43,7 +45,9 @@ class StandIns:
         }
 
     def check(self, read: Collection[int | None]) -> None:
-        """Raise ArchitectureError where a run read an attribute and no weight of its module, of which one is alike.
+        """Raise ArchitectureError where a stand-in was read.
+
+        The run read an attribute and no weight of its module, of which one is alike.
 
         Args:
             read: the memory of all tensors that the run read.

@@ -23,7 +23,9 @@ _WITHOUT_VALUES = ("new_", "empty_like", "zeros_like", "ones_like", "full_like",
 
 
 class StrayReads(TorchDispatchMode):
-    """Notes when a run reads what is in the memory of weights that others stand in for, or what was made of them.
+    """Note when a run reads original weights.
+
+    It reads what is in the memory of weights that others stand in for, or what was made of them.
 
     Args:
         module: the network.
@@ -62,7 +64,10 @@ class StrayReads(TorchDispatchMode):
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Watch what is run inside, and raise ArchitectureError when there was such a read, also where it failed."""
+        """Raise ArchitectureError when stray reads happen inside.
+
+        This holds also where the run failed.
+        """
         stand_ins = StandIns(self._module, self._weights)
         try:
             with self:
@@ -83,7 +88,10 @@ class StrayReads(TorchDispatchMode):
         )
 
     def _holder(self, name: str) -> str | None:
-        """The attribute behind which a tensor with this memory lies."""
+        """Find the attribute that leads to a tensor.
+
+        The tensor has this memory.
+        """
         storages = {storage for storage, other in self._names.items() if other == name}
         registered = {id(tensor) for _, tensor in _named(self._module)}
         children = {id(child) for child in self._module.modules()}

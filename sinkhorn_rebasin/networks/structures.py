@@ -26,7 +26,7 @@ _CLOSED = (nn.Module, type, FunctionType, ModuleType)
 def named_parts(node: Any) -> list[tuple[str, Any]]:
     """List the parts of a container or object.
 
-    List what a container or an object holds at its first level, and how Python writes each part.
+    They are those at its first level, and how Python writes each.
 
     Containers are those of PyTorch's pytrees, mappings, tuples, lists and sets. Other objects hold their attributes
     and slots. Networks, types and functions hold nothing.
@@ -56,7 +56,7 @@ def named_parts(node: Any) -> list[tuple[str, Any]]:
 def attributes_of(node: Any) -> list[tuple[str, Any]]:
     """List what an object holds besides its items.
 
-    List the names and values of what an object holds besides its items; nothing for networks, types and functions.
+    They come with their names. Networks, types and functions have none.
 
     >>> attributes_of(slice(1)), attributes_of(dataclasses.make_dataclass("Point", ["x"])(2))
     ([], [('x', 2)])
@@ -79,7 +79,7 @@ def _slots_of(kind: type) -> tuple[str, ...]:
 def named_tensors_in(structure: Any) -> list[tuple[str, Tensor]]:
     """List every tensor with the path to it.
 
-    List every tensor in a structure with the path to it; tensors at several places come several times.
+    Tensors at several places come several times.
 
     >>> import torch
     >>> named_tensors_in([torch.ones(1), {"mask": torch.ones(2)}])
@@ -91,7 +91,7 @@ def named_tensors_in(structure: Any) -> list[tuple[str, Tensor]]:
 def tensors_in(structure: Any) -> list[Tensor]:
     """List every tensor in a structure.
 
-    List every tensor in a structure: containers of any kind, dataclasses and the attributes of other objects.
+    It may be a container of any kind, a dataclass, or the attributes of another object.
 
     >>> import torch
     >>> len(tensors_in((None, {"logits": torch.ones(2), "hidden": [torch.ones(1)]}, "text")))
@@ -101,7 +101,10 @@ def tensors_in(structure: Any) -> list[Tensor]:
 
 
 def _nodes(structure: Any) -> list[tuple[str, Any]]:
-    """Everything in a structure with its path, depth first; objects that are met again only once."""
+    """List everything in a structure with its path.
+
+    It goes depth first. Objects that are met again come once.
+    """
     found: list[tuple[str, Any]] = []
     seen: dict[int, Any] = {}  # holds what it has seen, so that no identity is given twice
     waiting = [("", structure)]
@@ -119,7 +122,7 @@ def _nodes(structure: Any) -> list[tuple[str, Any]]:
 def shape_of(tensor: Tensor) -> tuple[Any, ...]:
     """Return the shape of a tensor.
 
-    The shape of a tensor; of a nested one its parts' shapes.
+    Of a nested one these are its parts' shapes.
 
     >>> import torch
     >>> shape_of(torch.ones(2, 3))
@@ -131,7 +134,9 @@ def shape_of(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def holds_nothing(structure: Any) -> bool:
-    """Tell whether there is nothing in a structure that a network could run on: no tensor, number, text or array.
+    """Tell whether a structure is empty for networks.
+
+    It then has no tensor, number, text or array that one could run on.
 
     >>> holds_nothing({"x": [None]}), holds_nothing(["text"])
     (True, False)
@@ -150,7 +155,7 @@ def _is_something(node: Any) -> bool:
 def flattened(structure: Any) -> tuple[list[Tensor], Rebuilt]:
     """Take a structure apart into its tensors.
 
-    Take a structure apart: its tensors, and a function that makes a copy with others in their places.
+    Returns its tensors, and a function that makes a copy with others in their places.
 
     Copies are deep, so that what is written to an object stays in the copy. Networks in the structure, and what
     cannot be copied and holds no tensor, such as locks, are the same in the copy. The lengths in a packed sequence
@@ -175,7 +180,10 @@ def flattened(structure: Any) -> tuple[list[Tensor], Rebuilt]:
 
 
 def _copied(structure: Any, memo: dict[int, Any], nodes: list[Any]) -> Any:
-    """A deep copy in which some objects are replaced, and those that have no tensor and cannot be copied stay."""
+    """Copy a structure deeply, replacing some objects.
+
+    Those that have no tensor and cannot be copied stay.
+    """
     try:
         return copy.deepcopy(structure, dict(memo))
     except _NO_COPY as error:
@@ -190,7 +198,7 @@ def _copied(structure: Any, memo: dict[int, Any], nodes: list[Any]) -> Any:
 
 
 def _is_opaque(node: Any) -> bool:
-    """Whether an object without tensors cannot be copied."""
+    """Tell whether an object without tensors cannot be copied."""
     if isinstance(node, (*_PLAIN, Tensor)) or tensors_in(node):
         return False
     try:
@@ -201,7 +209,9 @@ def _is_opaque(node: Any) -> bool:
 
 
 def replaced(structure: Any, made: Callable[[Tensor], Any]) -> Any:
-    """Copy a structure with every tensor in it replaced by what is made of it.
+    """Copy a structure with every tensor replaced.
+
+    Each is replaced by what is made of it.
 
     >>> import torch
     >>> replaced((torch.ones(2), ["text"]), torch.zeros_like)

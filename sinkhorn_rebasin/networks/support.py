@@ -13,7 +13,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 def check_supported(module: nn.Module) -> None:
     """Raise ArchitectureError for networks without plain weights.
 
-    Raise ArchitectureError for wrappers, scripts, layers that are not built yet, and tensors without values.
+    They are wrappers, scripts, layers that are not built yet, and tensors without values.
 
     >>> check_supported(nn.Linear(2, 3))
     """
@@ -38,7 +38,7 @@ def check_supported(module: nn.Module) -> None:
 def check_values(module: nn.Module) -> None:
     """Raise ArchitectureError for tensors without values.
 
-    Raise ArchitectureError when a parameter or buffer is not built yet or has no values.
+    A parameter or buffer may not be built yet.
     """
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:

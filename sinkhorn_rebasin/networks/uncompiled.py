@@ -19,9 +19,10 @@ Output = TypeVar("Output")
 
 
 def run_uncompiled(run: Callable[[], Output]) -> Output:
-    """Run something as :func:`uncompiled`, also when it is the first to load the compiler.
+    """Run something as :func:`uncompiled`.
 
-    What the compiler has met before it could be told is forgotten, and a run that it has made fail is repeated.
+    It may be the first to load the compiler. What the compiler has met before it could be told is forgotten, and a
+    run that it has made fail is repeated.
     """
     if _compiler_is_loaded():
         with uncompiled():
@@ -40,17 +41,21 @@ def run_uncompiled(run: Callable[[], Output]) -> Output:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run what a network compiles as it is written, and higher-order operators by what they compute.
+    """Run what a network compiles as it stands.
 
-    The compiler gives up on functions that run under a dispatch mode, and remembers that for good: the caller's own
-    runs would find them so. A compiler that is not loaded is left alone, as it takes 100 MB.
+    Higher-order operators run by what they compute. The compiler gives up on functions that run under a dispatch
+    mode, and remembers that for good: the caller's own runs would find them so. A compiler that is not loaded is left
+    alone, as it takes 100 MB.
     """
     with _EAGER if _compiler_is_loaded() else nullcontext(), PlainOperators():
         yield
 
 
 def forget_compilation() -> None:
-    """Make the compiler forget what it has met, and so that it has given up on it."""
+    """Make the compiler forget what it met.
+
+    It then also forgets that it has given up on it.
+    """
     if _compiler_is_loaded():
         torch._dynamo.reset()
 
@@ -60,7 +65,10 @@ def _compiler_is_loaded() -> bool:
 
 
 class _EagerStance:
-    """The compiler's stance, which is the whole process's: the last thread to leave puts it back."""
+    """Hold the compiler's stance for all threads.
+
+    It is the whole process's: the last thread to leave puts it back.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -84,7 +92,9 @@ _EAGER = _EagerStance()
 
 
 class PlainOperators(TorchFunctionMode):
-    """Computes higher-order operators (loops, branches, attention) by plain operations, which dispatch modes see.
+    """Compute higher-order operators by plain operations.
+
+    These are loops, branches and attention. Dispatch modes see the plain operations.
 
     >>> with PlainOperators():
     ...     torch.ops.higher_order.cond(torch.tensor(True), torch.neg, torch.abs, (torch.ones(2),))
@@ -107,7 +117,10 @@ class PlainOperators(TorchFunctionMode):
 
 
 def _plain(func: HigherOrderOperator, args: Sequence[Any]) -> Callable[..., Any] | None:
-    """The function that computes an operator eagerly; None where it is better left to PyTorch."""
+    """Find the function that computes an operator eagerly.
+
+    None where it is better left to PyTorch.
+    """
     name = func.name()
     if name == "custom_function_call":
         return _custom_forward if _only_writes_are_taken_away() and not _follows_gradients(args) else None
@@ -115,7 +128,7 @@ def _plain(func: HigherOrderOperator, args: Sequence[Any]) -> Callable[..., Any]
 
 
 def _only_writes_are_taken_away() -> bool:
-    """Whether functionalisation is the one transform that is active."""
+    """Tell whether functionalization is the only active transform."""
     functorch: Any = torch._C._functorch
     if functorch.get_dynamic_layer_stack_depth() != 1:
         return False

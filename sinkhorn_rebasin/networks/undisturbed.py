@@ -14,21 +14,27 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 class _Process:
-    """What the threads of a process share: a lock, and kernels that are switched off while anybody needs it."""
+    """Hold what the threads of a process share.
+
+    This is a lock, and kernels that are switched off while anybody needs it.
+    """
 
     def __init__(self) -> None:
         self._switched = ExitStack()
         self.begin()
 
     def begin(self) -> None:
-        """Start as a process without other threads: those that hold locks do not go with a fork."""
+        """Start without other threads.
+
+        Those that hold locks do not go with a fork.
+        """
         self._switched.close()
         self.analysis = threading.RLock()
         self._counting = threading.Lock()
         self._users = 0
 
     def switch_off_fused_kernels(self) -> None:
-        """The first user switches them off."""
+        """Switch fused kernels off for the first user."""
         with self._counting:
             if self._users == 0:
                 self._switched.callback(_set_fused_kernels, *_set_fused_kernels(False, False))
@@ -36,7 +42,10 @@ class _Process:
             self._users += 1
 
     def let_go_of_fused_kernels(self) -> None:
-        """The last user puts back what the first found."""
+        """Put fused kernels back after the last user.
+
+        They are again as the first user found them.
+        """
         with self._counting:
             self._users -= 1
             if self._users == 0:
@@ -49,7 +58,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _set_fused_kernels(fast_path: bool, one_dnn: bool) -> tuple[bool, bool]:
-    """Set two flags of the process and return what they were."""
+    """Set two flags and return what they were.
+
+    They are the whole process's.
+    """
     found = torch.backends.mha.get_fastpath_enabled(), bool(torch.backends.mkldnn.enabled)
     torch.backends.mha.set_fastpath_enabled(fast_path)
     # This sets the one flag, and so warns of no accelerator that is not there.
@@ -59,9 +71,10 @@ def _set_fused_kernels(fast_path: bool, one_dnn: bool) -> tuple[bool, bool]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Wait until no other thread analyses a network, and leave the global random states as they are.
+    """Wait until no other thread analyzes a network.
 
-    A thread that is inside already need not wait. Plain runs of networks in other threads go on meanwhile.
+    Inside, the global random states are left as they are. A thread that is inside already need not wait. Plain runs
+    of networks in other threads go on meanwhile.
     """
     with _PROCESS.analysis, untouched_randomness(forked=True):
         yield
@@ -69,9 +82,10 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def plain_operations() -> Iterator[None]:
-    """Switch fused kernels off, so that networks dispatch the operations there are rules for.
+    """Switch fused kernels off.
 
-    The switches belong to the process: networks that other threads run meanwhile run without fused kernels too.
+    Networks then dispatch the operations there are rules for. The switches belong to the process: networks that other
+    threads run meanwhile run without fused kernels too.
     """
     _PROCESS.switch_off_fused_kernels()
     try:

@@ -56,14 +56,17 @@ MEMORY = (
 
 
 class MemoryLeavesError(RuntimeError):
-    """The memory of a tensor is asked for that functionalisation has wrapped, and that has none of its own."""
+    """Say that memory is asked for without any.
+
+    Functionalization has wrapped the tensor, which has no memory of its own.
+    """
 
 
 class ValueReads(TorchFunctionMode):
-    """Tells of every tensor whose values or memory Python gets hold of, and gives its real values.
+    """Tell of every tensor that Python reads.
 
-    ``read`` is told of tensors that become lists, arrays, memory or items of new tensors, ``made`` of those new
-    tensors.
+    Python gets hold of its values or memory. They are the real ones. ``read`` is told of tensors that become lists,
+    arrays, memory or items of new tensors, ``made`` of those new tensors.
 
     >>> seen = []
     >>> with ValueReads(seen.append, lambda tensor: None):
@@ -106,7 +109,10 @@ class ValueReads(TorchFunctionMode):
         return real
 
     def _make(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Make a tensor of lists, whose items that are tensors are read."""
+        """Make a tensor of lists.
+
+        Items that are tensors are read.
+        """
         lists = [value for value in (*args, *kwargs.values()) if isinstance(value, list | tuple)]
         if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(lists)):
             return func(*args, **kwargs)
@@ -127,7 +133,10 @@ def _is_integer(value: Any) -> bool:
 
 
 def _deep_copy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
-    """What ``copy.deepcopy`` makes of a tensor, by operations that are seen."""
+    """Copy a tensor by operations that are seen.
+
+    This is what ``copy.deepcopy`` makes of it.
+    """
     if id(tensor) not in memo:
         memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
     copied: Tensor = memo[id(tensor)]
@@ -140,7 +149,10 @@ def _is_wrapped(tensor: Tensor) -> bool:
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
-    """Return what functionalisation wraps; the wrapper itself holds no values."""
+    """Return what functionalization wraps.
+
+    The wrapper itself holds no values.
+    """
     functorch: Any = torch._C._functorch
     while functorch.is_functionaltensor(tensor):
         torch._sync(tensor)

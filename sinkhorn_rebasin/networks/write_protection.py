@@ -19,7 +19,9 @@ _WRITABLE = (*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__)  # ty
 
 
 class WriteProtection(DispatchMode):
-    """Refuses operations that write to the memory of some tensors, or hand it out, and notes that there was one.
+    """Refuse operations that write to some tensors.
+
+    Operations that hand out their memory are refused, too. That there was one is noted.
 
     >>> weight = torch.zeros(2)
     >>> protection = WriteProtection([weight])
@@ -67,7 +69,7 @@ class WriteProtection(DispatchMode):
 
 
 class _MemoryProtection(TorchFunctionMode):
-    """What the dispatcher does not see."""
+    """Refuse what the dispatcher does not see."""
 
     def __init__(self, check: Callable[[Any, Sequence[Any]], None]) -> None:
         super().__init__()

@@ -109,7 +109,7 @@ def dense_gradient(tensor: Tensor) -> Tensor:
 
 
 def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
-    """Re-order the units of a slot.
+    """Reorder the units of a slot.
 
     Unit i becomes what unit ``indices[i]`` was.
     """
@@ -156,7 +156,7 @@ def _mix(matrices: Tensor, units: Tensor, layout: Layout) -> Tensor:
 
 
 def _flatten(tensor: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, torch.Size]:
-    """Move axes to the front and read them as one.
+    """Move axes to the front, read as one.
 
     The shape with these axes in front comes with the tensor.
     """

@@ -11,7 +11,10 @@ from sinkhorn_rebasin.permutations.spec import Group, PermutationSpec
 
 
 def identity_permutations(spec: PermutationSpec) -> dict[str, Tensor]:
-    """The index vectors that leave every unit where it is, one of :attr:`Group.shape` per group."""
+    """Return index vectors that leave every unit in place.
+
+    There is one of :attr:`Group.shape` per group.
+    """
     return {
         group.name: torch.arange(group.size, device="cpu").expand(group.shape).clone()
         for group in spec.groups
@@ -21,9 +24,10 @@ def identity_permutations(spec: PermutationSpec) -> dict[str, Tensor]:
 def random_permutations(
     spec: PermutationSpec, *, generator: torch.Generator | None = None
 ) -> dict[str, Tensor]:
-    """Uniformly random index vectors, one of :attr:`Group.shape` per group, drawn from ``generator``.
+    """Draw uniformly random index vectors.
 
-    Without a generator torch's global random state is used, as ``torch.randperm`` does.
+    There is one of :attr:`Group.shape` per group, drawn from ``generator``. Without a generator torch's global random
+    state is used, as ``torch.randperm`` does.
     """
     device = "cpu" if generator is None else generator.device
     return {
@@ -35,7 +39,9 @@ def random_permutations(
 
 
 def permutation_matrix(indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The matrices P (..., n, n) with P[i, indices[i]] = 1, so that P @ w = w[indices].
+    """Turn index vectors into permutation matrices.
+
+    P is (..., n, n) with P[i, indices[i]] = 1, so that P @ w = w[indices].
 
     >>> permutation_matrix(torch.tensor([1, 0, 2])) @ torch.tensor([10.0, 20.0, 30.0])
     tensor([20., 10., 30.])
@@ -44,9 +50,10 @@ def permutation_matrix(indices: Tensor, dtype: torch.dtype = torch.float32) -> T
 
 
 def unit_movement(spec: PermutationSpec, permutations: Permutations, name: str) -> Tensor:
-    """Where every unit of a group comes from when the group and all its ancestors act, (blocks * size,).
+    """Tell where each of a group's units comes from.
 
-    Unit ``i`` of block ``b`` has number ``b * size + i``.
+    The group and all its ancestors act. The result is (blocks * size,). Unit ``i`` of block ``b`` has number ``b *
+    size + i``.
     """
     group = spec[name]
     indices = permutations[name].reshape(group.blocks, group.size).cpu()
@@ -55,9 +62,10 @@ def unit_movement(spec: PermutationSpec, permutations: Permutations, name: str) 
 
 
 def block_movement(spec: PermutationSpec, permutations: Permutations, group: Group) -> Tensor:
-    """Where every block of a group comes from when its ancestors act, (blocks,).
+    """Tell where each of a group's blocks comes from.
 
-    One unit of the parent holds several blocks when a group between the two was dropped.
+    The group's ancestors act. The result is (blocks,). One unit of the parent holds several blocks when a group
+    between the two was dropped.
     """
     if group.parent is None:
         return torch.arange(group.blocks, device="cpu")
@@ -67,7 +75,7 @@ def block_movement(spec: PermutationSpec, permutations: Permutations, group: Gro
 
 
 def compose(spec: PermutationSpec, second: Permutations, first: Permutations) -> dict[str, Tensor]:
-    r"""The permutations that act like ``first`` and then ``second``.
+    r"""Combine permutations: ``first``, and then ``second``.
 
     For a group without parent the index vectors compose as :math:`\pi_1[\pi_2]`. Inside a parent, the block
     that ``first`` takes from c is permuted by ``second`` at the place it has been moved to.
@@ -90,7 +98,10 @@ def compose(spec: PermutationSpec, second: Permutations, first: Permutations) ->
 
 
 def inverse(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tensor]:
-    """The permutations that undo these: ``compose(spec, inverse(spec, p), p)`` is the identity."""
+    """Invert permutations.
+
+    ``compose(spec, inverse(spec, p), p)`` is the identity.
+    """
     check_permutations(spec, permutations)
     inverted = {}
     for group in spec.groups:
@@ -101,7 +112,10 @@ def inverse(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tens
 
 
 def check_permutations(spec: PermutationSpec, permutations: Permutations) -> None:
-    """Raise :class:`SpecError` when these are not one valid permutation, hard or soft, per group."""
+    """Raise :class:`SpecError` unless every group has one permutation.
+
+    Each must be valid, hard or soft.
+    """
     for group in spec.groups:
         if group.name not in permutations:
             raise SpecError(
@@ -128,7 +142,9 @@ def check_permutations(spec: PermutationSpec, permutations: Permutations) -> Non
 
 
 def is_hard(permutations: Permutations) -> bool:
-    """Tell whether all permutations are index vectors, and none a matrix.
+    """Tell whether all permutations are index vectors.
+
+    None of them is then a matrix.
 
     >>> is_hard({"a": torch.tensor([1, 0])}), is_hard({"a": torch.eye(2)})
     (True, False)

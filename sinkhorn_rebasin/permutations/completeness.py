@@ -38,7 +38,9 @@ def check_state(spec: SpecStructure, state: StateLike) -> None:
 
 
 def completed(spec: SpecStructure, state: StateLike) -> State:
-    """Give every name of a tied tensor the tensor that the state holds under another of its names.
+    """Complete a state by every name of tied tensors.
+
+    A name that the state lacks gets the tensor that the state holds under another of its names.
 
     >>> import torch
     >>> from sinkhorn_rebasin.permutations import PermutationSpec

@@ -37,7 +37,10 @@ _SPEC: Mapping[str, Expected] = {
 
 
 def check_spec_json(data: Any) -> None:
-    """Raise SpecError where a part of a spec's JSON is of another type or size than it can be."""
+    """Raise SpecError where a spec's JSON is malformed.
+
+    Each part is checked for its type, and its size for what a spec can have.
+    """
     _check(data, _SPEC, "the spec")
     shapes = data["shapes"]
     _check(shapes, dict, "shapes")
@@ -59,7 +62,10 @@ def check_spec_json(data: Any) -> None:
 
 
 def _check(value: Any, expected: Expected, where: str) -> None:
-    """Fields that are absent, or that nobody knows, are told later."""
+    """Raise SpecError unless a value has the expected form.
+
+    Fields that are absent, or that nobody knows, are told later.
+    """
     if isinstance(expected, Mapping):
         _check(value, dict, where)
         for name, part in expected.items():

@@ -13,9 +13,9 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Layout:
-    r"""The positions of ``blocks`` x ``size`` units, ``width`` positions each, along a flat axis.
+    r"""Place ``blocks`` x ``size`` units along a flat axis.
 
-    A regular layout is the affine map
+    Each unit has ``width`` positions. A regular layout is the affine map
 
     .. math:: p(b, i, o, k) = \mathrm{offset} + b\,\mathrm{block\_stride} + i\,\mathrm{stride}
         + o\,\mathrm{outer\_stride} + k, \qquad k < \mathrm{inner},\ o < \mathrm{outer},
@@ -45,11 +45,11 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """How many positions each unit owns."""
+        """Count the positions of each unit."""
         return self.outer * self.inner
 
     def table(self) -> Positions:
-        """The positions of every unit, (blocks, size, width)."""
+        """List every unit's positions, (blocks, size, width)."""
         if self.listed is not None:
             return np.array(self.listed, dtype=np.int64).reshape(self.blocks, self.size, self.width)
         block = np.arange(self.blocks)[:, None] * self.block_stride
@@ -58,7 +58,9 @@ class Layout:
         return units + (outer + np.arange(self.inner)).ravel()
 
     def places_apart(self, length: int) -> bool:
-        """Whether the positions lie on an axis of this length, no two of them on one place.
+        """Tell whether an axis holds the positions, none twice.
+
+        ``length`` is the axis's length.
 
         >>> [layout.places_apart(4) for layout in (Layout(1, 4), Layout(1, 4, offset=1), Layout(1, 4, stride=0))]
         [True, False, False]
@@ -90,7 +92,10 @@ class Layout:
 
     @classmethod
     def from_table(cls, table: Positions) -> Layout:
-        """The compact layout with these positions, (blocks, size, width); irregular ones are listed."""
+        """Find the compact layout of a table.
+
+        ``table`` is (blocks, size, width), as :meth:`table` gives it. Irregular positions are listed.
+        """
         blocks, size, width = table.shape
         first = table[0, 0]
         steps = np.flatnonzero(np.diff(first) != 1)
@@ -110,7 +115,10 @@ class Layout:
         return cls(blocks, size, outer=1, inner=width, listed=tuple(int(p) for p in table.ravel()))
 
     def is_whole_axis(self, length: int) -> bool:
-        """Whether the units, in order, are the consecutive equal parts of an axis of this length."""
+        """Tell whether the units fill an axis in order.
+
+        Each unit is then one of the axis's consecutive equal parts.
+        """
         return (
             self.listed is None
             and self.offset == 0
@@ -121,12 +129,12 @@ class Layout:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
+        """Return the fields that differ from their defaults."""
         defaults = Layout(self.blocks, self.size)
         return {k: v for k, v in vars(self).items() if k in ("blocks", "size") or v != getattr(defaults, k)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Layout:
-        """The layout that :meth:`to_json` wrote."""
+        """Read the layout that :meth:`to_json` wrote."""
         listed = data.get("listed")
         return cls(**{**data, "listed": None if listed is None else tuple(listed)})

@@ -25,9 +25,10 @@ Factors: TypeAlias = Mapping[str, Tensor]
 
 @dataclass(frozen=True, repr=False)
 class ScaleSymmetry:
-    r"""One way to scale the units of a group: slot k of unit i is multiplied by :math:`s_i^{e_k}`.
+    r"""Describe one way to scale a group's units.
 
-    A slot here may be a part of one of the spec's: the queries or the keys of a packed projection.
+    Slot k of unit i is multiplied by :math:`s_i^{e_k}`. A slot here may be a part of one of the spec's: the queries
+    or the keys of a packed projection.
 
     Attributes:
         group: name of the group.
@@ -49,14 +50,17 @@ class ScaleSymmetry:
 
 
 def _place_of(slot: Slot) -> str:
-    """Tensor and axes, and where the units start when they do not at the beginning."""
+    """Name a slot's tensor, axes and start.
+
+    The start is left out where the units begin at the beginning.
+    """
     axes = ",".join(map(str, slot.axes))
     return f"{slot.tensor}[{axes}{f' from {slot.layout.offset}' if slot.layout.offset else ''}]"
 
 
 @dataclass(frozen=True, repr=False)
 class RescalingSpec:
-    """The exact rescalings of one architecture, group by group.
+    """Hold the exact rescalings of one architecture by group.
 
     >>> RescalingSpec(groups=("hidden",)).kind_of("hidden")
     'neither'
@@ -73,7 +77,7 @@ class RescalingSpec:
         return f"RescalingSpec({len(self.groups)} groups, {len(self.generators)} generators; {kinds})"
 
     def of(self, group: str, kind: Kind = "positive") -> tuple[ScaleSymmetry, ...]:
-        """The generators of a group, in the order of its factors."""
+        """List a group's generators in order of its factors."""
         if group not in self.groups:
             raise SpecError(f"Expected one of the groups {list(self.groups)} but got {group!r}.")
         return self._by_group.get((group, kind), ())
@@ -87,16 +91,19 @@ class RescalingSpec:
         return found
 
     def kind_of(self, group: str) -> GroupKind:
-        """What a group's units pass through: positively homogeneous (ReLU, none), odd (tanh), or neither (GELU).
+        """Tell what a group's units pass through.
 
-        Positively homogeneous when a rescaling by any s > 0 was found, odd when only flips of the sign were.
+        It is positively homogeneous (ReLU, none), odd (tanh), or neither (GELU). Positively homogeneous when a
+        rescaling by any s > 0 was found, odd when only flips of the sign were.
         """
         if self.of(group, "positive"):
             return "positively homogeneous"
         return "odd" if self.of(group, "sign") else "neither"
 
     def shapes(self, spec: PermutationSpec, kind: Kind = "positive") -> dict[str, tuple[int, ...]]:
-        """Shapes of the factors that the generators of one kind take; groups without generators are left out.
+        """Return the shapes of one kind's factors by group.
+
+        Groups without generators are left out.
 
         Raises:
             SpecError: when a generator is none of this spec's network.
@@ -126,7 +133,9 @@ def rescale_state(
     log_scales: Factors | None = None,
     signs: Factors | None = None,
 ) -> State:
-    r"""Scale hidden units without changing the function: slot k of unit i is multiplied by :math:`s_i^{e_k}`.
+    r"""Scale hidden units without changing the function.
+
+    Slot k of unit i is multiplied by :math:`s_i^{e_k}`.
 
     .. math:: W'_l = S_l\, W_l\, S_{l-1}^{-1}, \qquad b'_l = S_l\, b_l, \qquad S = \mathrm{diag}(\exp x)
 
@@ -176,7 +185,10 @@ _Place: TypeAlias = dict[tuple[int, ...], list[tuple[Layout, int, Tensor]]]
 
 
 def _by_place(rescaling: RescalingSpec, factors: Factors, kind: Kind) -> dict[str, _Place]:
-    """Per tensor and axes what is multiplied there: layout, exponent, and one factor per unit."""
+    """Collect by tensor and axes what is multiplied there.
+
+    Each entry is a layout, its exponent, and one factor per unit.
+    """
     found: dict[str, _Place] = {}
     for group, values in factors.items():
         for generator, value in zip(rescaling.of(group, kind), values, strict=True):
@@ -199,7 +211,10 @@ def _multiplied(tensor: Tensor, positive: _Place, flips: _Place) -> Tensor:
 
 
 def summed(parts: Sequence[tuple[Layout, int, Tensor]], axes: tuple[int, ...], tensor: Tensor) -> Tensor:
-    """Exponent times value of every unit, added up at its positions of the flat axis; elsewhere zero."""
+    """Sum exponent times value over units at their positions.
+
+    The result is as long as the flat axis, and zero where no unit lies.
+    """
     length = math.prod(tensor.shape[axis] for axis in axes)
     dtype = parts[0][2].dtype
     total = torch.zeros(length, dtype=dtype, device=tensor.device)
@@ -211,7 +226,10 @@ def summed(parts: Sequence[tuple[Layout, int, Tensor]], axes: tuple[int, ...], t
 
 
 def along(axes: tuple[int, ...], shape: Sequence[int], flat: Tensor) -> Tensor:
-    """A vector over axes read as one, shaped so that it broadcasts against the tensor."""
+    """Reshape a flat axis's vector so that it broadcasts.
+
+    The vector runs over ``axes`` read as one; the tensor has ``shape``.
+    """
     order = sorted(range(len(axes)), key=axes.__getitem__)
     view = flat.reshape([shape[axis] for axis in axes]).permute(order)
     return view.reshape([size if axis in axes else 1 for axis, size in enumerate(shape)])

@@ -23,7 +23,9 @@ def normalize_state_scales(
     tolerance: float | None = None,
     max_sweeps: int = 100,
 ) -> State:
-    r"""Rescale every unit so that the weights with positive exponents, its incoming ones, have norm one.
+    r"""Rescale every unit to incoming weights of norm one.
+
+    Incoming weights are those with positive exponents.
 
     .. math:: s_i = \Big( \sum_{k:\, e_k > 0} \lVert \theta_k[i] \rVert^2 \Big)^{-1/(2 e)}, \qquad
         e = \max_k e_k
@@ -83,13 +85,19 @@ def normalize_state_scales(
 
 
 def incoming(generator: ScaleSymmetry) -> list[Slot]:
-    """The slots whose weights a generator normalises: those with its largest exponent."""
+    """List the slots whose weights a generator normalizes.
+
+    Those are the slots with its largest exponent, where that is positive.
+    """
     largest = max(exponent for _, exponent in generator.exponents)
     return [slot for slot, exponent in generator.exponents if exponent == largest > 0]
 
 
 def unit_norms(state: StateLike, spec: PermutationSpec, generator: ScaleSymmetry) -> Tensor:
-    """The norm of every unit's incoming weights, of the group's shape."""
+    """Measure the norm of every unit's incoming weights.
+
+    The result has the group's shape.
+    """
     slots = incoming(generator)
     squares = torch.stack([_squares(state[slot.tensor], slot) for slot in slots]).sum(0)
     return squares.sqrt().reshape(spec[generator.group].shape)

@@ -16,7 +16,9 @@ from sinkhorn_rebasin.permutations.slots import Slot, parts_of
 
 @dataclass(frozen=True)
 class SignPatterns:
-    r"""One sign for each sign generator of a group, in all combinations; the first pattern changes nothing.
+    r"""Hold all sign patterns of a group's generators.
+
+    A pattern is one sign for each sign generator. The first pattern changes nothing.
 
     Example:
         >>> from sinkhorn_rebasin.permutations import Layout
@@ -30,32 +32,47 @@ class SignPatterns:
 
     @classmethod
     def of(cls, rescaling: RescalingSpec, group: str) -> SignPatterns:
-        """The patterns of a group; a single one when the rescalings do not know it."""
+        """List a group's patterns.
+
+        A group that the rescalings do not know has a single one.
+        """
         return cls(rescaling.of(group, "sign") if group in rescaling.groups else ())
 
     @cached_property
     def signs(self) -> Tensor:
-        """The sign of every generator, (patterns, generators)."""
+        """Return every generator's sign, (patterns, generators)."""
         rows = list(product((1.0, -1.0), repeat=len(self.generators)))
         return torch.tensor(rows, dtype=torch.float64, device="cpu").reshape(len(rows), len(self.generators))
 
     def on(self, part: Slot) -> Tensor:
-        """By what each pattern multiplies a slot, or a part of one, (patterns,)."""
+        """Return each pattern's factor on a slot, (patterns,).
+
+        The slot may be a part of one.
+        """
         return self.signs[:, self.negating(part)].prod(1)
 
     def negating(self, part: Slot) -> tuple[int, ...]:
-        """The numbers of the generators that negate a slot, or a part of one."""
+        """Number the generators that negate a slot.
+
+        The slot may be a part of one.
+        """
         exponents = (self._exponent(generator, part) for generator in self.generators)
         return tuple(number for number, exponent in enumerate(exponents) if exponent % 2)
 
     def parts(self, slot: Slot) -> list[Slot]:
-        """The slot, or the parts of it that change their sign unlike each other."""
+        """Split a slot where its parts change signs differently.
+
+        Where all of it changes alike, the slot comes back whole.
+        """
         named = {part for generator in self.generators for part, _ in generator.exponents}
         parts = parts_of(slot)
         return parts if len(parts) > 1 and not named.isdisjoint(parts) else [slot]
 
     def negates(self, slot: Slot) -> bool:
-        """Whether some pattern negates the slot or a part of it."""
+        """Tell whether some pattern negates part of a slot.
+
+        The part may be the whole slot.
+        """
         return any(self.negating(part) for part in self.parts(slot))
 
     @staticmethod
@@ -65,5 +82,8 @@ class SignPatterns:
 
 
 def negatable(rescaling: RescalingSpec, slots: Iterable[Slot]) -> set[Slot]:
-    """Those of the slots that a sign generator of their group negates, in whole or in part."""
+    """Select the slots that a sign generator negates.
+
+    The generator is one of the slot's group. It may negate a part of the slot alone.
+    """
     return {slot for slot in slots if SignPatterns.of(rescaling, slot.group).negates(slot)}

@@ -10,10 +10,10 @@ from sinkhorn_rebasin.permutations.layout import Layout
 
 @dataclass(frozen=True)
 class Group:
-    """One set of hidden units that are permuted together wherever they show up.
+    """Describe hidden units that are permuted together.
 
-    A nested group has one independent permutation inside each unit of its ``parent`` (the inner dimensions
-    of attention heads, the channels inside convolution groups): ``blocks`` of them.
+    They move wherever they show up. A nested group has one independent permutation inside each unit of its ``parent``
+    (the inner dimensions of attention heads, the channels inside convolution groups): ``blocks`` of them.
     """
 
     name: str
@@ -23,18 +23,24 @@ class Group:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the group's index vector: (size,), or (blocks, size) when it is nested."""
+        """Return the shape of the group's index vector.
+
+        It is (size,), or (blocks, size) where there are several blocks.
+        """
         return (self.size,) if self.blocks == 1 else (self.blocks, self.size)
 
     @property
     def units(self) -> int:
-        """How many units there are in all blocks."""
+        """Count the units in all blocks."""
         return self.size * self.blocks
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place where a group shows up: a tensor, the axes (read as one flat axis) and their layout."""
+    """Describe one place where a group shows up.
+
+    It is a tensor, its axes (read as one flat axis) and the units' layout.
+    """
 
     group: str
     tensor: str
@@ -44,9 +50,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Frozen:
-    """An axis that no group moves, why, and where in the network's code that was decided.
+    """Describe an axis that no group moves.
 
-    Where it was decided is told and not claimed: two specs that differ in nothing else are equal.
+    It says why, and where in the network's code that was decided. Where it was decided is told and not claimed: two
+    specs that differ in nothing else are equal.
 
     Attributes:
         operation: the ATen operation that fixed the axis, for example ``aten.cumsum``; empty when none did.
@@ -66,7 +73,9 @@ class Frozen:
 
 
 def by_first_slot(groups: Sequence[Group], slots: Sequence[Slot]) -> list[Group]:
-    """The groups as they show up in the network, those without a slot last.
+    """Order groups as they show up in the network.
+
+    Those without a slot come last.
 
     >>> first, second = Group("a", 2), Group("b", 2)
     >>> by_first_slot([first, second], [Slot("b", "w", (0,), Layout(1, 2))]) == [second, first]
@@ -81,7 +90,9 @@ MOST_PARTS = 4
 
 
 def parts_of(slot: Slot) -> list[Slot]:
-    """The parts of a slot that may be scaled unlike each other: runs of positions far apart, where they are few.
+    """Split a slot where its parts may scale differently.
+
+    The parts are runs of positions far apart, at most ``MOST_PARTS`` of them. A slot with more stays whole.
 
     >>> from sinkhorn_rebasin.permutations import Layout
     >>> packed = Slot("inner", "in_proj", (0,), Layout(1, 4, outer=2, outer_stride=8))

@@ -27,14 +27,14 @@ __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PermutationSpec(SpecStructure):
-    """The permutation symmetries of one architecture: groups, their slots, and what is frozen and why.
+    """Hold the permutation symmetries of one architecture.
 
-    Immutable and two-way: :meth:`slots_of` leads from a group to its slots, :meth:`slots_on` from a tensor
-    to the slots on it. Parents come before their nested groups. ``tied`` are the names that share one tensor.
-    ``constants`` are hashes of the integers of the state dict that the network reads, as an order of channels:
-    another network of the architecture has the same symmetries where it has the same ones.
-    ``validity`` tells for which inputs discovery found them, and what was proven; two specs that differ in nothing
-    else are equal.
+    These are groups, their slots, and what is frozen and why. Immutable and two-way: :meth:`slots_of` leads from a
+    group to its slots, :meth:`slots_on` from a tensor to the slots on it. Parents come before their nested groups.
+    ``tied`` are the names that share one tensor. ``constants`` are hashes of the integers of the state dict that the
+    network reads, as an order of channels: another network of the architecture has the same symmetries where it has
+    the same ones. ``validity`` tells for which inputs discovery found them, and what was proven; two specs that
+    differ in nothing else are equal.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
@@ -54,29 +54,42 @@ class PermutationSpec(SpecStructure):
 
     @property
     def outputs(self) -> Outputs:
-        """Which outputs of the network the symmetries leave unchanged; None for those that count by default."""
+        """Name the outputs that the symmetries leave unchanged.
+
+        None stands for those that count by default.
+        """
         return self.validity.selection if self.validity else None
 
     def counting(self, outputs: Outputs) -> PermutationSpec:
-        """The spec as a claim about these outputs; None leaves it as it is."""
+        """Restrict the spec's claim to these outputs.
+
+        None leaves the spec as it is.
+        """
         if outputs is None:
             return self
         return replace(self, validity=(self.validity or Validity()).counting(outputs))
 
     @property
     def coverage(self) -> float:
-        """Share of parameter elements that lie on at least one permutable position."""
+        """Measure the share of parameter elements that can move.
+
+        Such an element lies on at least one permutable position.
+        """
         return covered_share(self)
 
     def check_state(self, state: StateLike) -> None:
-        """Raise :class:`SpecError` naming the first tensor in which a state differs from this architecture.
+        """Raise :class:`SpecError` unless a state fits the architecture.
 
-        One name of a tied tensor is enough, and a state of parameters alone need not have buffers.
+        The first tensor that differs is named. One name of a tied tensor is enough, and a state of parameters alone
+        need not have buffers.
         """
         check_state(self, state)
 
     def check_constants(self, state: StateLike) -> None:
-        """Raise :class:`SpecError` naming the first integers that differ from those of the spec's network."""
+        """Raise :class:`SpecError` unless the integers are the spec's.
+
+        The first integers that differ from those of the spec's network are named.
+        """
         for name, digest in self.constants.items():
             if name in state and digest_of(state[name]) != digest:
                 raise SpecError(
@@ -85,7 +98,10 @@ class PermutationSpec(SpecStructure):
                 )
 
     def without(self, *names: str, reason: str = "") -> PermutationSpec:
-        """The spec with these groups held fixed; groups nested in them stay, inside the next ancestor that stays."""
+        """Hold these groups fixed.
+
+        Groups nested in them stay, inside the next ancestor that stays.
+        """
         dropped = {self[name].name for name in names}
         kept = tuple(
             replace(group, parent=self._nearest(group.name, dropped))
@@ -104,7 +120,7 @@ class PermutationSpec(SpecStructure):
         return next((parent for parent in self.ancestors(name) if parent not in dropped), None)
 
     def to_json(self) -> str:
-        """The spec as JSON text; :meth:`from_json` reads it back."""
+        """Write the spec as JSON text for :meth:`from_json`."""
         return json.dumps(
             {
                 "fingerprint": self.fingerprint,
@@ -121,7 +137,10 @@ class PermutationSpec(SpecStructure):
 
     @classmethod
     def from_json(cls, text: str) -> PermutationSpec:
-        """The spec that :meth:`to_json` wrote; raises :class:`SpecError` when the text is none."""
+        """Read the spec that :meth:`to_json` wrote.
+
+        Raises :class:`SpecError` when the text is none.
+        """
         try:
             data: dict[str, Any] = json.loads(text)
             check_spec_json(data)
@@ -146,18 +165,27 @@ class PermutationSpec(SpecStructure):
         return to_networkx(self)
 
     def to_mermaid(self) -> str:
-        """The spec as a Mermaid flowchart: see :func:`~sinkhorn_rebasin.permutations.views.graph.to_mermaid`."""
+        """Draw the spec as a Mermaid flowchart.
+
+        See :func:`~sinkhorn_rebasin.permutations.views.graph.to_mermaid`.
+        """
         return to_mermaid(self)
 
     def to_axes_to_perm(self) -> AxesToPerm:
-        """Tensor to group name, or None, of each axis: the dictionary that Git Re-Basin takes."""
+        """Return the spec as Git Re-Basin's dictionary.
+
+        It leads from a tensor to the group name, or None, of each axis.
+        """
         return to_axes_to_perm(self)
 
     @classmethod
     def from_axes_to_perm(
         cls, axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module
     ) -> PermutationSpec:
-        """The spec that a dictionary written by hand for Git Re-Basin stands for, of a state or a network."""
+        """Read a dictionary written for Git Re-Basin.
+
+        ``state_or_model`` is a state or a network.
+        """
         structure = from_axes_to_perm(axes_to_perm, state_or_model)
         return cls(**{each.name: getattr(structure, each.name) for each in fields(structure)})
 
@@ -173,5 +201,5 @@ def _slot_from_json(data: Mapping[str, Any]) -> Slot:
 
 
 def tensor_shapes(state: StateLike, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the named tensors of a state."""
+    """Return the shapes of a state's named tensors."""
     return {name: tuple(state[name].shape) for name in names}

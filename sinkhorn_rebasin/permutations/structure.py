@@ -20,9 +20,10 @@ AxesToPerm: TypeAlias = Mapping[str, Sequence[str | None]]
 
 @dataclass(frozen=True)
 class SpecStructure:
-    """Groups, their slots, and what is frozen and why; checked when it is made.
+    """Hold groups, their slots, and what is frozen.
 
-    Parents come before their nested groups. ``tied`` are the names that share one tensor.
+    All of it is checked when the structure is made. Parents come before their nested groups. ``tied`` are the names
+    that share one tensor.
 
     >>> structure = SpecStructure((Group("heads", 2), Group("inside", 3, 2, "heads"), Group("other", 5)), (), {})
     >>> structure.ancestors("inside"), [group.name for group in structure.children("heads")]
@@ -95,15 +96,18 @@ class SpecStructure:
 
     @property
     def names(self) -> list[str]:
-        """Names of the groups, parents first."""
+        """List the names of the groups, parents first."""
         return [group.name for group in self.groups]
 
     def slots_of(self, name: str) -> tuple[Slot, ...]:
-        """Every slot of a group."""
+        """List every slot of a group."""
         return self._slots_of[self[name].name]
 
     def slots_on(self, tensor: str) -> tuple[Slot, ...]:
-        """Every slot on a tensor, nested groups first: the order in which they are applied."""
+        """List every slot on a tensor, nested groups first.
+
+        That is the order in which they are applied.
+        """
         return self._slots_on.get(tensor, ())
 
     @cached_property
@@ -124,21 +128,30 @@ class SpecStructure:
 
     @cached_property
     def parameters(self) -> dict[str, None]:
-        """Names of the parameters in order, those that share one tensor under the first of their names."""
+        """List the names of the parameters in order.
+
+        Those that share one tensor come under the first of their names.
+        """
         again = {name for names in self.tied for name in names[1:]}
         return {name: None for name in self.shapes if name not in self.buffers | again}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the tensor names and shapes of the architecture this spec describes."""
+        """Give a hash of the architecture.
+
+        It covers the names and shapes of the tensors.
+        """
         described = json.dumps(sorted((name, list(shape)) for name, shape in self.shapes.items()))
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """Name the groups that a group is nested in, the nearest first."""
+        """Name a group's ancestors, the nearest first.
+
+        These are the groups that it is nested in.
+        """
         parent = self[name].parent
         return () if parent is None else (parent, *self.ancestors(parent))
 
     def children(self, name: str) -> tuple[Group, ...]:
-        """Return the groups that are nested in a group directly."""
+        """List the groups nested directly in a group."""
         return tuple(group for group in self.groups if group.parent == self[name].name)

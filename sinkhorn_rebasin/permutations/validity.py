@@ -15,10 +15,11 @@ from sinkhorn_rebasin.errors import SpecError, listed, outputs_message
 
 @dataclass(frozen=True, repr=False)
 class Validity:
-    """For which inputs symmetries hold: those that lead the network one of the ways that were followed.
+    """Tell for which inputs symmetries hold.
 
-    A network in Python may do something else for inputs of other shapes or types, for other arguments, and in
-    training mode. Where it reads no values it does the same for all values.
+    They hold for inputs that lead the network one of the ways that were followed. A network in Python may do
+    something else for inputs of other shapes or types, for other arguments, and in training mode. Where it reads no
+    values it does the same for all values.
 
     Attributes:
         inputs: name, shape and type of each tensor among the example inputs.
@@ -73,12 +74,15 @@ class Validity:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of the network that hold the example's tensors, each once."""
+        """Name the arguments that hold the example's tensors.
+
+        Each argument of the network is named once.
+        """
         return tuple(dict.fromkeys(text.partition(":")[0] for text in self.inputs))
 
     @property
     def selection(self) -> Outputs:
-        """What counts, as ``outputs=`` takes it.
+        """Return what counts, as ``outputs=`` takes it.
 
         Raises:
             SpecError: when it is a function, which JSON did not hold.
@@ -91,7 +95,7 @@ class Validity:
         return self.chosen or self.outputs or None
 
     def counting(self, outputs: Outputs) -> Validity:
-        """The same where these outputs count."""
+        """Copy the validity with these outputs counting."""
         if callable(outputs):
             name = str(getattr(outputs, "__qualname__", type(outputs).__qualname__))
             return replace(self, outputs=(), left_out=(), function=name, chosen=outputs)
@@ -102,12 +106,12 @@ class Validity:
         return replace(self, outputs=names, left_out=left_out, function="", chosen=None)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON takes them."""
+        """Return the fields as JSON takes them."""
         return {name: value for name, value in vars(self).items() if name != "chosen"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Validity:
-        """What :meth:`to_json` gave."""
+        """Read what :meth:`to_json` gave."""
         lists = {name: tuple(data.get(name, ())) for name in ("inputs", "unread", "outputs", "left_out")}
         return cls(**{**data, **lists, "chosen": None})
 

@@ -22,7 +22,9 @@ from sinkhorn_rebasin.plots.style import (
 
 
 def plot_permutation(permutation: Tensor, ax: Axes | None = None) -> Axes:
-    """Draw a permutation: row i shows from which unit of the target the rebased unit i comes.
+    """Draw a permutation.
+
+    Row i shows from which unit of the target the rebased unit i comes.
 
     Args:
         permutation: indices (n,), drawn as dots, or a soft matrix (n, n), drawn as a heat map from 0 to 1
@@ -74,7 +76,9 @@ def plot_permutation(permutation: Tensor, ax: Axes | None = None) -> Axes:
 
 
 def plot_history(history: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
-    """Draw training curves: losses on the left axis, the temperature on a logarithmic right axis.
+    """Draw training curves and the temperature.
+
+    Losses are on the left axis, the temperature on a logarithmic right axis.
 
     Args:
         history: name to values, one per step. ``"temperature"`` goes to the right axis, ``"step"`` gives

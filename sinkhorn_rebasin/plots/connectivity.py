@@ -22,7 +22,10 @@ from sinkhorn_rebasin.plots.style import (
 
 
 class Bar(NamedTuple):
-    """One bar of :func:`plot_barriers`: a figure of one method in one setting, with its spread over runs."""
+    """Describe one bar of :func:`plot_barriers`.
+
+    It is a figure of one method in one setting, with its spread over runs.
+    """
 
     setting: str
     method: str
@@ -36,7 +39,9 @@ def plot_paths(
     quantity: Literal["loss", "accuracy"] = "loss",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw loss or accuracy along paths from the rebased target to the reference.
+    """Draw loss or accuracy along paths.
+
+    They lead from the rebased target to the reference.
 
     Args:
         paths: name to evaluation; the legend gives each with its barrier.
@@ -87,9 +92,10 @@ def plot_paths(
 
 
 def plot_barriers(bars: Sequence[Bar], ax: Axes | None = None, *, log: bool = False) -> Axes:
-    """Draw barriers as bars, grouped by setting, one colour for each method, with whiskers for the spread.
+    """Draw barriers as bars, grouped by setting.
 
-    Settings and methods keep the order in which they first appear; a missing combination stays empty.
+    Each method has one color. Whiskers show the spread. Settings and methods keep the order in which they first
+    appear; a missing combination stays empty.
 
     Args:
         bars: figures with their setting, method and, where known, lowest and highest run.

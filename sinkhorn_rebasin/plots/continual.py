@@ -14,7 +14,9 @@ from sinkhorn_rebasin.plots.style import COLOURS, DASHES, MARKERS, axes_or_new, 
 
 
 def plot_accuracy_matrix(matrix: Tensor, ax: Axes | None = None) -> Axes:
-    """Draw an accuracy matrix as a heat map from 0 to 100 percent, with numbers in its cells up to ten tasks.
+    """Draw an accuracy matrix as a heat map.
+
+    It goes from 0 to 100 percent, with numbers in its cells up to ten tasks.
 
     Args:
         matrix: (T, T), fractions; row i holds the accuracies after learning task i. NaN stays empty.
@@ -47,7 +49,9 @@ def plot_accuracy_matrix(matrix: Tensor, ax: Axes | None = None) -> Axes:
 
 
 def plot_task_accuracies(matrix: Tensor, ax: Axes | None = None) -> Axes:
-    """Draw each task's accuracy from when it was learned to the end, and the mean over the tasks learned so far.
+    """Draw each task's accuracy since it was learned.
+
+    The mean over the tasks learned so far is drawn, too.
 
     Args:
         matrix: (T, T), fractions; row i holds the accuracies after learning task i.
@@ -82,7 +86,9 @@ def plot_task_accuracies(matrix: Tensor, ax: Axes | None = None) -> Axes:
 
 
 def plot_average_accuracy(matrices: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
-    """Draw, for several methods, the mean accuracy over the tasks learned so far after each task.
+    """Draw several methods' mean accuracy by task.
+
+    After each task the mean is over the tasks learned so far.
 
     Args:
         matrices: method to accuracy matrix, fractions; of a matrix with its last row alone one point is drawn.

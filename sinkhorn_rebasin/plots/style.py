@@ -21,12 +21,12 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
-    """The axes given, or those of a new figure."""
+    """Return the given axes or a new figure's."""
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
 def with_legend(ax: Axes, entries: int, *, below: bool = False, handles: list | None = None) -> Axes:
-    """The axes with a legend in a strip of its own."""
+    """Give axes a legend in its own strip."""
     ax.set_axisbelow(True)
     ax.spines["top"].set_visible(False)
     make_room(ax, entries, below=below)
@@ -36,7 +36,10 @@ def with_legend(ax: Axes, entries: int, *, below: bool = False, handles: list | 
 
 
 def make_room(ax: Axes, entries: int, *, below: bool = False) -> None:
-    """Widen the vertical axis by a strip for so many entries."""
+    """Widen the vertical axis for so many entries.
+
+    They get a strip of their own.
+    """
     # The legend gets a strip of its own: wherever it is put inside the data, some curve runs through it.
     share = min(0.5, 0.02 + 0.07 * entries)
     scale = ax.yaxis.get_transform()
@@ -46,7 +49,7 @@ def make_room(ax: Axes, entries: int, *, below: bool = False) -> None:
 
 
 def nth(choices: Sequence[str], index: int) -> str:
-    """One of the choices, going round."""
+    """Pick one of the choices, going round."""
     return next(islice(cycle(choices), index, None))
 
 

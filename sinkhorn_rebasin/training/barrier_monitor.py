@@ -20,8 +20,10 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 
 class BarrierMonitor(lightning.Callback):
-    """Evaluates the path with hard permutations before training, at the end of epochs and of
-    training, and logs ``barrier``. It runs the network in the Trainer's precision, as a validation step does.
+    """Evaluate the path while a re-basin is trained.
+
+    It does so with hard permutations before training, at the end of epochs and of training, and logs ``barrier``. The
+    network runs in the Trainer's precision, as in a validation step.
 
     With ``restore_best`` the parameters with the lowest mean loss along the path on the monitored data are put back
     when training ends, so the result is never worse there than the start. The data should be held out: neither the
@@ -74,7 +76,10 @@ class BarrierMonitor(lightning.Callback):
         self.best_parameters: dict[str, Tensor] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Forget earlier fits; what a checkpoint kept is loaded after this."""
+        """Forget earlier fits.
+
+        What a checkpoint kept is loaded after this.
+        """
         if stage == "fit":
             self.history, self.best, self.best_parameters = [], float("inf"), {}
 
@@ -90,18 +95,27 @@ class BarrierMonitor(lightning.Callback):
             pl_module.log("barrier", float(evaluation.barrier), prog_bar=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Evaluate where training ends, unless that is done, and put the best parameters back."""
+        """Evaluate the end and restore the best parameters.
+
+        The end is not evaluated twice.
+        """
         if not self.history or self.history[-1][0] != trainer.global_step:
             self._evaluate(trainer, pl_module)
         self._restore(pl_module)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Put the best parameters back where a fit that was resumed at its end had no step left to take."""
+        """Restore the best parameters after an empty fit.
+
+        Such a fit was resumed at its end and had no step left to take.
+        """
         self._restore(pl_module)
 
     @property
     def state_key(self) -> str:
-        """What tells the states of several monitors of one Trainer apart in a checkpoint: how they evaluate."""
+        """Name this monitor's state in a checkpoint.
+
+        How it evaluates tells it apart from other monitors of the Trainer.
+        """
         return self._generate_state_key(
             points=self.points,
             every=self.every,
@@ -116,12 +130,12 @@ class BarrierMonitor(lightning.Callback):
                     parameter.copy_(self.best_parameters[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         history = [(step, evaluation.to_dict()) for step, evaluation in self.history]
         return {"best": self.best, "best_parameters": self.best_parameters, "history": history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a checkpoint kept."""
+        """Load what a checkpoint kept."""
         self.best, self.best_parameters = state_dict["best"], state_dict["best_parameters"]
         self.history = [(step, PathEvaluation.from_dict(data)) for step, data in state_dict["history"]]
 
@@ -147,7 +161,10 @@ class BarrierMonitor(lightning.Callback):
 
 
 class _Converted:
-    """Batches in the precision of a Trainer, as often as they are asked for."""
+    """Yield batches in the precision of a Trainer.
+
+    They come as often as they are asked for.
+    """
 
     def __init__(self, batches: Iterable[Any], convert: Callable[[Any], Any]) -> None:
         self.batches, self.convert = batches, convert

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.errors import DataError, RebasinWarning
 
 
 class _Loaded(NamedTuple):
-    """Where the run of a checkpoint was.
+    """Hold where the run of a checkpoint was.
 
     Attributes:
         now: random states at which it was written, the global one first, then those of the loaders' generators.
@@ -30,11 +30,11 @@ class _Loaded(NamedTuple):
 
 
 class KeepsRandomState(lightning.LightningModule):
-    """A LightningModule whose checkpoints also hold torch's global random state.
+    """Keep torch's random state in checkpoints.
 
-    A run resumed from any of them goes on with the same batches and the same random positions as one that was never
-    stopped. Inside an epoch, the loader is opened at the random state at which that epoch began, and the batches that
-    were trained on are drawn again and skipped.
+    It is a LightningModule. The state is the global one. A run resumed from any of them goes on with the same batches
+    and the same random positions as one that was never stopped. Inside an epoch, the loader is opened at the random
+    state at which that epoch began, and the batches that were trained on are drawn again and skipped.
 
     Note:
         Not kept are gradients that were accumulated over batches, the random states of NumPy and Python, and
@@ -46,7 +46,10 @@ class KeepsRandomState(lightning.LightningModule):
     _began: list[Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states of now and of the epoch's begin beside the weights."""
+        """Keep the random states beside the weights.
+
+        They are those of now and of the epoch's beginning.
+        """
         checkpoint["random_state"] = torch.get_rng_state()
         if not self._fits() or self._began is None:
             return
@@ -59,7 +62,10 @@ class KeepsRandomState(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the random state of the checkpoint when a Trainer resumes from it."""
+        """Take up the random state of a checkpoint.
+
+        This is for a Trainer that resumes from it.
+        """
         if not self._fits() or "random_state" not in checkpoint:
             return
         state = checkpoint["random_state"].cpu()
@@ -74,16 +80,19 @@ class KeepsRandomState(lightning.LightningModule):
         torch.set_rng_state(self._began[0])
 
     def configure_model(self) -> None:
-        """Note the random state at which the first loader is opened.
+        """Note the state that the first loader sees.
 
-        This comes after ``setup``, where a task begins, and before a checkpoint is loaded and anything asks for the
-        number of steps, which opens the loader.
+        It is the random state at which the loader is opened. This comes after ``setup``, where a task begins, and
+        before a checkpoint is loaded and anything asks for the number of steps, which opens the loader.
         """
         if self._fits():
             self._loaded, self._began = None, [torch.get_rng_state()]
 
     def on_train_start(self) -> None:
-        """Open the loader as it was opened before the stop, and skip what was trained on."""
+        """Open the loader again and skip.
+
+        It is opened as before the stop. What was trained on is skipped.
+        """
         loaded = self._loaded
         fetcher = getattr(self.trainer.fit_loop, "_data_fetcher", None)
         if loaded is None or fetcher is None:
@@ -102,16 +111,25 @@ class KeepsRandomState(lightning.LightningModule):
             self._set_random_states(loaded.now)
 
     def on_train_epoch_start(self) -> None:
-        """Note the random states at which the loader is opened, which the Trainer does next."""
+        """Note the random states before the loader opens.
+
+        The Trainer opens it next.
+        """
         if self._loaded is None and self.current_epoch > 0:
             self._began = self._random_states()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Training goes on within the epoch: its loader drew from the loaded state as it had before."""
+        """Let go of the loaded state within epochs.
+
+        The loader drew from it as it had before.
+        """
         self._loaded = None
 
     def on_train_epoch_end(self) -> None:
-        """Take the loaded state again if the epoch was over: opening its loader once more drew from it in vain."""
+        """Take the loaded state again after its epoch.
+
+        Opening the loader of an epoch that was over once more drew from it in vain.
+        """
         if self._loaded is not None:
             self._set_random_states(self._loaded.now)
             self._loaded = None
@@ -120,7 +138,10 @@ class KeepsRandomState(lightning.LightningModule):
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     def _generators(self) -> list[torch.Generator]:
-        """Those of the training dataloaders and their samplers."""
+        """List the generators of loaders and samplers.
+
+        They are those of the training dataloaders.
+        """
         combined = getattr(self.trainer.fit_loop, "_combined_loader", None)
         found: dict[int, torch.Generator] = {}
         for loader in () if combined is None else combined.flattened:
@@ -153,7 +174,10 @@ def _skip(fetcher: Any, batches: int) -> None:
 
 
 def _warn_inside_an_epoch(checkpoint: dict[str, Any]) -> None:
-    """Warn of a checkpoint without the random state at which its epoch began, where that matters."""
+    """Warn of a checkpoint without its epoch's state.
+
+    That is the random state at which its epoch began. The warning comes where that matters.
+    """
     loops = checkpoint.get("loops") or {}
     progress = loops.get("fit_loop", {}).get("epoch_loop.batch_progress", {})
     if progress.get("current", {}).get("processed", 0) > 0 and not progress.get("is_last_batch", False):

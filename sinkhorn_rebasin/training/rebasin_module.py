@@ -26,7 +26,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 class RebasinModule(KeepsRandomState):
     """Train a re-basin's scores with any loss.
 
-    Trains the scores of a re-basin with any loss, under any Lightning Trainer, and its scales where it has them.
+    It runs under any Lightning Trainer. Scales are trained where the re-basin has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
@@ -108,7 +108,7 @@ class RebasinModule(KeepsRandomState):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make Adam for scores and log-scales.
 
-        Adam on the scores and log-scales, or what the factory makes.
+        The factory makes another, if there is one.
         """
         learned = (self.rebasin.scores, self.rebasin.sign_scores)
         scores = [] if self.hard else [score for kind in learned for score in kind.parameters()]
@@ -152,7 +152,10 @@ class RebasinModule(KeepsRandomState):
         self.val_midpoint_loss.update(middle, *(() if adds_up(self.criterion) else (weight,)))
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the path looks like and let go of it."""
+        """Log what the path looks like.
+
+        The path is let go of.
+        """
         metrics = {
             "val_barrier": self.val_barrier,
             "val_auc": self.val_auc,
@@ -164,11 +167,17 @@ class RebasinModule(KeepsRandomState):
         self._path = None
 
     def on_fit_start(self) -> None:
-        """Train on soft permutations, whatever mode the re-basin was left in."""
+        """Train on soft permutations.
+
+        The re-basin may have been left in any mode.
+        """
         self.rebasin.train()
 
     def on_train_start(self) -> None:
-        """Train on hard ones instead; any earlier, Lightning would warn of a module in eval mode."""
+        """Train on hard permutations instead, if asked.
+
+        Any earlier, Lightning would warn of a module in eval mode.
+        """
         super().on_train_start()
         self._waits_for_batch = True
         if self.hard:
@@ -177,7 +186,7 @@ class RebasinModule(KeepsRandomState):
     def on_fit_end(self) -> None:
         """Raise DataError after a fit without steps.
 
-        A fit that could not take a single step is an error, not a silent success.
+        A fit that could not take a single step is no silent success.
         """
         # A loader without a length, or a network that raises StopIteration, shows no sooner that nothing comes.
         if self.trainer.num_training_batches == 0 or (

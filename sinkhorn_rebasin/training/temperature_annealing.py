@@ -15,7 +15,7 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 class TemperatureAnnealing(lightning.Callback):
     """Set the temperature before every step.
 
-    Sets the temperature before every step to ``schedule(progress)``, progress running from 0 to 1 in each cycle.
+    It is ``schedule(progress)``, progress running from 0 to 1 in each cycle.
 
     The temperature is a function of the step alone, so a resumed run continues where it stopped.
 

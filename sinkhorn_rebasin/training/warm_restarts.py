@@ -15,12 +15,13 @@ from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 
 class WarmRestarts(lightning.Callback):
-    r"""Starts over from the best permutations found so far, a given number of times in one run.
+    r"""Start over from the best permutations.
 
-    At the beginning of every cycle but the first the scores become the permutation matrices of the monitor's
-    best scores plus normal noise, log-scales and sign scores the best ones as they are, neither hardened nor with
-    noise, and the optimiser forgets its moments; with ``TemperatureAnnealing(schedule, cycles=...)`` the temperature
-    begins again too. Annealing ends in a local optimum; what each cycle explores is the neighbourhood of the best.
+    They are the best found so far. It does so a given number of times in one run. At the beginning of every cycle but
+    the first the scores become the permutation matrices of the monitor's best scores plus normal noise, log-scales
+    and sign scores the best ones as they are, neither hardened nor with noise, and the optimiser forgets its moments;
+    with ``TemperatureAnnealing(schedule, cycles=...)`` the temperature begins again too. Annealing ends in a local
+    optimum; what each cycle explores is the neighbourhood of the best.
 
     Args:
         monitor: remembers the best parameters; list it before this callback.
@@ -44,7 +45,10 @@ class WarmRestarts(lightning.Callback):
         self._restarted_at = 0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Forget earlier fits; what a checkpoint kept is loaded after this."""
+        """Forget earlier fits.
+
+        What a checkpoint kept is loaded after this.
+        """
         if stage != "fit":
             return
         self._restarted_at = 0
@@ -81,9 +85,9 @@ class WarmRestarts(lightning.Callback):
             optimizer.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {"restarted_at": self._restarted_at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a checkpoint kept."""
+        """Load what a checkpoint kept."""
         self._restarted_at = state_dict["restarted_at"]

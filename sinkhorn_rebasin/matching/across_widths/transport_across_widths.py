@@ -37,7 +37,7 @@ def ot_fusion_across_widths(
 ) -> State:
     r"""Carry a target onto a reference's widths.
 
-    Carry a target onto the widths of a reference, layer by layer; the function is **not** kept.
+    This goes layer by layer. The function is **not** kept.
 
     .. math:: W'_l = (n_l T_l)\, W_l\, (m_{l-1} T_{l-1})^\top, \qquad b'_l = (n_l T_l)\, b_l
 
@@ -131,7 +131,10 @@ def _features_carried(
     maps: Mapping[str, UnitMaps],
     spec: PermutationSpec,
 ) -> Tensor:
-    """What the target's units of a slot own, the other axes of the tensor carried onto the reference."""
+    """Return what the target's units own, carried over.
+
+    The units are those of a slot. The other axes of the tensor are carried onto the reference.
+    """
     on_tensor = pairs[slot.tensor]
     others = [pair for pair in on_tensor if pair.ours.axes != slot.axes]
     own = next(pair.theirs for pair in on_tensor if pair.ours == slot)
@@ -139,9 +142,10 @@ def _features_carried(
 
 
 def _transposed_in(network: nn.Module | StateLike) -> set[str]:
-    """Names of the weights in a module that have their outputs on the second axis.
+    """Name weights with outputs on the second axis.
 
-    A convolution in groups is not among them: its first axis holds the groups, each with what it reads and makes.
+    They are those of a module's layers. A convolution in groups is not among them: its first axis holds the groups,
+    each with what it reads and makes.
     """
     if not isinstance(network, nn.Module):
         return set()
@@ -153,7 +157,10 @@ def _transposed_in(network: nn.Module | StateLike) -> set[str]:
 
 
 def _check_plain(reference: PermutationSpec, target: PermutationSpec) -> None:
-    """Raise ArchitectureError where a width differs on tensors that weights are only computed from."""
+    """Raise ArchitectureError where computed weights differ in width.
+
+    A width must not differ on tensors that weights are only computed from.
+    """
     for slot in reference.slots:
         name = slot.tensor
         differs = slot.group in target and reference[slot.group].size != target[slot.group].size
@@ -169,7 +176,10 @@ def _check_plain(reference: PermutationSpec, target: PermutationSpec) -> None:
 def _check_transposed(
     unknown: set[str], transposed: set[str], reference: PermutationSpec, target: PermutationSpec
 ) -> None:
-    """Raise ArchitectureError for names of no tensor, and for a tensor that is read and written on one axis."""
+    """Raise ArchitectureError unless transposed tensors are understood.
+
+    It must not name what is no tensor, nor one that is read and written on one axis.
+    """
     if unknown:
         raise ArchitectureError(
             f"Expected transposed to name tensors of the networks but got {sorted(unknown)}."

@@ -20,7 +20,7 @@ _TOLERANCE, _ITERATIONS = 1e-6, 10_000
 def unit_distances(ours: Tensor, theirs: Tensor) -> Tensor:
     """Return Euclidean distances between units.
 
-    Euclidean distances between units given by their features, (n, elements) and (m, elements).
+    Units are given by their features, (n, elements) and (m, elements).
 
     Raises:
         AssignmentError: when they are not finite.
@@ -34,7 +34,7 @@ def unit_distances(ours: Tensor, theirs: Tensor) -> Tensor:
 def transport_plan(cost: Tensor, regularization: float | None = None) -> Tensor:
     r"""Find the cheapest transport between units.
 
-    The cheapest way to carry m units onto n, all units of a network of equal mass.
+    It carries m units onto n. All units of a network have equal mass.
 
     .. math:: T = \arg\min_{T \ge 0} \langle T, C \rangle - \varepsilon \bar C H(T)
         \quad\text{with}\quad T 1 \propto 1,\ T^\top 1 \propto 1

@@ -18,7 +18,10 @@ from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 
 @dataclass(frozen=True)
 class SlotPair:
-    """The same slot in the reference and in the target, and whether its units come in there or are read."""
+    """Hold one slot in the reference and the target.
+
+    It tells whether the slot's units come in there or are read.
+    """
 
     ours: Slot
     theirs: Slot
@@ -27,7 +30,10 @@ class SlotPair:
 
 @dataclass(frozen=True)
 class UnitMaps:
-    """How a group's m units become n: on the tensors that make them and on those that read them, (n, m) each."""
+    """Hold how a group's m units become n.
+
+    There is one map for tensors that make them and one for those that read them, (n, m) each.
+    """
 
     incoming: Tensor
     outgoing: Tensor
@@ -38,7 +44,7 @@ def pair_slots(
 ) -> dict[str, list[SlotPair]]:
     """Pair the slots of both specs by tensor.
 
-    Slots of both specs by tensor; what comes in lies on the first axis, of ``transposed`` tensors on another.
+    What comes in lies on the first axis, of ``transposed`` tensors on another.
 
     Raises:
         ArchitectureError: when the specs differ in more than sizes, or a group's sides cannot be told apart.
@@ -63,7 +69,7 @@ def pair_slots(
 def check_shapes(reference: StateLike, target: StateLike, pairs: Mapping[str, Sequence[SlotPair]]) -> None:
     """Raise ArchitectureError unless only paired axes differ.
 
-    Raise ArchitectureError, naming the first tensor, unless two states differ in their paired slots alone.
+    They are axes of two states. The first tensor that differs elsewhere is named.
     """
     _check_equal("tensors", set(reference), set(target))
     for name in reference:
@@ -86,7 +92,7 @@ def carry_tensor(
 ) -> Tensor:
     """Apply the maps at these slots.
 
-    Apply the maps at these slots; the axes they stand on get the reference's lengths in ``shape``.
+    The axes they stand on get the reference's lengths in ``shape``.
 
     All slots on the same axes belong into one call. Other positions are passed on in their order. Where there are
     slots the result is in double precision.
@@ -113,7 +119,10 @@ def carry_tensor(
 def _check_sides(
     reference: PermutationSpec, target: PermutationSpec, pairs: Mapping[str, Sequence[SlotPair]]
 ) -> None:
-    """Raise ArchitectureError when a group of two sizes does not come in somewhere and go out elsewhere."""
+    """Raise ArchitectureError unless units come in and leave.
+
+    A group of two sizes must come in somewhere and go out elsewhere.
+    """
     sides: dict[str, set[bool]] = defaultdict(set)
     for pair in (pair for name in reference.parameters for pair in pairs.get(name, ())):
         # Vectors (biases, scales) go with the units that others make, and tell nothing.
@@ -142,7 +151,10 @@ def _by_place(spec: PermutationSpec) -> dict[tuple[str, str, tuple[int, ...]], S
 
 
 def _by_axes(pairs: Sequence[SlotPair]) -> dict[tuple[int, ...], list[SlotPair]]:
-    """Pairs on one tensor by the axes they stand on, no axis twice."""
+    """Group a tensor's pairs by their axes.
+
+    No axis comes twice.
+    """
     found: dict[tuple[int, ...], list[SlotPair]] = defaultdict(list)
     for pair in pairs:
         found[pair.ours.axes].append(pair)
@@ -161,7 +173,10 @@ def _off_axes(shape: tuple[int, ...], moving: Sequence[int]) -> list[int]:
 
 
 def _left_over(shape: tuple[int, ...], axes: tuple[int, ...], slots: Sequence[Slot]) -> int:
-    """How many positions on these axes belong to none of the slots."""
+    """Count the positions that belong to no slot.
+
+    The positions are those on the given axes.
+    """
     return math.prod(shape[axis] for axis in axes) - sum(
         slot.layout.size * slot.layout.width for slot in slots
     )

@@ -21,7 +21,10 @@ UNUSED = "no operation used the tensor"
 
 
 def covered_share(spec: SpecStructure, groups: Collection[str] | None = None) -> float:
-    """Share of parameter elements that lie on at least one position of these groups (all of them: None)."""
+    """Measure the share of parameter elements on these groups.
+
+    Such an element lies on at least one of their positions. None stands for all groups.
+    """
     total = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     tensors = (
         spec.shapes if groups is None else {slot.tensor for name in groups for slot in spec.slots_of(name)}
@@ -31,9 +34,10 @@ def covered_share(spec: SpecStructure, groups: Collection[str] | None = None) ->
 
 
 def share_of_what_could_move(spec: SpecStructure) -> float:
-    """Share of the parameter elements on at least one permutable position, of all that could be; one of none.
+    """Measure the share of movable elements that do move.
 
-    Tensors with nothing but axes of inputs and outputs (the last bias), unused ones and scalars could not.
+    Those that move lie on at least one permutable position. The share of none is one. Tensors with nothing but axes
+    of inputs and outputs (the last bias), unused ones and scalars could not.
     """
     total = covered = 0
     for name in movable(spec):
@@ -43,7 +47,9 @@ def share_of_what_could_move(spec: SpecStructure) -> float:
 
 
 def movable(spec: SpecStructure) -> list[str]:
-    """Names of the parameters that could move: more than the network's inputs and outputs hold them fast.
+    """Name the parameters that could move.
+
+    Left out are single numbers, unused tensors, and those that only the network's inputs and outputs hold.
 
     >>> from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
     >>> held = Frozen("bias", 0, OUTPUT), Frozen("scale", 0, "read in order")
@@ -66,7 +72,10 @@ def _is_natural(reasons: Collection[str]) -> bool:
 
 
 def what_holds(spec: SpecStructure) -> str:
-    """Tell which operation keeps most of what could move where it is: what, where and why."""
+    """Name the operation that keeps most elements fixed.
+
+    It counts elements that could move, and tells what keeps them, where and why.
+    """
     held: dict[tuple[str, str, str], int] = {}
     reasons: dict[str, list[Frozen]] = {}
     for item in spec.frozen:

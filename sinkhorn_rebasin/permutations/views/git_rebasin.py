@@ -19,11 +19,11 @@ _STATISTICS = (".running_mean", ".running_var")
 
 
 def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.Module) -> SpecStructure:
-    """The spec that a dictionary from tensor names to permutation names, one or None per axis, stands for.
+    """Read a spec from Git Re-Basin's dictionary.
 
-    Sizes come from the tensors. Tensors that the dictionary does not name stay as they are. Of a network, the
-    names that are buffers are known and tied names move together; of a state, running statistics are told by
-    their names.
+    It leads from tensor names to permutation names, one or None per axis. Sizes come from the tensors. Tensors that
+    the dictionary does not name stay as they are. Of a network, the names that are buffers are known and tied names
+    move together; of a state, running statistics are told by their names.
 
     Raises:
         SpecError: when a tensor is unknown, has another number of axes, or a permutation has two sizes.
@@ -77,7 +77,7 @@ def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.M
 
 
 def to_axes_to_perm(spec: SpecStructure) -> dict[str, tuple[str | None, ...]]:
-    """Group name, or None, of each axis of each tensor of a spec.
+    """Name each tensor axis's group, or None.
 
     Raises:
         SpecError: when the spec has a slot that the dictionary cannot say: of a nested group, on part of an
@@ -107,7 +107,7 @@ def to_axes_to_perm(spec: SpecStructure) -> dict[str, tuple[str | None, ...]]:
 
 
 def _tensors(state_or_model: StateLike | nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers by name."""
+    """Separate parameters from buffers, by name."""
     if isinstance(state_or_model, nn.Module):
         parameters = dict(state_or_model.named_parameters(remove_duplicate=False))
         return dict(parameters), dict(state_or_model.named_buffers(remove_duplicate=False))
@@ -118,7 +118,7 @@ def _tensors(state_or_model: StateLike | nn.Module) -> tuple[dict[str, Tensor], 
 
 
 def _tied(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
-    """The names that share one tensor."""
+    """List the names that share one tensor."""
     names: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         names.setdefault(id(tensor), []).append(name)
@@ -126,7 +126,10 @@ def _tied(tensors: Mapping[str, Tensor]) -> tuple[tuple[str, ...], ...]:
 
 
 def _with_ties(axes_to_perm: AxesToPerm, tensors: Mapping[str, Tensor]) -> AxesToPerm:
-    """The dictionary with an entry for every name of a tensor that it names; unknown names raise."""
+    """Complete the dictionary by names of tied tensors.
+
+    Every name of a tensor that it names gets an entry. Unknown names raise.
+    """
     entries: dict[int, str] = {}
     for name, permutations in axes_to_perm.items():
         if name not in tensors:

@@ -13,12 +13,12 @@ INPUT, OUTPUT, FIXED = "input", "output", "fixed"
 
 
 def to_networkx(spec: SpecStructure) -> Any:
-    """Groups and tensors as nodes, slots and parents as edges of a ``networkx.MultiDiGraph``.
+    """Build a ``networkx.MultiDiGraph`` of groups and tensors.
 
-    Nodes are ("group", name) with ``size``, ``blocks`` and ``bipartite=0``, and ("tensor", name) with ``shape``,
-    ``buffer``, ``frozen`` (axis to reason) and ``bipartite=1``. Edges of kind "slot" lead from a group to a tensor
-    and have ``axes``, ``width`` and ``layout``; edges of kind "parent" lead from a group to those nested in it.
-    Tensors without a slot are there, too.
+    Its edges are slots and parents. Nodes are ("group", name) with ``size``, ``blocks`` and ``bipartite=0``, and
+    ("tensor", name) with ``shape``, ``buffer``, ``frozen`` (axis to reason) and ``bipartite=1``. Edges of kind "slot"
+    lead from a group to a tensor and have ``axes``, ``width`` and ``layout``; edges of kind "parent" lead from a
+    group to those nested in it. Tensors without a slot are there, too.
 
     Raises:
         ImportError: when networkx is not installed; it comes with the extra ``graph``.
@@ -67,11 +67,12 @@ def to_networkx(spec: SpecStructure) -> Any:
 
 
 def to_mermaid(spec: SpecStructure) -> str:
-    """A Mermaid flowchart: groups as nodes, tensors as arrows from the group that comes in to the one that goes out.
+    """Draw a spec as a Mermaid flowchart.
 
-    As in linear and convolution layers, axis 0 is what goes out of a tensor and a later axis what comes in. Ends
-    without a group are the nodes "input", "output", or "fixed" where something else froze the axis; dotted arrows
-    lead to nested groups. Tensors with one group only (biases, norms) are not drawn.
+    Groups are nodes. A tensor is an arrow from the group that comes in to the one that goes out. As in linear and
+    convolution layers, axis 0 is what goes out of a tensor and a later axis what comes in. Ends without a group are
+    the nodes "input", "output", or "fixed" where something else froze the axis; dotted arrows lead to nested groups.
+    Tensors with one group only (biases, norms) are not drawn.
 
     Example:
         >>> import torch
@@ -106,7 +107,10 @@ def to_mermaid(spec: SpecStructure) -> str:
 
 
 def _arrows(spec: SpecStructure, tensor: str) -> list[tuple[str, str]]:
-    """(from, to) of a tensor, where ":name" is a group."""
+    """List a tensor's arrows as (from, to).
+
+    ":name" is a group.
+    """
     slots = spec.slots_on(tensor)
     outgoing = _outermost(spec, [slot for slot in slots if slot.axes[0] == 0])
     incoming = _outermost(spec, [slot for slot in slots if slot.axes[0] > 0])
@@ -129,7 +133,10 @@ def _end(item: Frozen) -> str:
 
 
 def _outermost(spec: SpecStructure, slots: list[Slot]) -> list[str]:
-    """Groups of slots without those nested in another of them."""
+    """Name the slots' groups without nested ones.
+
+    A group is left out that is nested in another of them.
+    """
     names = {slot.group for slot in slots}
     return [
         name for name in dict.fromkeys(slot.group for slot in slots) if names.isdisjoint(spec.ancestors(name))

@@ -10,9 +10,10 @@ Pattern = tuple[tuple[str, ...], ...]
 
 
 def collapse(names: Iterable[str], *, leaves: bool = False) -> list[str]:
-    """Patterns that stand for exactly these names, each for the product of the choices in its braces.
+    """Find patterns that stand for exactly these names.
 
-    With ``leaves`` the part behind the last dot is such a choice, too.
+    A pattern stands for the product of the choices in its braces. With ``leaves`` the part behind the last dot is
+    such a choice, too.
 
     >>> collapse(["layers.0.fc", "layers.1.fc", "layers.2.fc", "head"])
     ['layers.{0..2}.fc', 'head']
@@ -34,7 +35,9 @@ def collapse(names: Iterable[str], *, leaves: bool = False) -> list[str]:
 
 
 def split(name: str, *, leaves: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is fixed in a name, and between that its numbers (and, with ``leaves``, its last part).
+    """Split a name into fixed parts and choices.
+
+    Choices are its numbers and, with ``leaves``, its last part.
 
     >>> split("layer1.0.bias")
     (('layer', '.', '.bias'), ('1', '0'))
@@ -47,7 +50,7 @@ def split(name: str, *, leaves: bool = False) -> tuple[tuple[str, ...], tuple[st
 
 
 def _merged(patterns: Sequence[Pattern], place: int) -> list[Pattern]:
-    """Patterns that differ at one place only become one."""
+    """Merge patterns that differ at one place only."""
     rest: dict[Pattern, list[str]] = {}
     for pattern in patterns:
         rest.setdefault((*pattern[:place], *pattern[place + 1 :]), []).extend(pattern[place])

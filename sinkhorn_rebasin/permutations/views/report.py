@@ -19,7 +19,10 @@ MOST_GROUPS, MOST_REASONS, MOST_NAMES = 40, 25, 4
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a title, and a line for what was left out."""
+    """Hold rows of cells under a title.
+
+    ``rest`` is a line for what was left out.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -28,7 +31,10 @@ class Table:
 
 
 def summarise(spec: SpecStructure) -> str:
-    """Write a spec on one line: groups, slots, share covered, how much is frozen."""
+    """Write a spec on one line.
+
+    It tells groups, slots, the share covered, and how much is frozen.
+    """
     groups = listed(f"{group.name} {group.shape}" for group in spec.groups)
     return (
         f"PermutationSpec({len(spec.groups)} groups: {groups}; {len(spec.slots)} slots on {len(spec.shapes)} "
@@ -37,8 +43,9 @@ def summarise(spec: SpecStructure) -> str:
 
 
 def describe(spec: SpecStructure) -> str:
-    """Groups with sizes, parents and slots, the share of parameters each covers, what is frozen and why.
+    """Describe a spec in tables.
 
+    They list groups with sizes, parents and slots, the share of parameters each covers, and what is frozen and why.
     Names that differ in numbers alone share a row when their groups have the same size and the same slots.
     """
     parts = [headline(spec), *([str(spec.validity)] if spec.validity else [])]
@@ -48,7 +55,7 @@ def describe(spec: SpecStructure) -> str:
 
 
 def describe_markdown(spec: SpecStructure) -> str:
-    """The same for notebooks."""
+    """Describe a spec in Markdown tables, for notebooks."""
     lines = [headline(spec), *(["", _escaped(str(spec.validity))] if spec.validity else [])]
     for table in tables(spec):
         lines += ["", f"**{table.title}**", "", "| " + " | ".join(table.columns) + " |"]
@@ -59,7 +66,10 @@ def describe_markdown(spec: SpecStructure) -> str:
 
 
 def headline(spec: SpecStructure) -> str:
-    """One line: how many groups, units and slots there are and what share of the parameters they cover."""
+    """Count groups, units and slots on one line.
+
+    It also tells what share of the parameters they cover.
+    """
     units = sum(group.units for group in spec.groups)
     elements = sum(math.prod(spec.shapes[name]) for name in spec.parameters)
     return (
@@ -69,7 +79,10 @@ def headline(spec: SpecStructure) -> str:
 
 
 def tables(spec: SpecStructure) -> list[Table]:
-    """The groups and the frozen axes, as far as there are any."""
+    """List the tables of groups and frozen axes.
+
+    Empty ones are left out.
+    """
     return [table for table in (_groups(spec), _frozen(spec)) if table.rows]
 
 
@@ -115,7 +128,10 @@ def _frozen(spec: SpecStructure) -> Table:
 
 
 def slot_patterns(slots: Sequence[Slot]) -> list[str]:
-    """Slots as ``tensor[axes]``, with what differs from a whole axis, repeats collapsed."""
+    """Write slots as ``tensor[axes]``, repeats collapsed.
+
+    What differs from a whole axis stands there, too.
+    """
     by_extent: dict[str, list[str]] = {}
     for slot in slots:
         by_extent.setdefault(_extent(slot), []).append(slot.tensor)
@@ -166,7 +182,10 @@ def _drawn(table: Table) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """The cell as code, which neither Markdown nor HTML in it can leave: a spec may come from anybody's file."""
+    """Write a cell as code that nothing can leave.
+
+    A spec may come from anybody's file: neither Markdown nor HTML in the cell has an effect.
+    """
     if not cell:
         return ""
     plain = cell.replace("|", "¦")

@@ -10,7 +10,10 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 
 class AllTasks(lightning.LightningDataModule):
-    """The training batches of several datamodules side by side, their test batches one after another."""
+    """Put several datamodules together.
+
+    Their training batches come side by side, their test batches one after another.
+    """
 
     def __init__(self, datamodules: Sequence[lightning.LightningDataModule]) -> None:
         super().__init__()
@@ -27,14 +30,17 @@ class AllTasks(lightning.LightningDataModule):
             datamodule.setup(stage)
 
     def teardown(self, stage: str) -> None:
-        """Tear down each."""
+        """Take every datamodule down."""
         for datamodule in self.datamodules:
             datamodule.teardown(stage)
 
     def train_dataloader(self) -> CombinedLoader:
-        """Lists of one batch from each; shorter ones start over."""
+        """Return lists of one batch from each.
+
+        Shorter ones start over.
+        """
         return CombinedLoader([d.train_dataloader() for d in self.datamodules], "max_size_cycle")
 
     def test_dataloader(self) -> list[Any]:
-        """One dataloader per task."""
+        """Return one dataloader per task."""
         return [datamodule.test_dataloader() for datamodule in self.datamodules]

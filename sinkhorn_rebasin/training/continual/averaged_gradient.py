@@ -13,8 +13,10 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class AveragedGEM(ContinualLearner):
-    r"""A-GEM: where the gradient g of a batch would raise the loss of the memory, its share along the gradient r of
-    that loss is taken out.
+    r"""Project gradients off the memory's, A-GEM.
+
+    Where the gradient g of a batch would raise the loss of the memory, its share along the gradient r of that loss is
+    taken out.
 
     .. math:: \tilde g = g - \frac{\min(0,\, g^\top r)}{r^\top r}\, r
 
@@ -24,11 +26,17 @@ class AveragedGEM(ContinualLearner):
     """
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch; the memory acts on its gradient."""
+        """Return the criterion on the batch.
+
+        The memory acts on its gradient.
+        """
         return self.task_loss(self(inputs), labels, self.task)
 
     def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """Take the memory's gradient first, then step on the batch."""
+        """Step on a batch after reading the memory.
+
+        The memory's gradient is taken first.
+        """
         self._reference: list[Tensor] = []
         replay = self.replay(labels)
         if replay is not None:
@@ -54,7 +62,9 @@ class AveragedGEM(ContinualLearner):
 
 
 def projected(gradient: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Tensor]:
-    """The closest gradient that does not point against the reference, tensor by tensor.
+    """Project a gradient so that the memory's loss holds.
+
+    It is the closest one that does not point against the reference, tensor by tensor.
 
     Example:
         >>> projected([torch.tensor([1.0, -1.0])], [torch.tensor([0.0, 2.0])])

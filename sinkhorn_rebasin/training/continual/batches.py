@@ -16,7 +16,9 @@ from sinkhorn_rebasin._typing import ExampleInputs
 def training_batches(
     trainer: lightning.Trainer, read: Callable[[Any], tuple[ExampleInputs, Tensor]]
 ) -> Iterator[tuple[ExampleInputs, Tensor]]:
-    """Yield one epoch of training batches as (inputs, labels) on the device and in the precision of the Trainer.
+    """Yield one epoch of training batches.
+
+    They are (inputs, labels) on the device and in the precision of the Trainer.
 
     Args:
         trainer: the Trainer of the fit.

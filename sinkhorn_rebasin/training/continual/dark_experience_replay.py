@@ -13,7 +13,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 class DarkExperienceReplay(ContinualLearner):
     r"""Replay remembered outputs and labels, DER++.
 
-    DER++: remembered samples keep their outputs and their labels, drawn independently.
+    Outputs and labels are drawn independently.
 
     .. math:: \mathcal C(\text{batch}) + \alpha\, \lVert f(x') - z' \rVert^2 + \beta\, \mathcal C(f(x''), y'')
 
@@ -38,7 +38,7 @@ class DarkExperienceReplay(ContinualLearner):
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the criterion plus both replay terms.
 
-        The criterion on the batch, the kept outputs on one draw, the labels on another.
+        Kept outputs count on one draw, labels on another.
         """
         loss = self.task_loss(self(inputs), labels, self.task)
         dark, labelled = self.replay(labels), self.replay(labels)

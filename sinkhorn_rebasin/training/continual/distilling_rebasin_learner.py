@@ -19,7 +19,7 @@ from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 class DistillingRebasinLearner(RebasinLearner):
     r"""Distill the old network along the re-basin segment.
 
-    The segment of :class:`RebasinLearner`, held to the old network's function by distillation.
+    It is the segment of :class:`RebasinLearner`, held to the old network's function.
 
     .. math:: \mathcal C(\text{batch}) + h \bigl( w\, \mathcal C(\text{memory}) + k\, \lVert f(x) - z \rVert^2
         + d\, \lVert f(m) - f_\theta(m) \rVert^2 + b\, \lVert f(n) - f_\theta(n) \rVert^2 \bigr), \qquad
@@ -106,7 +106,7 @@ class DistillingRebasinLearner(RebasinLearner):
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the distilled cost of a batch.
 
-        The criterion in the first task, the distilled cost in all others.
+        In the first task it is the criterion alone.
         """
         replay = self.replay(labels)
         if not self.task or replay is None or self.memory is None:
@@ -133,7 +133,7 @@ class DistillingRebasinLearner(RebasinLearner):
     def _known(self, labels: Tensor, memory: ReplayMemory) -> Tensor:
         """Mark samples of classes the teacher knows.
 
-        Which samples are of a class that the teacher knows; with heads of their own, tasks do not meet.
+        With heads of their own, tasks do not meet.
         """
         if not self.heads.shared:
             return torch.ones_like(labels, dtype=torch.bool)
@@ -142,7 +142,7 @@ class DistillingRebasinLearner(RebasinLearner):
     def _bridge(self, state: State, inputs: ExampleInputs, known: Tensor, memory: ReplayMemory) -> Tensor:
         """Return the drift between old and new samples.
 
-        The drift between remembered samples and new ones, but for new ones of classes that the teacher lacks.
+        New samples of classes that the teacher lacks are left out.
         """
         other = memory.draw(len(known), self.device)
         between = mixed(inputs, other.inputs, 0.5 * self._shares(memory, len(known)))
@@ -159,7 +159,7 @@ class DistillingRebasinLearner(RebasinLearner):
     def _drift(self, state: State, inputs: ExampleInputs, tasks: Tensor) -> Tensor:
         """Return the squared distance from the teacher's outputs.
 
-        How far the outputs of each sample's task are from the teacher's, squared, where the teacher knows them.
+        They are the outputs of each sample's task, where the teacher knows them.
         """
         with torch.no_grad(), batch_statistics(self.rebasin.reference, on=False):
             old = run_at(self.rebasin.reference, {}, inputs)
@@ -170,10 +170,11 @@ class DistillingRebasinLearner(RebasinLearner):
 
 
 def adam_eps(parameters: Iterable[Tensor], decay: float = 0.999) -> float:
-    r"""Return an eps that bounds Adam's steps in the parameters' type.
+    r"""Return an eps that bounds Adam's steps.
 
-    Averages of squares, :math:`(1 - \beta_2) g^2`, vanish below the smallest number of the type: the gradient there
-    is the least that they can be divided by. In float16 that is 0.008, in all other types less than the usual eps.
+    The bound is that of the parameters' type. Averages of squares, :math:`(1 - \beta_2) g^2`, vanish below the
+    smallest number of the type: the gradient there is the least that they can be divided by. In float16 that is
+    0.008, in all other types less than the usual eps.
 
     Example:
         >>> adam_eps([torch.zeros(1)]), round(adam_eps([torch.zeros(1).half()]), 4)

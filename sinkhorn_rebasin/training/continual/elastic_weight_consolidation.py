@@ -20,7 +20,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 class ElasticWeightConsolidation(ContinualLearner):
     r"""Penalize leaving the weights of earlier tasks.
 
-    EWC: a quadratic penalty for every earlier task.
+    EWC has a quadratic penalty for every earlier task.
 
     .. math:: \mathcal C(\text{batch}) + \tfrac{w}{2} \textstyle\sum_t \sum_i F_{t,i}\, (\theta_i - \theta_{t,i})^2
 
@@ -51,16 +51,13 @@ class ElasticWeightConsolidation(ContinualLearner):
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the criterion plus the quadratic penalty.
 
-        The criterion on the batch and half the energy of the springs.
+        The penalty is half the energy of the springs.
         """
         loss = self.task_loss(self(inputs), labels, self.task)
         return loss + 0.5 * self.penalty * self.energy() if self.task else loss
 
     def energy(self) -> Tensor:
-        """Sum stiffness times squared distance from rest.
-
-        The sum of stiffness times squared distance from the rest position.
-        """
+        """Sum stiffness times squared distance from rest."""
         parts = zip(self._springs().values(), self.stiffness.buffers(), self.rest.buffers(), strict=True)
         # Infinite weights stay where they are, at no distance.
         return torch.stack([(k * (p - r).where(p != r, 0.0).square()).sum() for p, k, r in parts]).sum()
@@ -80,7 +77,7 @@ class ElasticWeightConsolidation(ContinualLearner):
     def fisher(self) -> State:
         """Estimate the diagonal Fisher information.
 
-        The diagonal of the Fisher information at the network's weights, on the task's training samples.
+        It is that at the network's weights, on the task's training samples.
         """
         shown = _OwnOutputs(self.network, self.heads, self.task)
         found = diagonal_fisher(

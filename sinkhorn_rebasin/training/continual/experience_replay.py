@@ -30,7 +30,7 @@ class ExperienceReplay(ContinualLearner):
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the criterion on batch and memory.
 
-        The criterion on the batch and on as many remembered samples.
+        There are as many remembered samples as in the batch.
         """
         loss = self.task_loss(self(inputs), labels, self.task)
         replay = self.replay(labels)

@@ -11,7 +11,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 class FineTuning(ContinualLearner):
     """Train on each task alone.
 
-    Trains on each task alone: what forgetting looks like when nothing is done about it.
+    This shows what forgetting looks like when nothing is done about it.
 
     Args: those of :class:`ContinualLearner`.
 

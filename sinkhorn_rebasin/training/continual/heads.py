@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
 class Heads(nn.Module):
     """Restrict samples to their own task's outputs.
 
-    Shows a sample only the outputs of its own task, or all of them when tasks share their classes.
+    Samples see all outputs where tasks share their classes.
 
     A head is a set of output columns: a network with one output layer per task returns them side by side.
 
@@ -69,7 +69,7 @@ class Heads(nn.Module):
     def loss(self, criterion: Criterion, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
         """Return the criterion within each sample's task.
 
-        Return the criterion, each sample seeing the outputs of its own task.
+        Each sample sees the outputs of its own task.
 
         Raises:
             DataError: a label that counts is no class of its sample's task.
@@ -97,7 +97,7 @@ class Heads(nn.Module):
     def apart(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Iterator[tuple[Tensor, Tensor]]:
         """Split outputs and labels by task.
 
-        Per task that samples are of, their outputs of it alone and their labels, numbered within them.
+        There is one part for each task that samples are of. Labels are numbered within the task's outputs.
 
         >>> heads = Heads([[0, 1], [2, 3]])
         >>> list(heads.apart(torch.tensor([[1.0, 2.0, 9.0, 3.0]]), torch.tensor([3]), 1))
@@ -112,7 +112,7 @@ class Heads(nn.Module):
     def check_labels(self, labels: Tensor, tasks: Tensor | int) -> None:
         """Raise DataError for labels outside the task.
 
-        Raise unless every label that counts, negative ones do not, is an output column of its sample's task.
+        Every label must be an output column of its sample's task. Negative ones do not count.
 
         Raises:
             DataError: some are not.
@@ -133,7 +133,7 @@ class Heads(nn.Module):
     def mean_square(self, outputs: Tensor, tasks: Tensor) -> Tensor:
         """Average the squared outputs of each sample's task.
 
-        The mean of the squared outputs over samples and the outputs of each one's own task.
+        The mean is over samples and outputs.
         """
         squares = self(outputs, tasks, fill=0.0).square()
         if self.shared:

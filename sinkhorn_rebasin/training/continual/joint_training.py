@@ -22,7 +22,7 @@ from sinkhorn_rebasin.training.continual.memory import join, select
 class JointTraining(ContinualLearner):
     """Train on the data of all tasks at once.
 
-    Trains on the data of all tasks in a single fit, on batches mixed from all of them: the upper bound.
+    There is a single fit, on batches mixed from all tasks: the upper bound.
 
     A batch of every task, mixed, makes as many steps as there are tasks, so that all learners take equally many. The
     accuracy matrix has its last row alone.
@@ -43,11 +43,14 @@ class JointTraining(ContinualLearner):
         return [(self.tasks - 1, AllTasks(datamodules))]
 
     def begin_task(self) -> None:
-        """There is only one fit, the last."""
+        """Learn all tasks in one fit, the last."""
         self.learned.fill_(self.tasks - 1)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Mix one batch of every task and learn from it in as many steps."""
+        """Mix one batch of every task.
+
+        The learner takes as many steps on the mixture.
+        """
         samples = reduce(join, (_samples(*self.read(own), task) for task, own in enumerate(batch)))
         order = torch.randperm(len(samples["labels"]))
         for indices in order.chunk(len(batch)):
@@ -56,7 +59,7 @@ class JointTraining(ContinualLearner):
             self.log("train_loss", self.descend(checked_loss(loss)), prog_bar=True, batch_size=len(indices))
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """Not used: a step has samples of all tasks."""
+        """Raise LossError: steps have samples of all tasks."""
         raise LossError("Expected JointTraining to be fitted on AllTasks but got the batch of a single task.")
 
 

@@ -122,7 +122,10 @@ class ContinualLearner(KeepsRandomState):
         return int(self.learned)
 
     def accuracy_matrix(self) -> Tensor:
-        """Return accuracies after tasks (rows) on tasks (columns), (T, T); NaN where not tested."""
+        """Return accuracies by task learned and tested, (T, T).
+
+        Rows are tasks learned, columns tasks tested. NaN where not tested.
+        """
         return self.accuracy.accuracies()[1:].cpu()
 
     def initial_accuracies(self) -> Tensor:
@@ -232,7 +235,10 @@ class ContinualLearner(KeepsRandomState):
         self.begun.fill_(True)
 
     def on_train_start(self) -> None:
-        """Let go of what a fit that failed has shown to the memory, unless it is gone on with."""
+        """Forget what a failed fit showed the memory.
+
+        A fit that is gone on with keeps it.
+        """
         super().on_train_start()
         if self.memory is not None and self.trainer.global_step == 0:
             self.memory.reopen()

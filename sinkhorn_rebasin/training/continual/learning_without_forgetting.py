@@ -15,7 +15,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class LearningWithoutForgetting(ContinualLearner):
-    r"""LwF: on the new inputs the old network's softened answers are kept, for the outputs of every earlier task.
+    r"""Distill the old network's answers, LwF.
+
+    On the new inputs its softened answers are kept, for the outputs of every earlier task.
 
     .. math:: \mathcal C(\text{batch}) + \frac{w}{T-1} \textstyle\sum_{t<T}
         H\bigl(\mathrm{softmax}(f_\mathrm{old}(x)_t / \tau),\, \mathrm{softmax}(f(x)_t / \tau)\bigr)
@@ -43,15 +45,21 @@ class LearningWithoutForgetting(ContinualLearner):
         self._met = torch.empty(0, dtype=torch.long)
 
     def begin_task(self) -> None:
-        """The network as it is becomes the teacher."""
+        """Make the network as it is the teacher."""
         self.teacher.load_state_dict(self.network.state_dict())
 
     def end_task(self) -> None:
-        """The classes met so far are what the next teacher knows."""
+        """Note the classes that the next teacher knows.
+
+        They are those met so far.
+        """
         self.known = self._met
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch and how far its answers are from the teacher's."""
+        """Return the criterion and the distance from the teacher.
+
+        The distance is that of the answers on the batch.
+        """
         outputs = self(inputs)
         loss = self.task_loss(outputs, labels, self.task)
         self._met = torch.cat([self._met, labels.cpu().long()]).unique()
@@ -66,15 +74,18 @@ class LearningWithoutForgetting(ContinualLearner):
         return loss + self.distillation_weight * torch.stack(terms).mean()
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """The classes met, for the state dict."""
+        """Return the classes met, for the state dict."""
         return {"known": self.known, "met": self._met}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """The classes a state dict kept."""
+        """Take the classes that a state dict kept."""
         self.known, self._met = state["known"].cpu(), state["met"].cpu()
 
     def _earlier(self) -> list[Tensor]:
-        """The output columns of every earlier task, or of all of them where they share their outputs."""
+        """List the output columns of every earlier task.
+
+        Where tasks share their outputs, these are the columns of all of them.
+        """
         if self.heads.shared:
             return [self.known.to(self.device)]
         return [self.heads.visible[task].nonzero().flatten() for task in range(self.task)]

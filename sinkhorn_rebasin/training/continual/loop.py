@@ -24,7 +24,9 @@ def learn_tasks(
     *,
     checkpoint: str | Path | None = None,
 ) -> Tensor:
-    """Teach a learner one task after another, testing it on all of them before the first and after each.
+    """Teach a learner one task after another.
+
+    It is tested on all of them before the first and after each.
 
     Args:
         learner: what learns; tasks it has already learned are skipped.
@@ -86,7 +88,10 @@ def learn_tasks(
 
 
 def _gone_on_from(learner: ContinualLearner, file: Path | None) -> Path | None:
-    """Load what a checkpoint knows; return it when it was written in the middle of a task."""
+    """Load what a checkpoint knows.
+
+    Returns the file when it was written in the middle of a task.
+    """
     if file is None:
         return None
     if file.suffix != ".ckpt":

@@ -20,8 +20,6 @@ Contents = dict[str, Any]
 class Replay(NamedTuple):
     """Hold samples drawn from the memory.
 
-    Samples drawn from the memory.
-
     Attributes:
         inputs: as the dataloaders gave them, batched along the first axis.
         labels: (samples,), long.
@@ -38,7 +36,7 @@ class Replay(NamedTuple):
 class ReplayMemory(nn.Module):
     """Keep a uniform sample of finished tasks.
 
-    A uniform sample of k examples for each class and task, filled while batches go by.
+    For each class and task there are k examples. They are filled in while batches go by.
 
     Every offered sample gets a random number; the k smallest of each class stay, which is a uniform choice without
     replacement, whatever the length of the stream. The memory lies in main memory, is part of the state dict and
@@ -80,7 +78,7 @@ class ReplayMemory(nn.Module):
     def offer(self, inputs: ExampleInputs, labels: Tensor) -> None:
         """Show a batch of the current task.
 
-        Show a batch of the current task to the memory, each sample once; negative labels do not count.
+        Each sample is shown once. Negative labels do not count.
 
         Raises:
             DataError: labels that are no integers, or inputs that have not as many samples along their first axis.
@@ -103,7 +101,7 @@ class ReplayMemory(nn.Module):
     def reopen(self) -> None:
         """Forget what the current task offered.
 
-        Let go of what was offered of the current task, before it is offered anew.
+        It is then offered anew.
         """
         self._open = {}
 
@@ -111,7 +109,7 @@ class ReplayMemory(nn.Module):
     def close(self, task: int, outputs_of: Callable[[ExampleInputs], Tensor]) -> None:
         """Keep what the current task leaves.
 
-        Keep what the current task leaves, with the outputs the network has for it.
+        It is kept with the outputs the network has for it.
         """
         if not self._open:
             raise DataError(
@@ -131,14 +129,14 @@ class ReplayMemory(nn.Module):
     def classes(self) -> Tensor:
         """Return the labels of finished tasks.
 
-        The labels of finished tasks, each once, in their order.
+        Each comes once, in their order.
         """
         return self._closed["labels"].unique() if self._closed else torch.empty(0, dtype=torch.long)
 
     def draw(self, count: int, device: torch.device | str = "cpu") -> Replay:
         """Draw samples of finished tasks with replacement.
 
-        So many samples of finished tasks, uniform and with replacement.
+        They are drawn uniformly.
         """
         if not len(self):
             raise DataError("Expected a memory with samples but no task was closed yet.")
@@ -146,10 +144,7 @@ class ReplayMemory(nn.Module):
         return self._replay(chosen, device)
 
     def draw_pairs(self, count: int, device: torch.device | str = "cpu") -> tuple[Replay, Replay]:
-        """Draw pairs of samples of one task.
-
-        So many pairs of samples, both of one task.
-        """
+        """Draw pairs of samples of one task."""
         if not len(self):
             raise DataError("Expected a memory with samples but no task was closed yet.")
         first = torch.randint(len(self), (count,), generator=self.generator)
@@ -162,7 +157,7 @@ class ReplayMemory(nn.Module):
     def everything(self, device: torch.device | str = "cpu", batch_size: int = 256) -> Iterator[Replay]:
         """Yield all samples of finished tasks.
 
-        All samples of finished tasks, in batches, in the order they came.
+        They come in batches, in the order they came.
         """
         for chosen in torch.arange(len(self)).split(batch_size):
             yield self._replay(chosen, device)
@@ -170,7 +165,7 @@ class ReplayMemory(nn.Module):
     def inputs_seen(self, batch_size: int = 256) -> Iterator[ExampleInputs]:
         """Yield the remembered inputs of all tasks.
 
-        The remembered inputs of all tasks, the current one included, in batches of one size, tasks mixed.
+        The current task is included. Batches are of one size, with tasks mixed.
         """
         parts = [{"inputs": part["inputs"]} for part in (self._closed, self._open) if part]
         if parts:

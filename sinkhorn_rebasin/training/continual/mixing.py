@@ -10,7 +10,9 @@ from sinkhorn_rebasin.networks.structures import flattened, tensors_in
 
 
 def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> ExampleInputs:
-    r"""Sample by sample, :math:`s\,x + (1-s)\,x'`; what is no floating point number is that of the first.
+    r"""Mix two batches sample by sample.
+
+    This is :math:`s\,x + (1-s)\,x'`. What is no floating point number is that of the first.
 
     Args:
         first, second: inputs of one structure, batched along the first axis.
@@ -24,7 +26,10 @@ def mixed(first: ExampleInputs, second: ExampleInputs, share: Tensor) -> Example
     """
 
     def between(one: Tensor, other: Tensor) -> Tensor:
-        """Mix two tensors."""
+        """Mix two tensors of floating point numbers.
+
+        Of others the first is returned.
+        """
         if not one.is_floating_point():
             return one
         weights = share.to(one).reshape(-1, *[1] * (one.dim() - 1))

@@ -18,7 +18,9 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
 class ModeConnectivitySGD(ContinualLearner):
-    r"""MC-SGD: fine-tune on the task, then look for weights on low lines to where one was and to where one came.
+    r"""Search weights on low paths, MC-SGD.
+
+    It fine-tunes on the task, then looks for weights on low lines to where one was and to where one came.
 
     .. math:: \bar w_t = \arg\min_w \mathbb E_{\lambda \sim U(0, 1)} \bigl[
         \mathcal C_{\text{memory}}(\bar w_{t-1} + \lambda (w - \bar w_{t-1}))
@@ -46,7 +48,7 @@ class ModeConnectivitySGD(ContinualLearner):
         self.previous.load_state_dict(self.network.state_dict())
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The criterion on the batch."""
+        """Return the criterion on the batch."""
         return self.task_loss(self(inputs), labels, self.task)
 
     def end_task(self) -> None:
@@ -75,7 +77,10 @@ class ModeConnectivitySGD(ContinualLearner):
                 schedule.step()
 
     def connecting_loss(self, before: State, found: State, inputs: ExampleInputs, labels: Tensor) -> Tensor:
-        """The loss of remembered samples on the way from ``before``, of the batch on the way from ``found``."""
+        """Return the loss along the two ways.
+
+        It is that of remembered samples on the way from ``before``, and of the batch on the way from ``found``.
+        """
         replay = self.replay(labels)
         if replay is None or self.memory is None:
             return self.loss(inputs, labels)

@@ -21,7 +21,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 class RebasinLearner(ContinualLearner):
     r"""Learn a task by permutations and a residual.
 
-    The published method: a task is learned by permutations and a residual, halfway to the re-based network.
+    This is the published method, halfway to the re-based network.
 
     The first task trains the network plainly. For every further task θ stays fixed while permutations P of its units
     and a residual δ minimise
@@ -96,7 +96,7 @@ class RebasinLearner(ContinualLearner):
     def residual_tensors(self) -> State:
         """Return the residual δ by tensor name.
 
-        The residual δ by tensor name, tied tensors under each of their names.
+        Tied tensors come under each of their names.
         """
         named = self.residual.named_parameters(remove_duplicate=False)
         return {name: value for name, value in named if value.requires_grad}
@@ -104,7 +104,7 @@ class RebasinLearner(ContinualLearner):
     def begin_task(self) -> None:
         """Start from the identity and a small residual.
 
-        Fix the network as both ends of the segment, start from the identity and a small residual.
+        The network becomes both ends of the segment.
         """
         with torch.no_grad():
             self.rebasin.reference.load_state_dict(self.network.state_dict())
@@ -119,7 +119,7 @@ class RebasinLearner(ContinualLearner):
     def configure_optimizers(self) -> Any:
         """Make optimizers for network, scores and residual.
 
-        The network's own optimiser in the first task, then one for the scores and one for the residual.
+        The first task has the network's own, all others one for the scores and one for the residual.
         """
         if not self.task:
             return super().configure_optimizers()
@@ -137,7 +137,7 @@ class RebasinLearner(ContinualLearner):
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the published cost of a batch.
 
-        The criterion in the first task, the published cost in all others.
+        In the first task it is the criterion alone.
         """
         if not self.task:
             return self.task_loss(self(inputs), labels, self.task)
@@ -158,7 +158,7 @@ class RebasinLearner(ContinualLearner):
     def forward(self, inputs: ExampleInputs) -> Any:
         """Return the output of the current network.
 
-        The output of the network, or of what it would become if the task ended now.
+        While a task is learned, it is the output of what the network would become if the task ended now.
         """
         if not self.task or not bool(self.begun):
             return super().forward(inputs)
@@ -167,7 +167,7 @@ class RebasinLearner(ContinualLearner):
     def consolidated(self) -> State:
         """Return the tensors if the task ended now.
 
-        The tensors the network would have if the task ended now.
+        They are those the network would have.
         """
         return consolidated_state(self.rebasin, self.residual_tensors(), self.alpha)
 
@@ -179,7 +179,7 @@ class RebasinLearner(ContinualLearner):
     def move(self, state: State) -> None:
         """Give the network these tensors.
 
-        Give the network these tensors, and batch norm the statistics of what is remembered.
+        Batch norm gets the statistics of what is remembered.
         """
         self.network.load_state_dict(state, strict=False)
         if self.memory is not None:
@@ -193,7 +193,7 @@ class RebasinLearner(ContinualLearner):
 def _without_frozen(spec: PermutationSpec, network: nn.Module) -> PermutationSpec:
     """Drop groups that would move frozen parameters.
 
-    The spec without groups that would move a parameter that needs no gradient.
+    Frozen parameters need no gradient.
     """
     learned = {name for name, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}

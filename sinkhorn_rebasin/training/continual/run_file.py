@@ -17,13 +17,17 @@ from sinkhorn_rebasin.errors import CheckpointError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is complete.
+    """Write checkpoints that are whole or not there.
 
-    Lightning's own way writes to the temporary folder and copies from there, over the only whole checkpoint.
+    A checkpoint is written beside its place and moved there when it is complete. Lightning's own way writes to the
+    temporary folder and copies from there, over the only whole checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write ``NAME.part``, see that it is on the disk, and let it take the place of ``NAME``."""
+        """Write a checkpoint and let it take its place.
+
+        ``NAME.part`` is written, and is on the disk before it takes the place of ``NAME``.
+        """
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part")
@@ -46,18 +50,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class EveryEpoch(Checkpoint):
-    """Writes one file at the end of every epoch."""
+    """Write one file at the end of every epoch."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """After all that other callbacks do at an epoch's end."""
+        """Write after all that other callbacks do."""
         write_checkpoint(trainer, self.file)
 
 
 def write_checkpoint(trainer: lightning.Trainer, file: Path) -> None:
-    """Write a Trainer's checkpoint, atomically unless it has a way to write of its own."""
+    """Write a Trainer's checkpoint atomically.
+
+    A Trainer that has a way to write of its own keeps it.
+    """
     own = trainer.strategy.checkpoint_io
     if type(own) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -91,7 +98,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """See that the new name is on the disk too, where folders can be opened."""
+    """Put the new name on the disk too.
+
+    This is done where folders can be opened.
+    """
     if os.name != "posix":
         return
     opened = os.open(folder, os.O_RDONLY)

@@ -13,7 +13,7 @@ from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 class StableSGD(ContinualLearner):
     """Fine-tune with a rate that falls by task.
 
-    Fine-tuning whose learning rate falls from task to task, to be used with small batches and dropout.
+    It is to be used with small batches and dropout.
 
     The rate of task t is ``lr * decay ** t``; there is no momentum and no memory.
 
