@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -19,18 +18,15 @@ from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
 from sinkhorn_rebasin.networks.arguments import arguments_of
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
-from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.counting import counted_labels
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.lending import run_itself
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
-from sinkhorn_rebasin.training.random_state import KeepsRandomState
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+from sinkhorn_rebasin.training.continual.stepping import OptimizerFactory, StepsByHand
 
 
-class ContinualLearner(KeepsRandomState):
+class ContinualLearner(StepsByHand):
     """Learn one task with every fit; subclasses say how.
 
     Each ``trainer.fit(learner, datamodule)`` that runs to its end teaches the next task; each
@@ -68,9 +64,6 @@ class ContinualLearner(KeepsRandomState):
     replays = True
     """Whether the method remembers samples."""
 
-    steps_of_a_batch = 1
-    """How many steps the method makes with a batch."""
-
     learned: Tensor
     begun: Tensor
 
@@ -90,19 +83,15 @@ class ContinualLearner(KeepsRandomState):
         seed: int = 0,
         batch: BatchAdapter | None = None,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
         if classes is not None and len(classes) != tasks:
             raise DataError(
                 f"Expected classes for each of {tasks} tasks but got {len(classes)} sets of them."
             )
-        self.network = standalone_copy(network).train()
+        super().__init__(network, lr, momentum, optimizer, cosine)
         self.heads = Heads(classes)
         self.memory = ReplayMemory(per_class, seed) if self.replays else None
         self.accuracy = AccuracyMatrix(tasks)
         self.accuracy.persistent(True)
-        self.lr, self.momentum = lr, momentum
-        self.optimizer_factory, self.cosine = optimizer, cosine
         self.criterion = criterion
         self.batch = batch
         self.replay_batch = replay_batch
@@ -159,46 +148,6 @@ class ContinualLearner(KeepsRandomState):
         return list(enumerate(datamodules))
 
     # What methods are made of.
-
-    def network_optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer of the network's own parameters."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if self.optimizer_factory is not None:
-            return self.optimizer_factory(parameters)
-        return torch.optim.SGD(parameters, self.lr, momentum=self.momentum)
-
-    def scheduled(self, optimizers: list[torch.optim.Optimizer]) -> Any:
-        """Put the last optimizer on a cosine, if asked."""
-        steps = self._steps_of_a_task(len(optimizers)) if self.cosine else None
-        if steps is None:
-            return optimizers
-        return optimizers, [torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[-1], steps)]
-
-    def _steps_of_a_task(self, optimizers: int) -> int | None:
-        """Count a task's optimizer steps; None if unknown."""
-        steps = self.trainer.estimated_stepping_batches * self.steps_of_a_batch
-        if self.trainer.max_steps > 0:
-            most = math.ceil(self.trainer.max_steps / optimizers)  # Lightning counts those of all optimisers.
-            steps = min(steps, most) if steps > 0 else most
-        return int(steps) if 0 < steps < math.inf else None
-
-    def descend(self, loss: Tensor) -> Tensor:
-        """Step all optimizers, and the learning rate's schedule."""
-        optimizers = self.optimizers()
-        chosen = optimizers if isinstance(optimizers, list) else [optimizers]
-        for optimizer in chosen:
-            optimizer.zero_grad()
-        self.manual_backward(loss)
-        self.after_backward()
-        for optimizer in chosen:
-            optimizer.step()
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler):
-            schedule.step()
-        return loss.detach()
-
-    def after_backward(self) -> None:
-        """Change gradients before the step."""
 
     def task_loss(self, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
         """Return the criterion within each sample's task."""
