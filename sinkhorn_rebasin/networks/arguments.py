@@ -102,8 +102,7 @@ def takes_several(module: nn.Module) -> bool:
 def call_hint(module: nn.Module, inputs: Any) -> str:
     """Say how to write the inputs.
 
-    The text is empty where a network takes them as they are, or where nothing is known. Say how to write the inputs
-    when a network does not take them as they are; empty when nothing is known.
+    The text is empty where a network takes them as they are, or where nothing is known.
 
     >>> call_hint(nn.Identity(), (1, 2))
     ' A tuple is spread over the arguments of forward(input): if it is one argument, write `((a, b),)`.'

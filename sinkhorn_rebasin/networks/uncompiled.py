@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from sinkhorn_rebasin.networks.function_mode import FunctionMode
 
 Output = TypeVar("Output")
 
@@ -91,7 +92,7 @@ class _EagerStance:
 _EAGER = _EagerStance()
 
 
-class PlainOperators(TorchFunctionMode):
+class PlainOperators(FunctionMode):
     """Compute higher-order operators by plain operations.
 
     These are loops, branches and attention. Dispatch modes see the plain operations.
@@ -101,19 +102,14 @@ class PlainOperators(TorchFunctionMode):
     tensor([-1., -1.])
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call an operator as plain operations."""
         if isinstance(func, HigherOrderOperator):
             plain = _plain(func, args)
             if plain is not None:
                 with self:
-                    return plain(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+                    return plain(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _plain(func: HigherOrderOperator, args: Sequence[Any]) -> Callable[..., Any] | None:

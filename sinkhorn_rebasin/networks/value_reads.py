@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from sinkhorn_rebasin.networks.function_mode import FunctionMode
 
 # How numbers that Python holds become tensors.
 FROM_PYTHON = {
@@ -62,7 +63,7 @@ class MemoryLeavesError(RuntimeError):
     """
 
 
-class ValueReads(TorchFunctionMode):
+class ValueReads(FunctionMode):
     """Tell of every tensor that Python reads.
 
     Python gets hold of its values or memory. They are the real ones. ``read`` is told of tensors that become lists,
@@ -81,14 +82,8 @@ class ValueReads(TorchFunctionMode):
         self._read = read
         self._made = made
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function with the real values it reads."""
         if func is Tensor.__deepcopy__:
             return _deep_copy(*args)
         if func in _MAKERS:

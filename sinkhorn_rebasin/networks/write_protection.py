@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
+from sinkhorn_rebasin.networks.function_mode import FunctionMode
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.value_reads import MEMORY
 
@@ -68,21 +68,16 @@ class WriteProtection(DispatchMode):
                 raise RuntimeError(f"{func} writes to a parameter, or may.")
 
 
-class _MemoryProtection(TorchFunctionMode):
+class _MemoryProtection(FunctionMode):
     """Refuse what the dispatcher does not see."""
 
     def __init__(self, check: Callable[[Any, Sequence[Any]], None]) -> None:
         super().__init__()
         self._check = check
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function, unless it hands out protected memory."""
         if func in _WRITABLE and not torch._C._functorch.is_functionaltensor(args[0]):
             with torch._C.DisableTorchFunction():
                 self._check(func, args[:1])
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)

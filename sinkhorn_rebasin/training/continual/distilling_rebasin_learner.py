@@ -15,6 +15,9 @@ from sinkhorn_rebasin.training.continual.memory import ReplayMemory, select
 from sinkhorn_rebasin.training.continual.mixing import mixed
 from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 
+DEFAULTS = {"scores_lr": 0.01, "residual_lr": 0.004, "residual_decay": 0.0, "alpha": 0.5, "cosine": True}
+"""Options of :class:`RebasinLearner` that begin elsewhere where the old function is distilled."""
+
 
 class DistillingRebasinLearner(RebasinLearner):
     r"""Distill the old network along the re-basin segment.
@@ -43,7 +46,8 @@ class DistillingRebasinLearner(RebasinLearner):
             of their task, those of classes that θ knows.
         new_class_factor: what h is in a batch of new classes alone.
         sharpness: factor of the identity that the scores start from.
-        options: those of :class:`RebasinLearner`; ``residual_lr`` and ``residual_decay`` are AdamW's.
+        options: those of :class:`RebasinLearner`, whose defaults are ``scores_lr=0.01``, ``residual_lr=0.004``,
+            ``residual_decay=0.0``, ``alpha=0.5`` and ``cosine=True`` here; the residual's are AdamW's.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -64,24 +68,9 @@ class DistillingRebasinLearner(RebasinLearner):
         bridge_weight: float = 1.0,
         new_class_factor: float = 0.5,
         sharpness: float = 20.0,
-        scores_lr: float = 0.01,
-        residual_lr: float = 0.004,
-        residual_decay: float = 0.0,
-        alpha: float = 0.5,
-        cosine: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(
-            network,
-            tasks,
-            example_inputs,
-            scores_lr=scores_lr,
-            residual_lr=residual_lr,
-            residual_decay=residual_decay,
-            alpha=alpha,
-            cosine=cosine,
-            **options,
-        )
+        super().__init__(network, tasks, example_inputs, **{**DEFAULTS, **options})
         self.kept_weight, self.sharpness = kept_weight, sharpness
         self.distillation_weight, self.bridge_weight = distillation_weight, bridge_weight
         self.new_class_factor = new_class_factor
