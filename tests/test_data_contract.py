@@ -18,7 +18,7 @@ from sinkhorn_rebasin.errors import DataError
 from tests.data_takers import RUN
 
 # Adapters for what is no user's: the one place that reads batches, and what it is built of.
-INNER = {"sinkhorn_rebasin.networks.batches", "sinkhorn_rebasin.curvature.diagonal.read"}
+INNER = {"sinkhorn_rebasin.networks.batches", "sinkhorn_rebasin.curvature.measured_network"}
 NAMES = {"data", "dataloader", "repair"}
 
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
 from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
+from sinkhorn_rebasin.curvature.measured_network import MeasuredNetwork
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
-from sinkhorn_rebasin.errors import DataError, listed
-from sinkhorn_rebasin.networks.architecture import named_tensors, real_view
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
-from sinkhorn_rebasin.networks.copying import evaluation_copy
-from sinkhorn_rebasin.networks.counting import with_counted_labels
-from sinkhorn_rebasin.networks.execution import device_of, run_at
-from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.errors import listed
+from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.execution import run_at
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,77 +126,17 @@ def diagonal_fisher(
 
     Source: the labels: Kunstner, Balles, Hennig, "Limitations of the empirical Fisher approximation" (2019).
     """
-    likelihood = likelihood_of(criterion, labels, draws, class_axis, generator)
-    twin, state = prepared(network)
-    names = [name for name, parameter in network.named_parameters() if is_continuous(parameter)]
-    sums = SquaredGradients(twin, state, names, likelihood, chunk_size)
-    samples = 0
-    with untouched_randomness():
-        for inputs, observed in read(data, twin, state, batches, likelihood, batch):
-            with torch.no_grad():
-                outputs = run_at(twin, state, inputs)
-            for chosen, weights in likelihood.weighted_labels(outputs, observed):
-                with torch.enable_grad():
-                    sums.update(inputs, chosen, weights)
-            samples += len(outputs)
-    if not samples:
-        raise no_samples()
+    measured = MeasuredNetwork(network, Likelihood.of(criterion, labels, draws, class_axis, generator))
+    sums = SquaredGradients(measured.network, measured.state, measured.names, measured.likelihood, chunk_size)
+
+    def take(inputs: Any, observed: Any) -> int:
+        """Take in a batch; return its number of samples."""
+        with torch.no_grad():
+            outputs = run_at(measured.network, measured.state, inputs)
+        for chosen, weights in measured.likelihood.weighted_labels(outputs, observed):
+            with torch.enable_grad():
+                sums.update(inputs, chosen, weights)
+        return len(outputs)
+
+    samples = measured.over_samples(take, data, batches, batch)
     return DiagonalFisher({name: value / samples for name, value in sums.sums.items()}, samples)
-
-
-def likelihood_of(
-    criterion: Criterion, labels: LabelKind, draws: int, class_axis: int, generator: torch.Generator | None
-) -> Likelihood:
-    """Make the likelihood, with its generator.
-
-    Where no generator is given, it has one of its own.
-    """
-    return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
-
-
-def prepared(network: nn.Module) -> tuple[nn.Module, State]:
-    """Copy a network in eval mode, with its tensors.
-
-    The tensors are detached. Tied ones come once.
-    """
-    check_supported(network)
-    twin = evaluation_copy(network)
-    for child in twin.modules():
-        if isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
-            child.sparse = False  # vmap cannot run what gives sparse gradients
-    tied = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
-    return twin, {name: value.detach().clone() for name, value in named_tensors(twin).items() if name in tied}
-
-
-def is_continuous(tensor: Tensor) -> bool:
-    """Tell whether one can differentiate in a tensor."""
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def read(
-    data: Iterable[Any],
-    network: nn.Module,
-    state: State,
-    batches: int | None,
-    likelihood: Likelihood,
-    batch: BatchAdapter | None,
-) -> Iterator[tuple[Any, Any]]:
-    """Yield inputs and labels on the network's device.
-
-    Samples of which no observed label counts are left out.
-    """
-    labelled = likelihood.labels == "observed"
-    criterion = likelihood.criterion if labelled else None
-    for found in islice(iter(data), batches):
-        inputs, labels = read_batch(found, batch, network=network, labelled=labelled, criterion=criterion)
-        inputs, labels = move_to((inputs, labels), device_of(state))
-        if labelled:
-            inputs, labels = with_counted_labels(inputs, labels, likelihood.criterion)
-            if isinstance(labels, Tensor) and labels.ndim and not len(labels):
-                continue
-        yield inputs, labels
-
-
-def no_samples() -> DataError:
-    """Return the error that no sample was seen."""
-    return DataError("Expected at least one sample to measure the curvature on but got none.")

@@ -11,21 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
-from sinkhorn_rebasin.curvature.diagonal import (
-    diagonal_quadratic,
-    is_continuous,
-    likelihood_of,
-    no_samples,
-    prepared,
-    read,
-)
+from sinkhorn_rebasin.curvature.diagonal import diagonal_quadratic
 from sinkhorn_rebasin.curvature.factors import FactorSums, layers_run
-from sinkhorn_rebasin.curvature.likelihood import LabelKind
+from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
+from sinkhorn_rebasin.curvature.measured_network import MeasuredNetwork
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,25 +164,21 @@ def kronecker_fisher(
     Source: Martens, Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature" (2015);
     convolutions: Grosse, Martens (2016); sequences: Eschenhagen et al. (2023), there called "expand".
     """
-    likelihood = likelihood_of(criterion, labels, draws, class_axis, generator)
-    twin, state = prepared(network)
-    factors: FactorSums | None = None
-    samples = 0
-    with untouched_randomness():
-        for inputs, observed in read(data, twin, state, batches, likelihood, batch):
-            if factors is None:
-                factors = FactorSums(twin, state, layers_run(twin, state, inputs))
-                names = [name for name, p in network.named_parameters() if is_continuous(p)]
-                rest = [name for name in names if name not in factors.parameters]
-                sums = SquaredGradients(twin, state, rest, likelihood, chunk_size)
-            with torch.enable_grad():
-                outputs = factors.forward(inputs)
-                for chosen, weights in likelihood.weighted_labels(outputs, observed):
-                    factors.backward((likelihood.losses(outputs, chosen) * weights.sqrt()).sum())
-                    sums.update(inputs, chosen, weights)
-            samples += len(outputs)
-    if factors is None or not samples:
-        raise no_samples()
+    measured = MeasuredNetwork(network, Likelihood.of(criterion, labels, draws, class_axis, generator))
+    likelihood, sums = measured.likelihood, _Sums(measured, chunk_size)
+
+    def take(inputs: Any, observed: Any) -> int:
+        """Take in a batch; return its number of samples."""
+        factors, rest = sums.at(inputs)
+        with torch.enable_grad():
+            outputs = factors.forward(inputs)
+            for chosen, weights in likelihood.weighted_labels(outputs, observed):
+                factors.backward((likelihood.losses(outputs, chosen) * weights.sqrt()).sum())
+                rest.update(inputs, chosen, weights)
+        return len(outputs)
+
+    samples = measured.over_samples(take, data, batches, batch)
+    factors, rest = sums.at()
     layers = {
         name: LayerFactors(
             weight=f"{name}.weight" if name else "weight",
@@ -200,4 +189,22 @@ def kronecker_fisher(
         )
         for name, layer in factors.layers.items()
     }
-    return KroneckerFisher(layers, {name: value / samples for name, value in sums.sums.items()}, samples)
+    return KroneckerFisher(layers, {name: value / samples for name, value in rest.sums.items()}, samples)
+
+
+class _Sums:
+    """Choose the layers that have factors by the first batch."""
+
+    def __init__(self, measured: MeasuredNetwork, chunk_size: int | None) -> None:
+        self._measured, self._chunk_size = measured, chunk_size
+        self._made: tuple[FactorSums, SquaredGradients] | None = None
+
+    def at(self, inputs: Any = None) -> tuple[FactorSums, SquaredGradients]:
+        """Return the sums of factors, and those of all other parameters."""
+        if self._made is None:
+            network, state = self._measured.network, self._measured.state
+            factors = FactorSums(network, state, layers_run(network, state, inputs))
+            names = [name for name in self._measured.names if name not in factors.parameters]
+            rest = SquaredGradients(network, state, names, self._measured.likelihood, self._chunk_size)
+            self._made = factors, rest
+        return self._made

@@ -48,6 +48,18 @@ class Likelihood:
         if self.draws < 1:
             raise LossError(f"Expected at least one draw per sample but got draws={self.draws}.")
 
+    @classmethod
+    def of(
+        cls,
+        criterion: Criterion,
+        labels: LabelKind,
+        draws: int,
+        class_axis: int,
+        generator: torch.Generator | None,
+    ) -> Likelihood:
+        """Make a likelihood, with a generator if none is given."""
+        return cls(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
+
     def weighted_labels(self, outputs: Any, observed: Any) -> Iterator[tuple[Any, Tensor]]:
         """Yield a batch's labels with each sample's weight.
 

@@ -73,7 +73,7 @@ class SquaredGradients:
                     f"samples are computed one after the other, which is slower; chunk_size=1 does so unasked. "
                     f"Reason: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                     RebasinWarning,
-                    stacklevel=4,
+                    stacklevel=6,
                 )
         for number in range(count):
             one = [tensor[number] for tensor in tensors]
