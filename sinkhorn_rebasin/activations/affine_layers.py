@@ -36,7 +36,7 @@ class AffineLayer:
 
     @property
     def weight(self) -> str:
-        """Name of the weight in the state."""
+        """Name the weight as the state does."""
         return _joined(self.name, "weight")
 
     @property

@@ -216,7 +216,7 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, change: Tensor | None, direction: Tensor | None, *_: Any) -> Tensor:
-        """Return the derivative along a change of P and G."""
+        """Return the derivative along changes of P and G."""
         # the adjoint of R, applied to W, is P∘R(W / P): what P gains counts like a gradient of its own.
         # P changes by P∘R(dX)/τ, so the quotient is of the size of the scores, and no matter where P is zero
         matrix, gradient = ctx.saved_tensors

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
-from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
+from sinkhorn_rebasin.curvature.likelihood import LabelKind, likelihood_of
 from sinkhorn_rebasin.curvature.measured_network import MeasuredNetwork
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
@@ -126,7 +126,7 @@ def diagonal_fisher(
 
     Source: the labels: Kunstner, Balles, Hennig, "Limitations of the empirical Fisher approximation" (2019).
     """
-    measured = MeasuredNetwork(network, Likelihood.of(criterion, labels, draws, class_axis, generator))
+    measured = MeasuredNetwork(network, likelihood_of(criterion, labels, draws, class_axis, generator))
     sums = SquaredGradients(measured.network, measured.state, measured.names, measured.likelihood, chunk_size)
 
     def take(inputs: Any, observed: Any) -> int:

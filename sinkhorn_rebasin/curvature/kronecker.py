@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
 from sinkhorn_rebasin.curvature.diagonal import diagonal_quadratic
 from sinkhorn_rebasin.curvature.factors import FactorSums, layers_run
-from sinkhorn_rebasin.curvature.likelihood import LabelKind, Likelihood
+from sinkhorn_rebasin.curvature.likelihood import LabelKind, likelihood_of
 from sinkhorn_rebasin.curvature.measured_network import MeasuredNetwork
 from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
@@ -164,7 +164,7 @@ def kronecker_fisher(
     Source: Martens, Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature" (2015);
     convolutions: Grosse, Martens (2016); sequences: Eschenhagen et al. (2023), there called "expand".
     """
-    measured = MeasuredNetwork(network, Likelihood.of(criterion, labels, draws, class_axis, generator))
+    measured = MeasuredNetwork(network, likelihood_of(criterion, labels, draws, class_axis, generator))
     likelihood, sums = measured.likelihood, _Sums(measured, chunk_size)
 
     def take(inputs: Any, observed: Any) -> int:
@@ -193,14 +193,17 @@ def kronecker_fisher(
 
 
 class _Sums:
-    """Choose the layers that have factors by the first batch."""
+    """Choose by the first batch which layers have factors."""
 
     def __init__(self, measured: MeasuredNetwork, chunk_size: int | None) -> None:
         self._measured, self._chunk_size = measured, chunk_size
         self._made: tuple[FactorSums, SquaredGradients] | None = None
 
     def at(self, inputs: Any = None) -> tuple[FactorSums, SquaredGradients]:
-        """Return the sums of factors, and those of all other parameters."""
+        """Return the sums of factors and the rest.
+
+        The rest are all other parameters.
+        """
         if self._made is None:
             network, state = self._measured.network, self._measured.state
             factors = FactorSums(network, state, layers_run(network, state, inputs))

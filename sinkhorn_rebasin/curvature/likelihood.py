@@ -48,18 +48,6 @@ class Likelihood:
         if self.draws < 1:
             raise LossError(f"Expected at least one draw per sample but got draws={self.draws}.")
 
-    @classmethod
-    def of(
-        cls,
-        criterion: Criterion,
-        labels: LabelKind,
-        draws: int,
-        class_axis: int,
-        generator: torch.Generator | None,
-    ) -> Likelihood:
-        """Make a likelihood, with a generator if none is given."""
-        return cls(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
-
     def weighted_labels(self, outputs: Any, observed: Any) -> Iterator[tuple[Any, Tensor]]:
         """Yield a batch's labels with each sample's weight.
 
@@ -117,6 +105,16 @@ class Likelihood:
             return vmap(alone, randomness="different")(outputs, labels)
         except RuntimeError:  # a criterion that branches on values: the same, one by one
             return torch.stack([alone(*pair) for pair in zip(outputs, labels, strict=True)])
+
+
+def likelihood_of(
+    criterion: Criterion, labels: LabelKind, draws: int, class_axis: int, generator: torch.Generator | None
+) -> Likelihood:
+    """Make the likelihood, with its generator.
+
+    Where no generator is given, it has one of its own.
+    """
+    return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
 
 
 def _checked(outputs: Any) -> Tensor:

@@ -21,7 +21,9 @@ from sinkhorn_rebasin.networks.support import check_supported
 
 
 class MeasuredNetwork:
-    """Copy a network in eval mode and show it samples.
+    """Copy a network and show the copy samples.
+
+    The copy is in eval mode.
 
     Args:
         network: the network; it is not changed.

@@ -23,4 +23,4 @@ class FunctionMode(TorchFunctionMode):
 
     @abstractmethod
     def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call a function, or do something else in its place."""
+        """Call a function, or do something else instead."""

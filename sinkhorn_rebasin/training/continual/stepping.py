@@ -16,7 +16,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class StepsByHand(KeepsRandomState):
-    """Step a network's optimizers in the order that a method needs.
+    """Step a network's optimizers as a method needs.
 
     Lightning's own optimization takes one loss and one step for a batch. Methods of continual learning take several
     steps, use several optimizers, or change gradients in between.
