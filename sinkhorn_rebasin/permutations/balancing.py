@@ -23,7 +23,9 @@ LARGEST_CONDITION = 1e10
 def balance_state(
     state: StateLike, spec: PermutationSpec, continuous: ContinuousSpec, *, max_sweeps: int = 100
 ) -> State:
-    r"""Mix the units of linear groups so that both sides have equal Gram matrices.
+    r"""Balance the two sides of linear groups.
+
+    Their units are mixed so that both sides have equal Gram matrices.
 
     .. math:: X A X^\top = X^{-\top} B X^{-1}, \qquad A = \sum_{e_k = 1} W_k W_k^\top, \quad
         B = \sum_{e_k = -1} W_k W_k^\top
@@ -73,7 +75,9 @@ def balance_state(
 
 
 def balancing_map(incoming: Tensor, outgoing: Tensor) -> Tensor:
-    r"""Solve X A Xᵀ = X⁻ᵀ B X⁻¹ for the symmetric positive X of two positive definite matrices.
+    r"""Find the map that balances two Gram matrices.
+
+    X is symmetric and positive and solves X A Xᵀ = X⁻ᵀ B X⁻¹. A and B are positive definite.
 
     .. math:: X^2 = A^{-1/2} \big(A^{1/2} B A^{1/2}\big)^{1/2} A^{-1/2}
 
@@ -92,7 +96,10 @@ def balancing_map(incoming: Tensor, outgoing: Tensor) -> Tensor:
 
 
 def turned(state: StateLike, symmetry: ContinuousSymmetry, matrices: Tensor) -> State:
-    """The state with one group's units mixed: slots with -1 by the inverse transpose."""
+    """Mix the units of one group.
+
+    Slots with -1 are mixed by the inverse transpose.
+    """
     inverses = torch.linalg.inv(matrices).mT
     moved = dict(state)
     for slot, exponent in symmetry.exponents:
@@ -101,7 +108,10 @@ def turned(state: StateLike, symmetry: ContinuousSymmetry, matrices: Tensor) -> 
 
 
 def _balancing_maps(state: State, symmetry: ContinuousSymmetry) -> tuple[Tensor, bool]:
-    """The map of each block, (blocks, n, n), and whether all blocks could be balanced."""
+    """Find the map of each block, (blocks, n, n).
+
+    It also tells whether all blocks could be balanced.
+    """
     incoming = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent > 0))
     outgoing = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent < 0))
     if symmetry.kind == "rotary":
@@ -118,7 +128,10 @@ def _gram(state: State, slots: Iterable[Slot]) -> Tensor:
 
 
 def _pair_sums(gram: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
-    """The diagonal, with what the units of a pair weigh together at both."""
+    """Sum each pair of units along the diagonal.
+
+    Both units of a pair get what they weigh together.
+    """
     weights = gram.diagonal(dim1=-2, dim2=-1)
     summed = weights.clone()
     for first, second in pairs:

@@ -20,7 +20,7 @@ from sinkhorn_rebasin.permutations.units_of_slots import filled, unit_rows
 def fold_gains(
     state: StateLike, spec: PermutationSpec, continuous: ContinuousSpec, rescaling: RescalingSpec
 ) -> State:
-    r"""Make the gains of norms one, without changing the function.
+    r"""Make norms' gains one, keeping the function.
 
     .. math:: \gamma_i \to 1, \qquad \beta_i \to \beta_i / \gamma_i, \qquad W_{\cdot i} \to W_{\cdot i}\, \gamma_i
 
@@ -42,7 +42,10 @@ def fold_gains(
 
 
 def generators_of_gain(rescaling: RescalingSpec, group: str, gain: str) -> list[tuple[ScaleSymmetry, Slot]]:
-    """The positive rescalings of a group that hold a gain, each with the slot of the gain."""
+    """List a group's positive rescalings that hold a gain.
+
+    Each comes with the slot of the gain.
+    """
     if group not in rescaling.groups:
         return []
     return [
@@ -103,7 +106,10 @@ def _values(gain: Tensor, slot: Slot) -> Tensor:
 
 
 def _powers(generators: Sequence[ScaleSymmetry], known: Sequence[str], gains: Sequence[str]) -> Tensor:
-    """By which power of each gain every generator acts, so that it alone becomes one: (generators, gains)."""
+    """Find each gain's powers in every generator.
+
+    They are such that the gain alone becomes one: (generators, gains).
+    """
     exponents = torch.tensor(
         [[sum(e for s, e in one.exponents if s.tensor == gain) for one in generators] for gain in known],
         dtype=torch.float64,

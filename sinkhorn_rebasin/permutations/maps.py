@@ -18,7 +18,10 @@ LARGEST_STRETCH = 2.0
 
 
 def identity_maps(continuous: ContinuousSpec, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """The maps that leave every unit as it is, (n, n) or (blocks, n, n) per group."""
+    """Return the maps that leave every unit unchanged.
+
+    They are (n, n) or (blocks, n, n) per group.
+    """
     return {
         symmetry.group.name: torch.eye(symmetry.group.size, dtype=dtype, device="cpu")
         .expand(*symmetry.group.shape, symmetry.group.size)
@@ -63,9 +66,10 @@ def random_maps(
 def compose_maps(
     spec: PermutationSpec, continuous: ContinuousSpec, second: Maps, first: Maps, permutations: Permutations
 ) -> dict[str, Tensor]:
-    """The maps that act like ``first`` and then ``second``; ``permutations`` are those that act with ``first``.
+    """Combine maps: ``first``, and then ``second``.
 
-    Blocks that ``first`` moves, with the heads they lie in, are mixed by ``second`` at the place they have then.
+    ``permutations`` are those that act with ``first``. Blocks that ``first`` moves, with the heads they lie in, are
+    mixed by ``second`` at the place they have then.
 
     >>> from sinkhorn_rebasin.permutations import Group
     >>> symmetry = ContinuousSymmetry(Group("a", 2), "linear", ())
@@ -87,7 +91,7 @@ def compose_maps(
 def inverse_maps(
     spec: PermutationSpec, continuous: ContinuousSpec, maps: Maps, permutations: Permutations
 ) -> dict[str, Tensor]:
-    """The maps that undo these, where ``permutations`` act with them."""
+    """Invert maps that act with ``permutations``."""
     inverted = {}
     for symmetry in continuous.symmetries:
         group = symmetry.group
@@ -109,7 +113,9 @@ def _dense(symmetry: ContinuousSymmetry, generator: torch.Generator | None) -> T
 
 
 def complement_of_ones(size: int) -> Tensor:
-    """Orthonormal columns that span the vectors of mean zero, (size, size - 1), in float64.
+    """Return orthonormal columns that span mean-zero vectors.
+
+    They are (size, size - 1), in float64.
 
     >>> (complement_of_ones(2).abs() ** 2).round(decimals=6).tolist()
     [[0.5], [0.5]]

@@ -16,12 +16,14 @@ from sinkhorn_rebasin.permutations.units_of_slots import filled, unit_rows, with
 
 
 def without_shift(state: StateLike, shift: Slot) -> State:
-    """The state with this shift at zero."""
+    """Copy the state with this shift at zero."""
     return {**state, shift.tensor: filled(state[shift.tensor], shift, 0.0)}
 
 
 def bias_beside(state: StateLike, weight: str) -> str | None:
-    """Name the bias of a layer, by its weight; None where there is none.
+    """Name the bias of a layer by its weight.
+
+    None where there is none.
 
     >>> bias_beside({"0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(2)}, "0.weight")
     '0.bias'
@@ -34,7 +36,9 @@ def bias_beside(state: StateLike, weight: str) -> str | None:
 
 
 def moved_shift(state: StateLike, shift: Slot, readers: Sequence[Slot]) -> State | None:
-    r"""Move a shift on into the biases of the linear layers that read it.
+    r"""Move a shift on into its readers' biases.
+
+    Readers are the linear layers that read it.
 
     .. math:: b_{\mathrm{shift}} \to 0, \qquad b_k \to b_k + W_k\, b_{\mathrm{shift}}
 
@@ -57,7 +61,10 @@ def moved_shift(state: StateLike, shift: Slot, readers: Sequence[Slot]) -> State
 
 
 def center_state(state: StateLike, spec: PermutationSpec, continuous: ContinuousSpec) -> State:
-    """Take the mean over the units away from every slot where nothing sees it."""
+    """Take the units' mean away where nothing sees it.
+
+    It is taken from every such slot.
+    """
     moved = dict(state)
     for symmetry in continuous.symmetries:
         for slot in symmetry.centered:

@@ -13,7 +13,9 @@ from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 
 def unit_rows(tensor: Tensor, slot: Slot) -> Tensor:
-    """All entries of each unit, (blocks, size, entries).
+    """List the entries of each unit.
+
+    They are (blocks, size, entries).
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> unit_rows(torch.eye(2), Slot("a", "w", (1,), Layout(1, 2))).tolist()
@@ -26,7 +28,9 @@ def unit_rows(tensor: Tensor, slot: Slot) -> Tensor:
 
 
 def filled(tensor: Tensor, slot: Slot, value: float) -> Tensor:
-    """A copy in which every entry of the slot's units has one value.
+    """Copy a tensor with one value for units.
+
+    Every entry of the slot's units has it.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> filled(torch.ones(3), Slot("a", "b", (0,), Layout(1, 2)), 0.0).tolist()
@@ -41,6 +45,9 @@ def filled(tensor: Tensor, slot: Slot, value: float) -> Tensor:
 
 
 def with_ties(state: StateLike, spec: PermutationSpec) -> State:
-    """Give every name of a tied tensor what its first name holds."""
+    """Restore ties by each tied tensor's first name.
+
+    Every name gets what the first name holds.
+    """
     first = {name: names[0] for names in spec.tied for name in names if names[0] in state}
     return {name: state[first.get(name, name)] for name in state}
