@@ -109,8 +109,9 @@ def test_what_vmap_cannot_run_is_said_and_done_sample_by_sample() -> None:
     torch.manual_seed(0)
     net, x = Branching().double(), torch.randn(6, 3, dtype=torch.float64)
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
-    with pytest.warns(RebasinWarning, match=r"Branching.*one after the other"):
+    with pytest.warns(RebasinWarning, match=r"Branching.*one after the other") as warned:
         fisher = diagonal_fisher(net, [(x, labels)], labels="observed")
+    assert warned[0].filename == __file__
     quiet = diagonal_fisher(net, [(x, labels)], labels="observed", chunk_size=1)
     expected = [scores(net, x, number, label) for number, label in enumerate(labels)]
     for name in dict(net.named_parameters()):
