@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sinkhorn_rebasin.permutations.layout import Layout
 
@@ -40,6 +41,15 @@ class Slot:
     tensor: str
     axes: tuple[int, ...]
     layout: Layout
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads."""
+        return {**vars(self), "layout": self.layout.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Slot:
+        """Read the slot that :meth:`to_json` wrote."""
+        return cls(data["group"], data["tensor"], tuple(data["axes"]), Layout.from_json(data["layout"]))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """From a network and example inputs to its symmetries: permutations and rescalings."""
 
-from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous
+from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous, verify_continuous
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
 from sinkhorn_rebasin.symmetry.rescaling.normalization import normalize_scales
@@ -13,5 +13,6 @@ __all__ = [
     "discover_symmetry",
     "normalize_scales",
     "register_rule",
+    "verify_continuous",
     "verify_symmetry",
 ]

@@ -36,12 +36,11 @@ class Held:
             frozenset(name for one in symmetries for name in one.shifts),
         )
 
+    def __bool__(self) -> bool:
+        return bool(self.ones or self.zeros)
+
     def __contains__(self, name: object) -> bool:
         return name in self.ones or name in self.zeros
-
-    def without(self, name: str) -> Held:
-        """All but one of them."""
-        return Held(self.ones - {name}, self.zeros - {name})
 
     def at(self, state: State) -> State:
         """The weights with these tensors, under all names that they have, at their values."""
@@ -50,14 +49,9 @@ class Held:
         return {name: values.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
-def change_of(
-    trials: Trials,
-    symmetries: Sequence[ContinuousSymmetry],
-    count: int = TRIALS,
-    held: Held | None = None,
-) -> float:
+def change_of(trials: Trials, symmetries: Sequence[ContinuousSymmetry], count: int = TRIALS) -> float:
     """Largest relative change of the output at random elements, with what must be one or zero held there."""
-    held = Held.of(symmetries) if held is None else held
+    held = Held.of(symmetries)
     worst = 0.0
     for _ in range(count):
         state = held.at(trials.weights())

@@ -15,6 +15,7 @@ from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
 from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
+from sinkhorn_rebasin.symmetry.continuous.vectors import with_turning_vectors
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
@@ -71,7 +72,7 @@ class Search:
         spec, rounding = self.trials.spec, self.trials.rounding
         free = {name: [s for s in parts if s.tensor not in held] for name, parts in slots.items()}
         answers = self._answers({name: parts for name, parts in free.items() if parts}, held)
-        left = []
+        claims, left = [], []
         for name, parts in free.items():
             claim: Claim | str = "it is on vectors only"
             if name in answers:
@@ -79,61 +80,76 @@ class Search:
             if isinstance(claim, str):
                 self.reasons.setdefault(name, claim)
                 left.append(name)
-                continue
-            symmetry = self._largest(claim, [s for s in slots[name] if s.tensor in held], held)
-            if symmetry is None:
-                left.append(name)
             else:
-                self.symmetries.append(symmetry)
-        return left
+                claims.append(claim)
+        return left + self._settle(claims, slots, held)
+
+    def _settle(self, claims: Sequence[Claim], slots: Slots, held: Held) -> list[str]:
+        """Find what holds of these claims, all of them at once or else each alone; names of those without."""
+        vectors = {one.group: [s for s in slots[one.group] if s.tensor in held] for one in claims}
+        completed = with_turning_vectors(self.trials, claims, vectors, held) if held else list(claims)
+        first = [self._named(*self._kinds(one)[0], slots[one.group], held) for one in completed]
+        if first and change_of(self.trials, first, 1) <= self.trials.tolerance:
+            for claim, symmetry in zip(completed, first, strict=True):
+                self._accept(claim, symmetry)
+            return []
+        return [one.group for one in completed if not self._largest(one, slots[one.group], held)]
 
     def _answers(self, slots: Slots, held: Held) -> dict[str, Answers]:
         trials = self.trials
         random = np.random.default_rng(int(torch.randint(2**31, (), generator=trials.generator)))
-        layouts = [(len(parts), parts[0].layout) for parts in slots.values()]
-        needed = [draws_needed(count, layout.blocks, layout.size) for count, layout in layouts]
+        needed = {
+            name: draws_needed(len(parts), parts[0].layout.blocks, parts[0].layout.size)
+            for name, parts in slots.items()
+        }
         answers: dict[str, Answers] = {}
-        for _ in range(max(needed, default=0)):
+        asked, draw = dict(slots), 0
+        while asked:
             state = held.at(trials.weights())
-            drawn = responses(trials.network, state, slots, trials.example_inputs, trials.generator)
+            drawn = responses(trials.network, state, asked, trials.example_inputs, trials.generator)
             add_draw(answers, drawn, random)
+            draw += 1
+            # More draws only take solutions away.
+            asked = {
+                name: parts
+                for name, parts in asked.items()
+                if draw < needed[name] and name in drawn and answers[name].turning(trials.rounding)
+            }
         return answers
 
-    def _largest(self, claim: Claim, vectors: Sequence[Slot], held: Held) -> ContinuousSymmetry | None:
-        """The largest of the groups that the claim allows whose random elements change nothing."""
-        claim, needed = self._with_turning(claim, vectors, held)
-        names = tuple(dict.fromkeys(slot.tensor for slot in needed))
+    def _kinds(self, claim: Claim) -> list[tuple[Claim, bool, bool]]:
+        """What a claim allows, the largest first: the claim, whether linear, whether it fixes the ones vector."""
+        kinds = [(True, False), (True, True), (False, False), (False, True)]
+        several = self.trials.spec[claim.group].size > 2
+        return [(claim, linear, ones) for linear, ones in kinds if claim.linear >= linear and several >= ones]
+
+    def _named(
+        self, claim: Claim, linear: bool, fixes_ones: bool, slots: Sequence[Slot], held: Held
+    ) -> ContinuousSymmetry:
+        """A symmetry with the names of what must be held."""
+        staying = [s.tensor for s in slots if s.tensor in held and s not in claim.signs]
+        names = tuple(dict.fromkeys(staying))
+        symmetry = claim.symmetry(self.trials.spec, fixes_ones, linear)
+        return replace(symmetry, gains=() if held.zeros else names, shifts=names if held.zeros else ())
+
+    def _largest(self, claim: Claim, slots: Sequence[Slot], held: Held) -> bool:
+        """Accept the largest of the groups that a claim allows whose random elements change nothing, if any."""
         worst = np.inf
-        for linear, fixes_ones in ((True, False), (True, True), (False, False), (False, True)):
-            if (linear and not claim.linear) or (fixes_ones and self.trials.spec[claim.group].size < 3):
-                continue
-            symmetry = replace(
-                claim.symmetry(self.trials.spec, fixes_ones, linear),
-                gains=() if held.zeros else names,
-                shifts=names if held.zeros else (),
-            )
+        for kind in self._kinds(claim):
+            symmetry = self._named(*kind, slots, held)
             change = change_of(self.trials, [symmetry], 1)
             if change <= self.trials.tolerance:
-                self.reasons[claim.group] = _why_not_larger(symmetry, claim)
-                return replace(symmetry, centered=centered_slots(self.trials, symmetry))
+                self._accept(claim, symmetry)
+                return True
             worst = min(worst, change)
         self.reasons[claim.group] = f"turns of its units change the output by {worst:.0e}: permutation"
-        return None
+        return False
 
-    def _with_turning(self, claim: Claim, vectors: Sequence[Slot], held: Held) -> tuple[Claim, list[Slot]]:
-        """The claim with those of the held vectors that turn with it; and those that must stay."""
-        spec = self.trials.spec
-        turning, staying = {}, []
-        for vector in vectors:
-            free = held.without(vector.tensor)
-            for sign in (1, -1) if claim.linear else (1,):
-                symmetry = claim.with_vectors({vector: sign}).symmetry(spec, True, claim.linear)
-                if change_of(self.trials, [symmetry], 1, free) <= self.trials.tolerance:
-                    turning[vector] = sign
-                    break
-            else:
-                staying.append(vector)
-        return claim.with_vectors(turning), staying
+    def _accept(self, claim: Claim, symmetry: ContinuousSymmetry) -> None:
+        self.reasons.pop(claim.group, None)
+        if reason := _why_not_larger(symmetry):
+            self.reasons[claim.group] = reason
+        self.symmetries.append(replace(symmetry, centered=centered_slots(self.trials, symmetry)))
 
     def _proven(self) -> ContinuousSpec:
         """What holds together, one symmetry after the other where they do not all at once."""
@@ -156,8 +172,9 @@ class Search:
         return ContinuousSpec(tuple(symmetries), dict(self.reasons), error)
 
 
-def _why_not_larger(symmetry: ContinuousSymmetry, claim: Claim) -> str:
+def _why_not_larger(symmetry: ContinuousSymmetry) -> str:
+    """In words; nothing where there is nothing larger."""
     if symmetry.kind == "linear":
         return "maps that move the ones vector change the output" if symmetry.fixes_ones else ""
-    reason = "maps that stretch change the output"
+    reason = "maps that stretch its units change the output"
     return reason + (", and so do turns that move the ones vector" if symmetry.fixes_ones else "")
