@@ -45,6 +45,10 @@ class Answers:
         """Which slots have any part in the output: where not, nothing is known of them."""
         return np.asarray(np.stack(self.largest).max(0) > 0.0)
 
+    def may_turn(self, rounding: float) -> bool:
+        """Whether any turn solves the equations so far: more of them only take solutions away."""
+        return len(null_vectors(np.concatenate(self.skew), rounding)) > 0
+
     def turning(self, rounding: float) -> list[NDArray[np.int64]]:
         """The sets of slots that turn together, as vectors of zeros and ones."""
         return _whole(null_vectors(np.concatenate(self.skew), rounding))

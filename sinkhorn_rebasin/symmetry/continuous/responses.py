@@ -27,6 +27,7 @@ def responses(
     slots: Mapping[str, Sequence[Slot]],
     example_inputs: ExampleInputs,
     generator: torch.Generator,
+    most_units: int = MOST_UNITS,
 ) -> dict[str, NDArray[np.float64]]:
     r"""Per group the products of gradients and weights of every two units, for some of its units.
 
@@ -46,7 +47,8 @@ def responses(
     for group, parts in slots.items():
         if parts:
             size = parts[0].layout.size
-            picked = torch.randperm(size, generator=generator, device=generator.device)[:MOST_UNITS].cpu()
+            picked = torch.randperm(size, generator=generator, device=generator.device)[:most_units]
+            picked = picked.sort().values.cpu()
             found[group] = np.stack(
                 [_between_units(gradients[slot.tensor], state[slot.tensor], slot, picked) for slot in parts]
             )

@@ -15,6 +15,7 @@ from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
 from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
+from sinkhorn_rebasin.symmetry.continuous.rotary import rotary_symmetries
 from sinkhorn_rebasin.symmetry.continuous.vectors import with_turning_vectors
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
@@ -46,6 +47,9 @@ class Search:
             again = {name: slots[name] for name in left if vectors[name] and slots[name][0].layout.size > 2}
             names = frozenset(slot.tensor for name in again for slot in vectors[name])
             left = self._ask(again, Held(names) if value else Held(zeros=names)) if again else left
+        found, reasons = rotary_symmetries(self.trials)
+        self.symmetries += found
+        self.reasons.update(reasons)
         return self._proven()
 
     def _askable(self) -> dict[str, list[Slot]]:
@@ -109,11 +113,10 @@ class Search:
             drawn = responses(trials.network, state, asked, trials.example_inputs, trials.generator)
             add_draw(answers, drawn, random)
             draw += 1
-            # More draws only take solutions away.
             asked = {
                 name: parts
                 for name, parts in asked.items()
-                if draw < needed[name] and name in drawn and answers[name].turning(trials.rounding)
+                if draw < needed[name] and name in drawn and answers[name].may_turn(trials.rounding)
             }
         return answers
 

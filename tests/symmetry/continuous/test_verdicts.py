@@ -36,15 +36,6 @@ def rows(*shape: int) -> Callable[[nn.Module], Tensor]:
     return lambda model: torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def verdicts(continuous: ContinuousSpec, names: list[str]) -> dict[str, str]:
-    """Kind of each group with a continuous symmetry, with a mark where the ones vector is fixed."""
-    return {
-        one.group.name: one.kind + (" ones" if one.fixes_ones else "")
-        for one in continuous.symmetries
-        if one.group.name in names
-    }
-
-
 def found_in(model: nn.Module, inputs: Tensor) -> ContinuousSpec:
     spec = discover_symmetry(model, inputs)
     continuous = discover_continuous(model, spec, inputs)
@@ -95,11 +86,21 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor], l
         tokens,
         ["orthogonal", "orthogonal", "linear"],
     ),
+    "rotary": (
+        lambda: Language(Block(Attention(rotary=True), RMS)),
+        tokens,
+        ["orthogonal", "linear", "rotary"],
+    ),
+    "rotary with grouped queries": (
+        lambda: Language(Block(Attention(keys=2, heads=4, rotary=True), RMS)),
+        tokens,
+        ["orthogonal", "linear", "rotary"],
+    ),
     "post-norm": (lambda: Language(PostNorm(), norm=LN), tokens, ["orthogonal ones", "linear", "linear"]),
     "batch norm apart": (lambda: InvertedResidual(folded=False), rows(2, 3, 5, 5), []),
     "batch norm folded": (lambda: InvertedResidual(folded=True), rows(2, 3, 5, 5), ["linear"]),
     "mixer": (Mixer, rows(2, 5, 3), []),
-    "ResNet": (lambda: ResNet(stages=(1,), width=4), rows(2, 3, 8, 8), []),
+    "ResNet": (lambda: ResNet([1], [6], classes=4), rows(2, 3, 8, 8), []),
 }
 
 
