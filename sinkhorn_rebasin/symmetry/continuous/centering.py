@@ -28,7 +28,7 @@ def centered_slots(trials: Trials, symmetry: ContinuousSymmetry) -> tuple[Slot, 
     names = {slot.tensor for slot in slots}
     gradients = gradients_of(trials.network, state, names, trials.example_inputs, trials.generator) or {}
     unseen = [slot for slot in slots if _sees_no_mean(gradients.get(slot.tensor), slot, trials.rounding)]
-    (change,) = changes_of_outputs(trials, state, [centered(state, unseen)])
+    (change,) = changes_of_outputs(trials, state, [centered(state, unseen)], strict=True)
     return tuple(unseen) if change <= trials.tolerance else ()
 
 

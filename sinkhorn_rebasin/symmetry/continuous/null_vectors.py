@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sinkhorn_rebasin.symmetry.continuous.responses import Responses
 
-MOST_ROWS = 24
+MOST_ROWS, MOST_BLOCKS = 24, 8
 
 Array = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class Answers:
     def add(self, response: Array, random: np.random.Generator) -> None:
         """Take in one draw, (slots, blocks, units, units)."""
         self.largest.append(np.abs(response).reshape(len(response), -1).max(1))
-        for block in range(min(response.shape[1], 8)):
+        for block in range(min(response.shape[1], MOST_BLOCKS)):
             products = response[:, block]
             self.skew.append(_skew_rows(products - products.transpose(0, 2, 1), random))
             self.mixing.append(_mixing_rows(products + products.transpose(0, 2, 1), random))
@@ -68,8 +68,8 @@ class Answers:
 
 def draws_needed(slots: int, blocks: int, size: int) -> int:
     """How many draws give enough equations for the coefficients of so many slots."""
-    independent = {2: 1, 3: 1, 4: 2, 5: 5}.get(size, 9) * min(blocks, 8)
-    return max(3, int(np.ceil(1.5 * slots / independent)) + 1)
+    independent = 1 if size < 4 else min(MOST_ROWS, size * (size - 3) // 2)
+    return max(2, int(np.ceil(1.5 * slots / (independent * min(blocks, MOST_BLOCKS)))) + (size < 6))
 
 
 def add_draw(answers: dict[str, Answers], drawn: Responses, random: np.random.Generator) -> None:

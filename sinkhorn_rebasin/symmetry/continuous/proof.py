@@ -56,7 +56,8 @@ def change_of(trials: Trials, symmetries: Sequence[ContinuousSymmetry], count: i
     for _ in range(count):
         state = held.at(trials.weights())
         maps = {one.group.name: random_element(one, trials.generator) for one in symmetries}
-        worst = max(worst, *changes_of_outputs(trials, state, [moved(trials, state, symmetries, maps)]))
+        after = moved(trials, state, symmetries, maps)
+        worst = max(worst, *changes_of_outputs(trials, state, [after], strict=count > 1))
     return worst
 
 
@@ -69,18 +70,19 @@ def moved(
     return {name: tensor.to(state[name].dtype) for name, tensor in turned.items()}
 
 
-def changes_of_outputs(trials: Trials, state: State, others: Sequence[State]) -> list[float]:
-    """Relative change of the output at other weights, on new inputs, by how much the output varies."""
+def changes_of_outputs(
+    trials: Trials, state: State, others: Sequence[State], strict: bool = False
+) -> list[float]:
+    """Relative change of the output at other weights, on new inputs; if strict, by how much the output varies."""
     network = trials.network
     inputs, before = draw_run(network, state, trials.example_inputs, trials.generator)
     outputs = [run_precisely(network, other, inputs) for other in others]
+    changes = [largest_change(before, after) for after in outputs]
+    if not strict or not any(changes):
+        return changes
     try:
         apart = [run_precisely(network, scrambled(state, trials.spec), inputs)]
     except ArchitectureError:
         apart = []
-    return [
-        max(change, largest_change(before, after, apart))
-        if (change := largest_change(before, after))
-        else 0.0
-        for after in outputs
-    ]
+    varied = [largest_change(before, after, apart) for after in outputs]
+    return [max(change, other) if change else 0.0 for change, other in zip(changes, varied, strict=True)]

@@ -1,4 +1,4 @@
-"""Pairs of units inside of heads that may turn, where positions turn them already: no permutation moves these units."""
+"""Pairs of units inside of heads that may turn, where positions turn them already and nothing permutes them."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def inner_slots(spec: PermutationSpec, heads: Group) -> list[Slot]:
     return [replace(slot, group=name, layout=Layout.from_table(table)) for slot, table in tables]
 
 
-def _unmoved(
-    spec: PermutationSpec, slot: Slot, children: Sequence[Group]
-) -> NDArray[np.int64] | None:
+def _unmoved(spec: PermutationSpec, slot: Slot, children: Sequence[Group]) -> NDArray[np.int64] | None:
     """Positions (heads, units, copies) of the units inside of each head, None where a group moves them."""
     table = slot.layout.table()
     covered = [

@@ -10,6 +10,7 @@ import torch
 
 from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.symmetry.continuous.branches import branches_on_data
 from sinkhorn_rebasin.symmetry.continuous.centering import centered_slots
 from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
@@ -41,6 +42,9 @@ class Search:
     def run(self) -> ContinuousSpec:
         """Ask at weights as they are, then with vectors at one, then at zero; prove what is claimed."""
         slots = self._askable()
+        if slots and branches_on_data(self.trials):
+            told = "the network reads numbers that differ from input to input, and may do something else for others"
+            return ContinuousSpec((), self.reasons | dict.fromkeys(slots, told))
         left = self._ask(slots, Held())
         for value in (1, 0):
             vectors = {name: vectors_of(self.trials.spec, slots[name]) for name in left}
@@ -93,7 +97,7 @@ class Search:
         vectors = {one.group: [s for s in slots[one.group] if s.tensor in held] for one in claims}
         completed = with_turning_vectors(self.trials, claims, vectors, held) if held else list(claims)
         first = [self._named(*self._kinds(one)[0], slots[one.group], held) for one in completed]
-        if first and change_of(self.trials, first, 1) <= self.trials.tolerance:
+        if len(first) > 1 and change_of(self.trials, first, 1) <= self.trials.tolerance:
             for claim, symmetry in zip(completed, first, strict=True):
                 self._accept(claim, symmetry)
             return []

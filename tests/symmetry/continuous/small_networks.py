@@ -32,7 +32,9 @@ class Adapted(nn.Module):
 class Attention(nn.Module):
     """Attention with what language models vary: key heads, norms of queries and keys, rotary positions."""
 
-    def __init__(self, keys: int = HEADS, normed: bool = False, rotary: bool = False, heads: int = HEADS) -> None:
+    def __init__(
+        self, keys: int = HEADS, normed: bool = False, rotary: bool = False, heads: int = HEADS
+    ) -> None:
         super().__init__()
         self.heads, self.keys, self.normed, self.rotary = heads, keys, normed, rotary
         self.query = nn.Linear(WIDTH, heads * DIMENSIONS, bias=False)
@@ -43,7 +45,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         queries = self.query(x).unflatten(-1, (self.heads, DIMENSIONS)).transpose(1, 2)
         keys, values = (
-            layer(x).unflatten(-1, (self.keys, DIMENSIONS)).transpose(1, 2) for layer in (self.key, self.value)
+            layer(x).unflatten(-1, (self.keys, DIMENSIONS)).transpose(1, 2)
+            for layer in (self.key, self.value)
         )
         if self.normed:
             queries, keys = (F.rms_norm(each, (DIMENSIONS,)) for each in (queries, keys))
@@ -127,7 +130,9 @@ class InvertedResidual(nn.Module):
 
         self.first, self.last = layer(3, 6), nn.Linear(6, 4)
         self.blocks = nn.ModuleList(
-            nn.Sequential(layer(6, 10), nn.ReLU6(), layer(10, 10, groups=10, kernel=3), nn.ReLU6(), layer(10, 6))
+            nn.Sequential(
+                layer(6, 10), nn.ReLU6(), layer(10, 10, groups=10, kernel=3), nn.ReLU6(), layer(10, 6)
+            )
             for _ in range(2)
         )
 
