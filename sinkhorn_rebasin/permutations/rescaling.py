@@ -41,15 +41,15 @@ class ScaleSymmetry:
     exponents: tuple[tuple[Slot, int], ...]
 
     def __repr__(self) -> str:
-        slots = listed(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
+        slots = listed(f"{place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
         return f"ScaleSymmetry({self.group}, {self.kind}: {slots})"
 
     def __str__(self) -> str:
-        slots = ", ".join(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
+        slots = ", ".join(f"{place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
         return f"{self.group} ({self.kind}): {slots}"
 
 
-def _place_of(slot: Slot) -> str:
+def place_of(slot: Slot) -> str:
     """Name a slot's tensor, axes and start.
 
     The start is left out where the units begin at the beginning.
