@@ -29,5 +29,5 @@ def check_canonical(state: State, continuous: ContinuousSpec, whose: str) -> Non
                 raise ArchitectureError(
                     f"Expected the {role} {name!r} of the {whose} to be {value:g}, so that group "
                     f"{symmetry.group.name!r} can be turned, but got values {away:.3g} away from it: "
-                    f"canonicalize(model, spec, continuous) folds it into what reads it."
+                    f"canonicalize(model, spec, continuous, inputs) moves it into what reads it."
                 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from experiments.models import ViT
 from sinkhorn_rebasin._typing import State
@@ -25,8 +25,9 @@ from sinkhorn_rebasin.symmetry import discover_symmetry
 class Residual(nn.Module):
     """A stream that is read and written by linear maps alone."""
 
-    def __init__(self, stream: int = 6, hidden: int = 12) -> None:
+    def __init__(self, activation: Callable[[Tensor], Tensor], stream: int = 6, hidden: int = 12) -> None:
         super().__init__()
+        self.activation = activation
         self.stem, self.head = nn.Linear(5, stream), nn.Linear(stream, 3)
         self.up = nn.ModuleList(nn.Linear(stream, hidden) for _ in range(2))
         self.down = nn.ModuleList(nn.Linear(hidden, stream) for _ in range(2))
@@ -34,7 +35,7 @@ class Residual(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         stream = self.stem(inputs)
         for up, down in zip(self.up, self.down, strict=True):
-            stream = stream + down(F.relu(up(stream)))
+            stream = stream + down(self.activation(up(stream)))
         output: Tensor = self.head(stream)
         return output
 
@@ -55,7 +56,8 @@ def problem(name: str, seed: int = 0) -> Problem:
         layers = (nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3))
         network, inputs = nn.Sequential(*layers, nn.Linear(3, 6)), torch.randn(3, 5)
     else:
-        network, inputs = Residual(), torch.randn(3, 5)
+        network = Residual(torch.tanh if name == "tanh" else torch.relu)
+        inputs = torch.randn(3, 5)
     network = network.double().eval()
     for path, parameter in network.named_parameters():
         if not (path.endswith("weight") and "norm" in path):
