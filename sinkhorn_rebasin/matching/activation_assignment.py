@@ -39,7 +39,7 @@ class Matched(NamedTuple):
 
 
 def assign_seen(standing: Standing, seen: Seen, similarity: Literal["correlation", "uncentred"]) -> Matched:
-    """Match every group that was seen, up to free signs.
+    """Match all groups seen, up to free signs.
 
     Signs that nothing read shows are chosen by the weights of the standing.
     """
@@ -121,5 +121,9 @@ def _assign_blocks(
 
 
 def _by_blocks(group: Group, alike: Tensor) -> Tensor:
-    """Sort similarities by pairs of blocks, (blocks, blocks, size, size)."""
+    """Sort similarities by pairs of blocks.
+
+    Returns:
+        (blocks, blocks, size, size).
+    """
     return alike.reshape(group.blocks, group.size, group.blocks, group.size).permute(0, 2, 1, 3)

@@ -138,7 +138,10 @@ def activation_matching(
 
 
 def _seen(network: nn.Module, standing: Standing, data: Iterable[Any], batch: BatchAdapter | None) -> Seen:
-    """Run both networks on the data; a nest is not read where its blocks are."""
+    """Run both networks and watch their units.
+
+    A block is not read where units nested in it are.
+    """
     spec = standing.spec
     nested = {
         (group.parent, slot.tensor)
@@ -159,7 +162,10 @@ def _seen(network: nn.Module, standing: Standing, data: Iterable[Any], batch: Ba
 
 
 def _warn_of(spec: PermutationSpec, names: Iterable[str]) -> None:
-    """Name the groups whose units cannot be seen; a single unit has no order to match."""
+    """Warn of groups whose units cannot be seen.
+
+    A single unit has no order to match.
+    """
     several = [name for name in names if spec[name].units > 1]
     if several:
         warnings.warn(

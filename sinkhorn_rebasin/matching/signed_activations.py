@@ -19,7 +19,7 @@ from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class SignedSimilarity(NamedTuple):
-    """What pairs of units are worth under their best signs.
+    """Hold what pairs are worth under their best signs.
 
     Attributes:
         worth: of each pair, (reference, target).
@@ -35,7 +35,7 @@ class SignedSimilarity(NamedTuple):
 def best_signs(
     values: Tensor, parities: tuple[tuple[int, ...], ...], patterns: SignPatterns
 ) -> SignedSimilarity | None:
-    r"""The similarity of each pair of units under the target unit's best signs.
+    r"""Compare pairs of units under their best signs.
 
     .. math:: s_{ij} = \max_p \sum_k p_k\, v_{kij}, \qquad p_k = \pm 1,
 
@@ -81,7 +81,11 @@ def signs_of_matched(
     permutations: Permutations,
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """The signs ±1 of the target's units, (generators, ..., n), in their original order, of the pairs chosen."""
+    """Read off the signs of the pairs chosen.
+
+    Returns:
+        Per group ±1 of the target's units in their original order, (generators, ..., n).
+    """
     signs = {}
     for name, one in found.items():
         patterns = SignPatterns.of(rescaling, name)
@@ -102,7 +106,10 @@ def with_hidden_signs(
     signs: Mapping[str, Tensor],
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """The signs with those that nothing read shows chosen by the weights, group by group, all else held."""
+    """Choose signs that nothing shows by the weights.
+
+    Group by group, all else held.
+    """
     chosen = dict(signs)
     for name, one in found.items():
         if len(one.hidden) == 1 or spec.children(name):
@@ -122,6 +129,6 @@ def with_hidden_signs(
 def signed_state(
     state: State, spec: PermutationSpec, rescaling: RescalingSpec, signs: Mapping[str, Tensor]
 ) -> State:
-    """The state with these signs, in its own types."""
+    """Give a state these signs, in its own types."""
     moved = rescale_state(state, spec, rescaling, signs=signs)
     return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}

@@ -10,7 +10,7 @@ ROUNDING = 1e-5
 
 
 def check_canonical(state: State, continuous: ContinuousSpec, whose: str) -> None:
-    """Refuse a network whose gains or shifts stand in the way.
+    """Refuse gains and shifts that stand in the way.
 
     Args:
         state: its tensors.

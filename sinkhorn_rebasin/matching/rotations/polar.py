@@ -9,7 +9,7 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
 
 
 def best_rotation(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
-    r"""Find the orthogonal map of a symmetry that gains most.
+    r"""Find the orthogonal map that gains most.
 
     .. math:: \max_{R^\top R = 1} \langle R, S \rangle, \qquad R = U V^\top \quad\text{for}\quad S = U \Sigma V^\top
 
@@ -26,9 +26,9 @@ def best_rotation(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
     Example:
         >>> from sinkhorn_rebasin.permutations import Group
         >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-        >>> best_rotation(3 * turn, ContinuousSymmetry(Group("a", 2), "orthogonal", ()))
-        tensor([[0., -1.],
-                [1.,  0.]])
+        >>> free = ContinuousSymmetry(Group("a", 2), "orthogonal", ())
+        >>> torch.allclose(best_rotation(3 * turn, free), turn)
+        True
 
     Source: Schönemann, "A generalized solution of the orthogonal Procrustes problem" (1966).
     """
@@ -47,7 +47,10 @@ def rotation_gain(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
 
 
 def complement_of_ones(size: int) -> Tensor:
-    """Span what is orthogonal to the ones vector, (size, size - 1).
+    """Span what is orthogonal to the ones vector.
+
+    Returns:
+        Orthonormal columns, (size, size - 1).
 
     >>> basis = complement_of_ones(3)
     >>> bool(basis.sum(0).abs().max() < 1e-12), torch.allclose(basis.T @ basis, torch.eye(2).double())
@@ -64,7 +67,7 @@ def _polar(matrix: Tensor) -> Tensor:
 
 
 def _best_angles(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
-    """Turn each pair of units by the angle that gains most."""
+    """Turn each pair by its best angle."""
     first, second = torch.tensor(symmetry.pairs, device=similarity.device).unbind(1)
     cosine = similarity[..., first, first] + similarity[..., second, second]
     sine = similarity[..., second, first] - similarity[..., first, second]

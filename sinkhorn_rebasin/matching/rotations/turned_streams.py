@@ -19,7 +19,7 @@ from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec,
 
 
 class TurnedStreams:
-    """Turn streams by activations, and what lies inside heads by weights.
+    """Turn streams by activations, and heads by weights.
 
     Attributes:
         visible: both networks, balanced, with a group of its own for each place where a stream is seen.
@@ -78,7 +78,7 @@ class TurnedStreams:
         return [name for name in self.streams if name not in self.rotations]
 
     def completed(self, matched: Matched, generator: torch.Generator) -> Alignment:
-        """Match what was not seen by weights, all else held."""
+        """Match the rest by weights, all else held."""
         turned, standing = self.turned, self.turned.standing
         decided = {name: matched.permutations[name] for name in matched.decided}
         permutations = {**standing.permutations, **decided, **self.rotations}
@@ -110,7 +110,9 @@ def _root(spec: PermutationSpec, group: Group) -> str:
 
 
 def _places(network: nn.Module, spec: PermutationSpec, name: str) -> list[Slot]:
-    """List one slot for each module whose output shows a stream.
+    """List the places where a stream is seen.
+
+    One slot for each module whose output shows it.
 
     Norms show the whole stream; other layers show what is added to it, and count where no norm does.
     """
@@ -125,7 +127,7 @@ def _places(network: nn.Module, spec: PermutationSpec, name: str) -> list[Slot]:
 
 
 def _normalized_products(seen: Seen, name: str) -> Tensor:
-    """Divide the products of two networks' units by both networks' size."""
+    """Divide products of units by both networks' size."""
     moments = seen[name][1]
     sizes = [
         (square / moments.count + mean.square()).sum()

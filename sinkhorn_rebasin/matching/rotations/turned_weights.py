@@ -34,7 +34,7 @@ class TurnedWeights:
     """
 
     def __init__(self, standing: Standing, continuous: ContinuousSpec) -> None:
-        """Take both networks as they are given, and their symmetries."""
+        """Take both networks as given, and their symmetries."""
         check_canonical(standing.reference, continuous, "reference")
         check_canonical(standing.target, continuous, "target")
         self.given, self.spec, self.continuous = standing, standing.spec, continuous
@@ -70,7 +70,7 @@ class TurnedWeights:
         return self.as_alignment(search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS)))
 
     def as_alignment(self, found: Alignment) -> Alignment:
-        """Take the matrices of an alignment apart as maps, carried back to the networks as given."""
+        """Part matrices from permutations, carried back to the networks."""
         maps = self.as_given(found.permutations)
         permutations = {name: order for name, order in found.permutations.items() if name not in maps}
         return replace(
@@ -113,7 +113,7 @@ def turning_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> Permutati
 def with_matrices(
     spec: PermutationSpec, continuous: ContinuousSpec, permutations: Permutations
 ) -> dict[str, Tensor]:
-    """Write permutations of groups with a continuous symmetry as matrices."""
+    """Write permutations of turned groups as matrices."""
     return {
         name: permutation_matrix(order).double().cpu()
         if name in continuous and not order.is_floating_point()

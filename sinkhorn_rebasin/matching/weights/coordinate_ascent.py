@@ -27,7 +27,9 @@ LEAST_GAIN = 1e-9
 
 
 class CoordinateAscent:
-    r"""Move permutations and signs uphill in :math:`\langle \theta_R, \pi(\sigma(\theta_T)) \rangle`.
+    r"""Move permutations, signs and maps uphill.
+
+    .. math:: \langle \theta_R, \pi(\sigma(\theta_T)) \rangle
 
     Attributes:
         standing: both networks, the target with the signs found so far, and the permutations found so far. Those of
@@ -186,7 +188,7 @@ class CoordinateAscent:
 def _turned(
     standing: Standing, group: Group, similarity: Tensor, blocks: Tensor
 ) -> tuple[Proposal, float, float]:
-    """Turn every block of a group by its best orthogonal map."""
+    """Turn every block by its best orthogonal map."""
     matrices = standing.permutations[group.name].reshape(group.blocks, group.size, group.size)
     rotations = best_rotation(similarity, standing.continuous[group.name])
     gain = float(((rotations - matrices[blocks]) * similarity).sum())
@@ -200,7 +202,7 @@ def _turned(
 
 
 def _understood(standing: Standing, together: Sequence[Group], waiting: set[str]) -> PermutationSpec:
-    """Keep the slots on tensors that no other waiting group stands on."""
+    """Keep tensors that no other waiting group stands on."""
     spec = standing.spec
     others = waiting - {group.name for group in together}
     hidden = {slot.tensor for slot in spec.slots if slot.group in others}

@@ -17,10 +17,10 @@ from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class Proposal(NamedTuple):
-    """Propose permutations of all groups, and sign changes of units.
+    """Propose permutations and maps, and signs of units.
 
     Attributes:
-        permutations: of every group.
+        permutations: of every group; matrices where it is turned.
         flips: per group, signs of the target's units in the target's order.
     """
 
@@ -77,7 +77,7 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
 
 
 def flips_of(patterns: SignPatterns, pattern: Tensor, blocks: Tensor, units: Tensor) -> Tensor:
-    """Turn chosen sign patterns into signs of the target's units.
+    """Turn chosen sign patterns into signs of units.
 
     Args:
         patterns: of the group.
@@ -93,7 +93,11 @@ def flips_of(patterns: SignPatterns, pattern: Tensor, blocks: Tensor, units: Ten
 
 
 def _own_similarity(standing: Standing, group: Group) -> Tensor:
-    """Compare blocks by tensors that no nested group stands on, (blocks, blocks)."""
+    """Compare blocks by tensors without nested groups.
+
+    Returns:
+        (blocks, blocks).
+    """
     spec = standing.spec
     nested = {slot.tensor for child in spec.children(group.name) for slot in spec.slots_of(child.name)}
     total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
@@ -105,7 +109,11 @@ def _own_similarity(standing: Standing, group: Group) -> Tensor:
 
 
 def _pair_similarity(standing: Standing, child: Group) -> Tensor:
-    """Compare units of any two blocks, (patterns, blocks, blocks, size, size)."""
+    """Compare the units of any two blocks.
+
+    Returns:
+        (patterns, blocks, blocks, size, size).
+    """
     count = child.blocks * child.size
     patterns = len(standing.patterns(child.name).signs)
     total = torch.zeros(patterns, count, count, dtype=torch.float64, device="cpu")
@@ -117,7 +125,7 @@ def _pair_similarity(standing: Standing, child: Group) -> Tensor:
 
 
 def _beside(standing: Standing, slot: Slot, group: Group) -> tuple[Slot, ...]:
-    """List the other slots on a tensor but the parent's."""
+    """List the other slots, but not the parent's."""
     # A parent stands on the same positions as what is nested in it.
     return tuple(
         other for other in standing.beside(slot) if other.group != group.parent or other.axes != slot.axes

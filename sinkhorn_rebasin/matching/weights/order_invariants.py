@@ -15,7 +15,7 @@ from sinkhorn_rebasin.permutations.action import permute_tensor
 def up_to_order_of(
     standing: Standing, tensor: str, others: tuple[Slot, ...], negatable: Collection[Slot] = ()
 ) -> tuple[Tensor, Tensor]:
-    r"""Bring one tensor of both networks into a comparable order.
+    r"""Bring a tensor of both into comparable order.
 
     Slots of known groups are put into the order found for them. Along those of unknown groups both tensors are
     sorted. By the rearrangement inequality an inner product of sorted values,

@@ -80,7 +80,7 @@ def unit_rows(
 
 
 def units_of(tensor: Tensor, slot: Slot) -> Tensor:
-    """Read what each unit of a slot owns in a tensor.
+    """Read what each unit owns in a tensor.
 
     Returns:
         (blocks, size, elements), real and not in half precision.

@@ -15,7 +15,7 @@ NO_CONTINUOUS = ContinuousSpec()
 
 @dataclass(frozen=True)
 class Standing:
-    """Hold both networks, their symmetries, and what is known so far.
+    """Hold two networks and what is known so far.
 
     Attributes:
         reference: tensors of the network that stays.
@@ -36,7 +36,7 @@ class Standing:
     continuous: ContinuousSpec = NO_CONTINUOUS
 
     def patterns(self, group: str) -> SignPatterns:
-        """List the signs that units of a group may take."""
+        """List the signs that units may take."""
         return SignPatterns.of(self.rescaling, group)
 
     def beside(self, slot: Slot) -> tuple[Slot, ...]:
@@ -44,5 +44,5 @@ class Standing:
         return tuple(other for other in self.spec.slots_on(slot.tensor) if other != slot)
 
     def placed_with(self, group: Group) -> list[Group]:
-        """List a group and those placed together with its blocks."""
+        """List a group and what is placed with it."""
         return [group, *(self.spec.children(group.name) if group.parent is None else [])]

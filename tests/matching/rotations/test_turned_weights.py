@@ -14,7 +14,7 @@ from tests.matching.rotations.turned_networks import (
     problem,
 )
 
-NAMES = ["orthogonal", "linear", "bottlenecks", "vit"]
+NAMES = ["orthogonal", "linear", "bottlenecks", "rotary", "vit"]
 
 
 @pytest.mark.parametrize("name", NAMES)

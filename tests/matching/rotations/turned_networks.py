@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from experiments.models import ViT
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.matching.rotations.polar import complement_of_ones
-from sinkhorn_rebasin.permutations import PermutationSpec, random_permutations
+from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot, random_permutations
 from sinkhorn_rebasin.permutations.continuous import (
     ContinuousKind,
     ContinuousSpec,
@@ -40,6 +40,23 @@ class Residual(nn.Module):
         return output
 
 
+class RotaryScores(nn.Module):
+    """Queries and keys that turn with their position, (N, T, 5) -> (N, T, T)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(5, 4, bias=False), nn.Linear(5, 4, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        angles = torch.arange(tokens.shape[1])[:, None] * torch.tensor([1.0, 0.3], dtype=tokens.dtype)
+        turned = []
+        for layer in (self.query, self.key):
+            real, imaginary = layer(tokens).chunk(2, -1)
+            cosine, sine = angles.cos(), angles.sin()
+            turned.append(torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], -1))
+        return turned[0] @ turned[1].mT
+
+
 class Problem(NamedTuple):
     network: nn.Module
     inputs: Tensor
@@ -55,6 +72,8 @@ def problem(name: str, seed: int = 0) -> Problem:
     elif name == "bottlenecks":
         layers = (nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3))
         network, inputs = nn.Sequential(*layers, nn.Linear(3, 6)), torch.randn(3, 5)
+    elif name == "rotary":
+        network, inputs = RotaryScores(), torch.randn(2, 3, 5)
     else:
         network = Residual(torch.tanh if name == "tanh" else torch.relu)
         inputs = torch.randn(3, 5)
@@ -66,6 +85,11 @@ def problem(name: str, seed: int = 0) -> Problem:
     spec = discover_symmetry(network, inputs)
     if name == "vit":
         continuous = _of_vit(spec)
+    elif name == "rotary":
+        slots = [Slot("turned", f"{path}.weight", (0,), Layout(1, 4)) for path in ("query", "key")]
+        exponents = ((slots[0], 1), (slots[1], -1))
+        turned = ContinuousSymmetry(Group("turned", 4), "rotary", exponents, pairs=((0, 2), (1, 3)))
+        continuous = ContinuousSpec((turned,))
     elif name == "bottlenecks":
         continuous = ContinuousSpec(tuple(_linear(spec, group) for group in ("0", "1", "4")))
     else:
@@ -112,6 +136,10 @@ def random_maps(continuous: ContinuousSpec) -> dict[str, Tensor]:
             if symmetry.fixes_ones:
                 basis = complement_of_ones(group.size)
                 matrices = basis @ matrices[1:, 1:].contiguous().svd()[0] @ basis.T + 1 / group.size
+        elif symmetry.kind == "rotary":
+            # A complex number per pair of units, real parts first.
+            real, imaginary = torch.diag(matrices[0, :2]), torch.diag(matrices[1, :2])
+            matrices = torch.cat([torch.cat([real, -imaginary], 1), torch.cat([imaginary, real], 1)])
         maps[group.name] = matrices
     return maps
 
