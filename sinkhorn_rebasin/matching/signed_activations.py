@@ -12,15 +12,14 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.activations.sites import NEITHER, ODD
 from sinkhorn_rebasin.matching.weights.nested_groups import flips_of
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.algebra import block_movement, unit_movement
 from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class SignedSimilarity(NamedTuple):
-    """Hold the similarity of units under best signs.
-
-    It tells what each pair of units is worth.
+    """Hold what pairs are worth under their best signs.
 
     Attributes:
         worth: of each pair, (reference, target).
@@ -36,9 +35,7 @@ class SignedSimilarity(NamedTuple):
 def best_signs(
     values: Tensor, parities: tuple[tuple[int, ...], ...], patterns: SignPatterns
 ) -> SignedSimilarity | None:
-    r"""Find each pair's similarity under its best signs.
-
-    The signs are those of the target's unit.
+    r"""Compare pairs of units under their best signs.
 
     .. math:: s_{ij} = \max_p \sum_k p_k\, v_{kij}, \qquad p_k = \pm 1,
 
@@ -84,9 +81,10 @@ def signs_of_matched(
     permutations: Permutations,
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """Read off the signs of matched pairs.
+    """Read off the signs of the pairs chosen.
 
-    They are ±1 for the target's units, (generators, ..., n), in their original order.
+    Returns:
+        Per group ±1 of the target's units in their original order, (generators, ..., n).
     """
     signs = {}
     for name, one in found.items():
@@ -108,9 +106,9 @@ def with_hidden_signs(
     signs: Mapping[str, Tensor],
     found: Mapping[str, SignedSimilarity],
 ) -> dict[str, Tensor]:
-    """Choose by weights the signs that nothing shows.
+    """Choose signs that nothing shows by the weights.
 
-    They are chosen group by group, with all else held.
+    Group by group, all else held.
     """
     chosen = dict(signs)
     for name, one in found.items():
@@ -118,7 +116,8 @@ def with_hidden_signs(
             continue
         group, patterns = spec[name], SignPatterns.of(rescaling, name)
         held = signed_state(states[1], spec, rescaling, chosen)
-        worth = signed_similarity(states[0], held, spec, group, permutations, rescaling=rescaling)
+        standing = Standing(states[0], held, spec, permutations, rescaling=rescaling)
+        worth = signed_similarity(standing, group)
         blocks = block_movement(spec, permutations, group)
         units = permutations[name].reshape(group.blocks, group.size).cpu()[blocks]
         own = worth[list(one.hidden)].gather(-1, units.expand(len(one.hidden), -1, -1)[..., None]).squeeze(-1)
@@ -130,6 +129,6 @@ def with_hidden_signs(
 def signed_state(
     state: State, spec: PermutationSpec, rescaling: RescalingSpec, signs: Mapping[str, Tensor]
 ) -> State:
-    """Apply signs to a state in its own types."""
+    """Give a state these signs, in its own types."""
     moved = rescale_state(state, spec, rescaling, signs=signs)
     return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
