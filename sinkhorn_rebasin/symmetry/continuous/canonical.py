@@ -16,6 +16,7 @@ from sinkhorn_rebasin.permutations.gain_folding import fold_gains
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 from sinkhorn_rebasin.permutations.shift_moves import center_state
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
+from sinkhorn_rebasin.symmetry.continuous.batch_norm import fold_batch_norms
 from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
 from sinkhorn_rebasin.symmetry.continuous.shifts import (
     inner_shifts,
@@ -56,6 +57,8 @@ def canonicalize(
 
     Note:
         - It speaks of the function in eval mode, and on outputs that the spec was found for.
+        - Batch norms are folded into the layers before them, with their running statistics: in training mode the
+          copy normalizes by batches and is another function. Use it for inference.
         - Weights are computed in float64 and rounded once to the type they have.
 
     Raises:
@@ -100,8 +103,8 @@ def canonicalize(
 def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling: RescalingSpec) -> State:
     """Fold, move what is proven to move, center and balance."""
     spec = proof.spec
-    state = proof.state
-    spec.check_state(state)
+    spec.check_state(proof.state)
+    state = fold_batch_norms(proof, continuous)
     state = with_ties(fold_gains(state, spec, continuous, rescaling), spec)
     for moves in (
         norm_shifts(spec, continuous, rescaling),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.permutations import Group, Layout, RescalingSpec, Slot
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations import Group, Layout, RescalingSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
+from sinkhorn_rebasin.permutations.maps import random_maps
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
-from tests.symmetry.continuous.networks import WIDTH, by_hand, gpt, images, symmetries_of_vit, vit
+from tests.symmetry.continuous.networks import WIDTH, by_hand, gpt, images, spread, symmetries_of_vit, vit
 from tests.symmetry.witness import difference
 
 NORMS = ("blocks.0.norm1", "blocks.0.norm2", "norm")
@@ -210,3 +211,49 @@ def test_gains_that_move_together_only_are_refused() -> None:
     together = RescalingSpec(rescaling.groups, (joined, *others))
     with pytest.raises(SymmetryError, match="move several of them together"):
         canonicalize(vit(), spec, continuous, images(), rescaling=together)
+
+
+class Inverted(nn.Module):
+    """A linear stream whose writers have a batch norm behind them, as inverted residuals do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Linear(5, 4), nn.BatchNorm1d(4)
+        self.up, self.down, self.norm = nn.Linear(4, 9), nn.Linear(9, 4, bias=False), nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem_norm(self.stem(x))
+        x = x + self.norm(self.down(self.up(x).relu()))
+        output: Tensor = self.head(x)
+        return output
+
+
+def test_batch_norms_of_a_linear_stream_go_into_the_layers_before_them() -> None:
+    torch.manual_seed(0)
+    model, inputs = Inverted().double(), torch.randn(64, 5).double()
+    spread(model)
+    for _ in range(3):
+        model(inputs)  # statistics unlike those of a new network
+    model.eval()
+    spec = discover_symmetry(model, inputs)
+    gains = ("stem_norm.weight", "norm.weight")
+    group = next(group for group in spec.groups if group.size == 4)
+    signed = tuple(
+        (slot, -1 if slot.axes == (1,) else 1)
+        for slot in spec.slots_of(group.name)
+        if "norm" not in slot.tensor or slot.tensor.endswith(".bias")
+    )
+    continuous = ContinuousSpec((ContinuousSymmetry(group, "linear", signed, gains=gains),))
+    canonical = canonicalize(model, spec, continuous, inputs)
+    assert difference(model, canonical.state_dict(), inputs) < 1e-12
+    state = canonical.state_dict()
+    for name in ("stem_norm", "norm"):
+        assert torch.equal(state[f"{name}.weight"], torch.ones(4).double())
+        assert not bool(state[f"{name}.running_mean"].any())
+    maps = random_maps(continuous, generator=torch.Generator().manual_seed(0))
+    moved = transform_state(state, spec, continuous, maps, identity_permutations(spec))
+    assert difference(canonical, moved, inputs) < 1e-12
+    again = canonicalize(canonical, spec, continuous, inputs)
+    for name, tensor in state.items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-12)
