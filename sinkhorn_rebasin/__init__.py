@@ -48,6 +48,10 @@ from sinkhorn_rebasin.matching import ot_fusion_across_widths as ot_fusion_acros
 from sinkhorn_rebasin.matching import simulated_annealing as simulated_annealing
 from sinkhorn_rebasin.matching import straight_through as straight_through
 from sinkhorn_rebasin.matching import weight_matching as weight_matching
+from sinkhorn_rebasin.matching import widen_into as widen_into
+
+# Tied tensors given memory of their own.
+from sinkhorn_rebasin.networks.untying import untie as untie
 
 # The symmetries of an architecture, and how they act on its tensors.
 from sinkhorn_rebasin.permutations import ContinuousSpec as ContinuousSpec
