@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ from tests.symmetry.witness import difference
 NORMS = ("blocks.0.norm1", "blocks.0.norm2", "norm")
 
 
-def canonical_vit(seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    model = vit(seed)
+@cache
+def canonical_vit() -> tuple[nn.Module, nn.Module]:
+    model = vit()
     spec, continuous, rescaling = symmetries_of_vit()
     return model, canonicalize(model, spec, continuous, images(), rescaling=rescaling)
 
@@ -257,3 +259,33 @@ def test_batch_norms_of_a_linear_stream_go_into_the_layers_before_them() -> None
     again = canonicalize(canonical, spec, continuous, inputs)
     for name, tensor in state.items():
         torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-12)
+
+
+class Padded(nn.Module):
+    """A stream of which one norm is read by a convolution over zeros beyond the ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm1, self.norm2 = nn.Linear(5, 4), nn.LayerNorm(4), nn.LayerNorm(4)
+        self.mix, self.head = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.mix(self.norm1(x).mT).mT
+        output: Tensor = self.head(self.norm2(x))
+        return output
+
+
+def test_a_shift_whose_move_is_not_proven_stays() -> None:
+    torch.manual_seed(0)
+    model, inputs = spread(Padded().double()), torch.randn(3, 6, 5).double()
+    spec = discover_symmetry(model, inputs)
+    gains = ("norm1.weight", "norm2.weight")
+    slots = tuple((slot, 1) for slot in spec.slots_of("stem") if slot.tensor not in gains)
+    continuous = ContinuousSpec((ContinuousSymmetry(spec["stem"], "orthogonal", slots, True, gains),))
+    canonical = canonicalize(model, spec, continuous, inputs)
+    assert difference(model, canonical.state_dict(), inputs) < 1e-12
+    assert bool((canonical.norm1.weight == 1).all())
+    torch.testing.assert_close(canonical.norm1.bias, model.norm1.bias / model.norm1.weight)
+    assert not bool(canonical.norm2.bias.any())
+    torch.testing.assert_close(canonical.head.bias, model.head.bias + model.head.weight @ model.norm2.bias)
