@@ -1,6 +1,7 @@
 """From a network and example inputs to its symmetries: permutations and rescalings."""
 
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
+from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous, verify_continuous
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
 from sinkhorn_rebasin.symmetry.rescaling.normalization import normalize_scales
@@ -9,9 +10,11 @@ from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 
 __all__ = [
     "canonicalize",
+    "discover_continuous",
     "discover_rescaling",
     "discover_symmetry",
     "normalize_scales",
     "register_rule",
+    "verify_continuous",
     "verify_symmetry",
 ]

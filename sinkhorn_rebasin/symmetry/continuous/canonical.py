@@ -62,7 +62,8 @@ def canonicalize(
         - Weights are computed in float64 and rounded once to the type they have.
 
     Raises:
-        SymmetryError: when a gain cannot be folded, which is named; or when the function would change.
+        SymmetryError: when a gain cannot be folded, or a shift that must be zero is not moved; each is named. Also
+            when the function would change.
         ArchitectureError: when the network does not run on the inputs, or not in float64.
         SpecError: when the symmetries are of another network.
 
@@ -87,6 +88,7 @@ def canonicalize(
         held = {name for symmetry in continuous.symmetries for name in symmetry.gains}
         proof = FunctionProof(model, spec, example_inputs, held)
         moved = _canonical_state(proof, continuous, rescaling)
+        _check_shifts(moved, continuous)
         change = proof.change(proof.state, moved)
         if not change <= TOLERANCE:
             raise SymmetryError(
@@ -115,3 +117,16 @@ def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling
     proof.held |= {slot.tensor for slot in shifts_of_norms(spec, continuous, rescaling)}
     state = proof.moved(uncentered(spec, continuous), center_state(state, spec, continuous))
     return balance_state(state, spec, continuous)
+
+
+def _check_shifts(state: State, continuous: ContinuousSpec) -> None:
+    """Raise SymmetryError, naming it, when a shift that must be zero first is not."""
+    for symmetry in continuous.symmetries:
+        for name in symmetry.shifts:
+            if bool(state[name].any()):
+                raise SymmetryError(
+                    f"Expected the shift {name!r}, which does not turn with group {symmetry.group.name!r}, at zero "
+                    f"but it could not be moved into the biases of what reads it: set it to zero, give its readers "
+                    f"biases, or leave the group out.",
+                    groups=(symmetry.group.name,),
+                )

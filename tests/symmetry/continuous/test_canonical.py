@@ -114,7 +114,7 @@ def test_a_gain_with_a_tied_reader_is_refused_by_name() -> None:
     model, tokens = gpt(), torch.randint(7, (3, 5))
     spec = discover_symmetry(model, tokens)
     rescaling = discover_rescaling(model, spec, tokens, signs=False)
-    with pytest.raises(SymmetryError, match=r"the gain 'norm.weight'.*Untie"):
+    with pytest.raises(SymmetryError, match=r"the gain 'norm.weight'.*untie"):
         canonicalize(model, spec, by_hand(spec, "words"), tokens, rescaling=rescaling)
     with torch.no_grad():
         model.norm.weight.fill_(1)
@@ -284,6 +284,9 @@ def test_a_shift_whose_move_is_not_proven_stays() -> None:
     slots = tuple((slot, 1) for slot in spec.slots_of("stem") if slot.tensor not in gains)
     continuous = ContinuousSpec((ContinuousSymmetry(spec["stem"], "orthogonal", slots, True, gains),))
     canonical = canonicalize(model, spec, continuous, inputs)
+    claimed = ContinuousSpec((replace(continuous.symmetries[0], shifts=("norm1.bias", "norm2.bias")),))
+    with pytest.raises(SymmetryError, match=r"the shift 'norm1.bias'.* could not be moved"):
+        canonicalize(model, spec, claimed, inputs)
     assert difference(model, canonical.state_dict(), inputs) < 1e-12
     assert bool((canonical.norm1.weight == 1).all())
     torch.testing.assert_close(canonical.norm1.bias, model.norm1.bias / model.norm1.weight)
