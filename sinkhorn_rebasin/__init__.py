@@ -48,16 +48,23 @@ from sinkhorn_rebasin.matching import ot_fusion_across_widths as ot_fusion_acros
 from sinkhorn_rebasin.matching import simulated_annealing as simulated_annealing
 from sinkhorn_rebasin.matching import straight_through as straight_through
 from sinkhorn_rebasin.matching import weight_matching as weight_matching
+from sinkhorn_rebasin.matching import widen_into as widen_into
+
+# Tied tensors given memory of their own.
+from sinkhorn_rebasin.networks.untying import untie as untie
 
 # The symmetries of an architecture, and how they act on its tensors.
+from sinkhorn_rebasin.permutations import ContinuousSpec as ContinuousSpec
 from sinkhorn_rebasin.permutations import Group as Group
 from sinkhorn_rebasin.permutations import PermutationSpec as PermutationSpec
 from sinkhorn_rebasin.permutations import RescalingSpec as RescalingSpec
 from sinkhorn_rebasin.permutations import Slot as Slot
 from sinkhorn_rebasin.permutations import Validity as Validity
+from sinkhorn_rebasin.permutations import identity_maps as identity_maps
 from sinkhorn_rebasin.permutations import identity_permutations as identity_permutations
 from sinkhorn_rebasin.permutations import normalize_state_scales as normalize_state_scales
 from sinkhorn_rebasin.permutations import permute_state as permute_state
+from sinkhorn_rebasin.permutations import random_maps as random_maps
 from sinkhorn_rebasin.permutations import random_permutations as random_permutations
 from sinkhorn_rebasin.permutations import rescale_state as rescale_state
 
@@ -66,6 +73,7 @@ from sinkhorn_rebasin.rebasin import SinkhornRebasin as SinkhornRebasin
 from sinkhorn_rebasin.rebasin import sinkhorn_matching as sinkhorn_matching
 
 # A network and example inputs to its symmetries.
+from sinkhorn_rebasin.symmetry import canonicalize as canonicalize
 from sinkhorn_rebasin.symmetry import discover_continuous as discover_continuous
 from sinkhorn_rebasin.symmetry import discover_rescaling as discover_rescaling
 from sinkhorn_rebasin.symmetry import discover_symmetry as discover_symmetry

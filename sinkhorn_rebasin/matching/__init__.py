@@ -1,6 +1,7 @@
 """Methods that align two networks, all behind one protocol."""
 
 from sinkhorn_rebasin.matching.across_widths.transport_across_widths import ot_fusion_across_widths
+from sinkhorn_rebasin.matching.across_widths.widening import widen_into
 from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
@@ -18,4 +19,5 @@ __all__ = [
     "simulated_annealing",
     "straight_through",
     "weight_matching",
+    "widen_into",
 ]

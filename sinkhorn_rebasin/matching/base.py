@@ -41,10 +41,9 @@ class Alignment:
         signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
             had before the permutations; empty when signs were not matched.
         rescaling: the rescalings the signs belong to.
-        maps: per group with a continuous symmetry, a matrix, or one for each block, which acts in place of its
-            permutation; empty when there are none.
-        continuous: the continuous symmetries the maps belong to.
         method: name of the method that found them; empty where they were given.
+        maps: matrices of the groups with a continuous symmetry, which have no permutation.
+        continuous: the continuous symmetries the maps belong to.
     """
 
     permutations: Mapping[str, Tensor]

@@ -9,7 +9,9 @@ from sinkhorn_rebasin.permutations.algebra import (
     permutation_matrix,
     random_permutations,
 )
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.maps import identity_maps, random_maps
 from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
 from sinkhorn_rebasin.permutations.scale_normalization import normalize_state_scales, unit_norms
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
@@ -17,6 +19,8 @@ from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.validity import Validity
 
 __all__ = [
+    "ContinuousSpec",
+    "ContinuousSymmetry",
     "Frozen",
     "Group",
     "Layout",
@@ -27,13 +31,16 @@ __all__ = [
     "Validity",
     "check_permutations",
     "compose",
+    "identity_maps",
     "identity_permutations",
     "inverse",
     "normalize_state_scales",
     "permutation_matrix",
     "permute_state",
     "permute_tensor",
+    "random_maps",
     "random_permutations",
     "rescale_state",
+    "transform_state",
     "unit_norms",
 ]

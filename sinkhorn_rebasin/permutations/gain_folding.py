@@ -86,8 +86,9 @@ def _slot_of_gain(rescaling: RescalingSpec, group: str, gain: str) -> Slot:
     if not holders:
         raise SymmetryError(
             f"Expected a rescaling of group {group!r} that moves the gain {gain!r} into what reads it but got none: "
-            f"its reader is tied to a tensor that writes, or is not linear. Untie it first (untie(model), then "
-            f"discover the symmetries of the result), or leave the group out.",
+            f"its reader is tied to a tensor that writes, or the norm is added to a stream, or the gain is no mere "
+            f"factor. Give a tied reader its own tensor with untie(model) and discover the symmetries of the result, "
+            f"or set the gain to one, or leave the group out.",
             groups=(group,),
         )
     return holders[0][1]

@@ -27,6 +27,16 @@ def unit_rows(tensor: Tensor, slot: Slot) -> Tensor:
     return flat.reshape(length, -1)[table].flatten(2)
 
 
+def scaled_units(tensor: Tensor, slot: Slot, factor: float) -> Tensor:
+    """A copy in which every entry of the slot's units is multiplied by one factor.
+
+    >>> from sinkhorn_rebasin.permutations.layout import Layout
+    >>> scaled_units(torch.ones(3), Slot("a", "b", (0,), Layout(1, 2)), 2.0).tolist()
+    [2.0, 2.0, 1.0]
+    """
+    return tensor * filled(torch.ones_like(tensor), slot, factor)
+
+
 def filled(tensor: Tensor, slot: Slot, value: float) -> Tensor:
     """Copy a tensor with one value for units.
 

@@ -1,5 +1,6 @@
 """From a network and example inputs to its symmetries: permutations and rescalings."""
 
+from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
 from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous, verify_continuous
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
@@ -8,6 +9,7 @@ from sinkhorn_rebasin.symmetry.rules import register_rule
 from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 
 __all__ = [
+    "canonicalize",
     "discover_continuous",
     "discover_rescaling",
     "discover_symmetry",

@@ -16,6 +16,7 @@ from sinkhorn_rebasin.permutations.gain_folding import fold_gains
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 from sinkhorn_rebasin.permutations.shift_moves import center_state
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
+from sinkhorn_rebasin.symmetry.continuous.batch_norm import fold_batch_norms
 from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
 from sinkhorn_rebasin.symmetry.continuous.shifts import (
     inner_shifts,
@@ -56,10 +57,13 @@ def canonicalize(
 
     Note:
         - It speaks of the function in eval mode, and on outputs that the spec was found for.
+        - Batch norms are folded into the layers before them, with their running statistics: in training mode the
+          copy normalizes by batches and is another function. Use it for inference.
         - Weights are computed in float64 and rounded once to the type they have.
 
     Raises:
-        SymmetryError: when a gain cannot be folded, which is named; or when the function would change.
+        SymmetryError: when a gain cannot be folded, or a shift that must be zero is not moved; each is named. Also
+            when the function would change.
         ArchitectureError: when the network does not run on the inputs, or not in float64.
         SpecError: when the symmetries are of another network.
 
@@ -84,6 +88,7 @@ def canonicalize(
         held = {name for symmetry in continuous.symmetries for name in symmetry.gains}
         proof = FunctionProof(model, spec, example_inputs, held)
         moved = _canonical_state(proof, continuous, rescaling)
+        _check_shifts(moved, continuous)
         change = proof.change(proof.state, moved)
         if not change <= TOLERANCE:
             raise SymmetryError(
@@ -100,8 +105,8 @@ def canonicalize(
 def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling: RescalingSpec) -> State:
     """Fold, move what is proven to move, center and balance."""
     spec = proof.spec
-    state = proof.state
-    spec.check_state(state)
+    spec.check_state(proof.state)
+    state = fold_batch_norms(proof, continuous)
     state = with_ties(fold_gains(state, spec, continuous, rescaling), spec)
     for moves in (
         norm_shifts(spec, continuous, rescaling),
@@ -112,3 +117,16 @@ def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling
     proof.held |= {slot.tensor for slot in shifts_of_norms(spec, continuous, rescaling)}
     state = proof.moved(uncentered(spec, continuous), center_state(state, spec, continuous))
     return balance_state(state, spec, continuous)
+
+
+def _check_shifts(state: State, continuous: ContinuousSpec) -> None:
+    """Raise SymmetryError, naming it, when a shift that must be zero first is not."""
+    for symmetry in continuous.symmetries:
+        for name in symmetry.shifts:
+            if bool(state[name].any()):
+                raise SymmetryError(
+                    f"Expected the shift {name!r}, which does not turn with group {symmetry.group.name!r}, at zero "
+                    f"but it could not be moved into the biases of what reads it: set it to zero, give its readers "
+                    f"biases, or leave the group out.",
+                    groups=(symmetry.group.name,),
+                )

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.permutations import Group, Layout, RescalingSpec, Slot
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations import Group, Layout, RescalingSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
+from sinkhorn_rebasin.permutations.maps import random_maps
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
-from tests.symmetry.continuous.networks import WIDTH, by_hand, gpt, images, symmetries_of_vit, vit
+from tests.symmetry.continuous.networks import WIDTH, by_hand, gpt, images, spread, symmetries_of_vit, vit
 from tests.symmetry.witness import difference
 
 NORMS = ("blocks.0.norm1", "blocks.0.norm2", "norm")
 
 
-def canonical_vit(seed: int = 0) -> tuple[nn.Module, nn.Module]:
-    model = vit(seed)
+@cache
+def canonical_vit() -> tuple[nn.Module, nn.Module]:
+    model = vit()
     spec, continuous, rescaling = symmetries_of_vit()
     return model, canonicalize(model, spec, continuous, images(), rescaling=rescaling)
 
@@ -111,7 +114,7 @@ def test_a_gain_with_a_tied_reader_is_refused_by_name() -> None:
     model, tokens = gpt(), torch.randint(7, (3, 5))
     spec = discover_symmetry(model, tokens)
     rescaling = discover_rescaling(model, spec, tokens, signs=False)
-    with pytest.raises(SymmetryError, match=r"the gain 'norm.weight'.*Untie"):
+    with pytest.raises(SymmetryError, match=r"the gain 'norm.weight'.*untie"):
         canonicalize(model, spec, by_hand(spec, "words"), tokens, rescaling=rescaling)
     with torch.no_grad():
         model.norm.weight.fill_(1)
@@ -210,3 +213,82 @@ def test_gains_that_move_together_only_are_refused() -> None:
     together = RescalingSpec(rescaling.groups, (joined, *others))
     with pytest.raises(SymmetryError, match="move several of them together"):
         canonicalize(vit(), spec, continuous, images(), rescaling=together)
+
+
+class Inverted(nn.Module):
+    """A linear stream whose writers have a batch norm behind them, as inverted residuals do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Linear(5, 4), nn.BatchNorm1d(4)
+        self.up, self.down, self.norm = nn.Linear(4, 9), nn.Linear(9, 4, bias=False), nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem_norm(self.stem(x))
+        x = x + self.norm(self.down(self.up(x).relu()))
+        output: Tensor = self.head(x)
+        return output
+
+
+def test_batch_norms_of_a_linear_stream_go_into_the_layers_before_them() -> None:
+    torch.manual_seed(0)
+    model, inputs = Inverted().double(), torch.randn(64, 5).double()
+    spread(model)
+    for _ in range(3):
+        model(inputs)  # statistics unlike those of a new network
+    model.eval()
+    spec = discover_symmetry(model, inputs)
+    gains = ("stem_norm.weight", "norm.weight")
+    group = next(group for group in spec.groups if group.size == 4)
+    signed = tuple(
+        (slot, -1 if slot.axes == (1,) else 1)
+        for slot in spec.slots_of(group.name)
+        if "norm" not in slot.tensor or slot.tensor.endswith(".bias")
+    )
+    continuous = ContinuousSpec((ContinuousSymmetry(group, "linear", signed, gains=gains),))
+    canonical = canonicalize(model, spec, continuous, inputs)
+    assert difference(model, canonical.state_dict(), inputs) < 1e-12
+    state = canonical.state_dict()
+    for name in ("stem_norm", "norm"):
+        assert torch.equal(state[f"{name}.weight"], torch.ones(4).double())
+        assert not bool(state[f"{name}.running_mean"].any())
+    maps = random_maps(continuous, generator=torch.Generator().manual_seed(0))
+    moved = transform_state(state, spec, continuous, maps, identity_permutations(spec))
+    assert difference(canonical, moved, inputs) < 1e-12
+    again = canonicalize(canonical, spec, continuous, inputs)
+    for name, tensor in state.items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=0, atol=1e-12)
+
+
+class Padded(nn.Module):
+    """A stream of which one norm is read by a convolution over zeros beyond the ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm1, self.norm2 = nn.Linear(5, 4), nn.LayerNorm(4), nn.LayerNorm(4)
+        self.mix, self.head = nn.Conv1d(4, 4, 3, padding=1), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.mix(self.norm1(x).mT).mT
+        output: Tensor = self.head(self.norm2(x))
+        return output
+
+
+def test_a_shift_whose_move_is_not_proven_stays() -> None:
+    torch.manual_seed(0)
+    model, inputs = spread(Padded().double()), torch.randn(3, 6, 5).double()
+    spec = discover_symmetry(model, inputs)
+    gains = ("norm1.weight", "norm2.weight")
+    slots = tuple((slot, 1) for slot in spec.slots_of("stem") if slot.tensor not in gains)
+    continuous = ContinuousSpec((ContinuousSymmetry(spec["stem"], "orthogonal", slots, True, gains),))
+    canonical = canonicalize(model, spec, continuous, inputs)
+    claimed = ContinuousSpec((replace(continuous.symmetries[0], shifts=("norm1.bias", "norm2.bias")),))
+    with pytest.raises(SymmetryError, match=r"the shift 'norm1.bias'.* could not be moved"):
+        canonicalize(model, spec, claimed, inputs)
+    assert difference(model, canonical.state_dict(), inputs) < 1e-12
+    assert bool((canonical.norm1.weight == 1).all())
+    torch.testing.assert_close(canonical.norm1.bias, model.norm1.bias / model.norm1.weight)
+    assert not bool(canonical.norm2.bias.any())
+    torch.testing.assert_close(canonical.head.bias, model.head.bias + model.head.weight @ model.norm2.bias)

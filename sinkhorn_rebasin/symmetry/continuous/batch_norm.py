@@ -1,0 +1,90 @@
+"""Batch norms of linear streams, folded into the layers that write: a form for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.permutations import PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.action import apply_matrices
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.shift_moves import bias_beside
+from sinkhorn_rebasin.permutations.units_of_slots import with_ties
+from sinkhorn_rebasin.symmetry.continuous.function_proof import FunctionProof, Move
+
+
+def batch_norms_to_fold(network: nn.Module, continuous: ContinuousSpec) -> dict[str, float]:
+    """The names of batch norms whose gain must be one, each with its epsilon."""
+    gains = {gain for symmetry in continuous.symmetries for gain in symmetry.gains}
+    return {
+        name: module.eps
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and f"{name}.weight" in gains and module.running_var is not None
+    }
+
+
+def neutral_statistics(state: State, norms: dict[str, float]) -> State:
+    r"""Move the running statistics of batch norms into their gain and shift, exactly in eval mode.
+
+    .. math:: \gamma \to \frac{\gamma}{\sqrt{v + \epsilon}}, \qquad \beta \to \beta - m \frac{\gamma}{\sqrt{v +
+        \epsilon}}, \qquad m \to 0, \qquad v \to 1 - \epsilon
+
+    >>> norm = nn.BatchNorm1d(1).double()
+    >>> state = {f"0.{name}": tensor for name, tensor in norm.state_dict().items()}
+    >>> state["0.running_mean"] = torch.tensor([3.0]).double()
+    >>> round(float(neutral_statistics(state, {"0": 0.0})["0.bias"]), 6)
+    -3.0
+    """
+    moved = dict(state)
+    for name, epsilon in norms.items():
+        weight, bias, mean, variance = (
+            state[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = weight / (variance + epsilon).sqrt()
+        moved[f"{name}.weight"], moved[f"{name}.bias"] = scale, bias - mean * scale
+        moved[f"{name}.running_mean"] = torch.zeros_like(mean)
+        moved[f"{name}.running_var"] = torch.full_like(variance, 1 - epsilon)
+    return moved
+
+
+def fold_batch_norms(proof: FunctionProof, continuous: ContinuousSpec) -> State:
+    """Give batch norms neutral statistics, and their gains to the layers whose output they scale.
+
+    Which layer that is, is found by trial: the nearest that stands before the norm and passes the proof.
+    """
+    norms = batch_norms_to_fold(proof.network, continuous)
+    state = neutral_statistics(proof.state, norms)
+    proof.held |= {f"{name}.{part}" for name in norms for part in ("running_mean", "running_var")}
+    order = list(state)
+    for name in norms:
+        gain = f"{name}.weight"
+        for symmetry in continuous.symmetries:
+            writers = [slot for slot, _ in symmetry.exponents if gain in symmetry.gains and slot.axes == (0,)]
+            writers = [slot for slot in writers if len(proof.spec.shapes[slot.tensor]) > 1]
+            # Behind the norm come only those of networks that list their layers in another order.
+            place = order.index(gain)
+            writers.sort(key=lambda slot: (place - order.index(slot.tensor)) % len(order))
+            for writer in writers:
+                if bool((state[gain] == 1).all()):
+                    break
+                state = proof.moved([_scaling(proof.spec, gain, writer)], state)
+    return state
+
+
+def _scaling(spec: PermutationSpec, gain: str, writer: Slot) -> Move:
+    """Multiply a layer's outputs by a gain, which becomes one."""
+
+    def move(state: State) -> State | None:
+        scale = torch.diag(state[gain])
+        if writer.layout.blocks != 1 or writer.layout.size != len(scale):
+            return None
+        moved = {**state, gain: torch.ones_like(state[gain])}
+        moved[writer.tensor] = apply_matrices(state[writer.tensor], writer, scale)
+        bias = bias_beside(state, writer.tensor)
+        if bias is not None:
+            moved[bias] = state[bias] * state[gain]
+        return with_ties(moved, spec)
+
+    return move
