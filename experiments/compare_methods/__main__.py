@@ -5,7 +5,7 @@
         --published-python .venv-published/bin/python
     python -m experiments.compare_methods my_setting.yaml --cache my_networks --methods 'weight matching' ours
 
-Settings are the files in `experiments/configs/compare_methods`, or one's own. The networks are trained once and kept
+Settings are the files in `experiments/compare_methods/settings`, or one's own. The networks are trained once and kept
 in CACHE; every finished row is kept in OUT/SETTING/finished, so that a run that was stopped goes on where it was
 (`--again METHOD` measures a method anew). Leaves in OUT/SETTING the figures and a receipt, and in OUT the tables
 over all settings measured there so far.
@@ -27,15 +27,15 @@ from torch import Tensor
 
 from experiments.compare_methods.evaluation import agreement, evaluate
 from experiments.compare_methods.figures import draw_agreement, draw_paths
-from experiments.compare_methods.methods import METHODS, Method, methods
+from experiments.compare_methods.methods import METHODS, runnable
 from experiments.compare_methods.overview import commands_for, read_receipts, tables_across
 from experiments.compare_methods.pair import Pair
 from experiments.compare_methods.setting import Setting, known_settings, load_data, load_setting
 from experiments.compare_methods.store import Store
 from experiments.compare_methods.table import printable, readable, summarise
 from experiments.data import ImageData
-from experiments.endpoints import load_or_train
-from experiments.receipts import command_line, write_receipt
+from experiments.models.endpoints import load_or_train
+from experiments.reporting.receipts import command_line, write_receipt
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.errors import RebasinError
 
@@ -71,10 +71,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/compare_methods"))
     options = parser.parse_args(arguments)
-    options.table = methods(options.published_python)
-    for method in [*(options.methods or ()), *options.again]:
-        if method not in options.table:
-            parser.error(f"expected a method out of {', '.join(options.table)} but got {method!r}")
+    known = runnable(options.published_python)
+    options.methods = options.methods or known
+    for method in [*options.methods, *options.again]:
+        if method not in known:
+            parser.error(f"expected a method out of {', '.join(known)} but got {method!r}")
     return options
 
 
@@ -119,31 +120,29 @@ def measure_all(
     unseen: tuple[Tensor, Tensor],
 ) -> dict[str, str]:
     """Every method that is asked for on every pair, unless its row is there; returns what was left out, and why."""
-    chosen = {name: run for name, run in options.table.items() if name in (options.methods or options.table)}
     left_out: dict[str, str] = {}
     for seeds in setting.seeds[: options.pairs]:
         networks = (load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds)
         held_out = unseen if setting.held_out else None
-        pair = Pair(setting.architecture(data), *networks, data, seeds[0], held_out)
-        for method, run in chosen.items():
+        architecture = setting.architecture(data)
+        pair = Pair(architecture, *networks, data, seeds[0], held_out, options.published_python)
+        for method in (name for name in METHODS if name in options.methods):
             if method in options.again:
                 store.forget(method, seeds)
             if method in {**setting.without, **left_out} or store.row(seeds, method) is not None:
                 continue
             console.print(f"{setting.title}, seeds {seeds[0]} and {seeds[1]}: {method}")
-            failure = measure(pair, seeds, method, run, setting, store)
+            failure = measure(pair, seeds, method, setting, store)
             if failure is not None:
                 console.print(f"  left out: {failure}")
                 left_out[method] = failure
     return left_out
 
 
-def measure(
-    pair: Pair, seeds: tuple[int, int], method: str, run: Method, setting: Setting, store: Store
-) -> str | None:
+def measure(pair: Pair, seeds: tuple[int, int], method: str, setting: Setting, store: Store) -> str | None:
     """Keep a method's row on one pair; return why there is none when it cannot align these networks."""
     try:
-        outcome = run(pair, setting)
+        outcome = METHODS[method].align(pair, setting)
         figures = evaluate(pair, outcome, setting.evaluation)
     except (RebasinError, RuntimeError) as error:
         return traceback.format_exception_only(error)[-1].strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from experiments.compare_methods.table import OURS
+from experiments.compare_methods.methods import names_of
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
@@ -19,15 +19,16 @@ def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> N
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
+    ours = names_of("ours")
     figure, axes = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
     for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
         plot_paths(paths, quantity, axis)  # type: ignore[arg-type]
         axis.get_legend().remove()
         for index, (line, method) in enumerate(zip(axis.lines, paths, strict=True)):
-            line.set_color("black" if method in OURS else mpl.colormaps["tab20"](index % 20))
-            line.set_linewidth(2.6 if method in OURS else 1.4)
-            if method in OURS:
-                line.set_linestyle((":", "--", "-")[OURS.index(method)])
+            line.set_color("black" if method in ours else mpl.colormaps["tab20"](index % 20))
+            line.set_linewidth(2.6 if method in ours else 1.4)
+            if method in ours:
+                line.set_linestyle((":", "--", "-")[ours.index(method)])
         # The axes as they were before room was made for a legend.
         axis.set_yscale("log" if quantity == "loss" else "linear")
         axis.yaxis.set_major_formatter("{x:g}")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Recipe
 from experiments.data import InMemoryDataModule
-from experiments.progress import quiet_trainer
+from experiments.reporting.progress import quiet_trainer
 from sinkhorn_rebasin import (
     Alignment,
     BatchNormReset,

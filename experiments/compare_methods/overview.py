@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.compare_methods.table import across_settings, lead, summarise
-from experiments.receipts import read_receipt
+from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin.errors import DataError
 
 Receipts = Mapping[str, Mapping[str, Any]]

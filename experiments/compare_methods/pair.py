@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from experiments.compare_methods.setting import Setting
 from experiments.data import ImageData
 from experiments.models import Architecture
-from sinkhorn_rebasin import PermutationSpec, discover_symmetry
+from sinkhorn_rebasin import Alignment, PermutationSpec, discover_symmetry
 from sinkhorn_rebasin._typing import State
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trained networks of one architecture, the data they learned from, and images neither of them has seen."""
+    """Two trained networks of one architecture, the data they learned from, and images neither of them has seen.
+
+    `published_python` runs the published implementation; None where its environment is not known.
+    """
 
     architecture: Architecture
     reference: nn.Module
@@ -26,6 +32,7 @@ class Pair:
     data: ImageData
     seed: int
     unseen: tuple[Tensor, Tensor] | None = None
+    published_python: Path | None = None
 
     @cached_property
     def spec(self) -> PermutationSpec:
@@ -40,6 +47,14 @@ class Pair:
         """The first training images and their labels, as batches."""
         inputs, labels = self.data.train_images[:images], self.data.train_labels[:images]
         return list(zip(inputs.split(batch_size), labels.split(batch_size), strict=True))
+
+    def timed(self, match: Callable[[], Alignment]) -> Outcome:
+        """Match, move the target, and measure the seconds of both."""
+        _ = self.spec  # discovered once for all methods, and not counted
+        started = time.perf_counter()
+        alignment = match()
+        rebased = alignment.apply(self.target)
+        return Outcome(rebased, time.perf_counter() - started, alignment.permutations)
 
 
 @dataclass(frozen=True)
@@ -57,3 +72,6 @@ class Outcome:
     seconds: float
     permutations: Mapping[str, Tensor] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+Align: TypeAlias = Callable[[Pair, Setting], Outcome]

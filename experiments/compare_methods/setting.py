@@ -10,10 +10,10 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from experiments.data import ImageData, load_cifar10, load_digits, load_mnist, load_source_text
-from experiments.endpoints import EndpointConfig
 from experiments.models import Architecture
+from experiments.models.endpoints import EndpointConfig
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "compare_methods"
+SETTINGS = Path(__file__).parent / "settings"
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ class Setting:
 
 
 def load_setting(name: str) -> Setting:
-    """Read a setting: the name of a file in `experiments/configs/compare_methods`, or the path of one's own.
+    """Read a setting: the name of a file in `experiments/compare_methods/settings`, or the path of one's own.
 
     Example:
         >>> load_setting("digits_mlp_32").model
         'mlp'
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SETTINGS / f"{name}.yaml"
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a setting out of {', '.join(known_settings())}, or the path of a .yaml file, but got {name!r}."
@@ -160,7 +160,7 @@ def load_setting(name: str) -> Setting:
 
 def known_settings() -> list[str]:
     """Names of the settings that come with the repository."""
-    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    return sorted(path.stem for path in SETTINGS.glob("*.yaml"))
 
 
 def load_data(setting: Setting, root: Path) -> ImageData:

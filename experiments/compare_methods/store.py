@@ -12,12 +12,12 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from experiments.compare_methods.methods import names_of
 from experiments.compare_methods.pair import Outcome
 from experiments.compare_methods.setting import Setting, Training
-from experiments.compare_methods.table import OURS
 from experiments.data import ImageData
-from experiments.endpoints import endpoint_key, read_tensors
-from experiments.json_files import read_json, write_json
+from experiments.models.endpoints import endpoint_key, read_tensors
+from experiments.reporting.json_files import read_json, write_json
 
 
 class Store:
@@ -70,7 +70,7 @@ class Store:
             self._path(seeds, method, suffix).unlink(missing_ok=True)
 
     def _key_of(self, method: str) -> dict[str, Any]:
-        unused = "budget" if method in OURS else "recipe"
+        unused = "budget" if method in names_of("ours") else "recipe"
         setting = {name: value for name, value in self.key["setting"].items() if name != unused}
         return {**self.key, "setting": setting}
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from experiments.compare_methods.methods import names_of
+
 FIGURES = {
     "test barrier": "test_barrier",
     "test AUC": "test_auc",
@@ -17,12 +19,6 @@ FIGURES = {
     "midpoint accuracy, REPAIR": "repaired_midpoint_accuracy",
     "seconds": "seconds",
 }
-PEERS = (
-    *("naive", "weight matching", "weight matching, from the identity", "activation matching"),
-    *("activation matching, uncentred", "straight-through", "OT fusion", "simulated annealing"),
-    *("greedy cosine", "published Sinkhorn"),
-)
-OURS = ("ours, for REPAIR", "ours, permutations alone", "ours")
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -92,7 +88,7 @@ def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
     """
     lines = []
     for title, table in tables.items():
-        peers = [entry for entry in table if entry["method"] in PEERS]
+        peers = [entry for entry in table if entry["method"] in names_of("peer")]
         line: dict[str, Any] = {
             "setting": title,
             "pairs": max(entry["pairs"] for entry in table),
@@ -100,7 +96,7 @@ def lead(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
             "networks' accuracy": f"{100 * table[0]['endpoint_accuracy']:.1f} %",
         }
         for key, name in (("test_barrier", "barrier"), ("repaired_barrier", "barrier, REPAIR")):
-            peer, ours = (_least(table, methods, key) for methods in (PEERS, OURS))
+            peer, ours = (_least(table, names_of(kind), key) for kind in ("peer", "ours"))
             if peer is None or ours is None:
                 continue
             line[f"{name}: best peer"] = f"{peer[key]:.3f} ({peer['method']})"

@@ -15,8 +15,8 @@ Make its environment once, in the root of the checkout:
 
 `client` runs in this project's environment: it starts `worker` with the other Python and talks to it in lines of
 JSON, tensors passing through safetensors files in a temporary folder. `worker`, `midpoint`, `planted` and
-`step_cost` run in the other environment and import nothing of this project but `experiments.models`; that is
-why the names of `client` are loaded here only when they are first used.
+`step_cost` run in the other environment and import nothing of this project but `experiments.models` and
+`experiments.step_cost.memory`; that is why the names of `client` are loaded here only when they are first used.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from experiments.memory import peak_memory
 from experiments.models import COST_NETWORKS
 from experiments.published import peer
+from experiments.step_cost.memory import peak_memory
 
 
 def run(architecture: str, repeat: int = 3, parts: tuple[str, ...] = ("train", "eval")) -> dict[str, Any]:

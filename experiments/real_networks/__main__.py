@@ -18,7 +18,7 @@ from experiments.real_networks.networks import NETWORKS
 from experiments.real_networks.picture import draw
 from experiments.real_networks.repair_time import PLACES, RUNS, WINDOWS, repair_figures
 from experiments.real_networks.spliceai import published_member
-from experiments.receipts import markdown_table, write_receipt
+from experiments.reporting.receipts import markdown_table, write_receipt
 from experiments.zoo.packages_family import Runner
 
 RESULTS = Path(__file__).parents[1] / "results" / "real_networks"

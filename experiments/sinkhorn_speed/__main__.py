@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from experiments.receipts import write_receipt
+from experiments.reporting.receipts import write_receipt
 from experiments.sinkhorn_speed.measurement import RUNS_PER_TURN, measure
 from experiments.sinkhorn_speed.operators import PUBLISHED_ITERATIONS, TOLERANCES, Published
 from experiments.sinkhorn_speed.table_and_figure import plot, readable, show

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from experiments.receipts import write_receipt
+from experiments.reporting.receipts import write_receipt
 from experiments.zoo import (
     own_models,
     packages_family,

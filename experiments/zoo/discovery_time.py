@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from experiments.receipts import write_receipt
+from experiments.reporting.receipts import write_receipt
 from experiments.zoo.torchvision_models import entries
 
 # Read by Python from the command line, so that both trees import their own package.

@@ -25,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from experiments.receipts import write_receipt
+from experiments.reporting.receipts import write_receipt
 from experiments.zoo.measurement import FAILURES, SOUND
 from experiments.zoo.random_models import entry
 from experiments.zoo.sensitivity import redraw

@@ -142,3 +142,18 @@ class TestSavingAndCopying:
         _, _, rebasin = built()
         with pytest.raises(CheckpointError, match=f"'{prefix}'"):
             rebasin.load_state_dict({prefix + name: value for name, value in rebasin.state_dict().items()})
+
+
+def test_a_checkpoint_from_before_the_rooms_moved_still_loads() -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        ).eval()
+
+    saved = torch.load(Path(__file__).parent / "files" / "checkpoint_before_the_rooms_moved.pt")
+    torch.manual_seed(0)
+    networks, x = (network(), network()), torch.randn(16, 4)
+    rebasin = SinkhornRebasin(*networks, x, rescale=True)
+    assert not torch.allclose(rebasin.eval()(x, at=0.3), saved["out"], atol=1e-3)
+    rebasin.load_state_dict(saved["state"])
+    torch.testing.assert_close(rebasin.eval()(x, at=0.3), saved["out"])

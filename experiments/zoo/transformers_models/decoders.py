@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.zoo.transformers_models.recipe import (
-    GPT,
-    GROUPED,
-    SMALL,
-    WIDE_HEADS,
-    Recipe,
-    tokens,
-)
+from experiments.zoo.transformers_models.recipe import GPT, GROUPED, SMALL, WIDE_HEADS, Recipe, tokens
 
 RECIPES: list[Recipe] = [
     Recipe(

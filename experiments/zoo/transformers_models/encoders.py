@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.zoo.transformers_models.recipe import (
-    EMBEDDED,
-    SMALL,
-    Recipe,
-    tokens,
-)
+from experiments.zoo.transformers_models.recipe import EMBEDDED, SMALL, Recipe, tokens
 
 RECIPES: list[Recipe] = [
     Recipe("albert", "AlbertForMaskedLM", EMBEDDED, tokens),

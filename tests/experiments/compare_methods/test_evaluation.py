@@ -10,8 +10,8 @@ from experiments.compare_methods.evaluation import agreement, evaluate
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Evaluation
 from experiments.data import load_digits
-from experiments.endpoints import train_endpoint
 from experiments.models import Architecture, build_model
+from experiments.models.training import train_endpoint
 from sinkhorn_rebasin import repair
 
 ARGUMENTS = {"inputs": 64, "widths": [16]}

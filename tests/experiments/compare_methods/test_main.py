@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from experiments.compare_methods import __main__ as command
 from experiments.compare_methods import ours
-from experiments.compare_methods.methods import methods
+from experiments.compare_methods.methods import METHODS, PUBLISHED, Method, runnable
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Evaluation, Recipe, Setting, load_setting
 from experiments.compare_methods.store import Store
 from experiments.data import load_digits, load_mnist
 from experiments.models import build_model
-from experiments.receipts import read_receipt
+from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin.errors import DataError
 
 DATA = Path("../shared/data")
@@ -56,7 +56,7 @@ def test_every_method_has_a_row_and_none_changes_the_function(
 ) -> None:
     receipt = run(tmp_path)
     rows = {row["method"]: row for row in receipt["metrics"]["rows"]}
-    assert list(rows) == list(methods())
+    assert list(rows) == runnable(None)
     assert all(row["relative_change"] < 1e-5 for row in rows.values())
     assert rows["ours"]["test_barrier"] < rows["naive"]["test_barrier"]
     assert rows["naive"]["repaired_barrier"] != rows["naive"]["test_barrier"]
@@ -72,7 +72,7 @@ def test_every_method_has_a_row_and_none_changes_the_function(
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     three = ("--methods", "naive", "weight matching", "greedy cosine")
-    table, ran = methods(), []
+    ran: list[str] = []
 
     def stopping(pair: Pair, setting: Setting) -> Outcome:
         raise KeyboardInterrupt
@@ -80,16 +80,16 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
     def counted(name: str):  # type: ignore[no-untyped-def]
         def method(pair: Pair, setting: Setting) -> Outcome:
             ran.append(name)
-            return table[name](pair, setting)
+            return METHODS[name].align(pair, setting)
 
-        return method
+        return Method(method, METHODS[name].kind)
 
-    first = {name: counted(name) for name in table}
-    monkeypatch.setattr(command, "methods", lambda _: {**first, "greedy cosine": stopping})
+    first = {name: counted(name) for name in three[1:]}
+    monkeypatch.setattr(command, "METHODS", {**first, "greedy cosine": Method(stopping, "peer")})
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, *three)
     assert ran == ["naive", "weight matching"]
-    monkeypatch.setattr(command, "methods", lambda _: first)
+    monkeypatch.setattr(command, "METHODS", first)
     receipt = run(tmp_path, *three)
     assert ran == ["naive", "weight matching", "greedy cosine"]
     assert [row["method"] for row in receipt["metrics"]["rows"]] == ran
@@ -108,16 +108,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.
 def test_a_method_that_fails_or_changes_the_function_is_named_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = methods()
-
     def raising(pair: Pair, setting: Setting) -> Outcome:
         raise RuntimeError("cannot do this network")
 
     def wrong(pair: Pair, setting: Setting) -> Outcome:
         return Outcome({name: tensor.flip(0) for name, tensor in pair.target.state_dict().items()}, 0.0)
 
-    chosen = {"naive": table["naive"], "straight-through": raising, "OT fusion": wrong}
-    monkeypatch.setattr(command, "methods", lambda _: chosen)
+    broken = {"straight-through": Method(raising, "peer"), "OT fusion": Method(wrong, "peer")}
+    monkeypatch.setattr(command, "METHODS", {"naive": METHODS["naive"], **broken})
     metrics = run(tmp_path)["metrics"]
     assert [row["method"] for row in metrics["rows"]] == ["naive"]
     assert metrics["without"]["straight-through"] == "RuntimeError: cannot do this network"
@@ -132,6 +130,25 @@ def test_what_cannot_do_nested_groups_is_left_out_and_the_rest_goes_on(tmp_path:
     metrics = run(tmp_path, "--methods", "OT fusion", "weight matching", setting=setting)["metrics"]
     assert [row["method"] for row in metrics["rows"]] == ["weight matching"]
     assert "Expected groups without nesting" in metrics["without"]["OT fusion"]
+
+
+def test_a_published_row_is_shown_where_its_environment_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def looking(pair: Pair, setting: Setting) -> Outcome:
+        seen.append(pair.published_python)
+        return Outcome(pair.target.state_dict(), 0.0)
+
+    monkeypatch.setattr(command, "METHODS", {**METHODS, PUBLISHED: Method(looking, "peer")})
+    run(tmp_path, "--methods", "naive", PUBLISHED, "--published-python", "an/environment")
+    assert seen == [Path("an/environment")]
+    receipt = run(tmp_path, "--tables")
+    assert [row["method"] for row in receipt["metrics"]["rows"]] == ["naive", PUBLISHED]
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--methods", PUBLISHED)
+    assert f"but got '{PUBLISHED}'" in capsys.readouterr().err
 
 
 def test_nothing_to_show_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +218,7 @@ def test_ours_decides_on_images_no_network_has_seen(tmp_path: Path, monkeypatch:
         seen.append(pair)
         return Outcome(pair.target.state_dict(), 0.0)
 
-    monkeypatch.setattr(command, "methods", lambda _: {"naive": looking})
+    monkeypatch.setattr(command, "METHODS", {"naive": Method(looking, "peer")})
     run(tmp_path, setting=TINY + "held_out: 100\n")
     data, pair = load_digits(), seen[0]
     assert torch.equal(torch.cat([pair.data.train_images, pair.unseen[0]]), data.train_images)

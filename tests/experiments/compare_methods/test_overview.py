@@ -9,9 +9,9 @@ import pytest
 
 from experiments.compare_methods import __main__ as command
 from experiments.compare_methods.overview import commands_for, read_receipts
-from experiments.json_files import write_json
-from experiments.readme import render
-from experiments.receipts import read_receipt
+from experiments.reporting.json_files import write_json
+from experiments.reporting.readme import render
+from experiments.reporting.receipts import read_receipt
 
 
 def row(method: str, pair: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.receipts import read_receipt
+from experiments.reporting.receipts import read_receipt
 from experiments.zoo import __main__ as zoo
 from experiments.zoo import packages_family
 from experiments.zoo.packages_environment import REQUIREMENTS, commands

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.receipts import read_receipt
+from experiments.reporting.receipts import read_receipt
 from experiments.zoo import __main__ as zoo
 from experiments.zoo.entry import Entry
 from experiments.zoo.exceptions import exceptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.planted_problems import PROBLEMS, plant
+from experiments.find_permutation.problems import PROBLEMS, plant
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.matching.weights.nested_groups import place_blocks
 from sinkhorn_rebasin.networks.architecture import tensors_of

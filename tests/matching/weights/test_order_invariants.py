@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from experiments.data import load_digits
-from experiments.endpoints import train_endpoint
 from experiments.models import build_model
+from experiments.models.training import train_endpoint
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.matching.weights.order_invariants import sorted_along, up_to_order_of

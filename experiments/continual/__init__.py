@@ -1,1 +1,0 @@
-"""Parts of the continual learning experiment: its benchmarks, methods and runs."""

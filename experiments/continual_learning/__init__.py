@@ -1,0 +1,1 @@
+"""Teaches a sequence of tasks by every method. Run as ``python -m experiments.continual_learning``."""

@@ -1,0 +1,1 @@
+"""Finds planted permutations again. Run as ``python -m experiments.find_permutation``."""

@@ -1,0 +1,1 @@
+"""Fills the tables of RESULTS.md. Run as ``python -m experiments.readme``."""

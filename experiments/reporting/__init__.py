@@ -1,0 +1,1 @@
+"""What every experiment writes down: receipts, the tables made of them, JSON files and progress."""
