@@ -66,10 +66,12 @@ from sinkhorn_rebasin.rebasin import SinkhornRebasin as SinkhornRebasin
 from sinkhorn_rebasin.rebasin import sinkhorn_matching as sinkhorn_matching
 
 # A network and example inputs to its symmetries.
+from sinkhorn_rebasin.symmetry import discover_continuous as discover_continuous
 from sinkhorn_rebasin.symmetry import discover_rescaling as discover_rescaling
 from sinkhorn_rebasin.symmetry import discover_symmetry as discover_symmetry
 from sinkhorn_rebasin.symmetry import normalize_scales as normalize_scales
 from sinkhorn_rebasin.symmetry import register_rule as register_rule
+from sinkhorn_rebasin.symmetry import verify_continuous as verify_continuous
 from sinkhorn_rebasin.symmetry import verify_symmetry as verify_symmetry
 
 if TYPE_CHECKING:

@@ -173,3 +173,12 @@ def _restore(flat: Tensor, axes: tuple[int, ...], shape: torch.Size) -> Tensor:
 @lru_cache(maxsize=4096)
 def _table(layout: Layout) -> Tensor:
     return torch.from_numpy(layout.table())
+
+
+def units_first(tensor: Tensor, slot: Slot, picked: Tensor | None = None) -> Tensor:
+    """The weights of each unit of a slot, (blocks, units, weights), of all units or of those picked."""
+    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
+    length = math.prod(tensor.shape[axis] for axis in slot.axes)
+    table = torch.from_numpy(slot.layout.table()).to(tensor.device)
+    table = table if picked is None else table[:, picked.to(tensor.device)]
+    return front.reshape(length, -1)[table].flatten(2)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.permutations.action import permute_state
+from sinkhorn_rebasin.permutations.json_form import check_continuous_json
+from sinkhorn_rebasin.permutations.rescaling import place_of
 from sinkhorn_rebasin.permutations.slots import Group, Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
@@ -36,6 +39,8 @@ class ContinuousSymmetry:
         fixes_ones: whether only maps with X1 = 1 leave the function as it is, as under layer norm.
         gains: names of the vectors that must be one first, and are folded into their readers.
         shifts: names of the vectors that must be zero first where they do not turn with the group.
+        unfoldable: those of the gains that no rescaling takes into their readers, as where a reader is tied to a
+            writer. The symmetry then holds only for networks whose gains are one.
         centered: slots whose mean over the units nothing sees, so that it may be taken away.
         pairs: for rotary groups, the two units of each pair, (n / 2, 2).
     """
@@ -46,8 +51,52 @@ class ContinuousSymmetry:
     fixes_ones: bool = False
     gains: tuple[str, ...] = ()
     shifts: tuple[str, ...] = ()
+    unfoldable: tuple[str, ...] = ()
     centered: tuple[Slot, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        kind = self.kind + (", X1 = 1" if self.fixes_ones else "")
+        slots = ", ".join(f"{place_of(slot)} {sign:+d}" for slot, sign in self.exponents)
+        foldable = [name for name in self.gains if name not in self.unfoldable]
+        notes = [
+            f"after folding {len(foldable)} gains: {listed(foldable)}" if foldable else "",
+            f"only where gains that cannot be folded are one: {listed(self.unfoldable)}"
+            if self.unfoldable
+            else "",
+            f"only where {listed(self.shifts)} are zero" if self.shifts else "",
+            f"{len(self.centered)} slots may be centered" if self.centered else "",
+        ]
+        return "; ".join([f"{self.group.name} ({kind}): {slots}", *filter(None, notes)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads."""
+        return {
+            **vars(self),
+            "group": vars(self.group),
+            "exponents": None,
+            "slots": [slot.to_json() for slot, _ in self.exponents],
+            "signs": [sign for _, sign in self.exponents],
+            "centered": [slot.to_json() for slot in self.centered],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ContinuousSymmetry:
+        """Read the symmetry that :meth:`to_json` wrote."""
+        slots = [Slot.from_json(slot) for slot in data["slots"]]
+        if data["kind"] not in get_args(ContinuousKind):
+            raise SpecError(f"Expected one of the kinds {get_args(ContinuousKind)} but got {data['kind']!r}.")
+        return cls(
+            group=Group(**data["group"]),
+            kind=data["kind"],
+            exponents=tuple(zip(slots, data["signs"], strict=True)),
+            fixes_ones=data["fixes_ones"],
+            gains=tuple(data["gains"]),
+            shifts=tuple(data["shifts"]),
+            unfoldable=tuple(data["unfoldable"]),
+            centered=tuple(Slot.from_json(slot) for slot in data["centered"]),
+            pairs=tuple((one, other) for one, other in data["pairs"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +133,35 @@ class ContinuousSpec:
     @cached_property
     def _by_group(self) -> dict[str, ContinuousSymmetry]:
         return {symmetry.group.name: symmetry for symmetry in self.symmetries}
+
+    def __str__(self) -> str:
+        lines = [str(symmetry) for symmetry in self.symmetries]
+        for reason in dict.fromkeys(self.reasons.values()):
+            groups = [name for name, other in self.reasons.items() if other == reason]
+            lines.append(f"{listed(groups)}: {reason}")
+        return "\n".join(lines) or "no continuous symmetries"
+
+    def to_json(self) -> str:
+        """Return JSON text; :meth:`from_json` reads it back."""
+        symmetries = [symmetry.to_json() for symmetry in self.symmetries]
+        return json.dumps(
+            {"symmetries": symmetries, "reasons": dict(self.reasons), "error": float(self.error)}
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ContinuousSpec:
+        """Read what :meth:`to_json` wrote; raises :class:`SpecError` when the text is none."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            check_continuous_json(data)
+            symmetries = tuple(map(ContinuousSymmetry.from_json, data["symmetries"]))
+            return cls(symmetries, dict(data["reasons"]), data["error"])
+        except SpecError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SpecError(
+                f"Expected the JSON of continuous symmetries but got {text[:40]!r}: {error!r}."
+            ) from error
 
 
 NO_CONTINUOUS = ContinuousSpec()

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from sinkhorn_rebasin.errors import SpecError
 
-__all__ = ["MOST_POSITIONS", "check_spec_json"]
+__all__ = ["MOST_POSITIONS", "check_continuous_json", "check_spec_json"]
 
 MOST_POSITIONS = 2**25
 """Positions that one slot may place: no tensor that fits in memory has an axis as long."""
@@ -27,12 +27,31 @@ _LAYOUT: Mapping[str, Expected] = {
     "inner": 1,
     "listed": ([0], type(None)),
 }
+_GROUP: Mapping[str, Expected] = {"name": str, "size": 1, "blocks": 1, "parent": (str, type(None))}
+_SLOT: Mapping[str, Expected] = {"group": str, "tensor": str, "axes": [0], "layout": _LAYOUT}
 _SPEC: Mapping[str, Expected] = {
-    "groups": [{"name": str, "size": 1, "blocks": 1, "parent": (str, type(None))}],
-    "slots": [{"group": str, "tensor": str, "axes": [0], "layout": _LAYOUT}],
+    "groups": [_GROUP],
+    "slots": [_SLOT],
     "frozen": [{"tensor": str, "axis": 0, "reason": str, "operation": str, "module": str, "source": str}],
     "buffers": [str],
     "tied": [[str]],
+}
+_CONTINUOUS: Mapping[str, Expected] = {
+    "symmetries": [
+        {
+            "group": _GROUP,
+            "kind": str,
+            "slots": [_SLOT],
+            "signs": [int],
+            "fixes_ones": bool,
+            "gains": [str],
+            "shifts": [str],
+            "unfoldable": [str],
+            "centered": [_SLOT],
+            "pairs": [[0]],
+        }
+    ],
+    "error": float,
 }
 
 
@@ -44,18 +63,33 @@ def check_spec_json(data: Any) -> None:
     for name, shape in shapes.items():
         _check(shape, [0], f"the shape of {name!r}")
     for number, slot in enumerate(data["slots"]):
-        layout = slot["layout"]
-        count = math.prod(layout.get(part, 1) for part in ("blocks", "size", "outer", "inner"))
-        if count > MOST_POSITIONS:
-            raise SpecError(
-                f"Expected slots[{number}] of the JSON of a spec to place at most {MOST_POSITIONS} positions but got "
-                f"{count}."
-            )
-        if layout.get("listed") is not None and len(layout["listed"]) != count:
-            raise SpecError(
-                f"Expected slots[{number}] of the JSON of a spec to list {count} positions but got "
-                f"{len(layout['listed'])}."
-            )
+        _check_layout(slot["layout"], number)
+
+
+def check_continuous_json(data: Any) -> None:
+    """Raise SpecError where the JSON of continuous symmetries has parts of another type or size than it can."""
+    _check(data, _CONTINUOUS, "the continuous spec")
+    _check(data["reasons"], dict, "reasons")
+    for name, reason in data["reasons"].items():
+        _check(reason, str, f"the reason of {name!r}")
+    for symmetry in data["symmetries"]:
+        for number, slot in enumerate([*symmetry["slots"], *symmetry["centered"]]):
+            _check_layout(slot["layout"], number)
+
+
+def _check_layout(layout: Mapping[str, Any], number: int) -> None:
+    """Check what would fill the memory, or be read past its end."""
+    count = math.prod(layout.get(part, 1) for part in ("blocks", "size", "outer", "inner"))
+    if count > MOST_POSITIONS:
+        raise SpecError(
+            f"Expected slots[{number}] of the JSON of a spec to place at most {MOST_POSITIONS} positions but got "
+            f"{count}."
+        )
+    if layout.get("listed") is not None and len(layout["listed"]) != count:
+        raise SpecError(
+            f"Expected slots[{number}] of the JSON of a spec to list {count} positions but got "
+            f"{len(layout['listed'])}."
+        )
 
 
 def _check(value: Any, expected: Expected, where: str) -> None:

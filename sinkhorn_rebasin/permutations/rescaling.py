@@ -40,16 +40,16 @@ class ScaleSymmetry:
     exponents: tuple[tuple[Slot, int], ...]
 
     def __repr__(self) -> str:
-        slots = listed(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
+        slots = listed(f"{place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
         return f"ScaleSymmetry({self.group}, {self.kind}: {slots})"
 
     def __str__(self) -> str:
-        slots = ", ".join(f"{_place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
+        slots = ", ".join(f"{place_of(slot)} {exponent:+d}" for slot, exponent in self.exponents)
         return f"{self.group} ({self.kind}): {slots}"
 
 
-def _place_of(slot: Slot) -> str:
-    """Tensor and axes, and where the units start when they do not at the beginning."""
+def place_of(slot: Slot) -> str:
+    """Name tensor and axes, and where the units start when they do not at the beginning."""
     axes = ",".join(map(str, slot.axes))
     return f"{slot.tensor}[{axes}{f' from {slot.layout.offset}' if slot.layout.offset else ''}]"
 

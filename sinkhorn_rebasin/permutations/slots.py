@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sinkhorn_rebasin.permutations.layout import Layout
 
@@ -40,6 +41,15 @@ class Slot:
     tensor: str
     axes: tuple[int, ...]
     layout: Layout
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads."""
+        return {**vars(self), "layout": self.layout.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Slot:
+        """Read the slot that :meth:`to_json` wrote."""
+        return cls(data["group"], data["tensor"], tuple(data["axes"]), Layout.from_json(data["layout"]))
 
 
 @dataclass(frozen=True)
@@ -93,3 +103,15 @@ def parts_of(slot: Slot) -> list[Slot]:
         return [slot]
     starts = (layout.offset + part * layout.outer_stride for part in range(layout.outer))
     return [replace(slot, layout=replace(layout, offset=at, outer=1, outer_stride=0)) for at in starts]
+
+
+def merged_parts(slots: Iterable[Slot], values: Mapping[Slot, int]) -> tuple[tuple[Slot, int], ...]:
+    """Pair slots with the values of their parts: a whole slot where its parts agree, none where it is zero."""
+    merged: list[tuple[Slot, int]] = []
+    for slot in slots:
+        parts = parts_of(slot)
+        of_parts = [values.get(part, 0) for part in parts]
+        if len(set(of_parts)) == 1:
+            parts, of_parts = [slot], of_parts[:1]
+        merged.extend((part, value) for part, value in zip(parts, of_parts, strict=True) if value)
+    return tuple(merged)

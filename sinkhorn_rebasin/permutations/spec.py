@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from sinkhorn_rebasin._typing import Outputs, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.json_form import check_spec_json
-from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
 from sinkhorn_rebasin.permutations.validity import Validity, digest_of
@@ -109,7 +108,7 @@ class PermutationSpec(SpecStructure):
             {
                 "fingerprint": self.fingerprint,
                 "groups": [vars(group) for group in self.groups],
-                "slots": [{**vars(slot), "layout": slot.layout.to_json()} for slot in self.slots],
+                "slots": [slot.to_json() for slot in self.slots],
                 "shapes": {name: list(shape) for name, shape in self.shapes.items()},
                 "frozen": [vars(item) for item in self.frozen],
                 "buffers": sorted(self.buffers),
@@ -127,7 +126,7 @@ class PermutationSpec(SpecStructure):
             check_spec_json(data)
             fields: dict[str, Any] = {
                 "groups": tuple(Group(**group) for group in data["groups"]),
-                "slots": tuple(_slot_from_json(slot) for slot in data["slots"]),
+                "slots": tuple(Slot.from_json(slot) for slot in data["slots"]),
                 "shapes": {name: tuple(shape) for name, shape in data["shapes"].items()},
                 "frozen": tuple(Frozen(**item) for item in data["frozen"]),
                 "buffers": frozenset(data["buffers"]),
@@ -166,10 +165,6 @@ class PermutationSpec(SpecStructure):
 
     def _repr_markdown_(self) -> str:
         return describe_markdown(self)
-
-
-def _slot_from_json(data: Mapping[str, Any]) -> Slot:
-    return Slot(data["group"], data["tensor"], tuple(data["axes"]), Layout.from_json(data["layout"]))
 
 
 def tensor_shapes(state: StateLike, names: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -22,7 +22,7 @@ from sinkhorn_rebasin.networks.random_inputs import in_double_precision
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot
-from sinkhorn_rebasin.permutations.slots import parts_of
+from sinkhorn_rebasin.permutations.slots import merged_parts
 from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling.independence import independent
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import integer_kernel
@@ -95,7 +95,7 @@ def discover_rescaling(
     spec = spec.counting(outputs)
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        rescaling, unreached = _in_precision(
+        rescaling, unreached = in_precision(
             lambda trials: _search(trials, signs), model, spec, example_inputs, tolerance, generator
         )
     _warn_of(unreached)
@@ -146,7 +146,7 @@ def requested_rescaling(
     return discover_rescaling(model, spec, example_inputs)
 
 
-def _in_precision(
+def in_precision(
     search: Callable[[Trials], Found],
     model: nn.Module,
     spec: PermutationSpec,
@@ -180,7 +180,7 @@ def _verify(
     rescaling.shapes(spec)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         generator = torch.Generator("cpu").manual_seed(0)
-        held = _in_precision(
+        held = in_precision(
             lambda trials: trials.verified(rescaling.generators),
             model,
             spec,
@@ -260,12 +260,5 @@ def _generator(
     biases = sum(e for slot, e in pairs if len(spec.shapes[slot.tensor]) == 1)
     rows = sum(e for slot, e in pairs if slot.axes[0] == 0)
     sign = -1 if (biases or rows) < 0 else 1
-    by_part = {slot: sign * e for slot, e in pairs}
-    merged: list[tuple[Slot, int]] = []
-    for slot in spec.slots_of(group):
-        parts = parts_of(slot)
-        values = [by_part.get(part, 0) for part in parts]
-        if len(set(values)) == 1:
-            parts, values = [slot], values[:1]
-        merged.extend((part, value) for part, value in zip(parts, values, strict=True) if value)
-    return ScaleSymmetry(group, "sign" if kind == "sign" else "positive", tuple(merged))
+    merged = merged_parts(spec.slots_of(group), {slot: sign * e for slot, e in pairs})
+    return ScaleSymmetry(group, "sign" if kind == "sign" else "positive", merged)

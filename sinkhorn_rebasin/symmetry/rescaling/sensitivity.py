@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -78,6 +78,28 @@ def sensitivities(
         each matrix is (units, slots).
     """
     names = {slot.tensor for group in slots.values() for slot in group}
+    gradients = gradients_of(network, state, names, example_inputs, generator)
+    if gradients is None:
+        return {group: np.zeros((0, len(parts))) for group, parts in slots.items()}
+    return {
+        group: np.stack([_per_unit(gradients[s.tensor], state[s.tensor], s) for s in parts], axis=1)
+        for group, parts in slots.items()
+        if parts
+    }
+
+
+def gradients_of(
+    network: nn.Module,
+    state: State,
+    names: Collection[str],
+    example_inputs: ExampleInputs,
+    generator: torch.Generator,
+) -> dict[str, Tensor | None] | None:
+    r"""Gradient of :math:`\langle c, f_\theta(x)\rangle` by each named tensor, for random c and x.
+
+    Returns:
+        None where the output depends on nothing; for a tensor, None where it does not depend on that one.
+    """
     leaves = {name: state[name].detach().clone().requires_grad_() for name in sorted(names)}
     aliases = {id(state[name]): leaf for name, leaf in leaves.items()}
     moved = {name: aliases.get(id(tensor), tensor) for name, tensor in state.items()}
@@ -85,15 +107,10 @@ def sensitivities(
         _, outputs = draw_run(network, moved, example_inputs, generator)
         objective = _weighted_sum(outputs, generator)
         if objective is None:
-            return {group: np.zeros((0, len(parts))) for group, parts in slots.items()}
+            return None
         with precision_of(network):
             found = torch.autograd.grad(objective, list(leaves.values()), allow_unused=True)
-    gradients = dict(zip(leaves, found, strict=True))
-    return {
-        group: np.stack([_per_unit(gradients[s.tensor], leaves[s.tensor], s) for s in parts], axis=1)
-        for group, parts in slots.items()
-        if parts
-    }
+    return dict(zip(leaves, found, strict=True))
 
 
 def _weighted_sum(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor | None:

@@ -1,0 +1,1 @@
+"""Continuous symmetries, found and proven."""

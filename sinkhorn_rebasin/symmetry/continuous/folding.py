@@ -1,0 +1,49 @@
+"""Which gains a rescaling takes into their readers, and which it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+
+
+def with_unfoldable(
+    spec: PermutationSpec, continuous: ContinuousSpec, rescaling: RescalingSpec
+) -> ContinuousSpec:
+    """The symmetries with the names of the gains that no rescaling brings to one, and a reason that says so."""
+    reasons = dict(continuous.reasons)
+    symmetries = []
+    for symmetry in continuous.symmetries:
+        names = unfoldable(spec, symmetry, rescaling)
+        symmetries.append(replace(symmetry, unfoldable=names))
+        if names:
+            known = [reasons[symmetry.group.name]] if symmetry.group.name in reasons else []
+            told = f"no rescaling takes {', '.join(names)} into its readers, so that it must be one as it is"
+            reasons[symmetry.group.name] = "; ".join([*known, told])
+    return replace(continuous, symmetries=tuple(symmetries), reasons=reasons)
+
+
+def unfoldable(
+    spec: PermutationSpec, symmetry: ContinuousSymmetry, rescaling: RescalingSpec
+) -> tuple[str, ...]:
+    """The gains that rescalings cannot bring to one, all of the others being one already."""
+    first = {name: names[0] for names in spec.tied for name in names}
+    known = symmetry.group.name in rescaling.groups
+    generators: Sequence[dict[str, int]] = [
+        {slot.tensor: exponent for slot, exponent in one.exponents}
+        for one in (rescaling.of(symmetry.group.name) if known else ())
+    ]
+    rows = np.zeros((0, len(generators)))
+    left = []
+    for name in symmetry.gains:
+        row = [float(one.get(first.get(name, name), 0)) for one in generators]
+        more = np.concatenate([rows, np.array([row]).reshape(1, len(generators))])
+        if len(generators) and np.linalg.matrix_rank(more) > len(rows):
+            rows = more
+        else:
+            left.append(name)
+    return tuple(left)
