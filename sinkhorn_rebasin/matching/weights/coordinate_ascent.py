@@ -12,7 +12,9 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
@@ -25,7 +27,7 @@ LEAST_GAIN = 1e-9
 
 
 class CoordinateAscent:
-    r"""Permutations and signs that move :math:`\langle \theta_R, \pi(\sigma(\theta_T)) \rangle` uphill.
+    r"""Move permutations and signs uphill in :math:`\langle \theta_R, \pi(\sigma(\theta_T)) \rangle`.
 
     Attributes:
         target: the target with the signs found so far.
@@ -52,22 +54,23 @@ class CoordinateAscent:
         }
 
     def guess(self, groups: Sequence[Group]) -> None:
-        """Place these groups once, in random order, those still to come seen through their invariants alone.
+        """Place these groups once, those to come by invariants.
 
-        Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
+        The order is random. Groups still to come are seen through what their order cannot change.
+            Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
         """
         found, unknown = copy.copy(self), {group.name for group in groups}
         order = self._shuffled(groups)
         while order:
             group = next(one for one in order if one.parent not in unknown)
             found._accept(found._proposal(group, unknown)[0])
-            unknown -= {one.name for one in found._placed_with(group)}
+            unknown -= {one.name for one in found._standing().placed_with(group)}
             order = [one for one in order if one.name in unknown]
         if found.value(found.spec.shapes) > self.value(self.spec.shapes):
             vars(self).update(vars(found))
 
     def climb(self, groups: Sequence[Group], max_passes: int) -> Alignment:
-        """Place these groups again and again until none can be placed better."""
+        """Place these groups until none can be placed better."""
         objective: list[float] = []
         converged = not groups
         while not converged and len(objective) < max_passes:
@@ -81,7 +84,10 @@ class CoordinateAscent:
         )
 
     def value(self, names: Iterable[str], proposal: Proposal | None = None) -> float:
-        """The inner product over the named tensors, as things stand or as they would."""
+        """Take the inner product over the named tensors.
+
+        As things stand, or as they would with a proposal.
+        """
         proposal = proposal or Proposal(self.permutations, {})
         names = sorted(set(names) & self.spec.parameters.keys())
         target = self._flipped(proposal)
@@ -92,11 +98,19 @@ class CoordinateAscent:
         return total
 
     def _improve(self, group: Group) -> bool:
-        """Place a group as well as can be while the others are held; False when nothing is gained."""
+        """Place a group while the others are held.
+
+        Returns:
+            Whether anything was gained.
+        """
         proposal, gain, size = self._proposal(group)
         if gain is not None and not gain > LEAST_GAIN * size:
             return False
-        tensors = [slot.tensor for one in self._placed_with(group) for slot in self.spec.slots_of(one.name)]
+        tensors = [
+            slot.tensor
+            for one in self._standing().placed_with(group)
+            for slot in self.spec.slots_of(one.name)
+        ]
         if gain is None or len(set(tensors)) < len(tensors):
             # Where a group stands on two axes of one tensor the product is quadratic and the gain only its slope.
             before, after = self.value(tensors), self.value(tensors, proposal)
@@ -106,13 +120,15 @@ class CoordinateAscent:
         return True
 
     def _proposal(self, group: Group, unknown: Iterable[str] = ()) -> tuple[Proposal, float | None, float]:
-        """The best place of a group, what it gains if that is known, and the size of what was added up."""
-        states = self.reference, self.target
-        hidden = set(unknown)
-        if len(self._placed_with(group)) > 1:
-            found = place_blocks(*states, self.spec, group, self.permutations, hidden, self.rescaling)
-            return found, None, 0.0
-        similarity = signed_similarity(*states, self.spec, group, self.permutations, hidden, self.rescaling)
+        """Find the best place of a group.
+
+        Returns:
+            The place, what it gains if that is known, and the size of what was added up.
+        """
+        standing = self._standing(unknown)
+        if len(standing.placed_with(group)) > 1:
+            return place_blocks(standing, group), None, 0.0
+        similarity = signed_similarity(standing, group)
         best, pattern = similarity.max(0)
         blocks = block_movement(self.spec, self.permutations, group)
         current = self.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
@@ -120,7 +136,7 @@ class CoordinateAscent:
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
         moved = torch.empty_like(units)
         moved[blocks] = units
-        patterns = SignPatterns.of(self.rescaling, group.name)
+        patterns = standing.patterns(group.name)
         flips = {}
         if patterns.generators:
             chosen = flips_of(patterns, _picked(pattern, units), blocks, units)
@@ -142,9 +158,11 @@ class CoordinateAscent:
         moved = rescale_state(self.target, self.spec, self.rescaling, signs=proposal.flips)
         return {name: tensor.to(self.target[name].dtype) for name, tensor in moved.items()}
 
-    def _placed_with(self, group: Group) -> list[Group]:
-        """A group, and those nested in it when whole blocks are matched."""
-        return [group, *(self.spec.children(group.name) if group.parent is None else [])]
+    def _standing(self, unknown: Iterable[str] = ()) -> Standing:
+        """Say how things stand, with these groups unknown."""
+        return Standing(
+            self.reference, self.target, self.spec, self.permutations, frozenset(unknown), self.rescaling
+        )
 
     def _shuffled(self, groups: Sequence[Group]) -> list[Group]:
         drawn = torch.randperm(len(groups), generator=self.generator, device=self.generator.device)
