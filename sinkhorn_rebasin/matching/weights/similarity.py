@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,14 +61,22 @@ def unit_rows(
     if slot.tensor not in standing.spec.parameters:
         return
     patterns = standing.patterns(slot.group)
-    unknown = (other for other in others if other.group in standing.unknown)
+    unknown = [other for other in others if other.group in standing.unknown]
     free = negatable(standing.rescaling, unknown)
     pair = up_to_order_of(standing, slot.tensor, others, negatable=free)
+    if unknown and not free and patterns.negates(slot):
+        turned = {slot.tensor: -standing.target[slot.tensor]}
+        negated = up_to_order_of(replace(standing, target=turned), slot.tensor, others)[1]
     for part in patterns.parts(slot):
         # What its neighbours' signs can make up for says nothing of its own.
         signs = torch.ones(len(patterns.signs), dtype=torch.float64) if free else patterns.on(part)
         ours, theirs = (units_of(tensor, part) for tensor in pair)
-        yield signs, ours, theirs
+        if unknown and bool((signs < 0).any()):
+            # Negated values stand in another order once they are sorted.
+            yield (signs > 0).double(), ours, theirs
+            yield (signs < 0).double(), ours, units_of(negated, part)
+        else:
+            yield signs, ours, theirs
 
 
 def units_of(tensor: Tensor, slot: Slot) -> Tensor:
