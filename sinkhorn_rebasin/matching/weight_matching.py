@@ -12,6 +12,8 @@ from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
@@ -91,7 +93,8 @@ def weight_matching(
     check_permutations(spec, begin)
     runs = []
     for _ in range(max(1, restarts)):
-        search = CoordinateAscent(first, second, spec, begin, generator, rescaling or NO_RESCALING)
+        standing = Standing(first, second, spec, begin, rescaling=rescaling or NO_RESCALING)
+        search = CoordinateAscent(standing, generator)
         if start == "invariants":
             search.guess(spec.groups)
         runs.append(search.climb(spec.groups, max_passes))
@@ -115,6 +118,6 @@ def match_remaining(
     """
     groups = [group for group in spec.groups if group.name in names]
     states = comparable_states(reference, target, spec)
-    search = CoordinateAscent(*states, spec, permutations, generator, rescaling)
+    search = CoordinateAscent(Standing(*states, spec, permutations, rescaling=rescaling), generator)
     search.guess(groups)
     return search.climb(groups, max_passes)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.matching.rotations.polar import best_rotation, rotation_gain
 from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import unit_rows
 from sinkhorn_rebasin.matching.weights.standing import Standing
@@ -35,7 +36,8 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
 
     A pair of blocks is worth what its own elements have in common (s) and what the best permutation inside it gains
     (one assignment per nested group k), each pair of units under its best signs. The rest of the network is held as
-    it is, and so are signs of whole blocks; of unknown groups only what their order cannot change counts.
+    it is, and so are signs of whole blocks; of unknown groups only what their order cannot change counts. Inside
+    blocks with a continuous symmetry the best orthogonal map takes the place of the best permutation.
     """
     spec, permutations = standing.spec, standing.permutations
     children = spec.children(group.name)
@@ -44,7 +46,12 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
     held = replace(standing, permutations={**permutations, **as_they_are})
     worth = _own_similarity(held, group)
     inside, choices = {}, {}
-    for child in children:
+    discrete = [child for child in children if child.name not in standing.continuous]
+    turned = [child for child in children if child.name in standing.continuous]
+    rotating = {child.name: _pair_similarity(held, child)[0] for child in turned}
+    for name, similarity in rotating.items():
+        worth = worth + rotation_gain(similarity, standing.continuous[name])
+    for child in discrete:
         similarity = _pair_similarity(held, child)
         pairs, choices[child.name] = similarity.max(0)
         best = hard_assignment(pairs)
@@ -52,8 +59,12 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
         worth = worth + pairs.gather(-1, best[..., None]).squeeze(-1).sum(-1)
     blocks = hard_assignment(worth)
     proposal, flips = {group.name: blocks.reshape(group.shape)}, {}
-    for child in children:
-        here = torch.arange(len(blocks))
+    here = torch.arange(len(blocks), device="cpu")
+    for child in turned:
+        rotations = best_rotation(rotating[child.name][here, blocks], standing.continuous[child.name])
+        proposal[child.name] = torch.empty_like(rotations).index_copy(0, blocks, rotations)
+        proposal[child.name] = proposal[child.name].reshape(*child.shape, child.size)
+    for child in discrete:
         found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
         chosen = inside[child.name][here, blocks]
         found[blocks] = chosen

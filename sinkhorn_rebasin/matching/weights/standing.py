@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+
+NO_CONTINUOUS = ContinuousSpec()
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Standing:
         permutations: those chosen so far, of every group.
         unknown: groups not placed yet: only what their order cannot change counts.
         rescaling: the signs that are free.
+        continuous: groups that are turned by orthogonal matrices, which stand among the permutations.
     """
 
     reference: State
@@ -28,6 +32,7 @@ class Standing:
     permutations: Permutations
     unknown: frozenset[str] = frozenset()
     rescaling: RescalingSpec = NO_RESCALING
+    continuous: ContinuousSpec = NO_CONTINUOUS
 
     def patterns(self, group: str) -> SignPatterns:
         """List the signs that units of a group may take."""
