@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -34,28 +33,22 @@ class TurnedWeights:
     back to the networks as they were given.
     """
 
-    def __init__(
-        self,
-        reference: State,
-        target: State,
-        spec: PermutationSpec,
-        continuous: ContinuousSpec,
-        rescaling: RescalingSpec,
-    ) -> None:
-        check_canonical(reference, continuous, "reference")
-        check_canonical(target, continuous, "target")
-        self.spec, self.continuous = spec, continuous
-        self.turning_spec = turning_spec(spec, continuous)
-        parameters = tuple(spec.parameters)
-        first, self._from_reference = balanced(in_double(reference), continuous, parameters)
-        second, self._from_target = balanced(in_double(target), continuous, parameters)
-        discrete = [each for each in rescaling.generators if each.group not in continuous]
+    def __init__(self, standing: Standing, continuous: ContinuousSpec) -> None:
+        """Take both networks as they are given, and their symmetries."""
+        check_canonical(standing.reference, continuous, "reference")
+        check_canonical(standing.target, continuous, "target")
+        self.spec, self.continuous = standing.spec, continuous
+        self.turning_spec = turning_spec(self.spec, continuous)
+        parameters = tuple(self.spec.parameters)
+        first, self._from_reference = balanced(in_double(standing.reference), continuous, parameters)
+        second, self._from_target = balanced(in_double(standing.target), continuous, parameters)
+        discrete = [each for each in standing.rescaling.generators if each.group not in continuous]
         self.standing = Standing(
             first,
             second,
             self.turning_spec,
             with_matrices(self.turning_spec, continuous, identity_permutations(self.turning_spec)),
-            rescaling=RescalingSpec(rescaling.groups, tuple(discrete)),
+            rescaling=RescalingSpec(standing.rescaling.groups, tuple(discrete)),
             continuous=continuous,
         )
 
@@ -65,7 +58,7 @@ class TurnedWeights:
         search.anchor(self.turning_spec.groups)
         return self._climbed(search, max_passes)
 
-    def from_permutations(
+    def climb_from(
         self, permutations: Permutations, generator: torch.Generator, max_passes: int
     ) -> Alignment:
         """Start from permutations, then alternate."""
@@ -127,11 +120,4 @@ def with_matrices(
 
 def in_double(state: State) -> State:
     """Widen all real tensors to double precision."""
-    return {
-        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()
-    }
-
-
-def best_of(alignments: Sequence[Alignment]) -> Alignment:
-    """Take the alignment with the largest objective."""
-    return max(alignments, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
