@@ -80,7 +80,8 @@ def weight_matching(
             weight matching does not choose, :func:`normalize_scales` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
-        restarts: how many orders to try; the alignment with the largest inner product is returned.
+        restarts: how many orders to try; the alignment with the largest inner product is returned. The second one
+            starts from what fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
         start: what the first pass begins with; permutations to go on from are welcome.
         symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
             anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
@@ -119,7 +120,9 @@ def weight_matching(
         if turned is not None and number == (0 if start == "invariants" else 1):
             return turned.anchored(generator, max_passes)
         search = CoordinateAscent(standing, generator)
-        if start == "invariants":
+        if start == "invariants" and turned is None and number == 1:
+            search.anchor(spec.groups)
+        elif start == "invariants":
             search.guess(spec.groups)
         if turned is None:
             return search.climb(spec.groups, max_passes)

@@ -37,7 +37,7 @@ class TurnedWeights:
         """Take both networks as they are given, and their symmetries."""
         check_canonical(standing.reference, continuous, "reference")
         check_canonical(standing.target, continuous, "target")
-        self.spec, self.continuous = standing.spec, continuous
+        self.given, self.spec, self.continuous = standing, standing.spec, continuous
         self.turning_spec = turning_spec(self.spec, continuous)
         parameters = tuple(self.spec.parameters)
         first, self._from_reference = balanced(in_double(standing.reference), continuous, parameters)
@@ -68,7 +68,10 @@ class TurnedWeights:
         return self._climbed(search, max_passes)
 
     def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:
-        found = search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS))
+        return self.as_alignment(search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS)))
+
+    def as_alignment(self, found: Alignment) -> Alignment:
+        """Take the matrices of an alignment apart as maps, carried back to the networks as given."""
         maps = self.as_given(found.permutations)
         permutations = {name: order for name, order in found.permutations.items() if name not in maps}
         return replace(
