@@ -18,10 +18,10 @@ from sinkhorn_rebasin.matching.rotations.turned_streams import TurnedStreams
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.signed_activations import signed_state
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 def activation_matching(

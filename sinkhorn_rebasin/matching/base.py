@@ -24,6 +24,8 @@ from sinkhorn_rebasin.permutations import (
 )
 from sinkhorn_rebasin.permutations.completeness import completed
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
+from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
+from sinkhorn_rebasin.permutations.signed_permutations import compose_signs, inverse_signs
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,8 +45,6 @@ class Alignment:
             permutation; empty when there are none.
         continuous: the continuous symmetries the maps belong to.
         method: name of the method that found them; empty where they were given.
-        maps: matrices of the groups with a continuous symmetry, which have no permutation.
-        continuous: the continuous symmetries the maps belong to.
     """
 
     permutations: Mapping[str, Tensor]

@@ -13,7 +13,6 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
@@ -22,6 +21,7 @@ from sinkhorn_rebasin.permutations import (
     identity_permutations,
 )
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 def weight_matching(

@@ -39,9 +39,8 @@ class TurnedWeights:
         check_canonical(standing.target, continuous, "target")
         self.given, self.spec, self.continuous = standing, standing.spec, continuous
         self.turning_spec = turning_spec(self.spec, continuous)
-        parameters = tuple(self.spec.parameters)
-        first, self._from_reference = balanced(in_double(standing.reference), continuous, parameters)
-        second, self._from_target = balanced(in_double(standing.target), continuous, parameters)
+        first, self._from_reference = balanced(in_double(standing.reference), continuous)
+        second, self._from_target = balanced(in_double(standing.target), continuous)
         discrete = [each for each in standing.rescaling.generators if each.group not in continuous]
         self.standing = Standing(
             first,
@@ -90,7 +89,10 @@ class TurnedWeights:
             group = symmetry.group
             rotations = found[group.name].reshape(group.blocks, group.size, group.size)
             blocks = block_movement(self.turning_spec, found, group)
-            back, to = self._from_reference[group.name], self._from_target[group.name]
+            back, to = (
+                balancing[group.name].reshape(rotations.shape)
+                for balancing in (self._from_reference, self._from_target)
+            )
             whole = torch.empty_like(rotations)
             whole[blocks] = torch.linalg.solve(back, rotations[blocks] @ to[blocks])
             maps[group.name] = whole.reshape(*group.shape, group.size)

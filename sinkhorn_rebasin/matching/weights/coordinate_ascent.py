@@ -21,8 +21,6 @@ from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
-from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 LEAST_GAIN = 1e-9
 """Of the size of what is added up: less is round-off."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation, rotation_gain
-from sinkhorn_rebasin.matching.weights.sign_patterns import SignPatterns
 from sinkhorn_rebasin.matching.weights.similarity import unit_rows
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import Group, Slot, identity_permutations
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 class Proposal(NamedTuple):

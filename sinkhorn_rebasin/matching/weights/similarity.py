@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
-from sinkhorn_rebasin.matching.weights.sign_patterns import negatable
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, Slot
+from sinkhorn_rebasin.permutations.sign_patterns import negatable
 
 
 def unit_similarity(standing: Standing, group: Group) -> Tensor:

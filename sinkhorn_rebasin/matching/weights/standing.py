@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sinkhorn_rebasin._typing import Permutations, State
-from sinkhorn_rebasin.matching.weights.sign_patterns import NO_RESCALING, SignPatterns
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 NO_CONTINUOUS = ContinuousSpec()
 
