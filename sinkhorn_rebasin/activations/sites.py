@@ -63,7 +63,7 @@ def find_sites(
     candidates: dict[str, list[Site]] = {name: [] for name in spec.names}
     for slot in spec.slots:
         path, _, name = slot.tensor.rpartition(".")
-        axis = _output_axis(modules.get(path), name, slot)
+        axis = output_axis(modules.get(path), name, slot)
         if axis is not None and (slot.group, slot.tensor) not in skipped:
             candidates[slot.group].append(Site(path, axis, slot.layout))
     order: list[int] = []
@@ -83,8 +83,12 @@ def find_sites(
     return found
 
 
-def _output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
-    """The axis of the module's output that a slot on its tensor speaks of, None when it does not."""
+def output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
+    """Say on which axis of a module's output a slot's units lie.
+
+    Returns:
+        None when the slot says nothing of the output.
+    """
     if len(slot.axes) != 1 or name not in _NAMES:
         return None
     if isinstance(module, nn.Embedding):

@@ -7,24 +7,21 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.statistics import paired_moments
-from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states, comparable_states
-from sinkhorn_rebasin.matching.signed_activations import (
-    best_signs,
-    signed_state,
-    signs_of_matched,
-    with_hidden_signs,
-)
+from sinkhorn_rebasin.matching.activation_assignment import Seen, assign_seen
+from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
+from sinkhorn_rebasin.matching.rotations.turned_streams import TurnedStreams
+from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
+from sinkhorn_rebasin.matching.signed_activations import signed_state
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, identity_permutations
-from sinkhorn_rebasin.permutations.algebra import block_movement
+from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
-from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 
 def activation_matching(
@@ -37,10 +34,11 @@ def activation_matching(
     generator: torch.Generator | None = None,
     similarity: Literal["correlation", "uncentred"] = "correlation",
     batch: BatchAdapter | None = None,
+    symmetry: ContinuousSpec | None = None,
 ) -> Alignment:
-    r"""Match units that behave alike on data.
+    r"""Maximise how alike matched units behave on data.
 
-    Maximise how alike the matched units of both networks behave on data, every group for itself.
+    Every group is matched for itself:
 
     .. math:: \max_\pi \sum_i s\bigl(x_i, y_{\pi(i)}\bigr), \qquad
         s = \operatorname{corr}(x_i, y_j) \ \text{or}\ \tfrac1N \textstyle\sum_n x_{in} y_{jn}
@@ -61,6 +59,14 @@ def activation_matching(
     sign with the unit, added to the similarity of what does not (the gates of a cell). The alignment then holds the
     signs too. A sign that what is read does not show is chosen by the weights.
 
+    Groups with a continuous symmetry are turned instead, when ``symmetry`` says which they are. A stream is turned by
+    the polar factor of its products,
+
+    .. math:: \sum_k \frac{\sum_n x^k_n y^{k\top}_n}{\sqrt{\sum_n |x^k_n|^2 \sum_n |y^k_n|^2}},
+
+    over the norms whose output shows it, or over all layers where no norm does. Maps inside heads, and the order of
+    such heads, are then matched by weights: see :func:`weight_matching`, and what it asks of the networks.
+
     Args:
         reference, target: networks of one architecture, one of them at least a module; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
@@ -69,6 +75,7 @@ def activation_matching(
         generator: draws the order of the groups that are weight matched.
         similarity: ``"correlation"``, or ``"uncentred"`` products.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        symmetry: from :func:`discover_continuous`. The alignment then has maps.
 
     Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
     hand and the networks were trained on different data or far apart, where weights say little. Units that are
@@ -98,44 +105,56 @@ def activation_matching(
         raise SpecError(f"Expected similarity to be 'correlation' or 'uncentred' but got {similarity!r}.")
     if data is None:
         raise DataError("Expected data, batches of inputs to see activations on, but got None.")
+    network, generator = as_network(reference, target), generator or torch.Generator().manual_seed(0)
+    standing = Standing(first, second, spec, {}, rescaling=rescaling or NO_RESCALING)
+    if symmetry is not None:
+        streams = TurnedStreams(TurnedWeights(standing, symmetry), network)
+        seen = _seen(network, streams.visible, data, batch)
+        streams.look(seen)
+        matched = assign_seen(streams.discrete, seen, similarity)
+        unseen = [name for name in streams.discrete.spec.names if name not in matched.decided]
+        _warn_of(spec, [*unseen, *streams.unseen])
+        return streams.completed(matched, generator).named("activation_matching")
+    matched = assign_seen(standing, _seen(network, standing, data, batch), similarity)
+    permutations, signs = matched.permutations, matched.signs
+    remaining = tuple(name for name in spec.names if name not in matched.decided)
+    if remaining:
+        _warn_of(spec, remaining)
+        held = signed_state(second, spec, standing.rescaling, signs)
+        rest = match_remaining(
+            first, held, spec, permutations, remaining, generator, rescaling=standing.rescaling
+        )
+        permutations = dict(rest.permutations)
+        signs = {**rest.signs, **signs}
+    return Alignment(
+        permutations,
+        spec,
+        (matched.total,),
+        weight_matched=remaining,
+        signs=signs,
+        rescaling=standing.rescaling if signs else None,
+        method="activation_matching",
+    )
+
+
+def _seen(network: nn.Module, standing: Standing, data: Iterable[Any], batch: BatchAdapter | None) -> Seen:
+    """Run both networks on the data; a nest is not read where its blocks are."""
+    spec = standing.spec
     nested = {
         (group.parent, slot.tensor)
         for group in spec.groups
         if group.parent is not None
         for slot in spec.slots_of(group.name)
     }
-    rescaling = rescaling or NO_RESCALING
-    network = as_network(reference, target)
-    seen = paired_moments(
-        network, first, second, spec, data, skipped=nested, rescaling=rescaling, batch=batch
-    )
-    found = {}
-    for name, (site, moments) in seen.items():
-        values = moments.correlations() if similarity == "correlation" else moments.products()
-        signed = best_signs(values, site.parities, SignPatterns.of(rescaling, name))
-        if signed is not None:
-            found[name] = signed
-    permutations, decided, total = _assign_all(spec, {name: one.worth for name, one in found.items()})
-    found = {name: one for name, one in found.items() if name in decided}
-    signs = signs_of_matched(spec, rescaling, permutations, found)
-    states = comparable_states(first, second, spec)
-    signs = with_hidden_signs(states, spec, rescaling, permutations, signs, found)
-    remaining = tuple(name for name in spec.names if name not in decided)
-    if remaining:
-        _warn_of(spec, remaining)
-        generator = generator or torch.Generator().manual_seed(0)
-        held = signed_state(second, spec, rescaling, signs)
-        rest = match_remaining(first, held, spec, permutations, remaining, generator, rescaling=rescaling)
-        permutations = dict(rest.permutations)
-        signs = {**rest.signs, **signs}
-    return Alignment(
-        permutations,
+    return paired_moments(
+        network,
+        standing.reference,
+        standing.target,
         spec,
-        (total,),
-        weight_matched=remaining,
-        signs=signs,
-        rescaling=rescaling if signs else None,
-        method="activation_matching",
+        data,
+        skipped=nested,
+        rescaling=standing.rescaling,
+        batch=batch,
     )
 
 
@@ -150,74 +169,3 @@ def _warn_of(spec: PermutationSpec, names: Iterable[str]) -> None:
             RebasinWarning,
             stacklevel=3,
         )
-
-
-def _assign_all(spec: PermutationSpec, alike: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str], float]:
-    """Assign all groups that have a similarity.
-
-    Permutations of all groups with a similarity (units, units), their names, and the sum of what was matched.
-    """
-    permutations, decided, total = identity_permutations(spec), set[str](), 0.0
-    for group in spec.groups:
-        children = [
-            child
-            for child in spec.children(group.name)
-            if child.name in alike and child.blocks == group.units and group.parent is None
-        ]
-        if group.name in decided or not (children or group.name in alike):
-            continue
-        if group.parent is not None and group.parent not in decided:
-            continue  # weight matched together with the blocks it lives in
-        if children:
-            chosen, value = _assign_blocks(group, children, alike)
-        else:
-            chosen, value = _assign_inside(
-                group, alike[group.name], block_movement(spec, permutations, group)
-            )
-        permutations.update(chosen)
-        decided |= chosen.keys()
-        total += value
-    return permutations, decided, total
-
-
-def _assign_inside(group: Group, alike: Tensor, origin: Tensor) -> tuple[dict[str, Tensor], float]:
-    """Assign units inside each block.
-
-    The best permutation inside each block, given which block of the target stands at each place.
-    """
-    pairs = _by_blocks(group, alike)[torch.arange(group.blocks, device="cpu"), origin]
-    best = hard_assignment(pairs)
-    found = torch.empty_like(best)
-    found[origin] = best
-    return {group.name: found.reshape(group.shape)}, float(pairs.gather(-1, best[..., None]).sum())
-
-
-def _assign_blocks(
-    group: Group, children: list[Group], alike: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], float]:
-    """Assign blocks together with their contents.
-
-    Whole blocks and what is inside them, chosen together: a pair of blocks is worth the best inside of it.
-    """
-    worth = alike.get(group.name, torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu"))
-    inside = {}
-    for child in children:
-        pairs = _by_blocks(child, alike[child.name])
-        inside[child.name] = hard_assignment(pairs)
-        worth = worth + pairs.gather(-1, inside[child.name][..., None]).squeeze(-1).sum(-1)
-    blocks = hard_assignment(worth)
-    chosen = {group.name: blocks.reshape(group.shape)}
-    places = torch.arange(group.size, device="cpu")
-    for child in children:
-        found = torch.empty(child.blocks, child.size, dtype=torch.long, device="cpu")
-        found[blocks] = inside[child.name][places, blocks]
-        chosen[child.name] = found.reshape(child.shape)
-    return chosen, float(worth[places, blocks].sum())
-
-
-def _by_blocks(group: Group, alike: Tensor) -> Tensor:
-    """Split similarities by pairs of blocks.
-
-    Similarities for every pair of blocks, (blocks, blocks, size, size).
-    """
-    return alike.reshape(group.blocks, group.size, group.blocks, group.size).permute(0, 2, 1, 3)

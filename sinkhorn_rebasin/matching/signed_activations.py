@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.activations.sites import NEITHER, ODD
 from sinkhorn_rebasin.matching.weights.nested_groups import flips_of
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.algebra import block_movement, unit_movement
 from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
@@ -108,7 +109,8 @@ def with_hidden_signs(
             continue
         group, patterns = spec[name], SignPatterns.of(rescaling, name)
         held = signed_state(states[1], spec, rescaling, chosen)
-        worth = signed_similarity(states[0], held, spec, group, permutations, rescaling=rescaling)
+        standing = Standing(states[0], held, spec, permutations, rescaling=rescaling)
+        worth = signed_similarity(standing, group)
         blocks = block_movement(spec, permutations, group)
         units = permutations[name].reshape(group.blocks, group.size).cpu()[blocks]
         own = worth[list(one.hidden)].gather(-1, units.expand(len(one.hidden), -1, -1)[..., None]).squeeze(-1)

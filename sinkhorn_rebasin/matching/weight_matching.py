@@ -11,13 +11,16 @@ from torch import nn
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
     check_permutations,
     identity_permutations,
 )
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
@@ -32,8 +35,9 @@ def weight_matching(
     max_passes: int = 100,
     restarts: int = 1,
     start: Literal["invariants", "identity"] | Permutations = "invariants",
+    symmetry: ContinuousSpec | None = None,
 ) -> Alignment:
-    r"""Maximise the inner product of the reference's and the rebased target's parameters.
+    r"""Maximise the inner product of both networks' parameters.
 
     .. math:: \max_\pi \langle \theta_R, \pi(\theta_T) \rangle,
         \qquad \text{equivalently}\quad \min_\pi \lVert \theta_R - \pi(\theta_T) \rVert^2
@@ -53,6 +57,21 @@ def weight_matching(
 
     with k over their slots, and the alignment holds the signs too.
 
+    Groups with a continuous symmetry are turned instead of permuted, when ``symmetry`` says which they are. The
+    assignment becomes a polar decomposition,
+
+    .. math:: \max_{R^\top R = 1} \langle R, S \rangle, \qquad R = U V^\top \quad\text{for}\quad S = U \Sigma V^\top,
+
+    with S the same inner products of units. For linear groups both networks are balanced first: R is best where the
+    slots with X and those with its inverse transpose have one Gram matrix. The map is then carried back to the
+    networks as given. Whole heads are worth what the best maps inside them gain. The first run starts from what
+    fixed bases pin down: a stream is turned by its embeddings and its head alone, then each group by what is known.
+
+    Note:
+        - The networks must be in canonical form: gains one. See :func:`canonicalize`.
+        - Rounds end at a fixed point, or after 20.
+        - The objective is that of the balanced networks.
+
     Args:
         reference, target: networks of one architecture, or their states; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
@@ -61,14 +80,19 @@ def weight_matching(
             weight matching does not choose, :func:`normalize_scales` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
-        restarts: how many orders to try; the alignment with the largest inner product is returned.
+        restarts: how many orders to try; the alignment with the largest inner product is returned. The second one
+            starts from what fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
         start: what the first pass begins with; permutations to go on from are welcome.
+        symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
+            anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
+            no ``"invariants"``, it begins the first run, and the anchored one comes second.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
     O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
 
     Raises:
         ArchitectureError, SpecError: when the networks differ, the spec is of another one, or the start unknown.
+        ArchitectureError: when a gain is not one under ``symmetry``; it is named.
 
     Example:
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
@@ -89,12 +113,24 @@ def weight_matching(
         raise SpecError(f"Expected start to be 'invariants', 'identity' or permutations but got {start!r}.")
     begin = identity_permutations(spec) if isinstance(start, str) else dict(start)
     check_permutations(spec, begin)
-    runs = []
-    for _ in range(max(1, restarts)):
-        search = CoordinateAscent(first, second, spec, begin, generator, rescaling or NO_RESCALING)
-        if start == "invariants":
+    standing = Standing(first, second, spec, begin, rescaling=rescaling or NO_RESCALING)
+    turned = TurnedWeights(standing, symmetry) if symmetry is not None else None
+
+    def run(number: int) -> Alignment:
+        if turned is not None and number == (0 if start == "invariants" else 1):
+            return turned.anchored(generator, max_passes)
+        search = CoordinateAscent(standing, generator)
+        if start == "invariants" and turned is None and number == 1:
+            search.anchor(spec.groups)
+        elif start == "invariants":
             search.guess(spec.groups)
-        runs.append(search.climb(spec.groups, max_passes))
+        if turned is None:
+            return search.climb(spec.groups, max_passes)
+        if start == "invariants":
+            search.climb(spec.groups, max_passes)
+        return turned.climb_from(search.standing.permutations, generator, max_passes)
+
+    runs = [run(number) for number in range(max(1, restarts))]
     best = max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
     return best.named("weight_matching")
 
@@ -109,12 +145,12 @@ def match_remaining(
     max_passes: int = 100,
     rescaling: RescalingSpec = NO_RESCALING,
 ) -> Alignment:
-    """The permutations with those of the named groups chosen by weight matching, all others held; and their signs.
+    """Match the named groups by weights, all others held.
 
-    A named group that has groups nested in it must be named together with all of them.
+    Signs are found with them. A named group that has groups nested in it must be named together with all of them.
     """
     groups = [group for group in spec.groups if group.name in names]
     states = comparable_states(reference, target, spec)
-    search = CoordinateAscent(*states, spec, permutations, generator, rescaling)
+    search = CoordinateAscent(Standing(*states, spec, permutations, rescaling=rescaling), generator)
     search.guess(groups)
     return search.climb(groups, max_passes)

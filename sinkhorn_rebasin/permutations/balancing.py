@@ -44,7 +44,7 @@ def balance_state(
     for _ in range(max_sweeps):
         farthest = 0.0
         for symmetry in turning:
-            matrices, whole = _balancing_maps(moved, symmetry)
+            matrices, whole = balancing_maps(moved, symmetry)
             if not whole:
                 singular.add(symmetry.group.name)
             eye = torch.eye(symmetry.group.size, dtype=matrices.dtype, device=matrices.device)
@@ -100,8 +100,12 @@ def turned(state: StateLike, symmetry: ContinuousSymmetry, matrices: Tensor) -> 
     return moved
 
 
-def _balancing_maps(state: State, symmetry: ContinuousSymmetry) -> tuple[Tensor, bool]:
-    """The map of each block, (blocks, n, n), and whether all blocks could be balanced."""
+def balancing_maps(state: State, symmetry: ContinuousSymmetry) -> tuple[Tensor, bool]:
+    """Balance each block of one group.
+
+    Returns:
+        The maps (n, n) or (blocks, n, n), and whether all blocks could be balanced.
+    """
     incoming = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent > 0))
     outgoing = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent < 0))
     if symmetry.kind == "rotary":

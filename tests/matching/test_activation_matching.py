@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching import Alignment, activation_matching
-from sinkhorn_rebasin.matching.activation_matching import _assign_all
+from sinkhorn_rebasin.matching.activation_assignment import assign_all
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, inverse, random_permutations
 from sinkhorn_rebasin.permutations.algebra import unit_movement
 from sinkhorn_rebasin.symmetry import discover_symmetry
@@ -114,13 +114,13 @@ def test_blocks_inside_of_blocks_follow_what_they_live_in(seed: int) -> None:
     for group in DEEP.groups[1:]:
         alike[group.name] = torch.zeros(group.units, group.units)
         alike[group.name][unit_movement(DEEP, planted, group.name), torch.arange(group.units)] = 1
-    permutations, decided, total = _assign_all(DEEP, alike)
+    permutations, decided, total = assign_all(DEEP, alike)
     assert equal(permutations, inverse(DEEP, planted))
     assert (decided, total) == ({"a", "b", "c"}, 18)
 
 
 def test_what_lives_in_unseen_blocks_waits_for_them() -> None:
-    assert _assign_all(DEEP, {"c": torch.eye(12)})[1] == set()
+    assert assign_all(DEEP, {"c": torch.eye(12)})[1] == set()
 
 
 def test_behaviour_counts_where_weights_mislead() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.matching.weights.similarity import unit_similarity, units_of
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Layout,
@@ -122,7 +123,7 @@ def test_similarity_is_the_gain_of_every_pair(name: str) -> None:
     identity = identity_permutations(spec)
     one, two = tensors_of(reference), tensors_of(target)
     for group in spec.groups:
-        similarity = unit_similarity(one, two, spec, group, identity)
+        similarity = unit_similarity(Standing(one, two, spec, identity), group)
         drawn = random_permutations(spec, generator=torch.Generator().manual_seed(0))
         moved = permute_state(two, spec, {**identity, group.name: drawn[group.name]})
         gain = inner_product(reference, moved, spec) - inner_product(reference, two, spec)

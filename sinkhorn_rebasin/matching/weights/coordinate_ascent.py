@@ -3,100 +3,128 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Permutations, State
+from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
-from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 
 LEAST_GAIN = 1e-9
 """Of the size of what is added up: less is round-off."""
 
 
 class CoordinateAscent:
-    r"""Permutations and signs that move :math:`\langle \theta_R, \pi(\sigma(\theta_T)) \rangle` uphill.
+    r"""Move permutations and signs uphill in :math:`\langle \theta_R, \pi(\sigma(\theta_T)) \rangle`.
 
     Attributes:
-        target: the target with the signs found so far.
-        permutations: those found so far.
+        standing: both networks, the target with the signs found so far, and the permutations found so far. Those of
+            groups with a continuous symmetry are orthogonal matrices.
         signs: those found so far, of the target's units in their original order.
     """
 
-    def __init__(
-        self,
-        reference: State,
-        target: State,
-        spec: PermutationSpec,
-        permutations: Permutations,
-        generator: torch.Generator,
-        rescaling: RescalingSpec = NO_RESCALING,
-    ) -> None:
-        self.reference, self.target = reference, target
-        self.spec, self.rescaling = spec, rescaling
-        self.generator = generator
-        self.permutations = dict(permutations)
+    def __init__(self, standing: Standing, generator: torch.Generator) -> None:
+        self.standing, self.generator = standing, generator
         self.signs = {
             name: torch.ones(shape, dtype=torch.float64, device="cpu")
-            for name, shape in rescaling.shapes(spec, "sign").items()
+            for name, shape in standing.rescaling.shapes(standing.spec, "sign").items()
         }
 
     def guess(self, groups: Sequence[Group]) -> None:
-        """Place these groups once, in random order, those still to come seen through their invariants alone.
+        """Place these groups once, those to come by invariants.
 
-        Networks that are already closer as they are, such as two that were tuned from one, stay as they are.
+        The order is random. Groups still to come are seen through what their order cannot change. Networks that are
+        already closer as they are, such as two that were tuned from one, stay as they are.
         """
         found, unknown = copy.copy(self), {group.name for group in groups}
         order = self._shuffled(groups)
         while order:
-            group = next(one for one in order if one.parent not in unknown)
-            found._accept(found._proposal(group, unknown)[0])
-            unknown -= {one.name for one in found._placed_with(group)}
-            order = [one for one in order if one.name in unknown]
-        if found.value(found.spec.shapes) > self.value(self.spec.shapes):
+            group = next(each for each in order if each.parent not in unknown)
+            found._accept(found._proposal(group, replace(found.standing, unknown=frozenset(unknown)))[0])
+            unknown -= {each.name for each in found.standing.placed_with(group)}
+            order = [each for each in order if each.name in unknown]
+        if found.value(found.standing.spec.shapes) > self.value(self.standing.spec.shapes):
             vars(self).update(vars(found))
 
+    def anchor(self, groups: Sequence[Group]) -> None:
+        """Place these groups once, the best understood next.
+
+        A group is placed by the tensors whose other axes are frozen or already placed. First comes what fixed bases
+        pin down: a stream between embeddings and a head. A group without such a tensor stays as it is.
+        """
+        waiting = {group.name for group in groups}
+        while waiting:
+            free = [group for group in groups if group.name in waiting and group.parent not in waiting]
+            together, spec = max(
+                (
+                    (together, _understood(self.standing, together, waiting))
+                    for together in map(self._family, free)
+                ),
+                key=lambda pair: _share(self.standing.spec, *pair),
+            )
+            if _share(self.standing.spec, together, spec):
+                self._accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
+            waiting -= {group.name for group in together}
+
     def climb(self, groups: Sequence[Group], max_passes: int) -> Alignment:
-        """Place these groups again and again until none can be placed better."""
+        """Place these groups until none can be placed better."""
         objective: list[float] = []
         converged = not groups
         while not converged and len(objective) < max_passes:
             improved = False
             for group in self._shuffled(groups):
                 improved |= self._improve(group)
-            objective.append(self.value(self.spec.shapes))
+            objective.append(self.value(self.standing.spec.shapes))
             converged = not improved
+        standing = self.standing
         return Alignment(
-            self.permutations, self.spec, tuple(objective), converged, (), self.signs, self.rescaling
+            dict(standing.permutations),
+            standing.spec,
+            tuple(objective),
+            converged,
+            (),
+            self.signs,
+            standing.rescaling,
         )
 
     def value(self, names: Iterable[str], proposal: Proposal | None = None) -> float:
-        """The inner product over the named tensors, as things stand or as they would."""
-        proposal = proposal or Proposal(self.permutations, {})
-        names = sorted(set(names) & self.spec.parameters.keys())
+        """Take the inner product over the named tensors.
+
+        As things stand, or as they would with a proposal.
+        """
+        standing = self.standing
+        proposal = proposal or Proposal(dict(standing.permutations), {})
+        names = sorted(set(names) & standing.spec.parameters.keys())
         target = self._flipped(proposal)
         total = 0.0
         for name in names:
-            moved = permute_tensor(target[name], self.spec.slots_on(name), proposal.permutations)
-            total += float((real_view(self.reference[name]).double() * real_view(moved).double()).sum())
+            moved = permute_tensor(target[name], standing.spec.slots_on(name), proposal.permutations)
+            total += float((real_view(standing.reference[name]).double() * real_view(moved).double()).sum())
         return total
 
     def _improve(self, group: Group) -> bool:
-        """Place a group as well as can be while the others are held; False when nothing is gained."""
-        proposal, gain, size = self._proposal(group)
+        """Place a group while the others are held.
+
+        Returns:
+            Whether anything was gained.
+        """
+        proposal, gain, size = self._proposal(group, self.standing)
         if gain is not None and not gain > LEAST_GAIN * size:
             return False
-        tensors = [slot.tensor for one in self._placed_with(group) for slot in self.spec.slots_of(one.name)]
+        spec = self.standing.spec
+        tensors = [slot.tensor for each in self._family(group) for slot in spec.slots_of(each.name)]
         if gain is None or len(set(tensors)) < len(tensors):
             # Where a group stands on two axes of one tensor the product is quadratic and the gain only its slope.
             before, after = self.value(tensors), self.value(tensors, proposal)
@@ -105,50 +133,91 @@ class CoordinateAscent:
         self._accept(proposal)
         return True
 
-    def _proposal(self, group: Group, unknown: Iterable[str] = ()) -> tuple[Proposal, float | None, float]:
-        """The best place of a group, what it gains if that is known, and the size of what was added up."""
-        states = self.reference, self.target
-        hidden = set(unknown)
-        if len(self._placed_with(group)) > 1:
-            found = place_blocks(*states, self.spec, group, self.permutations, hidden, self.rescaling)
-            return found, None, 0.0
-        similarity = signed_similarity(*states, self.spec, group, self.permutations, hidden, self.rescaling)
+    def _proposal(self, group: Group, standing: Standing) -> tuple[Proposal, float | None, float]:
+        """Find the best place of a group.
+
+        Returns:
+            The place, what it gains if that is known, and the size of what was added up.
+        """
+        if len(standing.placed_with(group)) > 1:
+            return place_blocks(standing, group), None, 0.0
+        similarity = signed_similarity(standing, group)
+        blocks = block_movement(standing.spec, standing.permutations, group)
+        if group.name in standing.continuous:
+            return _turned(standing, group, similarity[0], blocks)
         best, pattern = similarity.max(0)
-        blocks = block_movement(self.spec, self.permutations, group)
-        current = self.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
+        current = standing.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
         units = hard_assignment(best).cpu()
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
         moved = torch.empty_like(units)
         moved[blocks] = units
-        patterns = SignPatterns.of(self.rescaling, group.name)
+        patterns = standing.patterns(group.name)
         flips = {}
         if patterns.generators:
             chosen = flips_of(patterns, _picked(pattern, units), blocks, units)
             flips[group.name] = chosen.reshape(-1, *group.shape)
-        proposal = Proposal({**self.permutations, group.name: moved.reshape(group.shape)}, flips)
+        proposal = Proposal({**standing.permutations, group.name: moved.reshape(group.shape)}, flips)
         return proposal, gain, float(best.abs().sum())
 
     def _accept(self, proposal: Proposal) -> None:
-        self.target = self._flipped(proposal)
-        self.permutations = proposal.permutations
+        self.standing = replace(
+            self.standing, target=self._flipped(proposal), permutations=proposal.permutations
+        )
         self.signs = {
             **self.signs,
             **{name: self.signs[name] * flips for name, flips in proposal.flips.items()},
         }
 
     def _flipped(self, proposal: Proposal) -> State:
+        target = self.standing.target
         if not proposal.flips:
-            return self.target
-        moved = rescale_state(self.target, self.spec, self.rescaling, signs=proposal.flips)
-        return {name: tensor.to(self.target[name].dtype) for name, tensor in moved.items()}
+            return target
+        moved = rescale_state(target, self.standing.spec, self.standing.rescaling, signs=proposal.flips)
+        return {name: tensor.to(target[name].dtype) for name, tensor in moved.items()}
 
-    def _placed_with(self, group: Group) -> list[Group]:
-        """A group, and those nested in it when whole blocks are matched."""
-        return [group, *(self.spec.children(group.name) if group.parent is None else [])]
+    def _family(self, group: Group) -> list[Group]:
+        return self.standing.placed_with(group)
 
     def _shuffled(self, groups: Sequence[Group]) -> list[Group]:
         drawn = torch.randperm(len(groups), generator=self.generator, device=self.generator.device)
         return [groups[index] for index in drawn.tolist()]
+
+
+def _turned(
+    standing: Standing, group: Group, similarity: Tensor, blocks: Tensor
+) -> tuple[Proposal, float, float]:
+    """Turn every block of a group by its best orthogonal map."""
+    matrices = standing.permutations[group.name].reshape(group.blocks, group.size, group.size)
+    rotations = best_rotation(similarity, standing.continuous[group.name])
+    gain = float(((rotations - matrices[blocks]) * similarity).sum())
+    turned = torch.empty_like(rotations).index_copy(0, blocks, rotations)
+    turned = turned.reshape(*group.shape, group.size)
+    return (
+        Proposal({**standing.permutations, group.name: turned}, {}),
+        gain,
+        float((rotations * similarity).sum()),
+    )
+
+
+def _understood(standing: Standing, together: Sequence[Group], waiting: set[str]) -> PermutationSpec:
+    """Keep the slots on tensors that no other waiting group stands on."""
+    spec = standing.spec
+    others = waiting - {group.name for group in together}
+    hidden = {slot.tensor for slot in spec.slots if slot.group in others}
+    return replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor not in hidden))
+
+
+def _share(spec: PermutationSpec, together: Sequence[Group], understood: PermutationSpec) -> float:
+    """Say which share of a family's elements is understood."""
+    part, whole = (
+        sum(
+            math.prod(spec.shapes[name])
+            for name in {slot.tensor for group in together for slot in each.slots_of(group.name)}
+            if name in spec.parameters
+        )
+        for each in (understood, spec)
+    )
+    return part / max(1, whole)
 
 
 def _picked(table: Tensor, units: Tensor) -> Tensor:

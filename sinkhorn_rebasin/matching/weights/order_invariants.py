@@ -7,31 +7,37 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Permutations
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.action import permute_tensor
 
 
 def up_to_order_of(
-    others: tuple[Slot, ...],
-    reference: Tensor,
-    target: Tensor,
-    permutations: Permutations,
-    unknown: Collection[str] = (),
-    negatable: Collection[Slot] = (),
+    standing: Standing, tensor: str, others: tuple[Slot, ...], negatable: Collection[Slot] = ()
 ) -> tuple[Tensor, Tensor]:
-    r"""One tensor of both networks as units on another axis of it can be compared, given what is known of ``others``.
+    r"""Bring one tensor of both networks into a comparable order.
 
     Slots of known groups are put into the order found for them. Along those of unknown groups both tensors are
     sorted. By the rearrangement inequality an inner product of sorted values,
 
     .. math:: \max_\pi \sum_i a_i b_{\pi(i)} = \sum_i a_{(i)} b_{(i)},
 
-    is what two units have in common under the order of the others that suits this pair best. Slots that are
-    ``negatable``, and of an unknown group, are sorted by their absolute values, which is the same for an order
-    with signs.
+    is what two units have in common under the order of the others that suits this pair best.
+
+    Args:
+        standing: both networks, the orders found, and the groups still unknown.
+        tensor: its name.
+        others: the slots on it along which units are brought into order.
+        negatable: those of them whose sign is free. Of unknown groups their absolute values are sorted, which are
+            the same for an order with signs.
+
+    Returns:
+        The reference's and the target's tensor.
     """
-    target = permute_tensor(target, tuple(slot for slot in others if slot.group not in unknown), permutations)
+    unknown = standing.unknown
+    reference, target = standing.reference[tensor], standing.target[tensor]
+    known = tuple(slot for slot in others if slot.group not in unknown)
+    target = permute_tensor(target, known, standing.permutations)
     for slot in others:
         if slot.group in unknown:
             if slot in negatable:
@@ -41,7 +47,7 @@ def up_to_order_of(
 
 
 def sorted_along(tensor: Tensor, slot: Slot) -> Tensor:
-    """The tensor with the values of a slot's units in ascending order, for each of their positions alone.
+    """Sort a slot's units by value, each position alone.
 
     Real and imaginary parts are sorted apart.
 

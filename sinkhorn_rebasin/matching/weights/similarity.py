@@ -3,93 +3,88 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
-from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
-from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns, negatable
+from sinkhorn_rebasin.permutations import Group, Slot
+from sinkhorn_rebasin.permutations.sign_patterns import negatable
 
 
-def unit_similarity(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    group: Group,
-    permutations: Permutations,
-    unknown: Collection[str] = (),
-) -> Tensor:
-    """Inner products of a group's units, (blocks, size, size) in float64: reference units by target units.
+def unit_similarity(standing: Standing, group: Group) -> Tensor:
+    """Compare a group's units by everything they own.
 
-    Each slot is read from the target with ``permutations`` applied to every other slot, but those of ``unknown``
-    groups, of which only what their order cannot change counts.
+    Each slot is read from the target with the permutations of every other slot applied. Of unknown groups only
+    what their order cannot change counts.
+
+    Returns:
+        Inner products (blocks, size, size) in float64: reference units by target units.
     """
-    return signed_similarity(reference, target, spec, group, permutations, unknown)[0]
+    return signed_similarity(standing, group)[0]
 
 
-def signed_similarity(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    group: Group,
-    permutations: Permutations,
-    unknown: Collection[str] = (),
-    rescaling: RescalingSpec = NO_RESCALING,
-) -> Tensor:
-    r"""The similarity of units under every sign pattern p of the target's unit, (patterns, blocks, size, size).
+def signed_similarity(standing: Standing, group: Group) -> Tensor:
+    r"""Compare a group's units under every sign pattern.
 
     .. math:: S^p_{ij} = \sum_k p_k\, \langle r_k[i], t_k[j] \rangle, \qquad p_k = \pm 1,
 
-    with k over the slots. The first pattern changes no sign: :func:`unit_similarity`.
+    with k over the slots and p the pattern of the target's unit. The first pattern changes no sign:
+    :func:`unit_similarity`.
+
+    Returns:
+        (patterns, blocks, size, size) in float64.
     """
-    patterns = SignPatterns.of(rescaling, group.name)
-    total = torch.zeros(
-        len(patterns.signs), group.blocks, group.size, group.size, dtype=torch.float64, device="cpu"
-    )
-    for slot in spec.slots_of(group.name):
-        others = tuple(other for other in spec.slots_on(slot.tensor) if other != slot)
-        for signs, ours, theirs in unit_rows(
-            reference, target, spec, slot, others, permutations, unknown, rescaling
-        ):
+    count = len(standing.patterns(group.name).signs)
+    total = torch.zeros(count, group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
+    for slot in standing.spec.slots_of(group.name):
+        for signs, ours, theirs in unit_rows(standing, slot, standing.beside(slot)):
             total += signs[:, None, None, None] * torch.bmm(ours, theirs.mT).double().cpu()
     return total
 
 
 def unit_rows(
-    reference: State,
-    target: State,
-    spec: PermutationSpec,
-    slot: Slot,
-    others: tuple[Slot, ...],
-    permutations: Permutations,
-    unknown: Collection[str],
-    rescaling: RescalingSpec,
+    standing: Standing, slot: Slot, others: tuple[Slot, ...]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The units of a slot in both networks, (blocks, size, elements), and by what each sign pattern multiplies them.
+    """Read the units of a slot in both networks.
 
     A slot whose parts change their sign unlike each other comes part by part, one on a buffer not at all.
+
+    Returns:
+        By what each sign pattern multiplies the units (patterns,), and the units of the reference and the target,
+        (blocks, size, elements).
     """
-    if slot.tensor not in spec.parameters:
+    if slot.tensor not in standing.spec.parameters:
         return
-    patterns = SignPatterns.of(rescaling, slot.group)
-    free = negatable(rescaling, (other for other in others if other.group in unknown))
-    pair = up_to_order_of(
-        others, reference[slot.tensor], target[slot.tensor], permutations, unknown, negatable=free
-    )
+    patterns = standing.patterns(slot.group)
+    unknown = [other for other in others if other.group in standing.unknown]
+    free = negatable(standing.rescaling, unknown)
+    pair = up_to_order_of(standing, slot.tensor, others, negatable=free)
+    if unknown and not free and patterns.negates(slot):
+        turned = {slot.tensor: -standing.target[slot.tensor]}
+        negated = up_to_order_of(replace(standing, target=turned), slot.tensor, others)[1]
     for part in patterns.parts(slot):
         # What its neighbours' signs can make up for says nothing of its own.
         signs = torch.ones(len(patterns.signs), dtype=torch.float64) if free else patterns.on(part)
         ours, theirs = (units_of(tensor, part) for tensor in pair)
-        yield signs, ours, theirs
+        if unknown and bool((signs < 0).any()):
+            # Negated values stand in another order once they are sorted.
+            yield (signs > 0).double(), ours, theirs
+            yield (signs < 0).double(), ours, units_of(negated, part)
+        else:
+            yield signs, ours, theirs
 
 
 def units_of(tensor: Tensor, slot: Slot) -> Tensor:
-    """Everything each unit of a slot owns in a tensor, (blocks, size, elements), real and not in half precision."""
+    """Read what each unit of a slot owns in a tensor.
+
+    Returns:
+        (blocks, size, elements), real and not in half precision.
+    """
     layout = slot.layout
     front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
     flat = front.reshape(math.prod(front.shape[: len(slot.axes)]), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity, unit_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,
@@ -161,12 +163,13 @@ def test_similarity_under_a_pattern_is_that_of_the_flipped_target(name: str) -> 
     identity = identity_permutations(spec)
     for group in spec.groups:
         patterns = SignPatterns.of(rescaling, group.name)
-        found = signed_similarity(tensors_of(reference), target, spec, group, identity, (), rescaling)
+        standing = Standing(tensors_of(reference), target, spec, identity, rescaling=rescaling)
+        found = signed_similarity(standing, group)
         assert found.shape == (2 ** len(patterns.generators), group.blocks, group.size, group.size)
         for signs, similarity in zip(patterns.signs, found, strict=True):
             flips = {group.name: signs.reshape(-1, *[1] * len(group.shape)).expand(-1, *group.shape)}
             flipped = rescale_state(target, spec, rescaling, signs=flips if len(signs) else None)
-            expected = unit_similarity(tensors_of(reference), flipped, spec, group, identity)
+            expected = unit_similarity(replace(standing, target=flipped), group)
             torch.testing.assert_close(similarity, expected)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from experiments.find_permutation.problems import PROBLEMS, plant
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.matching.weights.nested_groups import place_blocks
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Group,
@@ -50,7 +51,8 @@ def test_blocks_and_insides_are_the_best_of_all_pairs(seed: int) -> None:
         for heads in orders(range(3))
         for inside in product(([0, 1], [1, 0]), repeat=3)
     ]
-    found = place_blocks(reference, target, SPEC, SPEC["heads"], identity_permutations(SPEC)).permutations
+    standing = Standing(reference, target, SPEC, identity_permutations(SPEC))
+    found = place_blocks(standing, SPEC["heads"]).permutations
     assert worth(found) == pytest.approx(max(worth(candidate) for candidate in everything), abs=1e-5)
 
 
@@ -97,9 +99,10 @@ def test_planted_nested_permutations_are_recovered(
 @pytest.mark.parametrize("name", ["GPT 2x64, 4 heads", "ViT 2x64, 4 heads"])
 def test_heads_are_found_while_nothing_else_is_known(name: str) -> None:
     reference, target, spec, answer = plant(PROBLEMS[name], 0)
-    nothing, states = identity_permutations(spec), (tensors_of(reference), tensors_of(target))
+    states, names = (tensors_of(reference), tensors_of(target)), frozenset(spec.names)
+    standing = Standing(*states, spec, identity_permutations(spec), unknown=names)
     for group in spec.groups:
         children = [one.name for one in spec.groups if one.parent == group.name]
         if children:
-            found = place_blocks(*states, spec, group, nothing, unknown=set(spec.names)).permutations
+            found = place_blocks(standing, group).permutations
             assert all(torch.equal(found[one], answer[one]) for one in (group.name, *children))

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.matching.weights.order_invariants import sorted_along, up_to_order_of
 from sinkhorn_rebasin.matching.weights.similarity import unit_similarity
+from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Layout,
@@ -44,9 +45,11 @@ def test_what_is_seen_of_an_unknown_group_does_not_depend_on_its_order(name: str
         }
         tensor = state[slot.tensor]
         again = permute_state(state, spec, moved)[slot.tensor]
-        first, second = up_to_order_of(others, tensor, again, identity, {one.group for one in others})
+        unknown = frozenset(one.group for one in others)
+        standing = Standing(state, {slot.tensor: again}, spec, identity, unknown)
+        first, second = up_to_order_of(standing, slot.tensor, others)
         assert torch.equal(first, second), slot
-        untouched = up_to_order_of((), tensor, shuffled[slot.tensor], identity)
+        untouched = up_to_order_of(Standing(state, shuffled, spec, identity), slot.tensor, ())
         assert untouched[0] is tensor
         assert untouched[1] is shuffled[slot.tensor]
 
@@ -59,7 +62,7 @@ def test_similarity_is_the_best_over_all_orders_of_an_unknown_group() -> None:
     reference, target = (nn.Sequential(*net, nn.Linear(4, 2)) for net in (reference, target))
     spec = discover_symmetry(reference, torch.randn(2, 2))
     one, two, identity = tensors_of(reference), tensors_of(target), identity_permutations(spec)
-    found = unit_similarity(one, two, spec, spec["0"], identity, unknown={"2"})[0]
+    found = unit_similarity(Standing(one, two, spec, identity, unknown=frozenset({"2"})), spec["0"])[0]
     own = sum(one[name] @ two[name].T for name in ("0.weight",)) + torch.outer(one["0.bias"], two["0.bias"])
     for i in range(3):
         for j in range(3):

@@ -1,0 +1,33 @@
+"""Whether a network is in the form in which its continuous symmetries hold."""
+
+from __future__ import annotations
+
+from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+
+ROUNDING = 1e-5
+
+
+def check_canonical(state: State, continuous: ContinuousSpec, whose: str) -> None:
+    """Refuse a network whose gains or shifts stand in the way.
+
+    Args:
+        state: its tensors.
+        continuous: the symmetries to be used.
+        whose: ``"reference"`` or ``"target"``, for the message.
+
+    Raises:
+        ArchitectureError: a gain is not one, or a shift not zero; it is named.
+    """
+    for symmetry in continuous.symmetries:
+        wanted = [(name, "gain", 1.0) for name in symmetry.gains]
+        wanted += [(name, "shift", 0.0) for name in symmetry.shifts]
+        for name, role, value in wanted:
+            away = float((state[name].double() - value).abs().max())
+            if not away <= ROUNDING:
+                raise ArchitectureError(
+                    f"Expected the {role} {name!r} of the {whose} to be {value:g}, so that group "
+                    f"{symmetry.group.name!r} can be turned, but got values {away:.3g} away from it: "
+                    f"canonicalize(model, spec, continuous) folds it into what reads it."
+                )

@@ -1,0 +1,75 @@
+"""The orthogonal map that brings the units of two networks closest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
+
+
+def best_rotation(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    r"""Find the orthogonal map of a symmetry that gains most.
+
+    .. math:: \max_{R^\top R = 1} \langle R, S \rangle, \qquad R = U V^\top \quad\text{for}\quad S = U \Sigma V^\top
+
+    Where the ones vector is fixed, the polar factor is taken inside its complement. A rotary map turns each pair of
+    units by one angle.
+
+    Args:
+        similarity: S, inner products of reference units by target units, (..., n, n).
+        symmetry: which maps are allowed.
+
+    Returns:
+        R, of the shape of the similarity.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import Group
+        >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+        >>> best_rotation(3 * turn, ContinuousSymmetry(Group("a", 2), "orthogonal", ()))
+        tensor([[0., -1.],
+                [1.,  0.]])
+
+    Source: Schönemann, "A generalized solution of the orthogonal Procrustes problem" (1966).
+    """
+    if symmetry.kind == "rotary":
+        return _best_angles(similarity, symmetry)
+    if not symmetry.fixes_ones:
+        return _polar(similarity)
+    size = similarity.shape[-1]
+    basis = complement_of_ones(size).to(similarity)
+    return basis @ _polar(basis.mT @ similarity @ basis) @ basis.mT + 1 / size
+
+
+def rotation_gain(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Say what the best orthogonal map gains, (...)."""
+    return (best_rotation(similarity, symmetry) * similarity).sum((-2, -1))
+
+
+def complement_of_ones(size: int) -> Tensor:
+    """Span what is orthogonal to the ones vector, (size, size - 1).
+
+    >>> basis = complement_of_ones(3)
+    >>> bool(basis.sum(0).abs().max() < 1e-12), torch.allclose(basis.T @ basis, torch.eye(2).double())
+    (True, True)
+    """
+    start = torch.eye(size, dtype=torch.float64, device="cpu")
+    start[:, 0] = 1
+    return torch.linalg.qr(start).Q[:, 1:]
+
+
+def _polar(matrix: Tensor) -> Tensor:
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left @ right
+
+
+def _best_angles(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Turn each pair of units by the angle that gains most."""
+    first, second = torch.tensor(symmetry.pairs, device=similarity.device).unbind(1)
+    cosine = similarity[..., first, first] + similarity[..., second, second]
+    sine = similarity[..., second, first] - similarity[..., first, second]
+    angle = torch.atan2(sine, cosine)
+    rotation = torch.zeros_like(similarity)
+    rotation[..., first, first] = rotation[..., second, second] = angle.cos()
+    rotation[..., second, first], rotation[..., first, second] = angle.sin(), -angle.sin()
+    return rotation

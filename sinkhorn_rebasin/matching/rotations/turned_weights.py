@@ -1,0 +1,128 @@
+"""Weight matching along continuous symmetries: polar decomposition in the place of assignment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import Permutations, State
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.rotations.balancing import balanced
+from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
+from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.permutations import (
+    PermutationSpec,
+    RescalingSpec,
+    identity_permutations,
+    permutation_matrix,
+)
+from sinkhorn_rebasin.permutations.algebra import block_movement
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, Maps
+
+MOST_ROUNDS = 20
+
+
+class TurnedWeights:
+    """Match two networks by permutations and maps.
+
+    Both networks are first brought into the gauge where writers and readers of each linear group have one Gram
+    matrix. There only orthogonal maps are left, whose best choice is a polar factor. The maps found are then carried
+    back to the networks as they were given.
+    """
+
+    def __init__(self, standing: Standing, continuous: ContinuousSpec) -> None:
+        """Take both networks as they are given, and their symmetries."""
+        check_canonical(standing.reference, continuous, "reference")
+        check_canonical(standing.target, continuous, "target")
+        self.given, self.spec, self.continuous = standing, standing.spec, continuous
+        self.turning_spec = turning_spec(self.spec, continuous)
+        first, self._from_reference = balanced(in_double(standing.reference), continuous)
+        second, self._from_target = balanced(in_double(standing.target), continuous)
+        discrete = [each for each in standing.rescaling.generators if each.group not in continuous]
+        self.standing = Standing(
+            first,
+            second,
+            self.turning_spec,
+            with_matrices(self.turning_spec, continuous, identity_permutations(self.turning_spec)),
+            rescaling=RescalingSpec(standing.rescaling.groups, tuple(discrete)),
+            continuous=continuous,
+        )
+
+    def anchored(self, generator: torch.Generator, max_passes: int) -> Alignment:
+        """Start from what fixed bases pin down, then alternate."""
+        search = CoordinateAscent(self.standing, generator)
+        search.anchor(self.turning_spec.groups)
+        return self._climbed(search, max_passes)
+
+    def climb_from(
+        self, permutations: Permutations, generator: torch.Generator, max_passes: int
+    ) -> Alignment:
+        """Start from permutations, then alternate."""
+        everywhere = {**identity_permutations(self.turning_spec), **permutations}
+        begin = with_matrices(self.turning_spec, self.continuous, everywhere)
+        search = CoordinateAscent(replace(self.standing, permutations=begin), generator)
+        return self._climbed(search, max_passes)
+
+    def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:
+        return self.as_alignment(search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS)))
+
+    def as_alignment(self, found: Alignment) -> Alignment:
+        """Take the matrices of an alignment apart as maps, carried back to the networks as given."""
+        maps = self.as_given(found.permutations)
+        permutations = {name: order for name, order in found.permutations.items() if name not in maps}
+        return replace(
+            found, permutations=permutations, spec=self.spec, maps=maps, continuous=self.continuous
+        )
+
+    def as_given(self, found: Permutations) -> Maps:
+        r"""Carry orthogonal maps back to the networks as given.
+
+        .. math:: X = M_R^{-1}\, R\, M_T
+
+        with M what balanced each network. Blocks of a nested group stand where they stand in the target.
+        """
+        maps = {}
+        for symmetry in self.continuous.symmetries:
+            group = symmetry.group
+            rotations = found[group.name].reshape(group.blocks, group.size, group.size)
+            blocks = block_movement(self.turning_spec, found, group)
+            back, to = (
+                balancing[group.name].reshape(rotations.shape)
+                for balancing in (self._from_reference, self._from_target)
+            )
+            whole = torch.empty_like(rotations)
+            whole[blocks] = torch.linalg.solve(back, rotations[blocks] @ to[blocks])
+            maps[group.name] = whole.reshape(*group.shape, group.size)
+        return maps
+
+
+def turning_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> PermutationSpec:
+    """Give groups the slots that their continuous symmetry moves.
+
+    Rotary units, which cannot be permuted, become groups too.
+    """
+    groups = [*spec.groups, *(each.group for each in continuous.symmetries if each.group.name not in spec)]
+    slots = [slot for slot in spec.slots if slot.group not in continuous]
+    slots += [slot for each in continuous.symmetries for slot, _ in each.exponents]
+    return replace(spec, groups=tuple(groups), slots=tuple(slots))
+
+
+def with_matrices(
+    spec: PermutationSpec, continuous: ContinuousSpec, permutations: Permutations
+) -> dict[str, Tensor]:
+    """Write permutations of groups with a continuous symmetry as matrices."""
+    return {
+        name: permutation_matrix(order).double().cpu()
+        if name in continuous and not order.is_floating_point()
+        else order
+        for name, order in permutations.items()
+        if name in spec
+    }
+
+
+def in_double(state: State) -> State:
+    """Widen all real tensors to double precision."""
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
