@@ -113,6 +113,9 @@ class ContinuousSpec:
     reasons: Mapping[str, str] = field(default_factory=dict)
     error: float = 0.0
 
+    def __bool__(self) -> bool:
+        return bool(self.symmetries)
+
     def __contains__(self, group: object) -> bool:
         return group in self._by_group
 
@@ -161,6 +164,8 @@ class ContinuousSpec:
             ) from error
 
 
+NO_CONTINUOUS = ContinuousSpec()
+
 _Split: TypeAlias = tuple[PermutationSpec, dict[str, str]]
 
 
@@ -170,6 +175,8 @@ def split_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> _Split:
     Returns:
         The spec, and per new group the name of the one whose maps it inverts.
     """
+    if not continuous.symmetries:
+        return spec, {}
     groups, slots = list(spec.groups), list(spec.slots)
     inverted: dict[str, str] = {}
     for symmetry in continuous.symmetries:
@@ -229,11 +236,19 @@ def transform_state(
             f"Expected maps of exactly the groups {listed(continuous.names)} but got {listed(maps)}."
         )
     whole, inverted = split_spec(spec, continuous)
-    # Neither an inverse nor a chain of products is accurate in half precision.
-    maps = {
+    others = {name: permutation for name, permutation in permutations.items() if name not in maps}
+    return permute_state(state, whole, {**others, **with_inverses(maps, inverted)})
+
+
+def with_inverses(maps: Maps, inverted: Mapping[str, str]) -> dict[str, Tensor]:
+    """Add the inverse transposes that move inverted slots, in single precision at least.
+
+    Neither an inverse nor a chain of products is accurate in half precision.
+
+    >>> with_inverses({"a": torch.tensor([[2.0]])}, {"a inverse ": "a"})["a inverse "].tolist()
+    [[0.5]]
+    """
+    wide = {
         name: matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for name, matrix in maps.items()
     }
-    matrices = {**{name: p for name, p in permutations.items() if name not in maps}, **maps}
-    for other, name in inverted.items():
-        matrices[other] = torch.linalg.inv(maps[name]).mT
-    return permute_state(state, whole, matrices)
+    return wide | {other: torch.linalg.inv(wide[name]).mT for other, name in inverted.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -12,6 +13,13 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.permutations.action import permute_state
 from sinkhorn_rebasin.permutations.algebra import is_hard, unit_movement
+from sinkhorn_rebasin.permutations.continuous import (
+    NO_CONTINUOUS,
+    ContinuousSpec,
+    Maps,
+    split_spec,
+    with_inverses,
+)
 from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, rescale_state
 from sinkhorn_rebasin.permutations.sign_patterns import SignPatterns
 from sinkhorn_rebasin.permutations.slots import Group, Slot
@@ -44,27 +52,45 @@ class SignedPermutations:
 
     spec: PermutationSpec
     rescaling: RescalingSpec
+    continuous: ContinuousSpec = NO_CONTINUOUS
 
-    def applied(self, state: StateLike, permutations: Permutations, signs: Mapping[str, Tensor]) -> State:
-        """Move a state by permutations and signs.
+    def applied(
+        self,
+        state: StateLike,
+        permutations: Permutations,
+        signs: Mapping[str, Tensor],
+        maps: Maps = MappingProxyType({}),
+    ) -> State:
+        """Move a state by permutations, signs and maps.
 
-        Differentiable in soft permutations, in their signs and in the state.
+        Differentiable in soft permutations, in their signs, in the maps and in the state.
 
         Args:
             state: tensor name to tensor.
             permutations: per group, indices (..., n) or matrices (..., n, n), of one kind all of them.
             signs: per group with sign generators, of the target's units beside indices, (generators, ..., n), and of
                 pairs of units beside matrices, (generators, ..., n, n).
+            maps: of every group with a continuous symmetry, in place of a permutation.
         """
         if is_hard(permutations):
-            return permute_state(
-                rescale_state(state, self.spec, self.rescaling, signs=signs), self.spec, permutations
-            )
-        spec, odd = self._split
-        matrices = dict(permutations)
+            spec, inverted = self._whole
+            state = rescale_state(state, self.spec, self.rescaling, signs=signs)
+            return permute_state(state, spec, {**permutations, **with_inverses(maps, inverted)})
+        (spec, inverted), (_, odd) = self._whole_split, self._split
+        matrices = {**permutations, **with_inverses(maps, inverted)}
         for name, (group, generators) in odd.items():
             matrices[name] = permutations[group] * signs[group][list(generators)].prod(0)
         return permute_state(state, spec, matrices)
+
+    @cached_property
+    def _whole(self) -> tuple[PermutationSpec, dict[str, str]]:
+        """Add the groups of inverted slots and rotary units to the spec."""
+        return split_spec(self.spec, self.continuous)
+
+    @cached_property
+    def _whole_split(self) -> tuple[PermutationSpec, dict[str, str]]:
+        """Add them to the spec in which negated slots have groups of their own."""
+        return split_spec(self._split[0], self.continuous)
 
     @cached_property
     def _split(self) -> tuple[PermutationSpec, dict[str, tuple[str, tuple[int, ...]]]]:

@@ -19,6 +19,8 @@ from sinkhorn_rebasin.permutations import (
     identity_permutations,
     permutation_matrix,
 )
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
+from sinkhorn_rebasin.permutations.maps import identity_maps
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 Start: TypeAlias = str | Alignment | Mapping[str, Tensor]
@@ -34,6 +36,7 @@ class StartingScores(NamedTuple):
     scores: dict[str, Tensor]
     sign_scores: dict[str, Tensor]
     log_scales: dict[str, Tensor]
+    maps: dict[str, Tensor]
 
 
 def initial_scores(
@@ -42,6 +45,7 @@ def initial_scores(
     spec: PermutationSpec,
     start: Start,
     rescaling: RescalingSpec = NO_RESCALING,
+    continuous: ContinuousSpec = NO_CONTINUOUS,
     *,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
@@ -61,8 +65,9 @@ def initial_scores(
     # Complex weights are as precise as their parts; networks of integers alone have scores all the same.
     first = next((t for t in tensors if t.is_floating_point() or t.is_complex()), tensors[0])
     dtype = torch.float64 if first.dtype in (torch.float64, torch.complex128) else torch.float32
-    guess = _first_guess(reference, target, spec, start, rescaling, generator)
-    check_permutations(spec, guess.permutations)
+    guess = _first_guess(reference, target, spec, start, rescaling, continuous, generator)
+    if not continuous:
+        check_permutations(spec, guess.permutations)
 
     def score(value: Tensor) -> Tensor:
         value = value.detach().to(device=first.device, dtype=dtype, copy=True)
@@ -74,7 +79,7 @@ def initial_scores(
 
     matrices = {
         name: value if value.is_floating_point() else permutation_matrix(value, dtype)
-        for name, value in ((name, guess.permutations[name]) for name in spec.names)
+        for name, value in ((name, guess.permutations[name]) for name in spec.names if name not in continuous)
     }
     scores = {name: score(matrix) for name, matrix in matrices.items()}
     signs = {}
@@ -83,7 +88,9 @@ def initial_scores(
         signs[name] = score(own[..., None, :] * matrices[name])
     shapes = rescaling.shapes(spec)
     log_scales = {name: scores[name].new_zeros(shape) for name, shape in shapes.items()}
-    return StartingScores(scores, signs, log_scales)
+    maps = {**identity_maps(continuous, dtype), **guess.maps}
+    maps = {name: matrix.to(first.device, dtype) for name, matrix in maps.items()}
+    return StartingScores(scores, signs, log_scales, maps)
 
 
 def _first_guess(
@@ -92,15 +99,20 @@ def _first_guess(
     spec: PermutationSpec,
     start: Start,
     rescaling: RescalingSpec,
+    continuous: ContinuousSpec,
     generator: torch.Generator | None,
 ) -> Alignment:
     if isinstance(start, Alignment):
         _check_signs(start, spec, rescaling)
+        _check_maps(start, continuous)
         return start
     if isinstance(start, Mapping):
         return Alignment(start, spec)
     if start == "weight_matching":
-        return weight_matching(reference, target, spec, rescaling=rescaling, generator=generator)
+        symmetry = continuous or None
+        return weight_matching(
+            reference, target, spec, rescaling=rescaling, symmetry=symmetry, generator=generator
+        )
     if start == "identity":
         return Alignment(identity_permutations(spec), spec)
     raise SpecError(
@@ -117,3 +129,12 @@ def _check_signs(alignment: Alignment, spec: PermutationSpec, rescaling: Rescali
                 f"Expected an alignment whose signs belong to the rescalings that are learned but those of group "
                 f"{name!r}, {tuple(signs.shape)}, do not: pass rescale=alignment.rescaling."
             )
+
+
+def _check_maps(alignment: Alignment, continuous: ContinuousSpec) -> None:
+    theirs = () if alignment.continuous is None else alignment.continuous.symmetries
+    if theirs != continuous.symmetries:
+        raise SpecError(
+            "Expected an alignment of the continuous symmetries that are learned but got one of others: pass "
+            "symmetry=alignment.continuous, or symmetry='permutation' for one without maps."
+        )

@@ -7,31 +7,28 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Outputs, Permutations, State
-from sinkhorn_rebasin.activations import repair as repaired
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
-from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
-from sinkhorn_rebasin.connectivity.statistics import moving_statistics
+from sinkhorn_rebasin.connectivity.interpolation import is_mixable, possibly_infinite
 from sinkhorn_rebasin.errors import listed
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
-from sinkhorn_rebasin.networks.pair import NetworkPair
-from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, rescale_state
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identity_permutations, rescale_state
 from sinkhorn_rebasin.permutations.algebra import is_hard
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.rebasin.initialization import Start, initial_scores
-from sinkhorn_rebasin.rebasin.requested import permutable
-from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
+from sinkhorn_rebasin.rebasin.learned_maps import LearnedMaps
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, prepared
+from sinkhorn_rebasin.rebasin.segment import RebasedSegment
 
 
-class SinkhornRebasin(NetworkPair):
+class SinkhornRebasin(RebasedSegment):
     r"""Learn the permutations that carry one network into another's basin.
 
     .. math:: P_g = \mathrm{Sinkhorn}(X_g / \tau), \qquad \theta(\lambda) =
@@ -58,6 +55,13 @@ class SinkhornRebasin(NetworkPair):
             given): :math:`\theta_T` becomes :math:`\rho_s(\theta_T)` with :math:`s = \exp(\mathtt{log\_scales})`,
             before the permutations, and so stays the same function. They start at one. Where a sign is free (tanh),
             it is learned as well: :math:`P_g \circ \tanh(\mathtt{sign\_scores}_g / \tau)` moves the units.
+        symmetry: ``"permutation"``, ``"full"`` or a :class:`ContinuousSpec`. With ``"full"`` the continuous
+            symmetries are discovered: streams turn by :math:`O_g = \exp(S - S^\top)\, O_0`, heads and bottlenecks by
+            :math:`A_g = \exp(D)\, A_0`, exactly at every step. Both networks are brought into canonical form first,
+            as networks of the same class.
+        learn_permutations: learn the scores; None: unless there are continuous symmetries, with which permutations
+            of hidden units stay as the start has them.
+        both_sides: the reference moves along its continuous symmetries too, and the networks meet.
         check: verify numerically, on ``example_inputs``, that the symmetries leave the function unchanged and
             that the two networks differ in their weights alone: five forwards, in float64 where there is one.
         generator: draws the noise and the order of weight matching.
@@ -100,23 +104,33 @@ class SinkhornRebasin(NetworkPair):
         tolerance: float = 1e-4,
         max_iterations: int = 1000,
         rescale: bool | RescalingSpec = False,
+        symmetry: RequestedSymmetry = "permutation",
+        learn_permutations: bool | None = None,
+        both_sides: bool = False,
         check: bool = True,
         generator: torch.Generator | None = None,
         outputs: Outputs = None,
         min_coverage: float = 0.0,
     ) -> None:
-        super().__init__(reference, target)
-        self.spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, check=check)
-        self.rescaling = requested_rescaling(target, self.spec, rescale, example_inputs, check=check)
+        ready = prepared(
+            reference, target, example_inputs, spec, symmetry, rescale, outputs, min_coverage, check=check
+        )
+        super().__init__(ready.reference, ready.target, example_inputs)
+        self.spec, self.continuous, self.rescaling = ready.spec, ready.continuous, ready.rescaling
         self.tolerance, self.max_iterations = tolerance, max_iterations
-        self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
-        self._signed = SignedPermutations(self.spec, self.rescaling)
-        states = self.reference_state(), self.target_state()
+        self._action = SignedPermutations(self.spec, self.rescaling, self.continuous)
+        states = tensors_of(self.reference), self.target_state()
         self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
-        first = initial_scores(*states, self.spec, start, self.rescaling, noise=noise, generator=generator)
+        first = initial_scores(
+            *states, self.spec, start, self.rescaling, self.continuous, noise=noise, generator=generator
+        )
         self.scores = LearnedTensors(first.scores)
+        self.learn_permutations = not self.continuous if learn_permutations is None else learn_permutations
+        self.scores.requires_grad_(self.learn_permutations)
         self.sign_scores = LearnedTensors(first.sign_scores)
         self.log_scales = LearnedTensors(first.log_scales)
+        self.maps = LearnedMaps(self.continuous, first.maps)
+        self.reference_maps = LearnedMaps(self.continuous if both_sides else NO_CONTINUOUS, {})
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
@@ -124,6 +138,16 @@ class SinkhornRebasin(NetworkPair):
         self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in first.scores.items()})
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self.train()
+
+    def reference_state(self) -> State:
+        """Return the reference's tensors; where both sides move, in their new place."""
+        state = super().reference_state()
+        maps = self.reference_maps()
+        if not maps:
+            return state
+        stay = {name: order for name, order in identity_permutations(self.spec).items() if name not in maps}
+        moved = self._action.applied(state, stay, {}, maps)
+        return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
 
     def soft_assignments(self) -> dict[str, SinkhornResult]:
         """Run Sinkhorn on every group at the current temperature.
@@ -174,9 +198,10 @@ class SinkhornRebasin(NetworkPair):
     def permutations(self, hard: bool | None = None) -> dict[str, Tensor]:
         """Return soft or hard permutations.
 
-        Soft ones in training mode and hard ones in eval mode, unless ``hard`` says which.
+        Soft ones in training mode and hard ones in eval mode, unless ``hard`` says which. Permutations that are not
+        learned are hard.
         """
-        hard = not self.training if hard is None else hard
+        hard = not (self.training and self.learn_permutations) if hard is None else hard
         return self.hard_permutations() if hard else self.soft_permutations()
 
     def signs(self, permutations: Permutations) -> dict[str, Tensor]:
@@ -204,7 +229,7 @@ class SinkhornRebasin(NetworkPair):
         permutations = self.permutations(hard) if permutations is None else permutations
         target = self.target_state()
         scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()))
-        rebased = self._signed.applied(scaled, permutations, self.signs(permutations))
+        rebased = self._action.applied(scaled, permutations, self.signs(permutations), self.maps())
         rebased.update(self._moved_whole(permutations))
         if not own_dtype:
             return rebased
@@ -219,77 +244,19 @@ class SinkhornRebasin(NetworkPair):
         moved = self.rebased_state(hard=True)
         return {name: moved[name] for name in whole}
 
-    def state_at(
-        self, at: float | Tensor, hard: bool | None = None, *, permutations: Permutations | None = None
-    ) -> State:
-        """Return the tensors at a position of the segment.
-
-        Position 0 is the rebased target, 1 the reference.
-
-        Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
-        those of the nearer end.
-
-        Args:
-            at: λ, a number or a 0-d tensor.
-            hard, permutations: as for :meth:`rebased_state`.
-
-        Raises:
-            ArchitectureError: when the position is a tensor with more than one entry.
-
-        Warns:
-            RebasinWarning: Such buffers differ; they are named once.
-        """
-        return self._mixing(self.rebased_state(hard, permutations=permutations), self.reference_state(), at)
-
-    def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
-        """Run the rebased target, or the network in between.
-
-        Args:
-            inputs: a tensor, a tuple of positional or a dict of keyword arguments.
-            at: λ; None is the rebased target itself.
-        """
-        state = self.rebased_state() if at is None else self.state_at(at)
-        return self.run(state, inputs)
-
-    def path(self) -> LinearPath:
-        """Return the segment from the rebased target to the reference.
-
-        Hard permutations at λ = 0, the reference at λ = 1.
-        """
-        states = self.rebased_state(hard=True), self.reference_state()
-        return LinearPath(self.to_model(), *states, self._mixing.statistics)
-
-    def to_model(self) -> nn.Module:
-        """Return the rebased target as a plain network.
-
-        It has hard permutations: the same function in a new place.
-        """
-        return self.plain(self.rebased_state(hard=True))
-
-    def merge(
-        self,
-        at: float = 0.5,
-        *,
-        repair: Iterable[Any] | None = None,
-        rescale_only: bool = False,
-        batch: BatchAdapter | None = None,
-    ) -> nn.Module:
-        """Return the network at a position as a plain one.
-
-        It has hard permutations.
-
-        Args:
-            at: λ.
-            repair: batches of training data on which its activations are put right: see
-                :func:`~sinkhorn_rebasin.repair`.
-            rescale_only: put standard deviations right, and leave the means.
-            batch: a function from a batch to (inputs, labels), for data that yield something else.
-        """
-        merged = self.plain(self.state_at(at, hard=True))
-        if repair is None:
-            return merged
-        networks = merged, self.reference, self.to_model()
-        return repaired(*networks, self.spec, repair, at=at, rescale_only=rescale_only, batch=batch)
+    @torch.no_grad()
+    def alignment(self) -> Alignment:
+        """Return the hard permutations, signs and maps as they are now."""
+        permutations = self.hard_permutations()
+        return Alignment(
+            permutations,
+            self.spec,
+            signs=self.signs(permutations),
+            rescaling=self.rescaling if self.sign_scores else None,
+            method="SinkhornRebasin",
+            maps={name: matrix.detach() for name, matrix in self.maps().items()},
+            continuous=self.continuous or None,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

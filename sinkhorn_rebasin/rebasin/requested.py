@@ -2,15 +2,86 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple, TypeAlias
+
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.comparison import check_same_function
-from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
+from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.symmetry import verify_symmetry
+from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
+from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
+from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
+
+RequestedSymmetry: TypeAlias = Literal["permutation", "full"] | ContinuousSpec
+
+
+class Prepared(NamedTuple):
+    """Hold two networks in the form that their symmetries act on."""
+
+    reference: nn.Module
+    target: nn.Module
+    spec: PermutationSpec
+    continuous: ContinuousSpec
+    rescaling: RescalingSpec
+
+
+def prepared(
+    reference: nn.Module,
+    target: nn.Module,
+    example_inputs: ExampleInputs,
+    spec: PermutationSpec | None,
+    symmetry: RequestedSymmetry,
+    rescale: bool | RescalingSpec,
+    outputs: Outputs,
+    min_coverage: float,
+    *,
+    check: bool,
+) -> Prepared:
+    """Find the symmetries that are asked for, and bring both networks into the form they need.
+
+    Raises:
+        ArchitectureError, SymmetryError, SpecError: as for :class:`SinkhornRebasin`.
+    """
+    check_supported(reference)
+    check_supported(target)
+    check_comparable(reference, target)
+    spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, check=check)
+    continuous = _requested_continuous(target, spec, symmetry, example_inputs)
+    if continuous:
+        reference, target = (
+            canonicalize(net, spec, continuous, example_inputs) for net in (reference, target)
+        )
+    rescaling = requested_rescaling(target, spec, rescale, example_inputs, check=check)
+    if continuous:
+        # Their scales are among the maps, and would take gains away from one.
+        kept = tuple(one for one in rescaling.generators if one.group not in continuous)
+        rescaling = RescalingSpec(rescaling.groups, kept)
+    return Prepared(reference, target, spec, continuous, rescaling)
+
+
+def _requested_continuous(
+    model: nn.Module, spec: PermutationSpec, symmetry: RequestedSymmetry, example_inputs: ExampleInputs
+) -> ContinuousSpec:
+    if isinstance(symmetry, ContinuousSpec):
+        return symmetry
+    if symmetry == "permutation":
+        return NO_CONTINUOUS
+    if symmetry != "full":
+        raise SpecError(
+            f"Expected symmetry to be 'permutation', 'full' or a ContinuousSpec but got {symmetry!r}."
+        )
+    if example_inputs is None:
+        raise ArchitectureError(
+            "Expected example inputs, to discover the continuous symmetries with, but got none."
+        )
+    return discover_continuous(model, spec, example_inputs)
 
 
 def permutable(

@@ -39,7 +39,8 @@ class RebasinModule(KeepsRandomState):
         lr: learning rate of Adam on the scores.
         scale_lr: learning rate of Adam on the log-scales of a re-basin that rescales; None: the same.
         scale_decay: decoupled weight decay of the log-scales, towards the target's own scales.
-        hard: train at hard permutations, with the re-basin in eval mode: only the log-scales move. A second, short
+        rotation_lr: learning rate of Adam on the maps of continuous symmetries.
+        hard: train at hard permutations, with the re-basin in eval mode: only log-scales and maps move. A second, short
             fit of this kind closes the gap between the soft permutations the scales were learned with and the hard
             ones.
         optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
@@ -70,6 +71,7 @@ class RebasinModule(KeepsRandomState):
         lr: float = 0.1,
         scale_lr: float | None = None,
         scale_decay: float = 0.0,
+        rotation_lr: float = 0.03,
         hard: bool = False,
         optimizer: OptimizerFactory | None = None,
         criterion: Criterion = F.cross_entropy,
@@ -82,7 +84,8 @@ class RebasinModule(KeepsRandomState):
         self.lr = lr
         self.scale_lr = lr if scale_lr is None else scale_lr
         self.scale_decay = scale_decay
-        if hard and not rebasin.log_scales:
+        self.rotation_lr = rotation_lr
+        if hard and not (rebasin.log_scales or rebasin.continuous):
             found = "it has none: make it with SinkhornRebasin(..., rescale=True)."
             if rebasin.sign_scores:
                 found = "of this network only signs are free (tanh), which a soft fit learns: leave hard=True out."
@@ -112,12 +115,15 @@ class RebasinModule(KeepsRandomState):
         """
         learned = (self.rebasin.scores, self.rebasin.sign_scores)
         scores = [] if self.hard else [score for kind in learned for score in kind.parameters()]
+        scores = [score for score in scores if score.requires_grad]
         scales = list(self.rebasin.log_scales.parameters())
+        maps = [*self.rebasin.maps.parameters(), *self.rebasin.reference_maps.parameters()]
         if self.optimizer_factory is not None:
-            return self.optimizer_factory([*scores, *scales])
+            return self.optimizer_factory([*scores, *scales, *maps])
         groups = [
             {"params": scores, "lr": self.lr, "weight_decay": 0.0},
             {"params": scales, "lr": self.scale_lr, "weight_decay": self.scale_decay},
+            {"params": maps, "lr": self.rotation_lr, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW([group for group in groups if group["params"]])
 

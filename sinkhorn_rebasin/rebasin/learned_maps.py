@@ -1,0 +1,116 @@
+"""Maps of continuous symmetries as parameters: exact elements of their groups at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, Maps
+from sinkhorn_rebasin.permutations.maps import complement_of_ones, identity_maps
+
+LARGEST_EXPONENTIAL = 256
+"""Rotations of more dimensions are Cayley transforms, which cost one solution of a linear system."""
+
+
+class LearnedMaps(nn.Module):
+    r"""Learn one map for every group with a continuous symmetry.
+
+    .. math:: O_g = \exp(S_g - S_g^\top)\, O_0, \qquad A_g = \exp(D_g)\, A_0
+
+    for orthogonal and for linear groups. Rotary groups have an angle and the logarithm of a scale for each pair of
+    units. All parameters start at zero, where the maps are those of the start. Where the ones vector stays,
+    :math:`O = U R\, U^\top + \mathbf 1 \mathbf 1^\top / n` with R learned and U the complement of the ones.
+
+    Args:
+        continuous: the symmetries.
+        start: their maps at the start; the identity where there is none.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import Group
+        >>> turns = ContinuousSpec((ContinuousSymmetry(Group("stream", 3), "orthogonal", (), fixes_ones=True),))
+        >>> learned = LearnedMaps(turns, {})
+        >>> torch.nn.init.normal_(learned.rotations["stream"])[0].shape
+        torch.Size([2])
+        >>> turn = learned()["stream"]
+        >>> torch.allclose(turn @ turn.T, torch.eye(3), atol=1e-6), torch.allclose(turn.sum(1), torch.ones(3))
+        (True, True)
+    """
+
+    def __init__(self, continuous: ContinuousSpec, start: Maps) -> None:
+        super().__init__()
+        self.symmetries = {symmetry.group.name: symmetry for symmetry in continuous.symmetries}
+        identity = identity_maps(continuous, torch.float32)
+        origin = {name: start.get(name, identity[name]).detach().clone() for name in self.symmetries}
+        turning = {n: origin[n] for n, symmetry in self.symmetries.items() if symmetry.kind == "orthogonal"}
+        mixing = {n: origin[n] for n in self.symmetries if n not in turning}
+        self.rotations = LearnedTensors(
+            {n: m.new_zeros(_tangent_shape(m, self.symmetries[n])) for n, m in turning.items()}
+        )
+        self.mixtures = LearnedTensors(
+            {n: m.new_zeros(_tangent_shape(m, self.symmetries[n])) for n, m in mixing.items()}
+        )
+        self.origins = KeptTensors(
+            {n: _inside(m, self.symmetries[n]) if n in turning else m for n, m in origin.items()}
+        )
+
+    def forward(self) -> dict[str, Tensor]:
+        """Return the maps, (n, n) or (blocks, n, n) per group."""
+        learned: Mapping[str, Tensor] = {**dict(self.rotations.items()), **dict(self.mixtures.items())}
+        return {
+            name: _moved(getattr(self.origins, name), learned[name], symmetry)
+            for name, symmetry in self.symmetries.items()
+        }
+
+
+def _tangent_shape(matrix: Tensor, symmetry: ContinuousSymmetry) -> tuple[int, ...]:
+    """Return the shape of a map's parameters."""
+    if symmetry.kind == "rotary":
+        return (*matrix.shape[:-2], len(symmetry.pairs), 2)
+    size = matrix.shape[-1] - int(symmetry.fixes_ones)
+    return (*matrix.shape[:-2], size, size)
+
+
+def _inside(matrix: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Return the nearest rotation, in the complement of the ones where they stay."""
+    wide = matrix.double()
+    if symmetry.fixes_ones:
+        basis = complement_of_ones(wide.shape[-1]).to(wide.device)
+        wide = basis.mT @ wide @ basis
+    left, _, right = torch.linalg.svd(wide)
+    return (left @ right).to(matrix.dtype)
+
+
+def _moved(origin: Tensor, tangent: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Move a map from its origin along a tangent of its group."""
+    if symmetry.kind == "rotary":
+        return _turned_pairs(tangent, symmetry) @ origin
+    if symmetry.kind == "linear":
+        return torch.linalg.matrix_exp(tangent) @ origin
+    rotation = _rotation(tangent - tangent.mT) @ origin
+    if not symmetry.fixes_ones:
+        return rotation
+    size = rotation.shape[-1] + 1
+    basis = complement_of_ones(size).to(rotation)
+    return basis @ rotation @ basis.mT + 1 / size
+
+
+def _rotation(skew: Tensor) -> Tensor:
+    """Turn a skew matrix into a rotation that agrees with it to second order."""
+    if skew.shape[-1] <= LARGEST_EXPONENTIAL:
+        return torch.linalg.matrix_exp(skew)
+    identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(identity - skew / 2, identity + skew / 2)
+
+
+def _turned_pairs(tangent: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Return a rotation and a scale of each pair, from angles and logarithms of scales (..., pairs, 2)."""
+    first, second = torch.tensor(symmetry.pairs, device=tangent.device).unbind(1)
+    angles, scales = tangent[..., 0], tangent[..., 1].exp()
+    size = symmetry.group.size
+    matrix = tangent.new_zeros(*tangent.shape[:-2], size, size)
+    matrix[..., first, first] = matrix[..., second, second] = scales * angles.cos()
+    matrix[..., first, second], matrix[..., second, first] = -scales * angles.sin(), scales * angles.sin()
+    return matrix
