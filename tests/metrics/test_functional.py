@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from sinkhorn_rebasin.connectivity import barrier as path_barrier
+from sinkhorn_rebasin import connectivity
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.metrics import functional
 
 
 def test_path_arithmetic_is_that_of_connectivity() -> None:
-    assert functional.barrier is path_barrier.barrier
-    assert functional.area_under_curve is path_barrier.area_under_curve
+    assert functional.barrier is connectivity.barrier
+    assert functional.area_under_curve is connectivity.area_under_curve
 
 
 def test_recovery_counts_units_not_groups() -> None:

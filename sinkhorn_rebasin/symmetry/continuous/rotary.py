@@ -105,7 +105,7 @@ def _claim(
     pairs = matched(answers <= trials.rounding * (usual + usual.T))
     if not pairs:
         return None
-    stretches = [sum(products[:, :, unit, unit] for unit in pair) for pair in pairs]
+    stretches = [products[:, :, pair, pair].sum(-1) for pair in pairs]
     found = null_vectors(np.concatenate([each.T for each in stretches]), trials.rounding)
     if len(found) != 1 or not np.allclose(np.abs(found), 1, atol=1e-3):
         return None
