@@ -41,8 +41,8 @@ class RebasinModule(KeepsRandomState):
         scale_decay: decoupled weight decay of the log-scales, towards the target's own scales.
         rotation_lr: learning rate of Adam on the maps of continuous symmetries.
         hard: train at hard permutations, with the re-basin in eval mode: only log-scales and maps move. A second,
-            short fit of this kind closes the gap between the soft permutations the scales were learned with and the hard
-            ones.
+            short fit of this kind closes the gap between hard permutations and the soft ones that the scales were
+            learned with.
         optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
         criterion: what validation measures on the path.
         points: positions on the path that validation evaluates, odd.

@@ -156,3 +156,21 @@ def test_what_a_network_remembers_until_its_mode_changes_is_followed() -> None:
     assert ("table", (0,)) in {(slot.tensor, slot.axes) for slot in spec.slots_of(units.name)}
     assert verify_symmetry(model, spec, torch.randn(4, 3)) < 1e-12
     assert not model.kept
+
+
+def test_a_layer_that_nothing_goes_through_is_frozen_and_named() -> None:
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.few, self.many, self.last = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, routed: int = 0) -> Tensor:
+            return self.last(torch.cat([self.few(x[:routed]), self.many(x[routed:])]).relu())
+
+    spec = discover_symmetry(Routed(), torch.randn(8, 5))
+    assert not spec.slots_on("few.weight")
+    assert {"nothing went through it for the inputs tried"} == {
+        axis.reason for axis in spec.frozen if axis.tensor == "few.bias"
+    }
+    reached = discover_symmetry(Routed(), (torch.randn(8, 5), 4))
+    assert {slot.tensor for slot in reached.slots_of("few")} >= {"few.weight", "many.weight", "last.weight"}
