@@ -14,6 +14,7 @@ __all__ = [
     "LossError",
     "RebasinError",
     "RebasinWarning",
+    "RecipeError",
     "RuleError",
     "SpecError",
     "SymmetryError",
@@ -61,6 +62,10 @@ class LossError(RebasinError, ValueError):
 
 class DataError(RebasinError, ValueError):
     """Data that is missing, empty or of an unexpected shape."""
+
+
+class RecipeError(RebasinError, ValueError):
+    """A recipe with a number that no alignment can be made by."""
 
 
 class CheckpointError(RebasinError, ValueError):
