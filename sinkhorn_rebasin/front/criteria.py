@@ -90,7 +90,7 @@ def criterion_for(
         return own_loss
     if not isinstance(outputs, Tensor):
         raise LossError(
-            f"Expected criterion=, a function of (outputs, labels) to a number, as {type(reference).__name__} returns "
+            f"Expected criterion=, a function of (outputs, labels), as {type(reference).__name__} returns "
             f"{type(outputs).__name__}, for which there is no default."
         )
     read_batch(first, batch, network=reference, criterion=F.cross_entropy)

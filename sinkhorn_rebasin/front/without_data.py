@@ -93,8 +93,8 @@ def fit_scales(rebasin: SinkhornRebasin, steps: int = SCALE_STEPS) -> None:
     with torch.enable_grad():
         for _ in range(steps + 1):
             value = loss(rebasin)
-            if float(value) < best:
-                best, kept = float(value), [scale.detach().clone() for scale in scales]
+            if (now := float(value.detach())) < best:
+                best, kept = now, [scale.detach().clone() for scale in scales]
             for scale, gradient in zip(scales, torch.autograd.grad(value, scales), strict=True):
                 scale.grad = gradient
             optimizer.step()
