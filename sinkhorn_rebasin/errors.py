@@ -14,6 +14,7 @@ __all__ = [
     "LossError",
     "RebasinError",
     "RebasinWarning",
+    "RecipeError",
     "RuleError",
     "SpecError",
     "SymmetryError",
@@ -78,6 +79,10 @@ class LossError(RebasinError, ValueError):
 
 class DataError(RebasinError, ValueError):
     """Report missing, empty or unexpectedly shaped data."""
+
+
+class RecipeError(RebasinError, ValueError):
+    """A recipe with a number that no alignment can be made by."""
 
 
 class CheckpointError(RebasinError, ValueError):

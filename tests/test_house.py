@@ -34,6 +34,7 @@ LAYERS = [
     ["merging"],
     ["training"],
     ["plots"],
+    ["front"],
 ]
 # These know nothing of networks.
 ALONE = ("assignment", "permutations")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
+import sinkhorn_rebasin
 from experiments.data import ImageData, load_cifar10, load_digits, load_mnist, load_source_text
 from experiments.models import Architecture
 from experiments.models.endpoints import EndpointConfig
@@ -55,43 +56,17 @@ class Budget:
     published_bfloat16: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How ours is trained: cycles of annealed soft permutations, then the scales alone at hard ones.
+@dataclass(frozen=True, repr=False)
+class Recipe(sinkhorn_rebasin.Recipe):
+    """How ours is trained: the package's recipe, with the batches and the precision of an experiment.
 
     Attributes:
-        starts: methods of the table, the best of which is the start.
-        start_images: training images on which activations are matched for it.
-        steps, cycles, batch_size: of the soft fit.
-        learning_rate, scale_learning_rate: of the scores and of the log-scales in it.
-        temperatures: the first and the last of each cycle.
-        closing_steps, closing_learning_rate, closing_positions: of the fit at hard permutations, and its range of λ.
-        scale_decay: weight decay of the log-scales in both.
+        batch_size: of both fits.
         bfloat16: run both fits in mixed precision.
-        monitor_images, monitor_points, evaluate_every: what decides which parameters are kept, on held-out images.
     """
 
-    starts: tuple[
-        Literal["weight matching", "activation matching", "activation matching, uncentred"], ...
-    ] = (
-        "weight matching",
-        "activation matching",
-    )
-    start_images: int = 2000
-    steps: int = 2000
-    cycles: int = 4
     batch_size: int = 250
-    learning_rate: float = 0.1
-    scale_learning_rate: float = 0.01
-    temperatures: tuple[float, float] = (0.5, 0.2)
-    closing_steps: int = 1000
-    closing_learning_rate: float = 0.03
-    closing_positions: tuple[float, float] = (0.4, 0.6)
-    scale_decay: float = 0.0
     bfloat16: bool = False
-    monitor_images: int = 5000
-    monitor_points: int = 9
-    evaluate_every: int = 100
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, State, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import possibly_infinite
-from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.networks.architecture import single_precision
+from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -74,6 +76,41 @@ def checked_loss(loss: Tensor) -> Tensor:
             "training mode, and does the loss run it without .detach() or torch.no_grad()?"
         )
     return loss.reshape(())
+
+
+@torch.no_grad()
+def mean_loss(
+    rebasin: Any, loss: RebasinLoss, batches: Iterable[Any], *, batch: BatchAdapter | None = None
+) -> float:
+    """Average a loss over batches at hard permutations.
+
+    Every call draws the same random numbers, and leaves the random state and the re-basin's mode as they were.
+
+    Raises:
+        DataError: there is no batch.
+        LossError: the loss is no number.
+
+    >>> from torch import nn
+    >>> rebasin = nn.Identity()
+    >>> mean_loss(rebasin, lambda rebasin, batch: torch.tensor(batch), [1.0, 3.0]), rebasin.training
+    (2.0, True)
+    """
+    training, values = rebasin.training, []
+    place = next((parameter.device for parameter in rebasin.parameters()), None)
+    rebasin.eval()
+    with untouched_randomness():
+        torch.manual_seed(0)
+        try:
+            for found in batches:
+                given = found if batch is None else read_batch(found, batch, labelled=False)
+                value = loss(rebasin, move_to(given, place) if place is not None else given)
+                checked_loss(value.nan_to_num() if isinstance(value, Tensor) else value)
+                values.append(float(value))
+        finally:
+            rebasin.train(training)
+    if not values:
+        raise DataError("Expected at least one batch to take the loss on but got none.")
+    return sum(values) / len(values)
 
 
 def compared_weights(

@@ -2,16 +2,22 @@
 
 from sinkhorn_rebasin.training import continual
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
+from sinkhorn_rebasin.training.bounded_fit import bounded_fit
 from sinkhorn_rebasin.training.data_free import data_free_steps
+from sinkhorn_rebasin.training.loss_monitor import LossMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
+from sinkhorn_rebasin.training.step_progress import StepProgress
 from sinkhorn_rebasin.training.temperature_annealing import TemperatureAnnealing
 from sinkhorn_rebasin.training.warm_restarts import WarmRestarts
 
 __all__ = [
     "BarrierMonitor",
+    "LossMonitor",
     "RebasinModule",
+    "StepProgress",
     "TemperatureAnnealing",
     "WarmRestarts",
+    "bounded_fit",
     "continual",
     "data_free_steps",
 ]

@@ -16,6 +16,7 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
 from sinkhorn_rebasin.errors import RebasinError
+from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
 
@@ -71,7 +72,7 @@ class BarrierMonitor(lightning.Callback):
         self.repair = repair
         self.restore_best = restore_best
         self.batch = batch
-        self.history: list[tuple[int, PathEvaluation]] = []
+        self.history: list[tuple[int, Any]] = []
         self.best: float = float("inf")
         self.best_parameters: dict[str, Tensor] = {}
 
@@ -124,9 +125,14 @@ class BarrierMonitor(lightning.Callback):
         )
 
     def _restore(self, pl_module: lightning.LightningModule) -> None:
-        if self.restore_best and self.best_parameters:
+        if self.restore_best:
+            self.restore(rebasin_of(pl_module).rebasin)
+
+    def restore(self, rebasin: SinkhornRebasin) -> None:
+        """Put the best parameters so far into a re-basin, if there are any."""
+        if self.best_parameters:
             with torch.no_grad():
-                for name, parameter in _rebasin_of(pl_module).rebasin.named_parameters():
+                for name, parameter in rebasin.named_parameters():
                     parameter.copy_(self.best_parameters[name])
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,8 +145,8 @@ class BarrierMonitor(lightning.Callback):
         self.best, self.best_parameters = state_dict["best"], state_dict["best_parameters"]
         self.history = [(step, PathEvaluation.from_dict(data)) for step, data in state_dict["history"]]
 
-    def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> PathEvaluation:
-        rebasin = _rebasin_of(pl_module).rebasin
+    def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> Any:
+        rebasin = rebasin_of(pl_module).rebasin
         prepare, convert = self.prepare, trainer.precision_plugin.convert_input
         with trainer.precision_plugin.val_step_context():
             if self.repair is not None:
@@ -152,12 +158,15 @@ class BarrierMonitor(lightning.Callback):
             evaluation = evaluate_path(
                 rebasin, data, self.criterion, points=self.points, prepare=prepare, batch=self.batch
             )
-        self.history.append((trainer.global_step, evaluation))
-        height = float(evaluation.losses.mean())
+        self._remember(trainer.global_step, evaluation, float(evaluation.losses.mean()), rebasin)
+        return evaluation
+
+    def _remember(self, step: int, evaluation: Any, height: float, rebasin: SinkhornRebasin) -> None:
+        """Append an evaluation to the history, and keep the parameters when they are the best."""
+        self.history.append((step, evaluation))
         if math.isfinite(height) and height < self.best:
             self.best = height
             self.best_parameters = {name: p.detach().clone() for name, p in rebasin.named_parameters()}
-        return evaluation
 
 
 class _Converted:
@@ -173,7 +182,12 @@ class _Converted:
         return map(self.convert, self.batches)
 
 
-def _rebasin_of(pl_module: lightning.LightningModule) -> RebasinModule:
+def rebasin_of(pl_module: lightning.LightningModule) -> RebasinModule:
+    """Return the module if it trains a re-basin.
+
+    Raises:
+        RebasinError: it does not.
+    """
     if not isinstance(pl_module, RebasinModule):
         raise RebasinError(f"Expected BarrierMonitor on a RebasinModule but got {type(pl_module).__name__}.")
     return pl_module

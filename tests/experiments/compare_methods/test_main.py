@@ -30,7 +30,7 @@ arguments: {inputs: 64, widths: [16]}
 training: {epochs: 8}
 seeds: [[0, 1]]
 budget: {images: 500, epochs: 1, annealing_images: 100, proposals: 20, matching_steps: 10}
-recipe: {steps: 40, cycles: 2, closing_steps: 20, evaluate_every: 10, monitor_images: 150}
+recipe: {steps: 40, cycles: 2, closing_steps: 20, evaluate_every: 10, validation_samples: 150}
 evaluation: {points: 5, test_images: 200, train_images: 200, repair_images: 200}
 """
 
@@ -222,7 +222,7 @@ def test_ours_decides_on_images_no_network_has_seen(tmp_path: Path, monkeypatch:
     run(tmp_path, setting=TINY + "held_out: 100\n")
     data, pair = load_digits(), seen[0]
     assert torch.equal(torch.cat([pair.data.train_images, pair.unseen[0]]), data.train_images)
-    batches = ours._held_out(pair, dataclasses.replace(Recipe(), monitor_images=40))
+    batches = ours._held_out(pair, dataclasses.replace(Recipe(), validation_samples=40))
     assert torch.equal(torch.cat([labels for _, labels in batches]), pair.unseen[1][:40])
     assert len(ours._data(pair, Recipe()).train_indices) == len(data.train_labels) - 100
 

@@ -1,0 +1,7 @@
+"""The front door: two networks in, one aligned with the other out."""
+
+from sinkhorn_rebasin.front.align import align
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.front.result import AlignmentResult
+
+__all__ = ["AlignmentResult", "Recipe", "align"]

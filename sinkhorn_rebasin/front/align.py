@@ -1,0 +1,208 @@
+"""The front door in one file: two networks and data in, an aligned network and what it took out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
+from sinkhorn_rebasin.connectivity import PathEvaluation
+from sinkhorn_rebasin.front.fit import Fits
+from sinkhorn_rebasin.front.judge import Judge, height
+from sinkhorn_rebasin.front.preparation import Prepared, prepared, seeded
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.front.result import AlignmentResult
+from sinkhorn_rebasin.front.starts import best_start
+from sinkhorn_rebasin.front.without_data import matched_by_weights
+from sinkhorn_rebasin.losses import RebasinLoss
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.execution import device_of
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
+
+
+def align(
+    reference: nn.Module,
+    target: nn.Module,
+    train: Any = None,
+    validation: Any = None,
+    *,
+    criterion: Criterion | None = None,
+    loss: RebasinLoss | None = None,
+    batch: BatchAdapter | None = None,
+    example_inputs: ExampleInputs = None,
+    spec: PermutationSpec | None = None,
+    rescale: bool | RescalingSpec = True,
+    repair: bool = False,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    trainer: Mapping[str, Any] | None = None,
+    statistics: Any = None,
+    progress: bool = True,
+) -> AlignmentResult:
+    r"""Align one network with another.
+
+    The symmetries are discovered and verified. Several matching methods give a start, and the best on held-out data
+    is kept. Soft permutations and scales are annealed from there in cycles, each of which begins at the best so far.
+    Scales are settled at hard permutations in a last fit. Each fit keeps the parameters with the lowest mean loss
+
+    .. math:: \frac1n \sum_{i=1}^{n} \mathcal C\bigl((1-\lambda_i)\, \pi(\theta_T) + \lambda_i\, \theta_R\bigr)
+
+    along the path on held-out data. Ctrl-C ends a fit and returns the best so far. Neither the networks nor the data
+    nor any random state is changed, and a seed gives the same result on the same machine.
+
+    Args:
+        reference: the network that stays, :math:`\theta_R`.
+        target: the network that is moved, :math:`\theta_T`; of the same architecture.
+        train: a DataLoader, a list of batches, or anything that can be read again and again. None aligns by the
+            weights alone, in seconds. A batch is (inputs, labels), a dict with labels, or what ``batch`` or ``loss``
+            understands.
+        validation: held-out batches, which decide what is kept. None keeps a part of ``train`` out: the last tenth
+            of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed.
+        criterion: (outputs, labels) to the mean loss of a batch. None is the network's own loss if it returns one
+            for a dict with labels, and cross entropy otherwise.
+        loss: a callable ``(rebasin, batch)`` to a scalar, which is trained instead of the criterion at random points
+            of the path. Where batches have no labels it also decides what is kept.
+        batch: a function from a batch to (inputs, labels), for data that yield something else.
+        example_inputs: what the networks take; by default from the first batch.
+        spec: the symmetries, instead of discovering them.
+        rescale: learn scales and signs too, where they change nothing; or the rescalings themselves.
+        repair: align for networks that REPAIR puts right. Permutations alone are learned then.
+        recipe: how it is trained; see :class:`Recipe`.
+        seed: of everything that is drawn.
+        trainer: options of Lightning's Trainer, such as accelerator, devices, precision, logger, callbacks or
+            strategy.
+        statistics: training batches for activation matching, batch norm and REPAIR; by default the first ones of
+            ``train``. Useful where training batches are augmented.
+        progress: show a bar with the barrier so far.
+
+    Returns:
+        The aligned network and what it took; ``print`` it.
+
+    Raises:
+        ArchitectureError: the networks differ, which is told by the first tensor, or nothing can be permuted.
+        SymmetryError: a symmetry changes the function.
+        DataError: data that are empty, read only once, without labels, or cannot be split.
+        LossError: a loss that is no finite number, or that needs other data.
+        RecipeError: no recipe.
+
+    Example:
+        >>> nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2)]
+        >>> batches = [(torch.randn(16, 4), torch.randint(3, (16,))) for _ in range(10)]
+        >>> short = Recipe(steps=10, cycles=1, closing_steps=5, evaluate_every=5)
+        >>> result = align(*nets, batches, recipe=short, progress=False, trainer={"accelerator": "cpu"})
+        >>> merged = result.merge(0.5)
+        >>> result.after.losses.mean() <= result.before.losses.mean() + 1
+        tensor(True)
+
+    Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023); the recipe is this
+    package's.
+    """
+    began = time.monotonic()
+    recipe = Recipe() if recipe is None else recipe
+    with seeded(seed):
+        pair = prepared(
+            *(reference, target, train, validation),
+            criterion=criterion,
+            loss=loss,
+            batch=batch,
+            example_inputs=example_inputs,
+            spec=spec,
+            rescale=rescale,
+            repair=repair,
+            recipe=recipe,
+            seed=seed,
+            statistics=statistics,
+            trainer=trainer or {},
+        )
+    with seeded(seed):
+        before = _path_before(pair)
+        if pair.judge is None or pair.train is None:
+            return _by_weights(pair, recipe, seed, began, before)
+        return _by_data(pair, pair.judge, recipe, seed, began, before, trainer or {}, progress)
+
+
+def _by_data(
+    pair: Prepared,
+    judge: Judge,
+    recipe: Recipe,
+    seed: int,
+    began: float,
+    before: PathEvaluation | None,
+    trainer: Mapping[str, Any],
+    progress: bool,
+) -> AlignmentResult:
+    """Train from the best start, and go back there should it be better."""
+    start = best_start(judge, recipe, pair.start_data, pair.rescaling, seed)
+    rebasin = SinkhornRebasin(
+        *(pair.reference, pair.target, pair.example_inputs),
+        spec=pair.spec,
+        rescale=pair.rescaling or False,
+        start=start.alignment,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    first = {name: parameter.detach().clone() for name, parameter in rebasin.named_parameters()}
+    fits = Fits(rebasin, judge, pair.train, recipe, trainer, progress, pair.loss)
+    fits.run(began)
+    rebasin.to(device_of(tensors_of(pair.reference)))
+    after = judge.of_rebasin(rebasin)
+    if not height(after) <= height(start.verdict):
+        with torch.no_grad():
+            for name, parameter in rebasin.named_parameters():
+                parameter.copy_(first[name])
+        after = judge.of_rebasin(rebasin)
+    return AlignmentResult(
+        rebasin.eval(),
+        start=start.name,
+        starts=start.verdicts,
+        before=before,
+        after=after if isinstance(after, PathEvaluation) else None,
+        history=fits.history,
+        steps=fits.steps,
+        interrupted=fits.interrupted,
+        **_told(pair, rebasin, recipe, seed, began),
+    )
+
+
+def _by_weights(
+    pair: Prepared, recipe: Recipe, seed: int, began: float, before: PathEvaluation | None
+) -> AlignmentResult:
+    """Match weights alone, and judge the result where there are held-out data."""
+    networks = pair.reference, pair.target, pair.spec
+    name, rebasin = matched_by_weights(*networks, pair.rescaling, recipe.restarts, seed)
+    after = None if pair.judge is None else pair.judge.of_rebasin(rebasin)
+    return AlignmentResult(
+        rebasin.eval(),
+        start=name,
+        before=before,
+        after=after if isinstance(after, PathEvaluation) else None,
+        **_told(pair, rebasin, recipe, seed, began),
+    )
+
+
+def _path_before(pair: Prepared) -> PathEvaluation | None:
+    """Evaluate the path from the target as it is."""
+    if pair.judge is None or pair.judge.criterion is None:
+        return None
+    return pair.judge.of_state(tensors_of(pair.target))
+
+
+def _told(
+    pair: Prepared, rebasin: SinkhornRebasin, recipe: Recipe, seed: int, began: float
+) -> dict[str, Any]:
+    """What every result tells."""
+    return {
+        "seconds": time.monotonic() - began,
+        "function_change": pair.function_change(rebasin),
+        "recipe": recipe,
+        "seed": seed,
+        "held_out": pair.held_out,
+        "repaired": pair.judge is not None and pair.judge.repair,
+        "notes": pair.notes,
+        "statistics": [] if pair.judge is None else pair.judge.statistics,
+        "batch": pair.batch,
+    }

@@ -1,0 +1,209 @@
+"""The two fits of a re-basin: annealed cycles, then the scales alone at hard permutations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sinkhorn_rebasin.activations import RepairAlongPath
+from sinkhorn_rebasin.assignment.temperature import geometric
+from sinkhorn_rebasin.connectivity import PathEvaluation
+from sinkhorn_rebasin.front.data import kept_order
+from sinkhorn_rebasin.front.judge import Judge
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.losses import RandomPointLoss, RebasinLoss, RepairLoss
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule
+    from sinkhorn_rebasin.training.bounded_fit import FitEnd
+
+PILOT_STEPS = 12
+PILOT_SHARE = 0.2
+
+
+@dataclass
+class Fits:
+    """Run the fits of one re-basin, and keep what is best of each.
+
+    Args:
+        rebasin: what is trained.
+        judge: decides what is best.
+        train: training batches.
+        recipe: how long and how fast.
+        options: of the Trainer.
+        progress: show bars.
+        loss: what is trained instead of the criterion at random points of the path.
+    """
+
+    rebasin: SinkhornRebasin
+    judge: Judge
+    train: Any
+    recipe: Recipe
+    options: Mapping[str, Any]
+    progress: bool
+    loss: RebasinLoss | None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+    steps: dict[str, int] = field(default_factory=dict)
+
+    def run(self, began: float) -> None:
+        """Anneal, then close.
+
+        Args:
+            began: when the call began, in seconds of ``time.monotonic``.
+        """
+        ends: tuple[float | None, float | None] = (None, None)
+        if self.recipe.seconds is not None:
+            ends = self._shorten(began, self.recipe.seconds)
+        if self.recipe.steps:
+            self._anneal(ends[0])
+        if self.recipe.closing_steps and self.rebasin.log_scales and not self.interrupted:
+            self._close(ends[1])
+
+    def _anneal(self, deadline: float | None) -> None:
+        """Anneal again and again from the best permutations so far, batch norm on the mixture's statistics."""
+        from sinkhorn_rebasin.training import TemperatureAnnealing, WarmRestarts
+
+        recipe, judge = self.recipe, self.judge
+        preparation: dict[str, Any] = {"prepare": judge.batch_norm}
+        if judge.repair:
+            preparation = {"repair": judge.statistics}
+        monitor = self._monitor(**preparation)
+        cycles = min(recipe.cycles, recipe.steps)
+        callbacks = [
+            TemperatureAnnealing(geometric(*recipe.temperatures), cycles=cycles),
+            monitor,
+            WarmRestarts(monitor, cycles, recipe.noise),
+        ]
+        module = self._module(self._soft_loss(), lr=recipe.learning_rate, scale_lr=recipe.scale_learning_rate)
+        self._fit("soft", module, monitor, recipe.steps, callbacks, deadline)
+
+    def _close(self, deadline: float | None) -> None:
+        """Train the scales alone, at permutations that stay, batch norm on statistics between the networks'."""
+        recipe = self.recipe
+        monitor = self._monitor()
+        loss = self.loss or RandomPointLoss(
+            self._criterion(), *recipe.closing_positions, batch=self.judge.batch
+        )
+        module = self._module(loss, hard=True, scale_lr=recipe.closing_learning_rate)
+        self._fit("closing", module, monitor, recipe.closing_steps, [monitor], deadline)
+
+    def _soft_loss(self) -> RebasinLoss:
+        if self.loss is not None:
+            return self.loss
+        judge = self.judge
+        if not judge.repair:
+            return RandomPointLoss(self._criterion(), batch=judge.batch)
+        networks = judge.reference, judge.target, judge.spec
+        repair = RepairAlongPath(*networks, judge.statistics, batch=judge.batch)
+        return RepairLoss(self._criterion(), repair, batch=judge.batch)
+
+    def _criterion(self) -> Any:
+        assert self.judge.criterion is not None
+        return self.judge.criterion
+
+    def _module(self, loss: RebasinLoss, **options: Any) -> RebasinModule:
+        from sinkhorn_rebasin.training import RebasinModule
+
+        # The package's losses read the batch themselves; a loss of the caller's is given the adapted pair.
+        batch = self.judge.batch if self.loss is not None else None
+        return RebasinModule(self.rebasin, loss, scale_decay=self.recipe.scale_decay, batch=batch, **options)
+
+    def _monitor(self, **preparation: Any) -> BarrierMonitor:
+        from sinkhorn_rebasin.training import BarrierMonitor, LossMonitor
+
+        judge, every = self.judge, self._epochs_between()
+        if judge.criterion is None:
+            assert judge.loss is not None
+            options: dict[str, Any] = {"every": every, "restore_best": True, "batch": judge.batch}
+            return LossMonitor(judge.loss, judge.validation, **options)
+        return BarrierMonitor(
+            judge.validation,
+            judge.criterion,
+            points=judge.points,
+            every=every,
+            restore_best=True,
+            batch=judge.batch,
+            **preparation,
+        )
+
+    def _epochs_between(self) -> int:
+        """Passes over short training data between two evaluations."""
+        try:
+            return max(1, self.recipe.evaluate_every // max(1, len(self.train)))
+        except TypeError:  # data of unknown length
+            return 1
+
+    def _fit(
+        self,
+        stage: str,
+        module: RebasinModule,
+        monitor: BarrierMonitor,
+        steps: int,
+        callbacks: list[Any],
+        deadline: float | None,
+    ) -> None:
+        from sinkhorn_rebasin.training import bounded_fit
+
+        with kept_order(self.train):
+            end = bounded_fit(
+                module,
+                self.train,
+                steps=steps,
+                epoch=self.recipe.evaluate_every,
+                callbacks=callbacks,
+                options=self.options,
+                title=stage if self.progress else None,
+                deadline=deadline,
+            )
+        if end.interrupted:
+            self.interrupted = True
+            monitor.restore(self.rebasin)
+        before = sum(self.steps.values())
+        self.steps[stage] = end.steps
+        self.history += [
+            {"stage": stage, "step": before + step, **_figures(verdict)} for step, verdict in monitor.history
+        ]
+
+    def _shorten(self, began: float, seconds: float) -> tuple[float, float]:
+        """Shorten the recipe to what is left of the time; return when either fit must end."""
+        clock = time.monotonic()
+        self.judge.of_rebasin(self.rebasin)
+        evaluation = time.monotonic() - clock
+        per_step = self._pilot(began + PILOT_SHARE * seconds).seconds_per_step
+        recipe, until = self.recipe, began + seconds - evaluation
+        closing = recipe.closing_steps if self.rebasin.log_scales else 0
+        costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (recipe.steps, closing)]
+        left = until - time.monotonic()
+        self.recipe = recipe.shortened(min(1.0, max(0.0, left) / max(sum(costs), 1e-9)))
+        return until - left * costs[1] / max(sum(costs), 1e-9), until
+
+    def _pilot(self, deadline: float) -> FitEnd:
+        """Time a few steps, and put everything back."""
+        from sinkhorn_rebasin.training import bounded_fit
+
+        before = {name: value.clone() for name, value in self.rebasin.state_dict().items()}
+        module = self._module(self._soft_loss(), lr=self.recipe.learning_rate)
+        with kept_order(self.train):
+            end = bounded_fit(
+                module,
+                self.train,
+                steps=PILOT_STEPS,
+                epoch=PILOT_STEPS,
+                callbacks=[],
+                options={**self.options, "logger": False},
+                deadline=deadline,
+            )
+        self.rebasin.load_state_dict(before)
+        if end.interrupted:
+            raise KeyboardInterrupt
+        return end
+
+
+def _figures(verdict: PathEvaluation | float) -> dict[str, Any]:
+    if isinstance(verdict, PathEvaluation):
+        return {"barrier": verdict.barrier, "midpoint_loss": verdict.midpoint_loss}
+    return {"loss": verdict}

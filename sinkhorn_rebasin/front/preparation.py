@@ -1,0 +1,223 @@
+"""What an alignment needs before it begins: checked networks, symmetries, data, and a judge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RecipeError
+from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
+from sinkhorn_rebasin.front.data import AlignmentData, alignment_data, check_readable, first_batches
+from sinkhorn_rebasin.front.judge import Judge
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.losses import RebasinLoss
+from sinkhorn_rebasin.networks.comparison import check_comparable
+from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
+from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.symmetry.requested import requested_symmetry
+from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Hold a pair that can be aligned.
+
+    Attributes:
+        reference, target: the networks.
+        spec, rescaling: their symmetries; no rescaling where scales are not learned.
+        example_inputs: what the networks take; None where that is not known.
+        train: training batches; None aligns by weights.
+        start_data: training batches in memory, to match activations on.
+        judge: decides what is better; None without held-out data.
+        loss: of the caller's own.
+        batch: a function from a batch to (inputs, labels).
+        held_out: what is judged on, in words.
+        notes: what the result should tell.
+    """
+
+    reference: nn.Module
+    target: nn.Module
+    spec: PermutationSpec
+    rescaling: RescalingSpec | None
+    example_inputs: ExampleInputs
+    train: Any
+    start_data: list[Any]
+    judge: Judge | None
+    loss: RebasinLoss | None
+    batch: BatchAdapter | None
+    held_out: str
+    notes: tuple[str, ...]
+
+    @torch.no_grad()
+    def function_change(self, rebasin: SinkhornRebasin) -> float | None:
+        """Return the largest change of an output on the example inputs, relative to the largest output."""
+        if self.example_inputs is None:
+            return None
+        network = evaluation_copy(self.target)
+        count_only(network, self.spec.outputs)
+        with untouched_randomness():
+            outputs = [
+                counted(network, run_at(network, state, inputs_like(self.example_inputs)))
+                for state in ({}, rebasin.rebased_state(hard=True))
+            ]
+        return float(largest_change(*outputs))
+
+
+def prepared(
+    reference: nn.Module,
+    target: nn.Module,
+    train: Any,
+    validation: Any,
+    *,
+    criterion: Criterion | None,
+    loss: RebasinLoss | None,
+    batch: BatchAdapter | None,
+    example_inputs: ExampleInputs,
+    spec: PermutationSpec | None,
+    rescale: bool | RescalingSpec,
+    repair: bool,
+    recipe: Recipe,
+    seed: int,
+    statistics: Any,
+    trainer: Mapping[str, Any],
+) -> Prepared:
+    """Check what was passed in, and get everything ready: see :func:`align` for the arguments.
+
+    Raises:
+        ArchitectureError, DataError, LossError, RecipeError, SymmetryError: as :func:`align`.
+    """
+    _check(reference, target, train, loss, repair, recipe, trainer)
+    data = _data(train, validation, recipe, seed, batch)
+    measured, start_data = _measured(data, statistics, recipe, batch)
+    first = next(iter(start_data or ([] if data is None else data.validation)), None)
+    if example_inputs is None and first is not None and (spec is None or rescale is True):
+        example_inputs = examples_in(reference, first, batch)
+    if spec is None and example_inputs is None:
+        raise ArchitectureError(
+            "Expected example inputs, to discover the symmetries with, or data, or a spec, but got none of them: "
+            "pass example_inputs=, such as torch.zeros(2, 3, 32, 32) or a dict of keyword arguments."
+        )
+    spec = requested_symmetry(reference, spec, example_inputs)
+    rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair)
+    judge = None
+    if data is not None:
+        measure = criterion_for(reference, data.validation[0], criterion, loss, batch)
+        judge = Judge(
+            *(reference, target, spec, data.validation, measured, measure, loss, repair, recipe.points, batch)
+        )
+    held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
+    return Prepared(
+        *(reference, target, spec, rescaling, example_inputs, None if data is None else data.train),
+        *(start_data, judge, loss, batch, held_out, notes),
+    )
+
+
+def _check(
+    reference: nn.Module,
+    target: nn.Module,
+    train: Any,
+    loss: RebasinLoss | None,
+    repair: bool,
+    recipe: Recipe,
+    trainer: Mapping[str, Any],
+) -> None:
+    for network in (reference, target):
+        check_supported(network)
+    check_comparable(reference, target)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"Expected a Recipe, such as Recipe.quick() or Recipe(seconds=60), but got {type(recipe).__name__}."
+        )
+    if loss is not None and not callable(loss):
+        raise LossError(
+            f"Expected loss= to be a callable (rebasin, batch) to a scalar but got {type(loss).__name__}."
+        )
+    if loss is not None and repair:
+        raise LossError("Expected repair=True or a loss of your own but got both: RepairLoss is such a loss.")
+    if repair and train is None:
+        raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
+    if not isinstance(trainer, Mapping):
+        raise RecipeError(f"Expected trainer= to be options of a Trainer but got {type(trainer).__name__}.")
+
+
+def _data(
+    train: Any, validation: Any, recipe: Recipe, seed: int, batch: BatchAdapter | None
+) -> AlignmentData | None:
+    """Training and held-out batches; without any, None."""
+    if train is not None:
+        return alignment_data(train, validation, recipe.validation_samples, seed, batch)
+    if validation is None:
+        return None
+    check_readable("validation", validation)
+    batches = first_batches(validation, recipe.validation_samples, batch)
+    if not batches:
+        raise DataError("Expected at least one batch of validation data but got none.")
+    return AlignmentData(None, batches, "validation data")
+
+
+def _measured(
+    data: AlignmentData | None, statistics: Any, recipe: Recipe, batch: BatchAdapter | None
+) -> tuple[list[Any], list[Any]]:
+    """Training batches in memory, to measure statistics on and to match activations on."""
+    source = statistics if statistics is not None else (None if data is None else data.train)
+    if source is None:
+        return [], []
+    check_readable("train" if statistics is None else "statistics", source)
+    most = first_batches(source, max(recipe.start_samples, recipe.statistics_samples), batch)
+    if not most:
+        raise DataError("Expected at least one training batch but got none.")
+    return first_batches(most, recipe.statistics_samples, batch), first_batches(
+        most, recipe.start_samples, batch
+    )
+
+
+def _rescaling(
+    target: nn.Module,
+    spec: PermutationSpec,
+    rescale: bool | RescalingSpec,
+    example_inputs: ExampleInputs,
+    repair: bool,
+) -> tuple[RescalingSpec | None, tuple[str, ...]]:
+    """The scales and signs to learn, and what to tell of them."""
+    if repair:
+        return None, ("permutations alone, because REPAIR gives units their scale",)
+    if rescale is True and example_inputs is None:
+        return None, ("no scales, because there are no example inputs to find them with",)
+    if rescale is False:
+        return None, ()
+    rescaling = requested_rescaling(target, spec, rescale, example_inputs)
+    kinds = {generator.kind for generator in rescaling.generators}
+    if not kinds:
+        return None, ("no unit of this network can be scaled or negated without a change",)
+    return rescaling, ()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed inside, and leave the random states of torch, NumPy and Python as they were.
+
+    >>> with seeded(0):
+    ...     first = torch.rand(())
+    >>> with seeded(0):
+    ...     print(bool(first == torch.rand(())))
+    True
+    """
+    with untouched_randomness():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        yield

@@ -1,0 +1,80 @@
+"""Where a fit starts: the best of several matching methods on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.front.judge import Judge, Verdict, height
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
+from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.permutations import RescalingSpec
+
+
+@dataclass(frozen=True)
+class BestStart:
+    """Hold the start of a fit.
+
+    Attributes:
+        name: the method that found it.
+        alignment: what it found.
+        verdicts: how every method that was tried is judged, by its name.
+    """
+
+    name: str
+    alignment: Alignment
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the start itself is judged."""
+        return self.verdicts[self.name]
+
+
+def best_start(
+    judge: Judge, recipe: Recipe, data: list[Any], rescaling: RescalingSpec | None, seed: int
+) -> BestStart:
+    """Match by every method of a recipe, and return the one that is judged best.
+
+    Methods that need inputs are left out where the batches hold none.
+
+    Args:
+        judge: of the pair.
+        recipe: its ``starts``.
+        data: training batches to match activations on.
+        rescaling: with signs, where units may be negated.
+        seed: of the order of groups.
+    """
+    networks = judge.reference, judge.target, judge.spec
+    activations = partial(activation_matching, *networks, data=data, batch=judge.batch)
+    methods: dict[str, Callable[[], Alignment]] = {
+        "weight_matching": partial(
+            weight_matching, *networks, rescaling=rescaling, generator=torch.Generator().manual_seed(seed)
+        ),
+        "activation_matching": activations,
+        "activation_matching_uncentred": partial(activations, similarity="uncentred"),
+    }
+    names: list[str] = [
+        name for name in recipe.starts if name == "weight_matching" or _has_inputs(judge, data)
+    ]
+    alignments = {name: methods[name]() for name in names or ["weight_matching"]}
+    verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
+    best = min(verdicts, key=lambda name: height(verdicts[name]))
+    return BestStart(best, alignments[best], verdicts)
+
+
+def _has_inputs(judge: Judge, data: list[Any]) -> bool:
+    """Tell whether inputs can be read from the batches; without a criterion they need not be there."""
+    if judge.criterion is not None or not data:
+        return bool(data)
+    try:
+        read_batch(data[0], judge.batch, network=judge.reference, labelled=False)
+    except DataError:
+        return False
+    return True
