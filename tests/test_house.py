@@ -24,7 +24,7 @@ LAYERS = [
     ["errors", "_typing"],
     ["networks"],
     ["assignment", "permutations"],
-    ["symmetry"],
+    ["symmetry", "files"],
     ["connectivity"],
     ["activations", "curvature"],
     ["losses"],
@@ -34,6 +34,8 @@ LAYERS = [
     ["merging"],
     ["training"],
     ["plots"],
+    ["cli"],
+    ["__main__"],
 ]
 # These know nothing of networks.
 ALONE = ("assignment", "permutations")
