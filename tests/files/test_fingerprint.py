@@ -9,7 +9,6 @@ from sinkhorn_rebasin.errors import CheckpointError
 from sinkhorn_rebasin.files.fingerprint import Fingerprint, values_digest
 from sinkhorn_rebasin.files.receipt import Receipt
 
-
 TYPES = [torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.bool, torch.int64]
 
 
