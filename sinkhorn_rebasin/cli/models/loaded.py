@@ -74,8 +74,10 @@ def put_state(module: nn.Module, state: State, text: str) -> None:
     Raises:
         NotMergeableError: the state is of another architecture; the first other tensor is named.
     """
+    # In the order of the network, so that the first difference is the first in it.
+    ordered = {name: state[name] for name in tensors_of(module) if name in state}
     try:
-        check_state(module, state, "loaded")
+        check_state(module, {**ordered, **state}, "loaded")
     except ArchitectureError as error:
         raise NotMergeableError(
             f"{text}: {error} Its weights are of another architecture or width."
