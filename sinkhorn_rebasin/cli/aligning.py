@@ -125,7 +125,9 @@ def _learned(
             "--method activation_matching."
         )
     budget = {} if wish.seconds is None else {"recipe": package.Recipe(seconds=wish.seconds)}
-    result = align(reference.module, target.module, batches, example_inputs=inputs, seed=wish.seed, **budget)
+    # Without scales: an alignment does not hold them, and permutations found beside them are worse alone.
+    options = {"example_inputs": inputs, "rescale": False, "seed": wish.seed, **budget}
+    result = align(reference.module, target.module, batches, **options)
     alignment: Alignment = result.alignment
     return alignment
 

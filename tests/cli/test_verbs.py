@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import sinkhorn_rebasin
 from sinkhorn_rebasin.cli.main import VERBS, main
+from sinkhorn_rebasin.files.fingerprint import Fingerprint
 from sinkhorn_rebasin.matching import Alignment
 from tests.cli.conftest import INPUTS, Disk, model, states
 from tests.cli.networks import Small, batches, inputs
@@ -44,6 +45,7 @@ def test_apply_writes_the_aligned_network_with_its_card(disk: Disk) -> None:
     assert all(torch.equal(written[name], tensor) for name, tensor in reference.items())
     card = (out / "README.md").read_text()
     assert "aligned by | weight_matching" in card
+    assert f"target's weights | {Fingerprint.of(states()[1]).contents} |" in card
     assert disk.target in card
 
 
@@ -178,7 +180,7 @@ def test_learning_is_the_packages_own_call(disk: Disk, monkeypatch: pytest.Monke
         "align", disk.reference, disk.target, "--out", file, "--train", DATA, "--seconds", "3", "--seed", "5"
     )
     assert code == 0, err
-    assert (asked["recipe"], asked["seed"], len(asked["train"])) == (3.0, 5, 2)
+    assert (asked["recipe"], asked["seed"], asked["rescale"], len(asked["train"])) == (3.0, 5, False, 2)
     assert Alignment.load(file).method == "learned"
 
 

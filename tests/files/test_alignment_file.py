@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import __version__
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.files import atomic
+from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
 from sinkhorn_rebasin.files.receipt import Receipt
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.permutations import random_permutations
@@ -74,6 +75,17 @@ def test_every_field_comes_back_bit_for_bit(tmp_path: Path, make: object) -> Non
     target = network(1) if make is matched else vit()
     assert same(loaded.apply(target), alignment.apply(target))
     assert [file.name for file in tmp_path.iterdir()] == ["b_to_a.safetensors"]
+
+
+def test_tensors_of_any_kind_fit(tmp_path: Path) -> None:
+    alignment = matched()
+    given = {each.name: getattr(alignment, each.name) for each in fields(Alignment)}
+    given["log_scales"] = {"0": torch.randn(2, 8).double(), "a/b": torch.randn(3).bfloat16()}
+    write_alignment(tmp_path / "a.safetensors", given)
+    assert same(read_alignment(tmp_path / "a.safetensors")["log_scales"], given["log_scales"])
+    with pytest.raises(CheckpointError, match="but got 'notes'"):
+        write_alignment(tmp_path / "b.safetensors", {**given, "notes": 3})
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_the_header_says_how_it_was_found_and_no_weight_is_in_it(tmp_path: Path) -> None:

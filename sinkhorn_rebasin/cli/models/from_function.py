@@ -21,7 +21,10 @@ class FactoryModel(LoadedModel):
     def how_to_load(self) -> str:
         """Return a line of Python that loads what was written."""
         module, function = self.text.split(":")[:2]
-        return f"from {module} import {function}; net = {function}(); load_model(net, 'model.safetensors')"
+        return (
+            f"from {module} import {function}; net = {function}(); "
+            "safetensors.torch.load_model(net, 'model.safetensors')"
+        )
 
 
 def model_of_factory(text: str) -> FactoryModel:

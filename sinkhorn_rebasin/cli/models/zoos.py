@@ -18,8 +18,9 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 class ZooModel(LoadedModel):
     """A network of images that a library makes by its name."""
 
-    def __init__(self, text: str, module: nn.Module, size: tuple[int, ...]) -> None:
+    def __init__(self, text: str, module: nn.Module, classes: int, size: tuple[int, ...]) -> None:
         super().__init__(text, module)
+        self.classes = classes
         self.library, self.architecture = text.split(":")[:2]
         self.size = size
 
@@ -31,22 +32,24 @@ class ZooModel(LoadedModel):
     def how_to_load(self) -> str:
         """Return a line of Python that loads what was written."""
         made = "timm.create_model" if self.library == "timm" else "torchvision.models.get_model"
-        return f"net = {made}({self.architecture!r}); safetensors.torch.load_model(net, 'model.safetensors')"
+        return (
+            f"net = {made}({self.architecture!r}, num_classes={self.classes}); "
+            "safetensors.torch.load_model(net, 'model.safetensors')"
+        )
 
 
 def timm_model(text: str) -> ZooModel:
     """Make the network that ``timm:NAME:FILE`` names."""
     timm = library("timm", text)
-    name, state = _named(text)
-    module = _made(timm.create_model, name, state, text)
-    return ZooModel(text, module, tuple(getattr(module, "default_cfg", {}).get("input_size", (3, 224, 224))))
+    module, classes = _made(timm.create_model, text)
+    size = tuple(getattr(module, "default_cfg", {}).get("input_size", (3, 224, 224)))
+    return ZooModel(text, module, classes, size)
 
 
 def torchvision_model(text: str) -> ZooModel:
     """Make the network that ``torchvision:NAME:FILE`` names."""
     torchvision = library("torchvision", text)
-    name, state = _named(text)
-    return ZooModel(text, _made(torchvision.models.get_model, name, state, text), (3, 224, 224))
+    return ZooModel(text, *_made(torchvision.models.get_model, text), (3, 224, 224))
 
 
 def library(name: str, text: str) -> Any:
@@ -70,12 +73,13 @@ def _named(text: str) -> tuple[str, State]:
     return parts[1], read_weights(parts[2])
 
 
-def _made(create: Any, name: str, state: State, text: str) -> nn.Module:
-    """Make the network with as many classes as the weights have."""
+def _made(create: Any, text: str) -> tuple[nn.Module, int]:
+    """Make the network with as many classes as the weights have, and return their number too."""
+    name, state = _named(text)
     classes = next((len(tensor) for tensor in reversed(state.values()) if tensor.ndim in (1, 2)), 1000)
     try:
         module: nn.Module = create(name, num_classes=classes)
     except Exception as error:
         raise UsageError(f"Expected {text} to name a model but {type(error).__name__}: {error}") from error
     put_state(module, unwrapped(state, tensors_of(module)), text)
-    return module
+    return module, classes

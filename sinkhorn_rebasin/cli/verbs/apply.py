@@ -31,8 +31,14 @@ def rebase(alignment: Alignment, target: LoadedModel) -> None:
 def facts_of(alignment: Alignment) -> list[tuple[str, str]]:
     """List what an alignment's receipt says, as rows of a card."""
     facts = [("aligned by", alignment.method or "hand")]
-    if alignment.receipt is not None and alignment.receipt.verified_error is not None:
-        facts.append(("verified change of the function", f"{alignment.receipt.verified_error:.0e}"))
+    receipt = alignment.receipt
+    if receipt is None:
+        return facts
+    if receipt.verified_error is not None:
+        facts.append(("verified change of the function", f"{receipt.verified_error:.0e}"))
+    for role, fingerprint in (("reference", receipt.reference), ("target", receipt.target)):
+        if fingerprint is not None:
+            facts.append((f"fingerprint of the {role}'s weights", fingerprint.contents))
     return facts
 
 
