@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.cli.conftest import Disk
@@ -23,15 +23,16 @@ class Images(nn.Module):
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
         self.head = nn.Linear(5, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stem(x).relu().mean((2, 3)))
+        return self.head(self.norm(self.stem(x)).relu().mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    def create(name: str, num_classes: int) -> nn.Module:
+    def create(name: str, num_classes: int = 1000) -> nn.Module:
         return {"tiny": Images}[name](num_classes)
 
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create))
@@ -44,8 +45,10 @@ def test_named_networks_are_merged_with_as_many_classes_as_their_weights(disk: D
     nets = [Images(4), Images(4)]
     names = []
     for index, net in enumerate(nets):
-        torch.save(net.state_dict(), disk.folder / f"{index}.pt")
-        names.append(f"{library}:tiny:{disk.folder / f'{index}.pt'}")
+        save_file(
+            net.state_dict(), disk.folder / f"{index}.safetensors"
+        )  # its names are sorted: the head is first
+        names.append(f"{library}:tiny:{disk.folder / f'{index}.safetensors'}")
     out = disk.folder / "out"
     code, _, err = disk.run("merge", *names, "--out", out, "--at", "1")
     assert code == 0, err

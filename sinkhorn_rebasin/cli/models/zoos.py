@@ -76,10 +76,15 @@ def _named(text: str) -> tuple[str, State]:
 def _made(create: Any, text: str) -> tuple[nn.Module, int]:
     """Make the network with as many classes as the weights have, and return their number too."""
     name, state = _named(text)
-    classes = next((len(tensor) for tensor in reversed(state.values()) if tensor.ndim in (1, 2)), 1000)
     try:
-        module: nn.Module = create(name, num_classes=classes)
+        module: nn.Module = create(name)
+        # The last tensor of a classifier is the bias of its classes.
+        last = next(reversed(tensors_of(module)))
+        state = unwrapped(state, tensors_of(module))
+        classes = len(state.get(last, tensors_of(module)[last]))
+        if classes != len(tensors_of(module)[last]):
+            module = create(name, num_classes=classes)
     except Exception as error:
         raise UsageError(f"Expected {text} to name a model but {type(error).__name__}: {error}") from error
-    put_state(module, unwrapped(state, tensors_of(module)), text)
+    put_state(module, state, text)
     return module, classes
