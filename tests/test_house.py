@@ -24,7 +24,7 @@ LAYERS = [
     ["errors", "_typing"],
     ["networks"],
     ["assignment", "permutations"],
-    ["symmetry"],
+    ["symmetry", "files"],
     ["connectivity"],
     ["activations", "curvature"],
     ["losses"],
@@ -35,6 +35,8 @@ LAYERS = [
     ["training"],
     ["plots"],
     ["front"],
+    ["cli"],
+    ["__main__"],
 ]
 # These know nothing of networks.
 ALONE = ("assignment", "permutations")

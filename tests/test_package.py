@@ -19,7 +19,7 @@ SOURCE = Path(sinkhorn_rebasin.__file__)
     ["import sinkhorn_rebasin", "from sinkhorn_rebasin import SinkhornRebasin, MidpointLoss, evaluate_path"],
 )
 def test_importing_pulls_in_neither_lightning_nor_matplotlib_nor_pot(statement: str) -> None:
-    heavy = "{'lightning', 'matplotlib', 'networkx', 'ot', 'rich'}"
+    heavy = "{'lightning', 'matplotlib', 'networkx', 'ot', 'rich', 'jsonargparse', 'transformers', 'yaml'}"
     code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

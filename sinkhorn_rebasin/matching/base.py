@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from os import PathLike
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
+from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
+from sinkhorn_rebasin.files.receipt import Receipt
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
@@ -38,6 +41,7 @@ class Alignment:
         objective: the method's own objective after each pass.
         converged: whether the method stopped because nothing improved any more.
         weight_matched: groups the method itself cannot see, which were matched by their weights instead.
+        receipt: the networks they were found for, and how; :meth:`apply` then takes no other target.
         signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
             had before the permutations; empty when signs were not matched.
         rescaling: the rescalings the signs belong to.
@@ -51,6 +55,7 @@ class Alignment:
     objective: tuple[float, ...] = field(default=())
     converged: bool = True
     weight_matched: tuple[str, ...] = field(default=())
+    receipt: Receipt | None = field(default=None, compare=False, kw_only=True)
     signs: Mapping[str, Tensor] = field(default_factory=dict)
     rescaling: RescalingSpec | None = None
     method: str = field(default="", compare=False)
@@ -79,8 +84,14 @@ class Alignment:
         return replace(self, method=method)
 
     def apply(self, target: nn.Module | StateLike) -> State:
-        """The rebased target's state: same function, new place."""
+        """The rebased target's state: same function, new place.
+
+        Raises:
+            ArchitectureError: the alignment has a receipt of another target; the first other tensor is named.
+        """
         state = signed = as_state(target)
+        if self.receipt is not None:
+            self.receipt.check_target(state)
         self.spec.check_constants(state)
         if self.signs and self.rescaling is not None:
             signed = rescale_state(state, self.spec, self.rescaling, signs=self.signs)
@@ -139,6 +150,29 @@ class Alignment:
             maps=maps,
             continuous=self.continuous,
         )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a file of safetensors: permutations, signs and maps, how they were found, no weights and no code.
+
+        Raises:
+            CheckpointError: the file cannot be written; what was there before stays.
+
+        >>> from tempfile import mkdtemp
+        >>> spec = PermutationSpec((), (), {})
+        >>> Alignment({}, spec).save(file := mkdtemp() + "/b_to_a.safetensors")
+        >>> Alignment.load(file) == Alignment({}, spec)
+        True
+        """
+        write_alignment(path, {each.name: getattr(self, each.name) for each in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Alignment:
+        """Read what :meth:`save` wrote, bit for bit; nothing in the file is run.
+
+        Raises:
+            CheckpointError: the file is missing, cut short, edited, or something else.
+        """
+        return cls(**read_alignment(path))
 
     def _orders(self) -> dict[str, Tensor]:
         """The permutations; groups that maps act on, and those not given, stay in order."""

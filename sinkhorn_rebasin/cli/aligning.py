@@ -1,0 +1,179 @@
+"""Aligning two loaded models, and proving the result."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from sinkhorn_rebasin._typing import ExampleInputs
+from sinkhorn_rebasin.cli.failures import NotMergeableError, UsageError, VerificationError
+from sinkhorn_rebasin.cli.models.loaded import LoadedModel
+from sinkhorn_rebasin.cli.pair import check_function
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError
+from sinkhorn_rebasin.files.receipt import Receipt
+from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.copying import inputs_like, standalone_copy
+from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
+from sinkhorn_rebasin.networks.double_precision import narrow_tolerance
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.nested_tensors import largest_change
+from sinkhorn_rebasin.networks.random_inputs import in_double_precision
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+
+METHODS = ("weight_matching", "activation_matching", "learned")
+EXACT = 1e-9
+"""Largest relative change in double precision that passes for rounding."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How two models are to be aligned.
+
+    Attributes:
+        method: one of :data:`METHODS`; None takes weight matching without data, and learning with data.
+        seconds: budget of learning.
+        signs: look for units that may be negated too.
+    """
+
+    method: str | None = None
+    seconds: float | None = None
+    signs: bool = False
+    seed: int = 0
+
+
+def align_models(
+    reference: LoadedModel,
+    target: LoadedModel,
+    inputs: ExampleInputs,
+    batches: Iterable[Any] | None = None,
+    wish: Wish = Wish(),
+) -> Alignment:
+    """Align a target with a reference and measure that its function stays.
+
+    Raises:
+        NotMergeableError: the two compute different things from the same weights, or have no symmetry.
+        VerificationError: the aligned target's function is another.
+        UsageError: the method lacks data, or does not exist.
+    """
+    method = wish.method or ("weight_matching" if batches is None else "learned")
+    if method != "weight_matching" and batches is None:
+        raise UsageError(f"Expected data for {method}: pass --train DATA, or take --method weight_matching.")
+    if wish.seconds is not None and method != "learned":
+        raise UsageError(f"Expected --seconds with --method learned alone, but got it with {method}.")
+    check_function(reference, target, inputs)
+    found = _matched(method, reference, target, inputs, batches, wish)
+    error = check_alignment(found, target, inputs)
+    settings = {
+        "signs": wish.signs,
+        "seconds": wish.seconds,
+        "reference": reference.text,
+        "target": target.text,
+    }
+    receipt = Receipt.of(
+        tensors_of(reference.module),
+        tensors_of(target.module),
+        settings=settings,
+        seed=wish.seed,
+        verified_error=error,
+    )
+    return replace(found, method=found.method or method, receipt=receipt)
+
+
+def _matched(
+    method: str,
+    reference: LoadedModel,
+    target: LoadedModel,
+    inputs: ExampleInputs,
+    batches: Iterable[Any] | None,
+    wish: Wish,
+) -> Alignment:
+    if method == "learned":
+        return _learned(reference, target, inputs, batches, wish)
+    spec = discover_symmetry(reference.module, inputs)
+    if not spec.groups:
+        raise NotMergeableError(
+            f"Expected hidden units that can be permuted in {reference.text} but there are none: its networks can "
+            f"only be merged as they are. sinkhorn-rebasin inspect tells what holds them."
+        )
+    rescaling = discover_rescaling(reference.module, spec, inputs) if wish.signs else None
+    generator = torch.Generator().manual_seed(wish.seed)
+    match = weight_matching if method == "weight_matching" else activation_matching
+    return match(
+        reference.module, target.module, spec, data=batches, rescaling=rescaling, generator=generator
+    )
+
+
+def _learned(
+    reference: LoadedModel,
+    target: LoadedModel,
+    inputs: ExampleInputs,
+    batches: Iterable[Any] | None,
+    wish: Wish,
+) -> Alignment:
+    package = importlib.import_module("sinkhorn_rebasin")
+    align = getattr(package, "align", None)
+    if not callable(align):
+        raise UsageError(
+            "Expected a version of this package that learns alignments from files but this one does not: take "
+            "--method activation_matching."
+        )
+    budget = {} if wish.seconds is None else {"recipe": package.Recipe(seconds=wish.seconds)}
+    # Without scales: an alignment does not hold them, and permutations found beside them are worse alone.
+    options = {"example_inputs": inputs, "rescale": False, "seed": wish.seed, **budget}
+    result = align(reference.module, target.module, batches, **options)
+    alignment: Alignment = result.alignment
+    return alignment
+
+
+def function_change(alignment: Alignment, module: nn.Module, inputs: ExampleInputs) -> float:
+    """Measure how much an alignment changes what a network computes on some inputs.
+
+    In double precision where the network has it; relative to the largest output.
+
+    Raises:
+        ArchitectureError, SpecError: the alignment is of another network.
+    """
+    check = replace(alignment, receipt=None)
+    if alignment.receipt is not None:
+        alignment.receipt.check_target(tensors_of(module))
+    wide = in_double_precision(module) or standalone_copy(module)
+    wide.eval()
+    count_only(wide, alignment.spec.outputs)
+    moved = check.apply(wide)
+    with torch.inference_mode(False), torch.no_grad(), untouched_randomness(forked=True):
+        before = counted(wide, run_at(wide, {}, _widened(inputs)))
+        after = counted(wide, run_at(wide, moved, _widened(inputs)))
+    return largest_change(before, after)
+
+
+def check_alignment(alignment: Alignment, target: LoadedModel, inputs: ExampleInputs) -> float:
+    """Return how much an alignment changes a model's function, relative to its largest output.
+
+    Raises:
+        VerificationError: more than rounding explains, or the alignment is of another network.
+    """
+    try:
+        change = function_change(alignment, target.module, inputs)
+    except (ArchitectureError, SpecError) as error:
+        raise VerificationError(f"{target.text}: {error}") from error
+    exact = not getattr(alignment, "maps", None)
+    most = EXACT if exact else narrow_tolerance(target.module.parameters())
+    if not change <= most:
+        raise VerificationError(
+            f"Expected the aligned {target.text} to compute what it did but its output changes by {change:.1e}, more "
+            f"than {most:.0e}: the symmetries of the file are not those of this network."
+        )
+    return change
+
+
+def _widened(inputs: ExampleInputs) -> ExampleInputs:
+    return inputs_like(
+        inputs, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor.clone()
+    )

@@ -1,0 +1,40 @@
+"""What makes a verb end with another exit code than 0."""
+
+from __future__ import annotations
+
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinError, SymmetryError
+
+FAILED, NOT_MERGEABLE, NOT_VERIFIED = 1, 2, 3
+"""Exit codes: bad input of any kind; networks that cannot be merged; a verification that failed."""
+
+
+class UsageError(RebasinError, ValueError):
+    """Options that a verb does not have, or lacks."""
+
+
+class NotMergeableError(ArchitectureError):
+    """Two networks that cannot be merged, with the reason and the remedy."""
+
+
+class VerificationError(SymmetryError):
+    """A file that is not what it claims to be for two networks."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error.
+
+    >>> exit_code(NotMergeableError("other widths")), exit_code(UsageError("no file"))
+    (2, 1)
+    """
+    if isinstance(error, NotMergeableError):
+        return NOT_MERGEABLE
+    return NOT_VERIFIED if isinstance(error, SymmetryError) else FAILED
+
+
+def one_line(error: BaseException | str) -> str:
+    """Write a message in one line.
+
+    >>> one_line(ValueError("first" + chr(10) + "  second"))
+    'first second'
+    """
+    return " ".join(str(error).split()) or type(error).__name__

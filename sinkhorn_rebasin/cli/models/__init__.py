@@ -1,0 +1,1 @@
+"""Where models come from: folders of Hugging Face, timm, torchvision, and functions of one's own."""

@@ -1,0 +1,46 @@
+"""A model written to a folder with its card, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sinkhorn_rebasin.cli.models.loaded import LoadedModel
+from sinkhorn_rebasin.files.atomic import whole_folder
+from sinkhorn_rebasin.files.receipt import package_version
+
+
+def write_model(
+    model: LoadedModel, folder: str, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]
+) -> None:
+    """Write a model's weights, configuration and card to a folder.
+
+    Args:
+        model: its module holds the weights to write.
+        folder: what is there is replaced, once all is written.
+        title: first line of the card.
+        parents: the models it was made of.
+        facts: rows of the card.
+    """
+    with whole_folder(folder) as part:
+        model.write(part)
+        (part / "README.md").write_text(card(model, title, parents, facts), encoding="utf-8")
+
+
+def card(model: LoadedModel, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]) -> str:
+    """Write a model card: parents, how it was made, and how to load it."""
+    front = ["---", f"library_name: {model.library}", "base_model:"]
+    front += [f"- {_quoted(parent)}" for parent in parents]
+    front += ["base_model_relation: merge", "tags:", "- merge", "- sinkhorn-rebasin", "---", ""]
+    rows = [
+        f"| {name} | {value} |"
+        for name, value in (*facts, ("made with", f"sinkhorn_rebasin {package_version()}"))
+    ]
+    body = [f"# {title}", "", "| | |", "|---|---|", *rows, "", "```python", model.how_to_load, "```", ""]
+    return "\n".join([*front, *body])
+
+
+def _quoted(text: str) -> str:
+    """Write a text as YAML takes it, folders by their names alone."""
+    name = Path(text).name if Path(text).is_dir() else text
+    return '"' + name.replace("\\", "/").replace('"', "'") + '"'

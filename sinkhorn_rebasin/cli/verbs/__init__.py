@@ -1,0 +1,1 @@
+"""One file a verb: its options, an example, and what it does."""

@@ -1,0 +1,1 @@
+"""Files: alignments, weights, and how they are written whole or not at all."""
