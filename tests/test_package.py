@@ -33,10 +33,16 @@ def test_every_name_of_the_table_of_contents_stands_once() -> None:
         assert name in dir(sinkhorn_rebasin)
 
 
-@pytest.mark.parametrize("folder", ["metrics", "plots", "training"])
+@pytest.mark.parametrize("folder", ["front", "metrics", "plots", "training"])
 def test_folders_that_need_more_are_loaded_when_used(folder: str) -> None:
     assert getattr(sinkhorn_rebasin, folder).__name__ == f"sinkhorn_rebasin.{folder}"
     assert folder in dir(sinkhorn_rebasin)
+
+
+@pytest.mark.parametrize("name", ["AlignmentResult", "Recipe", "align"])
+def test_the_front_door_is_loaded_when_used(name: str) -> None:
+    assert getattr(sinkhorn_rebasin, name) is getattr(sinkhorn_rebasin.front, name)
+    assert name in dir(sinkhorn_rebasin)
 
 
 def test_other_names_are_attribute_errors() -> None:

@@ -77,6 +77,8 @@ def results() -> dict[str, Any]:
         "SinkhornRebasin": sr.SinkhornRebasin(first, second, x, spec=spec()),
         "RepairAlongPath": sr.RepairAlongPath(first, second, spec(), data),
         "BatchNormReset": sr.BatchNormReset(data),
+        "AlignmentResult": sr.align(small, small, example_inputs=x[:, :3]),
+        "Recipe": sr.Recipe.transformer(seconds=60),
     }
 
 
