@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 
 
 def align(
@@ -37,6 +39,7 @@ def align(
     example_inputs: ExampleInputs = None,
     spec: PermutationSpec | None = None,
     rescale: bool | RescalingSpec = True,
+    symmetry: RequestedSymmetry = "full",
     repair: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -71,6 +74,9 @@ def align(
         example_inputs: what the networks take; by default from the first batch.
         spec: the symmetries, instead of discovering them.
         rescale: learn scales and signs too, where they change nothing; or the rescalings themselves.
+        symmetry: ``"full"``, also the continuous ones, where there are any: both networks are brought into
+            canonical form first, in their own class, and maps are learned in place of permutations.
+            ``"permutation"`` leaves the networks as they are. A :class:`ContinuousSpec` is taken as it is.
         repair: align for networks that REPAIR puts right. Permutations alone are learned then.
         recipe: how it is trained; see :class:`Recipe`.
         seed: of everything that is drawn.
@@ -113,6 +119,7 @@ def align(
             example_inputs=example_inputs,
             spec=spec,
             rescale=rescale,
+            symmetry=symmetry,
             repair=repair,
             recipe=recipe,
             seed=seed,
@@ -137,12 +144,14 @@ def _by_data(
     progress: bool,
 ) -> AlignmentResult:
     """Train from the best start, and go back there should it be better."""
-    start = best_start(judge, recipe, pair.start_data, pair.rescaling, seed)
+    start = best_start(judge, recipe, pair.start_data, pair.rescaling, pair.continuous, seed)
     rebasin = SinkhornRebasin(
         *(pair.reference, pair.target, pair.example_inputs),
         spec=pair.spec,
         rescale=pair.rescaling or False,
+        symmetry=pair.continuous,
         start=start.alignment,
+        check=not pair.continuous,
         generator=torch.Generator().manual_seed(seed),
     )
     first = {name: parameter.detach().clone() for name, parameter in rebasin.named_parameters()}
@@ -173,7 +182,7 @@ def _by_weights(
 ) -> AlignmentResult:
     """Match weights alone, and judge the result where there are held-out data."""
     networks = pair.reference, pair.target, pair.spec
-    name, rebasin = matched_by_weights(*networks, pair.rescaling, recipe.restarts, seed)
+    name, rebasin = matched_by_weights(*networks, pair.rescaling, pair.continuous, recipe.restarts, seed)
     after = None if pair.judge is None else pair.judge.of_rebasin(rebasin)
     return AlignmentResult(
         rebasin.eval(),
@@ -188,7 +197,8 @@ def _path_before(pair: Prepared) -> PathEvaluation | None:
     """Evaluate the path from the target as it is."""
     if pair.judge is None or pair.judge.criterion is None:
         return None
-    return pair.judge.of_state(tensors_of(pair.target))
+    reference, target = pair.given
+    return replace(pair.judge, reference=reference, target=target).of_state(tensors_of(target))
 
 
 def _told(

@@ -58,7 +58,10 @@ class Fits:
         ends: tuple[float | None, float | None] = (None, None)
         if self.recipe.seconds is not None:
             ends = self._shorten(began, self.recipe.seconds)
-        if self.recipe.steps:
+        if self.rebasin.continuous:
+            if self.recipe.map_steps:
+                self._turn(ends[0])
+        elif self.recipe.steps:
             self._anneal(ends[0])
         if self.recipe.closing_steps and self.rebasin.log_scales and not self.interrupted:
             self._close(ends[1])
@@ -80,6 +83,18 @@ class Fits:
         ]
         module = self._module(self._soft_loss(), lr=recipe.learning_rate, scale_lr=recipe.scale_learning_rate)
         self._fit("soft", module, monitor, recipe.steps, callbacks, deadline)
+
+    def _turn(self, deadline: float | None) -> None:
+        """Learn the maps of continuous symmetries at permutations that stay, by a rate that falls to zero."""
+        from sinkhorn_rebasin.training import CosineAnnealing
+
+        recipe = self.recipe
+        monitor = self._monitor(prepare=self.judge.batch_norm)
+        module = self._module(
+            self._soft_loss(), scale_lr=recipe.scale_learning_rate, rotation_lr=recipe.map_learning_rate
+        )
+        callbacks = [CosineAnnealing(recipe.map_steps), monitor]
+        self._fit("maps", module, monitor, recipe.map_steps, callbacks, deadline)
 
     def _close(self, deadline: float | None) -> None:
         """Train the scales alone, at permutations that stay, batch norm on statistics between the networks'."""
@@ -176,7 +191,8 @@ class Fits:
         per_step = self._pilot(began + PILOT_SHARE * seconds).seconds_per_step
         recipe, until = self.recipe, began + seconds - evaluation
         closing = recipe.closing_steps if self.rebasin.log_scales else 0
-        costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (recipe.steps, closing)]
+        first = recipe.map_steps if self.rebasin.continuous else recipe.steps
+        costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (first, closing)]
         left = until - time.monotonic()
         self.recipe = recipe.shortened(min(1.0, max(0.0, left) / max(sum(costs), 1e-9)))
         return until - left * costs[1] / max(sum(costs), 1e-9), until

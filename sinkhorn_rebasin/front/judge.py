@@ -68,7 +68,14 @@ class Judge:
             return self.of_state(start.apply(self.target))
         rescaling = start.rescaling or False
         networks = self.reference, self.target
-        rebasin = SinkhornRebasin(*networks, spec=self.spec, start=start, rescale=rescaling, check=False)
+        rebasin = SinkhornRebasin(
+            *networks,
+            spec=self.spec,
+            start=start,
+            rescale=rescaling,
+            symmetry=start.continuous or "permutation",
+            check=False,
+        )
         return self._mean_loss(rebasin)
 
     @cached_property

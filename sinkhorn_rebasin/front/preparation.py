@@ -14,6 +14,7 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RecipeError
+from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
 from sinkhorn_rebasin.front.data import AlignmentData, alignment_data, check_readable, first_batches
 from sinkhorn_rebasin.front.judge import Judge
@@ -27,7 +28,9 @@ from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, beside_maps
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
@@ -39,6 +42,8 @@ class Prepared:
     Attributes:
         reference, target: the networks.
         spec, rescaling: their symmetries; no rescaling where scales are not learned.
+        continuous: their continuous symmetries; with some, both networks are in canonical form.
+        given: the networks as they were passed in.
         example_inputs: what the networks take; None where that is not known.
         train: training batches; None aligns by weights.
         start_data: training batches in memory, to match activations on.
@@ -53,6 +58,8 @@ class Prepared:
     target: nn.Module
     spec: PermutationSpec
     rescaling: RescalingSpec | None
+    continuous: ContinuousSpec
+    given: tuple[nn.Module, nn.Module]
     example_inputs: ExampleInputs
     train: Any
     start_data: list[Any]
@@ -67,7 +74,7 @@ class Prepared:
         """Return the largest change of an output on the example inputs, relative to the largest output."""
         if self.example_inputs is None:
             return None
-        network = evaluation_copy(self.target)
+        network = evaluation_copy(self.given[1])
         count_only(network, self.spec.outputs)
         with untouched_randomness():
             outputs = [
@@ -89,6 +96,7 @@ def prepared(
     example_inputs: ExampleInputs,
     spec: PermutationSpec | None,
     rescale: bool | RescalingSpec,
+    symmetry: RequestedSymmetry,
     repair: bool,
     recipe: Recipe,
     seed: int,
@@ -112,7 +120,11 @@ def prepared(
             "pass example_inputs=, such as torch.zeros(2, 3, 32, 32) or a dict of keyword arguments."
         )
     spec = requested_symmetry(reference, spec, example_inputs)
-    rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair)
+    given = reference, target
+    reference, target, continuous, turned = canonical_pair(
+        reference, target, spec, "permutation" if repair else symmetry, example_inputs
+    )
+    rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
     judge = None
     if data is not None:
         measure = criterion_for(reference, data.validation[0], criterion, loss, batch)
@@ -121,8 +133,8 @@ def prepared(
         )
     held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
     return Prepared(
-        *(reference, target, spec, rescaling, example_inputs, None if data is None else data.train),
-        *(start_data, judge, loss, batch, held_out, notes),
+        *(reference, target, spec, rescaling, continuous, given, example_inputs),
+        *(None if data is None else data.train, start_data, judge, loss, batch, held_out, turned + notes),
     )
 
 
@@ -191,6 +203,7 @@ def _rescaling(
     rescale: bool | RescalingSpec,
     example_inputs: ExampleInputs,
     repair: bool,
+    continuous: ContinuousSpec,
 ) -> tuple[RescalingSpec | None, tuple[str, ...]]:
     """The scales and signs to learn, and what to tell of them."""
     if repair:
@@ -199,10 +212,11 @@ def _rescaling(
         return None, ("no scales, because there are no example inputs to find them with",)
     if rescale is False:
         return None, ()
-    rescaling = requested_rescaling(target, spec, rescale, example_inputs)
+    rescaling = beside_maps(requested_rescaling(target, spec, rescale, example_inputs), continuous)
     kinds = {generator.kind for generator in rescaling.generators}
     if not kinds:
-        return None, ("no unit of this network can be scaled or negated without a change",)
+        beside = " beside these" if continuous else ""
+        return None, (f"no unit of this network can be scaled or negated{beside} without a change",)
     return rescaling, ()
 
 

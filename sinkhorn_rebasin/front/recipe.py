@@ -28,6 +28,8 @@ class Recipe:
         learning_rate, scale_learning_rate: of Adam on the scores and on the log-scales in the soft fit.
         temperatures: τ at the first and the last step of each cycle; it falls geometrically.
         noise: standard deviation of what is added to the best scores when a cycle begins.
+        map_steps, map_learning_rate: of the fit of continuous maps, where a network has them; it takes the place of
+            the soft fit, and its rate falls to zero by a cosine.
         closing_steps, closing_learning_rate: of the fit of the scales at hard permutations.
         closing_positions: range of λ in it.
         scale_decay: decoupled weight decay of the log-scales in both fits.
@@ -54,6 +56,8 @@ class Recipe:
     scale_learning_rate: float = 0.01
     temperatures: tuple[float, float] = (0.5, 0.2)
     noise: float = 0.1
+    map_steps: int = 400
+    map_learning_rate: float = 0.03
     closing_steps: int = 1000
     closing_learning_rate: float = 0.03
     closing_positions: tuple[float, float] = (0.4, 0.6)
@@ -72,8 +76,8 @@ class Recipe:
             >>> Recipe.quick().cycles
             2
         """
-        fewer = {"steps": 400, "cycles": 2, "closing_steps": 200, "evaluate_every": 50}
-        return cls(**{**fewer, "validation_samples": 1000, "points": 5, **changes})
+        fewer = {"steps": 400, "cycles": 2, "map_steps": 200, "closing_steps": 200}
+        return cls(**{**fewer, "evaluate_every": 50, "validation_samples": 1000, "points": 5, **changes})
 
     @classmethod
     def transformer(cls, **changes: Any) -> Recipe:
@@ -99,10 +103,10 @@ class Recipe:
             raise RecipeError(f"Expected starts out of {', '.join(STARTS)} but got {self.starts!r}.")
         for name in ("start_samples", "restarts", "cycles", "validation_samples", "statistics_samples"):
             self._check(name, int, least=1)
-        for name in ("steps", "closing_steps"):
+        for name in ("steps", "map_steps", "closing_steps"):
             self._check(name, int, least=0)
         self._check("evaluate_every", int, least=1)
-        for name in ("learning_rate", "scale_learning_rate", "closing_learning_rate"):
+        for name in ("learning_rate", "scale_learning_rate", "map_learning_rate", "closing_learning_rate"):
             self._check(name, float, above=0)
         for name in ("noise", "scale_decay"):
             self._check(name, float, least=0)
@@ -156,6 +160,7 @@ class Recipe:
             self,
             steps=steps,
             cycles=cycles,
+            map_steps=int(self.map_steps * factor),
             closing_steps=int(self.closing_steps * factor),
             evaluate_every=max(1, min(self.evaluate_every, math.ceil(self.evaluate_every * factor))),
         )

@@ -65,12 +65,8 @@ class AlignmentResult:
 
     @property
     def alignment(self) -> Alignment:
-        """Permutations and signs as an :class:`Alignment`; scales are the re-basin's alone."""
-        rebasin = self.rebasin
-        permutations = rebasin.hard_permutations()
-        signs = rebasin.hard_signs() if rebasin.sign_scores else {}
-        rescaling = rebasin.rescaling if signs else None
-        return Alignment(permutations, rebasin.spec, signs=signs, rescaling=rescaling, method="align")
+        """Return permutations, signs and maps; scales are the re-basin's alone."""
+        return self.rebasin.alignment().named("align")
 
     def to_model(self) -> nn.Module:
         """Return the target in its new place, a plain network that computes what it did."""

@@ -15,6 +15,7 @@ from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.permutations import RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ class BestStart:
 
 
 def best_start(
-    judge: Judge, recipe: Recipe, data: list[Any], rescaling: RescalingSpec | None, seed: int
+    judge: Judge,
+    recipe: Recipe,
+    data: list[Any],
+    rescaling: RescalingSpec | None,
+    continuous: ContinuousSpec,
+    seed: int,
 ) -> BestStart:
     """Match by every method of a recipe, and return the one that is judged best.
 
@@ -49,13 +55,19 @@ def best_start(
         recipe: its ``starts``.
         data: training batches to match activations on.
         rescaling: with signs, where units may be negated.
+        continuous: the groups that are turned.
         seed: of the order of groups.
     """
     networks = judge.reference, judge.target, judge.spec
-    activations = partial(activation_matching, *networks, data=data, batch=judge.batch)
+    symmetry = continuous or None
+    activations = partial(activation_matching, *networks, data=data, batch=judge.batch, symmetry=symmetry)
     methods: dict[str, Callable[[], Alignment]] = {
         "weight_matching": partial(
-            weight_matching, *networks, rescaling=rescaling, generator=torch.Generator().manual_seed(seed)
+            weight_matching,
+            *networks,
+            rescaling=rescaling,
+            symmetry=symmetry,
+            generator=torch.Generator().manual_seed(seed),
         ),
         "activation_matching": activations,
         "activation_matching_uncentred": partial(activations, similarity="uncentred"),

@@ -9,6 +9,8 @@ from sinkhorn_rebasin.losses import WeightDistance
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, normalize_state_scales
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS as NO_CONTINUOUS
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
 SCALE_STEPS, SCALE_RATE = 100, 0.05
@@ -21,6 +23,7 @@ def matched_by_weights(
     target: nn.Module,
     spec: PermutationSpec,
     rescaling: RescalingSpec | None,
+    continuous: ContinuousSpec,
     restarts: int,
     seed: int,
 ) -> tuple[str, SinkhornRebasin]:
@@ -36,13 +39,15 @@ def matched_by_weights(
     Args:
         reference, target: the networks.
         spec, rescaling: their symmetries; without rescalings no scale is fitted.
+        continuous: the groups that are turned, of networks in canonical form.
         restarts: orders of the groups that are tried.
         seed: of these orders.
 
     Example:
         >>> from sinkhorn_rebasin import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
-        >>> name, rebasin = matched_by_weights(net, net, discover_symmetry(net, torch.ones(2, 3)), None, 2, 0)
+        >>> spec = discover_symmetry(net, torch.ones(2, 3))
+        >>> name, rebasin = matched_by_weights(net, net, spec, None, NO_CONTINUOUS, 2, 0)
         >>> name, rebasin.hard_permutations()["0"].tolist()
         ('weight_matching', [0, 1, 2, 3, 4, 5, 6, 7])
     """
@@ -58,6 +63,7 @@ def matched_by_weights(
             *pair,
             spec,
             rescaling=rescaling,
+            symmetry=continuous or None,
             restarts=max(1, min(restarts, ELEMENTS_AT_ONCE // elements)),
             generator=torch.Generator().manual_seed(seed),
         )
@@ -65,7 +71,13 @@ def matched_by_weights(
     }
     rebasins = {
         name: SinkhornRebasin(
-            reference, target, spec=spec, rescale=rescaling or False, start=start, check=False
+            reference,
+            target,
+            spec=spec,
+            rescale=rescaling or False,
+            symmetry=continuous,
+            start=start,
+            check=False,
         )
         for name, start in matched.items()
     }

@@ -53,22 +53,37 @@ def prepared(
     check_supported(target)
     check_comparable(reference, target)
     spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, check=check)
-    continuous = _requested_continuous(target, spec, symmetry, example_inputs)
-    if continuous:
+    continuous = requested_continuous(target, spec, symmetry, example_inputs)
+    if continuous and check:
         reference, target = (
             canonicalize(net, spec, continuous, example_inputs) for net in (reference, target)
         )
     rescaling = requested_rescaling(target, spec, rescale, example_inputs, check=check)
-    if continuous:
-        # Their scales are among the maps, and would take gains away from one.
-        kept = tuple(one for one in rescaling.generators if one.group not in continuous)
-        rescaling = RescalingSpec(rescaling.groups, kept)
+    rescaling = beside_maps(rescaling, continuous)
     return Prepared(reference, target, spec, continuous, rescaling)
 
 
-def _requested_continuous(
+def beside_maps(rescaling: RescalingSpec, continuous: ContinuousSpec) -> RescalingSpec:
+    """Keep the rescalings of groups that have no maps.
+
+    Scales of a group with maps are among them, or would take its gains away from one.
+
+    >>> beside_maps(RescalingSpec(("hidden",)), NO_CONTINUOUS).groups
+    ('hidden',)
+    """
+    kept = tuple(one for one in rescaling.generators if one.group not in continuous)
+    return RescalingSpec(rescaling.groups, kept) if continuous else rescaling
+
+
+def requested_continuous(
     model: nn.Module, spec: PermutationSpec, symmetry: RequestedSymmetry, example_inputs: ExampleInputs
 ) -> ContinuousSpec:
+    """Return the continuous symmetries that are asked for.
+
+    Raises:
+        SpecError: when ``symmetry`` is no known name.
+        ArchitectureError: when they are to be discovered without example inputs.
+    """
     if isinstance(symmetry, ContinuousSpec):
         return symmetry
     if symmetry == "permutation":
