@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import sinkhorn_rebasin as sr
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, RebasinError
 from tests.front.pairs import aligned, trained
 
 
@@ -62,3 +64,13 @@ def test_the_ends_of_a_merge_are_the_networks() -> None:
     x = torch.randn(16, 2)
     torch.testing.assert_close(aligned().merge(1.0)(x), trained(0)(x))
     torch.testing.assert_close(aligned().merge(0.0)(x), trained(1)(x), atol=1e-4, rtol=1e-4)
+
+
+def test_permutations_come_back_from_a_file_and_scales_are_refused(tmp_path: Path) -> None:
+    plain = sr.align(trained(0), trained(1), example_inputs=torch.randn(2, 2), rescale=False)
+    plain.save(tmp_path / "b_to_a.safetensors")
+    moved = sr.Alignment.load(tmp_path / "b_to_a.safetensors").apply(trained(1))
+    assert all(torch.equal(moved[n], t) for n, t in plain.to_model().state_dict().items())
+    with pytest.raises(RebasinError, match="rescale=False"):
+        aligned().save(tmp_path / "scaled.safetensors")
+    assert not (tmp_path / "scaled.safetensors").exists()
