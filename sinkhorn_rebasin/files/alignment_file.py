@@ -20,13 +20,9 @@ from sinkhorn_rebasin.errors import CheckpointError, RebasinError, SpecError, li
 from sinkhorn_rebasin.files.atomic import whole_file
 from sinkhorn_rebasin.files.fingerprint import values_digest
 from sinkhorn_rebasin.files.receipt import Receipt
-from sinkhorn_rebasin.files.symmetry_json import (
-    continuous_from_json,
-    continuous_to_json,
-    rescaling_from_json,
-    rescaling_to_json,
-)
+from sinkhorn_rebasin.files.rescaling_json import rescaling_from_json, rescaling_to_json
 from sinkhorn_rebasin.permutations.algebra import check_permutations
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 FORMAT = "rebasin-alignment/1"
@@ -43,7 +39,7 @@ class _Form:
 _FORMS: Mapping[str, _Form] = {
     "spec": _Form(lambda spec: spec.to_json(), PermutationSpec.from_json),
     "rescaling": _Form(rescaling_to_json, rescaling_from_json),
-    "continuous": _Form(continuous_to_json, continuous_from_json),
+    "continuous": _Form(lambda continuous: continuous.to_json(), ContinuousSpec.from_json),
     "receipt": _Form(lambda receipt: receipt.to_json(), Receipt.from_json),
     "objective": _Form(list, tuple),
     "weight_matched": _Form(list, tuple),
@@ -144,7 +140,8 @@ def _stored(kind: str, tensor: Tensor) -> Tensor:
 
 
 def _read(kind: str, tensor: Tensor) -> Tensor:
-    return tensor.long() if kind == "permutations" else tensor
+    # A copy lies in memory as any new tensor does; products of tensors that do not are rounded otherwise.
+    return tensor.long() if kind == "permutations" else tensor.clone()
 
 
 def _json(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -168,19 +169,24 @@ def test_folders_of_arrays_are_data(disk: Disk) -> None:
 def test_learning_is_the_packages_own_call(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Alignment.load(disk.align())
     asked = {}
+    taken = inspect.signature(sinkhorn_rebasin.align)
 
-    def align(reference: object, target: object, train: object, **options: object) -> object:
-        asked.update(options, train=train)
+    def align(*networks: object, **options: object) -> object:
+        asked.update(taken.bind(*networks, **options).arguments)
         return SimpleNamespace(alignment=Alignment(found.permutations, found.spec))
 
     monkeypatch.setattr(sinkhorn_rebasin, "align", align, raising=False)
-    monkeypatch.setattr(sinkhorn_rebasin, "Recipe", lambda seconds: seconds, raising=False)
     file = disk.folder / "learned.safetensors"
     code, _, err = disk.run(
         "align", disk.reference, disk.target, "--out", file, "--train", DATA, "--seconds", "3", "--seed", "5"
     )
     assert code == 0, err
-    assert (asked["recipe"], asked["seed"], asked["rescale"], len(asked["train"])) == (3.0, 5, False, 2)
+    assert (asked["recipe"].seconds, asked["seed"], asked["rescale"], len(asked["train"])) == (
+        3.0,
+        5,
+        False,
+        2,
+    )
     assert Alignment.load(file).method == "learned"
 
 

@@ -26,6 +26,7 @@ _TOLD = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_val
 def distance(first: StateLike, second: StateLike) -> float:
     r"""Return :math:`\lVert\theta_1-\theta_2\rVert / \lVert\theta_1\rVert` over all floating tensors.
 
+    >>> import torch
     >>> distance({"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([3.0, 0.0])})
     0.8
     """
@@ -39,6 +40,7 @@ def distance(first: StateLike, second: StateLike) -> float:
 def cosine(first: StateLike, second: StateLike) -> float:
     """Return the cosine of all matrices of two states; vectors, such as gains of norms, start alike everywhere.
 
+    >>> import torch
     >>> round(cosine({"w": torch.eye(2)}, {"w": 2 * torch.eye(2)}), 6)
     1.0
     """
