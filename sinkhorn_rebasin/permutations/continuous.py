@@ -60,12 +60,12 @@ class ContinuousSymmetry:
         slots = ", ".join(f"{place_of(slot)} {sign:+d}" for slot, sign in self.exponents)
         foldable = [name for name in self.gains if name not in self.unfoldable]
         notes = [
-            f"after folding {len(foldable)} gains: {listed(foldable)}" if foldable else "",
+            f"after folding {listed(foldable)}" if foldable else "",
             f"only where gains that cannot be folded are one: {listed(self.unfoldable)}"
             if self.unfoldable
             else "",
             f"only where {listed(self.shifts)} are zero" if self.shifts else "",
-            f"{len(self.centered)} slots may be centered" if self.centered else "",
+            f"may be centered: {listed(map(place_of, self.centered))}" if self.centered else "",
         ]
         return "; ".join([f"{self.group.name} ({kind}): {slots}", *filter(None, notes)])
 

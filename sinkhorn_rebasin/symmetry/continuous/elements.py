@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,16 +13,26 @@ MOST_MIXED = 256
 """Units that one element mixes; permutations carry the claim to all others."""
 
 
-def random_element(symmetry: ContinuousSymmetry, generator: torch.Generator) -> Tensor:
+def random_element(
+    symmetry: ContinuousSymmetry, generator: torch.Generator, log_scale: float = 0.0
+) -> Tensor:
     """A matrix far from the identity for every block of a symmetry, in double precision.
 
-    Orthogonal ones are drawn by Haar's measure, linear ones have singular values from 0.6 to 1.6.
+    Orthogonal ones are drawn by Haar's measure, linear ones have singular values from 0.6 to 1.6. Where a group has
+    common scales, all of the matrix is multiplied by the exponential of ``log_scale``.
 
     Shapes:
         (size, size), or (blocks, size, size) when the group is nested.
     """
     group = symmetry.group
     draws = [_of_block(symmetry, generator) for _ in range(group.blocks)]
+    scale = 1.0 if symmetry.kind == "orthogonal" or symmetry.fixes_ones else math.exp(log_scale)
+    if symmetry.kind == "rotary":
+        paired = torch.eye(group.size, dtype=torch.float64)
+        paired[[unit for pair in symmetry.pairs for unit in pair]] *= scale
+        draws = [paired @ draw for draw in draws]
+    else:
+        draws = [scale * draw for draw in draws]
     return torch.stack(draws) if group.blocks > 1 else draws[0]
 
 

@@ -15,10 +15,10 @@ from sinkhorn_rebasin.permutations import identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.symmetry.continuous.elements import random_element
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely
-from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
+from sinkhorn_rebasin.symmetry.rescaling.trials import FARTHEST, NEAREST, Trials
 from sinkhorn_rebasin.symmetry.verification.perturbation import scrambled
 
-TRIALS = 2
+GROWTHS, FAR_TOLERANCE = (30.0, 3000.0), 1e-4
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,60 @@ class Held:
         return {name: values.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
-def change_of(trials: Trials, symmetries: Sequence[ContinuousSymmetry], count: int = TRIALS) -> float:
-    """Largest relative change of the output at random elements, with what must be one or zero held there."""
-    held = Held.of(symmetries)
-    worst = 0.0
-    for _ in range(count):
-        state = held.at(trials.weights())
-        maps = {one.group.name: random_element(one, trials.generator) for one in symmetries}
-        after = moved(trials, state, symmetries, maps)
-        worst = max(worst, *changes_of_outputs(trials, state, [after], strict=count > 1))
-    return worst
+def change_of(trials: Trials, symmetries: Sequence[ContinuousSymmetry]) -> float:
+    """Largest relative change of the output at random elements, with what must be one or zero held there.
+
+    The change is also measured by how much the output varies. Units are made much larger than the network's:
+    by common scales, which leave the function as it is; and by larger weights where it runs at them, to
+    :data:`FAR_TOLERANCE`, for rounding grows with them.
+    """
+    near = [_change_once(trials, symmetries, side * _far(trials), strict=True) for side in (1, -1)]
+    if not max(near) <= trials.tolerance:
+        return max(near)
+    for growth in GROWTHS:
+        try:
+            change = _change_once(trials, symmetries, 0.0, growth=growth)
+        except ArchitectureError:
+            continue  # nothing finite comes out so far away
+        if not change <= max(FAR_TOLERANCE, trials.tolerance):
+            return change
+    return max(near)
+
+
+def first_change(trials: Trials, symmetries: Sequence[ContinuousSymmetry]) -> float:
+    """Relative change of the output at one random element, as a first look."""
+    return _change_once(trials, symmetries, _far(trials))
+
+
+def _change_once(
+    trials: Trials,
+    symmetries: Sequence[ContinuousSymmetry],
+    log_scale: float,
+    growth: float = 1.0,
+    strict: bool = False,
+) -> float:
+    state = Held.of(symmetries).at(_grown(trials, growth))
+    maps = {one.group.name: random_element(one, trials.generator, log_scale) for one in symmetries}
+    (change,) = changes_of_outputs(trials, state, [moved(trials, state, symmetries, maps)], strict)
+    return change
+
+
+def _grown(trials: Trials, growth: float) -> State:
+    """The weights of the network moved a little, with all but vectors this many times as large."""
+    state = trials.weights()
+    if growth == 1.0:
+        return state
+    larger = {
+        id(state[name]): growth * state[name] for name in trials.spec.parameters if state[name].dim() > 1
+    }
+    return {name: larger.get(id(tensor), tensor) for name, tensor in state.items()}
+
+
+def _far(trials: Trials) -> float:
+    """A log-scale that reaches past the bounds of ReLU6 and its like, where they are no longer linear."""
+    return NEAREST + (FARTHEST - NEAREST) * float(
+        torch.rand((), generator=trials.generator, device=trials.generator.device)
+    )
 
 
 def moved(

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
 from sinkhorn_rebasin.permutations.slots import parts_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import null_vectors
-from sinkhorn_rebasin.symmetry.continuous.proof import change_of
+from sinkhorn_rebasin.symmetry.continuous.proof import first_change
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
@@ -44,7 +44,7 @@ def rotary_symmetries(trials: Trials) -> tuple[list[ContinuousSymmetry], dict[st
     kept, reasons = [], {}
     for name, slots in candidates.items():
         symmetry = _claim(trials, name, slots, draws[name]) if draws[name] else None
-        if symmetry is not None and change_of(trials, [symmetry], 1) <= trials.tolerance:
+        if symmetry is not None and first_change(trials, [symmetry]) <= trials.tolerance:
             kept.append(symmetry)
         else:
             reasons[name] = "no pair of units inside of its heads turns alone: they stay"

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.symmetry.continuous.branches import branches_on_data
 from sinkhorn_rebasin.symmetry.continuous.centering import centered_slots
 from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
-from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of
+from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of, first_change
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
 from sinkhorn_rebasin.symmetry.continuous.rotary import rotary_symmetries
 from sinkhorn_rebasin.symmetry.continuous.vectors import with_turning_vectors
@@ -97,7 +97,7 @@ class Search:
         vectors = {one.group: [s for s in slots[one.group] if s.tensor in held] for one in claims}
         completed = with_turning_vectors(self.trials, claims, vectors, held) if held else list(claims)
         first = [self._named(*self._kinds(one)[0], slots[one.group], held) for one in completed]
-        if len(first) > 1 and change_of(self.trials, first, 1) <= self.trials.tolerance:
+        if len(first) > 1 and first_change(self.trials, first) <= self.trials.tolerance:
             for claim, symmetry in zip(completed, first, strict=True):
                 self._accept(claim, symmetry)
             return []
@@ -144,12 +144,14 @@ class Search:
         worst = np.inf
         for kind in self._kinds(claim):
             symmetry = self._named(*kind, slots, held)
-            change = change_of(self.trials, [symmetry], 1)
+            change = first_change(self.trials, [symmetry])
             if change <= self.trials.tolerance:
                 self._accept(claim, symmetry)
                 return True
             worst = min(worst, change)
-        self.reasons[claim.group] = f"turns of its units change the output by {worst:.0e}: permutation"
+        self.reasons.setdefault(
+            claim.group, f"turns of its units change the output by {worst:.0e}: permutation"
+        )
         return False
 
     def _accept(self, claim: Claim, symmetry: ContinuousSymmetry) -> None:

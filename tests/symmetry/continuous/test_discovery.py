@@ -1,0 +1,250 @@
+"""What discovery of continuous symmetries says, refuses and leaves alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.models.transformer import GPT, ViT
+from sinkhorn_rebasin import discover_continuous, discover_symmetry, identity_permutations, verify_continuous
+from sinkhorn_rebasin.errors import SpecError, SymmetryError
+from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
+from sinkhorn_rebasin.symmetry.continuous import search
+from sinkhorn_rebasin.symmetry.continuous.elements import haar, random_element
+from tests.symmetry.continuous.small_networks import Attention, Block, Language, perceptron
+
+WORDS = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 0]])
+
+
+def vit() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return ViT(size=8, patch=4, width=8, depth=1, heads=2, hidden=12), torch.randn(2, 3, 8, 8)
+
+
+def bottleneck() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return perceptron(nn.ReLU(), nn.Identity(), nn.GELU()), torch.randn(4, 5)
+
+
+def found_in(model: nn.Module, inputs: Tensor) -> tuple[PermutationSpec, ContinuousSpec]:
+    spec = discover_symmetry(model, inputs)
+    return spec, discover_continuous(model, spec, inputs)
+
+
+def test_gains_shifts_and_centered_slots_of_a_layer_norm_stream() -> None:
+    stream = found_in(*vit())[1]["positions"]
+    assert stream.gains == ("blocks.0.norm1.weight", "blocks.0.norm2.weight", "norm.weight")
+    assert stream.shifts == stream.unfoldable == ()
+    turning = {slot.tensor for slot, _ in stream.exponents}
+    assert {"blocks.0.norm1.bias", "blocks.0.norm2.bias", "norm.bias", "positions"} <= turning
+    assert not turning & set(stream.gains)
+    assert [slot.tensor for slot in stream.centered] == [
+        "positions",
+        "patches.weight",
+        "patches.bias",
+        "blocks.0.attention.out.weight",
+        "blocks.0.attention.out.bias",
+        "blocks.0.down.weight",
+        "blocks.0.down.bias",
+    ]
+
+
+def test_a_turned_network_computes_the_same() -> None:
+    model, inputs = vit()
+    spec, continuous = found_in(model, inputs)
+    model, inputs = model.double(), inputs.double()
+    for name in continuous["positions"].gains:
+        nn.init.ones_(model.get_parameter(name))
+    generator = torch.Generator().manual_seed(3)
+    maps = {one.group.name: random_element(one, generator) for one in continuous.symmetries}
+    others = identity_permutations(spec)
+    state = transform_state(model.state_dict(), spec, continuous, maps, others)
+    turned = torch.func.functional_call(model, dict(state), inputs)
+    torch.testing.assert_close(turned, model(inputs), rtol=1e-12, atol=1e-12)
+    assert float((state["positions"] - model.positions).detach().abs().max()) > 0.01
+
+
+def test_queries_and_keys_of_one_tensor_have_opposite_signs() -> None:
+    inner = found_in(*vit())[1]["blocks/0/attention/qkv#2"]
+    signs = {(slot.tensor[-4:], slot.layout.offset): sign for slot, sign in inner.exponents}
+    assert signs[("ight", 0)] == -signs[("ight", 8)] == signs[("bias", 0)] == -signs[("bias", 8)]
+
+
+def test_a_gain_whose_reader_is_tied_is_named() -> None:
+    torch.manual_seed(0)
+    _, continuous = found_in(GPT(9, context=5, width=8, depth=1, heads=2, hidden=12), WORDS)
+    assert continuous["words"].unfoldable == ("norm.weight",)
+    assert set(continuous["words"].gains) == {"blocks.0.norm1.weight", "blocks.0.norm2.weight", "norm.weight"}
+    assert "no rescaling takes norm.weight into its readers" in continuous.reasons["words"]
+    assert "only where gains that cannot be folded are one: norm.weight" in str(continuous)
+
+
+def test_rotary_pairs_are_those_of_the_frequencies() -> None:
+    torch.manual_seed(0)
+    _, continuous = found_in(Language(Block(Attention(rotary=True), nn.RMSNorm)), WORDS)
+    (rotary,) = (one for one in continuous.symmetries if one.kind == "rotary")
+    assert rotary.pairs == ((0, 2), (1, 3))
+    assert [(slot.tensor.split(".")[-2], sign) for slot, sign in rotary.exponents] == [
+        ("query", 1),
+        ("key", -1),
+    ]
+
+
+def test_words_say_why_a_group_is_not_larger() -> None:
+    model, inputs = bottleneck()
+    text = str(found_in(model, inputs)[1])
+    assert "2 (linear): 2.weight[0] +1, 2.bias[0] +1, 4.weight[1] -1" in text.splitlines()
+    assert "no turn of its units leaves the output as it is: permutation" in text
+    assert str(ContinuousSpec()) == "no continuous symmetries"
+
+
+def test_json_gives_back_what_was_found() -> None:
+    for model, inputs in (vit(), bottleneck()):
+        continuous = found_in(model, inputs)[1]
+        assert ContinuousSpec.from_json(continuous.to_json()) == continuous
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"linear"', '"affine"'), ('"signs"', '"marks"'), ('"size": 8', '"size": "8"'), ("{", "")],
+)
+def test_json_that_is_none_is_refused(old: str, new: str) -> None:
+    text = found_in(*bottleneck())[1].to_json()
+    assert old in text
+    with pytest.raises(SpecError, match="Expected"):
+        ContinuousSpec.from_json(text.replace(old, new, 1))
+
+
+def test_a_wrong_symmetry_is_refused_by_name_with_its_size() -> None:
+    model, inputs = bottleneck()
+    spec, continuous = found_in(model, inputs)
+    assert verify_continuous(model, spec, continuous, inputs) < 1e-12
+    wrong = ContinuousSymmetry(spec["0"], "orthogonal", tuple((slot, 1) for slot in spec.slots_of("0")))
+    with pytest.raises(
+        SymmetryError, match=r"relative change of .*failing groups: '0' \(.*e[-+]\d+\)"
+    ) as caught:
+        verify_continuous(
+            model, spec, replace(continuous, symmetries=(*continuous.symmetries, wrong)), inputs
+        )
+    assert list(caught.value.groups) == ["0"]
+
+
+def test_signs_that_are_wrong_are_refused() -> None:
+    model, inputs = bottleneck()
+    spec, continuous = found_in(model, inputs)
+    flipped = replace(continuous["2"], exponents=tuple((slot, 1) for slot, _ in continuous["2"].exponents))
+    with pytest.raises(SymmetryError, match="'2'"):
+        verify_continuous(model, spec, ContinuousSpec((flipped,)), inputs)
+
+
+def test_nothing_of_the_caller_changes() -> None:
+    model, inputs = vit()
+    model.train()
+    model.get_parameter("norm.weight").requires_grad_(False)
+    before, example = copy.deepcopy(model), inputs.clone()
+    spec = discover_symmetry(model, inputs)
+    state = torch.get_rng_state()
+    continuous = discover_continuous(model, spec, inputs)
+    verify_continuous(model, spec, continuous, inputs)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(inputs, example)
+    assert all(module.training for module in model.modules())
+    for (name, one), other in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert torch.equal(one, other), name
+        assert one.requires_grad == other.requires_grad
+        assert one.grad is None
+    assert continuous == discover_continuous(before.eval(), spec, inputs)
+
+
+def test_half_precision_is_proven_in_double() -> None:
+    model, inputs = bottleneck()
+    spec = discover_symmetry(model, inputs)
+    halved = copy.deepcopy(model).bfloat16()
+    continuous = discover_continuous(halved, spec, inputs.bfloat16())
+    assert [one.kind for one in continuous.symmetries] == ["linear"]
+    assert continuous.error < 1e-9
+
+
+def test_too_many_units_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_UNITS", 7)
+    continuous = found_in(*bottleneck())[1]
+    assert not continuous.symmetries
+    assert all("GiB" in reason for reason in continuous.reasons.values())
+
+
+class Bounded(nn.Module):
+    """Linear layers with bounds between them that small units never reach."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.first, self.last, self.bound = nn.Linear(5, 6), nn.Linear(6, 3), bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).clamp(-self.bound, self.bound))
+
+
+class BoundedStream(Bounded):
+    """The same after an addition, and before a norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).clamp(-self.bound, self.bound)
+        return self.last(nn.functional.rms_norm(hidden, (6,)))
+
+
+def small_relu() -> nn.Module:
+    network = perceptron(nn.ReLU(), nn.ReLU())
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=1e-3)
+    return network
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: Bounded(50.0), lambda: BoundedStream(50.0), small_relu],
+    ids=["bound", "stream", "small"],
+)
+def test_what_is_linear_near_by_alone_does_not_turn(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    assert not found_in(build(), torch.randn(4, 5))[1].symmetries
+
+
+class Branching(nn.Module):
+    """Reads its hidden units, and chooses by them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.other = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        return self.one(hidden) if hidden.max() > 1.0 else self.other(hidden)
+
+
+def test_a_network_that_branches_on_its_data_is_left_alone() -> None:
+    torch.manual_seed(0)
+    spec, continuous = found_in(Branching(), torch.randn(4, 5))
+    assert not continuous.symmetries
+    assert spec.names
+    assert all("reads numbers that differ" in continuous.reasons[name] for name in spec.names)
+
+
+def test_random_elements_are_in_their_groups() -> None:
+    generator = torch.Generator().manual_seed(0)
+    turn = haar(5, generator)
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(5).double())
+    stream = ContinuousSymmetry(Group("a", 300), "orthogonal", (), fixes_ones=True)
+    element, ones = random_element(stream, generator), torch.ones(300).double()
+    torch.testing.assert_close(element @ element.mT, torch.eye(300).double())
+    torch.testing.assert_close(element @ ones, ones)
+    inner = ContinuousSymmetry(Group("a", 4, 3), "linear", ())
+    assert random_element(inner, generator).shape == (3, 4, 4)
+    assert float(torch.linalg.cond(random_element(inner, generator)).max()) < 3
+    slot = Slot("a", "w", (0,), Layout(1, 4))
+    rotary = ContinuousSymmetry(Group("a", 4), "rotary", ((slot, 1),), pairs=((0, 2), (1, 3)))
+    assert not random_element(rotary, generator)[0, 1]
