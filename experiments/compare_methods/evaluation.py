@@ -22,13 +22,14 @@ CHANGE_IMAGES = 1000
 
 def evaluate(pair: Pair, outcome: Outcome, evaluation: Evaluation) -> dict[str, Any]:
     """Test path, test path with REPAIR, training path, and the change of the target's function."""
-    path = LinearPath(pair.reference, outcome.rebased, pair.reference.state_dict())
+    reference = pair.reference.state_dict() if outcome.reference is None else outcome.reference
+    path = LinearPath(pair.reference, outcome.rebased, reference)
     data, points = pair.data, evaluation.points
     test = _batches(data.test_images, data.test_labels, evaluation.test_images)
     train = _batches(data.train_images, data.train_labels, evaluation.train_images)
     with torch.autocast("cpu", torch.bfloat16, enabled=evaluation.bfloat16):
         repair = RepairAlongPath(
-            pair.reference, path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
+            path.module_at(1.0), path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
         )
         plain = evaluate_path(path, test, _cross_entropy, points=points, progress=True)
         repaired = evaluate_path(path, test, _cross_entropy, points=points, prepare=repair, progress=True)

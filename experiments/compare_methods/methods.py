@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from experiments.compare_methods import matching, sinkhorn_losses
+from experiments.compare_methods import matching, sinkhorn_losses, symmetries
 from experiments.compare_methods.ours import align
 from experiments.compare_methods.pair import Align, Outcome, Pair
 from experiments.compare_methods.setting import Setting
@@ -61,6 +61,9 @@ METHODS: dict[str, Method] = {
     "ours, for REPAIR": ours(repaired=True),
     "ours, permutations alone": ours(),
     "ours": ours(rescale=True),
+    "ours, every symmetry, by weights": Method(symmetries.weights, "ours"),
+    "ours, every symmetry, by activations": Method(symmetries.activations, "ours"),
+    "ours, every symmetry": Method(symmetries.learned, "ours"),
 }
 
 

@@ -27,37 +27,42 @@ def align(pair: Pair, recipe: Recipe, *, rescale: bool = False, repaired: bool =
     result = sinkhorn_rebasin.align(
         pair.reference,
         pair.target,
-        _data(pair, recipe).train_dataloader(),
-        _held_out(pair, recipe),
+        data_of(pair, recipe).train_dataloader(),
+        held_out_of(pair, recipe),
         example_inputs=pair.data.train_images[:2],
         spec=spec,
         rescale=rescale,
+        symmetry="permutation",
         repair=repaired,
         recipe=recipe,
         seed=pair.seed,
         trainer={"accelerator": "cpu", "precision": "bf16-mixed" if recipe.bfloat16 else "32-true"},
-        statistics=_trained(pair, recipe, max(recipe.start_samples, recipe.statistics_samples)),
+        statistics=trained_on(pair, recipe, max(recipe.start_samples, recipe.statistics_samples)),
     )
     notes = {"start": result.start.replace("_", " "), "history": result.history}
     rebasin = result.rebasin
     return Outcome(rebasin.rebased_state(hard=True), result.seconds, rebasin.hard_permutations(), notes)
 
 
-def _data(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
+def data_of(pair: Pair, recipe: Recipe) -> InMemoryDataModule:
+    """The images that the alignment learns from."""
     size = min(recipe.batch_size, len(pair.data.train_labels) // 4)
     fraction = 0.1 if pair.unseen is None else 0.0
     return InMemoryDataModule(pair.data, batch_size=size, seed=pair.seed, validation_fraction=fraction)
 
 
-def _trained(pair: Pair, recipe: Recipe, count: int) -> list[tuple[Tensor, Tensor]]:
+def trained_on(pair: Pair, recipe: Recipe, count: int) -> list[tuple[Tensor, Tensor]]:
     """So many of the images that are trained on: to match activations, reset batch norm and do REPAIR with."""
-    return _batches(pair.data.train_images, pair.data.train_labels, _data(pair, recipe).train_indices[:count])
+    return _batches(
+        pair.data.train_images, pair.data.train_labels, data_of(pair, recipe).train_indices[:count]
+    )
 
 
-def _held_out(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
+def held_out_of(pair: Pair, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
+    """The images that decide what is kept."""
     if pair.unseen is not None:
         return _batches(*pair.unseen, torch.arange(min(recipe.validation_samples, len(pair.unseen[1]))))
-    indices = _data(pair, recipe).validation_indices[: recipe.validation_samples]
+    indices = data_of(pair, recipe).validation_indices[: recipe.validation_samples]
     return _batches(pair.data.train_images, pair.data.train_labels, indices)
 
 

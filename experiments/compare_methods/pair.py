@@ -66,12 +66,14 @@ class Outcome:
         seconds: without the discovery of the symmetries, which all methods share.
         permutations: per group, the index vectors; None where a method does not tell.
         notes: anything else worth a place in the receipt.
+        reference: the reference's tensors where they were brought into another form; None where they stay.
     """
 
     rebased: State
     seconds: float
     permutations: Mapping[str, Tensor] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    reference: State | None = None
 
 
 Align: TypeAlias = Callable[[Pair, Setting], Outcome]

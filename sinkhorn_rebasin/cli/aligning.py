@@ -125,8 +125,8 @@ def _learned(
             "--method activation_matching."
         )
     budget = {} if wish.seconds is None else {"recipe": package.Recipe(seconds=wish.seconds)}
-    # Without scales: an alignment does not hold them, and permutations found beside them are worse alone.
-    options = {"example_inputs": inputs, "rescale": False, "seed": wish.seed, **budget}
+    # Maps of continuous symmetries act on canonical forms, and not on the networks in the files.
+    options = {"example_inputs": inputs, "symmetry": "permutation", "seed": wish.seed, **budget}
     result = align(reference.module, target.module, batches, **options)
     alignment: Alignment = result.alignment
     return alignment

@@ -13,7 +13,7 @@ from torch import nn
 from sinkhorn_rebasin._typing import BatchAdapter
 from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.connectivity import PathEvaluation
-from sinkhorn_rebasin.errors import DataError, RebasinError
+from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment
@@ -66,21 +66,15 @@ class AlignmentResult:
 
     @property
     def alignment(self) -> Alignment:
-        """Permutations and signs as an :class:`Alignment`; scales are the re-basin's alone."""
+        """Return permutations, signs, scales and maps."""
         return replace(self.rebasin.alignment(), method="align")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the alignment as a file: see :meth:`Alignment.save`.
 
         Raises:
-            RebasinError: scales were learned, which such a file does not hold.
             CheckpointError: the file cannot be written.
         """
-        if any(bool(scale.any()) for scale in self.rebasin.log_scales.values()):
-            raise RebasinError(
-                "Expected an alignment without scales, which its file does not hold, but scales were learned: align "
-                "with rescale=False, or save result.to_model().state_dict()."
-            )
         self.alignment.save(path)
 
     def to_model(self) -> nn.Module:

@@ -13,6 +13,7 @@ from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
 from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
 from sinkhorn_rebasin.files.receipt import Receipt
+from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.support import check_values
@@ -28,7 +29,7 @@ from sinkhorn_rebasin.permutations import (
 from sinkhorn_rebasin.permutations.completeness import completed
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
 from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
-from sinkhorn_rebasin.permutations.signed_permutations import compose_signs, inverse_signs
+from sinkhorn_rebasin.permutations.signed_permutations import compose_log_scales, compose_signs, inverse_signs
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,10 +45,13 @@ class Alignment:
         receipt: the networks they were found for, and how; :meth:`apply` then takes no other target.
         signs: per group with sign generators, ±1 for each of them and each of the target's units, in the order they
             had before the permutations; empty when signs were not matched.
-        rescaling: the rescalings the signs belong to.
+        rescaling: the rescalings that signs and scales belong to.
         method: name of the method that found them; empty where they were given.
         maps: matrices of the groups with a continuous symmetry, which have no permutation.
-        continuous: the continuous symmetries the maps belong to.
+        continuous: the continuous symmetries the maps belong to. Networks they act on have gains of one: see
+            :func:`~sinkhorn_rebasin.canonicalize`.
+        log_scales: per group with positive generators, the logarithm of the scale of each of them and each of the
+            target's units, in the order they had before the permutations; empty when there are none.
     """
 
     permutations: Mapping[str, Tensor]
@@ -61,6 +65,7 @@ class Alignment:
     method: str = field(default="", compare=False)
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     continuous: ContinuousSpec | None = None
+    log_scales: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         indices = self.permutations.values()
@@ -75,6 +80,7 @@ class Alignment:
             parts.append(f"objective {first}{self.objective[-1]:.5g} in {len(self.objective)} passes")
         parts += [] if self.converged else ["not converged"]
         parts += [f"signs of {listed(self.signs)}"] if self.signs else []
+        parts += [f"scales of {listed(self.log_scales)}"] if self.log_scales else []
         parts += [f"maps of {listed(self._kinds())}"] if self.maps else []
         parts += [f"matched by weights: {listed(self.weight_matched)}"] if self.weight_matched else []
         return f"Alignment({self.method and self.method + ', '}{'; '.join(parts)})"
@@ -87,14 +93,17 @@ class Alignment:
         """The rebased target's state: same function, new place.
 
         Raises:
-            ArchitectureError: the alignment has a receipt of another target; the first other tensor is named.
+            ArchitectureError: the alignment has a receipt of another target, or maps that do not fit the target's
+                gains; the first such tensor is named.
         """
         state = signed = as_state(target)
         if self.receipt is not None:
             self.receipt.check_target(state)
         self.spec.check_constants(state)
-        if self.signs and self.rescaling is not None:
-            signed = rescale_state(state, self.spec, self.rescaling, signs=self.signs)
+        if self.rescaling is not None:
+            signed = rescale_state(state, self.spec, self.rescaling, self.log_scales, self.signs)
+        if self.continuous is not None:
+            check_canonical(state, self.continuous, "target")
         if self.continuous is None:
             moved = permute_state(signed, self.spec, self.permutations)
         else:
@@ -116,6 +125,7 @@ class Alignment:
             inverse(self.spec, orders),
             self.spec,
             signs=inverse_signs(self.spec, self.signs, orders),
+            log_scales={n: -s for n, s in inverse_signs(self.spec, self.log_scales, orders).items()},
             rescaling=self.rescaling,
             maps={}
             if self.continuous is None
@@ -146,6 +156,7 @@ class Alignment:
             compose(self.spec, second, first),
             self.spec,
             signs=compose_signs(self.spec, self.signs, other.signs, first),
+            log_scales=compose_log_scales(self.spec, self.log_scales, other.log_scales, first),
             rescaling=self.rescaling if other.rescaling is None else other.rescaling,
             maps=maps,
             continuous=self.continuous,
@@ -194,8 +205,9 @@ def check_composable(second: Alignment, first: Alignment) -> None:
             "Expected two alignments with the same continuous symmetries but got others, or maps in one alone: give "
             "the other identity_maps."
         )
-    if second.signs and first.signs and second.rescaling != first.rescaling:
-        raise SpecError("Expected the signs of two alignments to be of one rescaling but got two.")
+    scaled = [alignment for alignment in (second, first) if alignment.signs or alignment.log_scales]
+    if len(scaled) == 2 and second.rescaling != first.rescaling:
+        raise SpecError("Expected signs and scales of two alignments to be of one rescaling but got two.")
 
 
 def as_state(network: nn.Module | StateLike) -> State:

@@ -130,12 +130,36 @@ def compose_signs(
     >>> compose_signs(spec, signs, signs, {"a": torch.tensor([1, 0])})["a"].tolist()
     [[-1.0, -1.0]]
     """
-    composed = dict(first)
-    for name, later in second.items():
-        destination = unit_movement(spec, permutations, name).argsort().to(later.device)
-        moved = later.flatten(1)[:, destination].reshape(later.shape)
-        composed[name] = first[name] * moved if name in first else moved
-    return composed
+    moved = _at_places_before(spec, second, permutations)
+    return {**first, **{n: first[n] * later if n in first else later for n, later in moved.items()}}
+
+
+def compose_log_scales(
+    spec: PermutationSpec,
+    second: Mapping[str, Tensor],
+    first: Mapping[str, Tensor],
+    permutations: Permutations,
+) -> dict[str, Tensor]:
+    """Add the log-scales of two alignments, of which the first permutes.
+
+    >>> spec = PermutationSpec((Group("a", 2),), (), {})
+    >>> scales = {"a": torch.tensor([[1.0, 5.0]])}
+    >>> compose_log_scales(spec, scales, scales, {"a": torch.tensor([1, 0])})["a"].tolist()
+    [[6.0, 6.0]]
+    """
+    moved = _at_places_before(spec, second, permutations)
+    return {**first, **{n: first[n] + later if n in first else later for n, later in moved.items()}}
+
+
+def _at_places_before(
+    spec: PermutationSpec, values: Mapping[str, Tensor], permutations: Permutations
+) -> dict[str, Tensor]:
+    """Order values of units as the units stood before the permutations."""
+    moved = {}
+    for name, value in values.items():
+        destination = unit_movement(spec, permutations, name).argsort().to(value.device)
+        moved[name] = value.flatten(1)[:, destination].reshape(value.shape)
+    return moved
 
 
 def inverse_signs(

@@ -87,7 +87,12 @@ def initial_scores(
         own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
         signs[name] = score(own[..., None, :] * matrices[name])
     shapes = rescaling.shapes(spec)
-    log_scales = {name: scores[name].new_zeros(shape) for name, shape in shapes.items()}
+    log_scales = {
+        name: guess.log_scales[name].detach().to(scores[name], copy=True)
+        if name in guess.log_scales
+        else scores[name].new_zeros(shape)
+        for name, shape in shapes.items()
+    }
     maps = {**identity_maps(continuous, dtype), **guess.maps}
     maps = {name: matrix.to(first.device, dtype) for name, matrix in maps.items()}
     return StartingScores(scores, signs, log_scales, maps)
@@ -128,6 +133,13 @@ def _check_signs(alignment: Alignment, spec: PermutationSpec, rescaling: Rescali
             raise SpecError(
                 f"Expected an alignment whose signs belong to the rescalings that are learned but those of group "
                 f"{name!r}, {tuple(signs.shape)}, do not: pass rescale=alignment.rescaling."
+            )
+    for name in alignment.log_scales:
+        theirs = () if alignment.rescaling is None else alignment.rescaling.of(name)
+        if name not in rescaling.groups or theirs != rescaling.of(name):
+            raise SpecError(
+                f"Expected an alignment whose scales belong to the rescalings that are learned but those of group "
+                f"{name!r} do not: pass rescale=alignment.rescaling."
             )
 
 

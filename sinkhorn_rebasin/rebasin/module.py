@@ -246,13 +246,14 @@ class SinkhornRebasin(RebasedSegment):
 
     @torch.no_grad()
     def alignment(self) -> Alignment:
-        """Return the hard permutations, signs and maps as they are now."""
+        """Return the hard permutations, signs, scales and maps as they are now."""
         permutations = self.hard_permutations()
         return Alignment(
             permutations,
             self.spec,
             signs=self.signs(permutations),
-            rescaling=self.rescaling if self.sign_scores else None,
+            rescaling=self.rescaling if self.sign_scores or self.log_scales else None,
+            log_scales={name: scale.detach().clone() for name, scale in self.log_scales.items()},
             method="SinkhornRebasin",
             maps={name: matrix.detach() for name, matrix in self.maps().items()},
             continuous=self.continuous or None,

@@ -24,7 +24,7 @@ from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.permutations import random_permutations
 from sinkhorn_rebasin.permutations.maps import random_maps
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.symmetry.continuous.networks import symmetries_of_vit, vit
+from tests.symmetry.continuous.networks import symmetries_of_vit, vit_with_unit_gains
 
 
 def network(seed: int) -> nn.Module:
@@ -72,7 +72,7 @@ def test_every_field_comes_back_bit_for_bit(tmp_path: Path, make: object) -> Non
     for each in fields(Alignment):
         assert same(getattr(loaded, each.name), getattr(alignment, each.name)), each.name
     assert loaded.signs or loaded.maps
-    target = network(1) if make is matched else vit()
+    target = network(1) if make is matched else vit_with_unit_gains()
     assert same(loaded.apply(target), alignment.apply(target))
     assert [file.name for file in tmp_path.iterdir()] == ["b_to_a.safetensors"]
 

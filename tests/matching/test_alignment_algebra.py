@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching import Alignment
-from sinkhorn_rebasin.permutations import random_permutations
-from sinkhorn_rebasin.permutations.maps import random_maps
+from sinkhorn_rebasin.permutations import identity_permutations, random_permutations
+from sinkhorn_rebasin.permutations.maps import identity_maps, random_maps
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.symmetry.continuous.networks import images, symmetries_of_vit, vit
+from tests.symmetry.continuous.networks import images, symmetries_of_vit, vit, vit_with_unit_gains
 from tests.symmetry.witness import difference
 
 
@@ -29,7 +32,7 @@ def turned(seed: int) -> Alignment:
 
 
 def test_maps_are_undone_and_composed_with_heads_that_move() -> None:
-    state = vit().state_dict()
+    state = vit_with_unit_gains().state_dict()
     first, second = turned(1), turned(2)
     close(first.invert().apply(first.apply(state)), state)
     close(second.compose(first).apply(state), second.apply(first.apply(state)))
@@ -38,9 +41,7 @@ def test_maps_are_undone_and_composed_with_heads_that_move() -> None:
 
 
 def test_apply_turns_a_canonical_network_and_keeps_types() -> None:
-    model = vit()
-    for gain in symmetries_of_vit()[1]["positions"].gains:
-        nn.init.ones_(model.get_parameter(gain))
+    model = vit_with_unit_gains()
     assert difference(model, turned(1).apply(model), images()) < 1e-13
     exact = turned(1).apply(model.half().double())
     halved = turned(1).apply(model.half())
@@ -86,3 +87,58 @@ def test_alignments_of_other_symmetries_do_not_compose() -> None:
         alignment.compose(
             Alignment({}, alignment.spec.without("blocks/0/up"), continuous=alignment.continuous)
         )
+
+
+def scaled() -> tuple[nn.Module, SinkhornRebasin, Tensor]:
+    """A re-basin whose scales and order are far from its target's."""
+    torch.manual_seed(3)
+    first, second = (
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+        for _ in range(2)
+    )
+    x = torch.randn(9, 4, dtype=torch.float64)
+    rebasin = SinkhornRebasin(first, second, x, rescale=True, start="identity", noise=2.0).eval()
+    with torch.no_grad():
+        for scale in rebasin.log_scales.values():
+            scale.normal_()
+    return second, rebasin, x
+
+
+def test_an_alignment_carries_scales() -> None:
+    target, rebasin, x = scaled()
+    alignment = rebasin.alignment()
+    state, rebased = alignment.apply(target), rebasin.rebased_state()
+    assert all(torch.equal(state[name], rebased[name]) for name in rebased)
+    assert not torch.allclose(state["0.bias"].sort().values, target[0].bias.sort().values)
+    torch.testing.assert_close(torch.func.functional_call(target, state, x), target(x))
+
+
+def test_scales_are_undone_and_follow_one_another(tmp_path: Path) -> None:
+    target, rebasin, _ = scaled()
+    alignment = rebasin.alignment()
+    once = alignment.apply(target)
+    for name, tensor in alignment.invert().apply(once).items():
+        torch.testing.assert_close(tensor, target.state_dict()[name])
+    twice = alignment.compose(alignment).apply(target)
+    for name, tensor in alignment.apply(once).items():
+        torch.testing.assert_close(twice[name], tensor)
+    alignment.save(tmp_path / "scaled.safetensors")
+    for name, tensor in Alignment.load(tmp_path / "scaled.safetensors").apply(target).items():
+        assert torch.equal(tensor, once[name])
+
+
+def test_a_rebasin_starts_from_scales() -> None:
+    target, rebasin, x = scaled()
+    alignment = rebasin.alignment()
+    again = SinkhornRebasin(target, target, x, rescale=alignment.rescaling, start=alignment).eval()
+    assert all(torch.equal(again.rebased_state()[n], t) for n, t in rebasin.rebased_state().items())
+
+
+def test_maps_refuse_a_network_with_gains() -> None:
+    target = vit()
+    spec, continuous, _ = symmetries_of_vit()
+    alignment = Alignment(
+        identity_permutations(spec), spec, maps=identity_maps(continuous), continuous=continuous
+    )
+    with pytest.raises(ArchitectureError, match=r"'blocks.0.norm1.weight' of the target .* canonicalize"):
+        alignment.apply(target)

@@ -22,6 +22,14 @@ def vit(seed: int = 0) -> nn.Module:
     return spread(model)
 
 
+def vit_with_unit_gains() -> nn.Module:
+    """The same with the gains of its norms at one, where its streams can be turned."""
+    model = vit()
+    for gain in symmetries_of_vit()[1]["positions"].gains:
+        nn.init.ones_(model.get_parameter(gain))
+    return model
+
+
 def gpt() -> nn.Module:
     """A language model whose last layer is its embedding."""
     torch.manual_seed(0)

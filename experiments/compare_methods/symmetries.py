@@ -1,0 +1,65 @@
+"""Rows over every symmetry of a network: both are brought into canonical form, then turned, not only permuted."""
+
+from __future__ import annotations
+
+import time
+
+import sinkhorn_rebasin
+from experiments.compare_methods.matching import MATCHING_BATCH
+from experiments.compare_methods.ours import data_of, held_out_of, trained_on
+from experiments.compare_methods.pair import Outcome, Pair
+from experiments.compare_methods.setting import Setting
+from sinkhorn_rebasin import activation_matching, canonicalize, discover_continuous, weight_matching
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+
+
+def weights(pair: Pair, setting: Setting) -> Outcome:
+    """Weight matching over every symmetry: no data."""
+    return _matched(pair, setting, by_activations=False)
+
+
+def activations(pair: Pair, setting: Setting) -> Outcome:
+    """Activation matching over every symmetry."""
+    return _matched(pair, setting, by_activations=True)
+
+
+def learned(pair: Pair, setting: Setting) -> Outcome:
+    """Maps learned on the loss between the networks, by one call of :func:`sinkhorn_rebasin.align`."""
+    recipe = setting.recipe
+    result = sinkhorn_rebasin.align(
+        pair.reference,
+        pair.target,
+        data_of(pair, recipe).train_dataloader(),
+        held_out_of(pair, recipe),
+        example_inputs=pair.data.train_images[:2],
+        spec=pair.spec,
+        recipe=recipe,
+        seed=pair.seed,
+        trainer={"accelerator": "cpu"},
+        statistics=trained_on(pair, recipe, max(recipe.start_samples, recipe.statistics_samples)),
+    )
+    notes = {"start": result.start.replace("_", " "), "history": result.history, "told": list(result.notes)}
+    rebasin = result.rebasin
+    return Outcome(
+        rebasin.rebased_state(hard=True), result.seconds, None, notes, reference=rebasin.reference_state()
+    )
+
+
+def _matched(pair: Pair, setting: Setting, *, by_activations: bool) -> Outcome:
+    """Find the symmetries, fold, match; all of it is counted."""
+    inputs, spec = pair.data.train_images[:2], pair.spec
+    started = time.perf_counter()
+    continuous = discover_continuous(pair.target, spec, inputs)
+    networks = [canonicalize(net, spec, continuous, inputs) for net in (pair.reference, pair.target)]
+    if by_activations:
+        data = pair.batches(setting.budget.images, MATCHING_BATCH)
+        alignment = activation_matching(*networks, spec, data=data, symmetry=continuous or None)
+    else:
+        alignment = weight_matching(*networks, spec, symmetry=continuous or None, generator=pair.generator())
+    rebased = alignment.apply(networks[1])
+    seconds = time.perf_counter() - started
+    return Outcome(rebased, seconds, None, _told(continuous), reference=networks[0].state_dict())
+
+
+def _told(continuous: ContinuousSpec) -> dict[str, dict[str, str]]:
+    return {"symmetries": {symmetry.group.name: symmetry.kind for symmetry in continuous.symmetries}}
