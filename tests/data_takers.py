@@ -155,7 +155,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "RebasinModule": lambda d, b: trained(sr.MidpointLoss(CE), d, b),
     "RepairAlongPath": lambda d, b: list(sr.RepairAlongPath(*networks(), d, batch=b).start_moments["a"].mean),
     "RepairLoss": repaired_loss,
-    "SinkhornRebasin.merge": merged,
+    "RebasedSegment.merge": merged,
     "activation_matching": matched(sr.activation_matching),
     "batch_norm_statistics": lambda d, b: list(
         batch_norm_statistics(networks()[0], networks()[0].state_dict(), d, batch=b).values()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
 
 LONGEST = 600
 DEPTH, WIDTH = 24, 32
@@ -64,6 +65,15 @@ def results() -> dict[str, Any]:
         ),
         "PermutationSpec": spec(),
         "RescalingSpec": rescaling,
+        "ContinuousSpec": sr.ContinuousSpec(
+            tuple(
+                ContinuousSymmetry(
+                    group, "orthogonal", tuple((slot, 1) for slot in spec().slots_of(group.name))
+                )
+                for group in spec().groups
+            ),
+            dict.fromkeys(spec().names, "no turn of its units leaves the output as it is"),
+        ),
         "ScaleSymmetry": rescaling.generators[0],
         "Group": spec().groups[0],
         "Slot": spec().slots[0],

@@ -13,6 +13,9 @@ from experiments.compare_methods.methods import names_of
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
+# One for each of our rows, in the order of the table.
+OUR_DASHES = (":", "--", "-", (0, (1, 3)), (0, (5, 4)), "-.")
+
 
 def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> None:
     """Loss (on a logarithmic axis) and accuracy along the paths of all methods, ours in bold, side by side."""
@@ -28,7 +31,7 @@ def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> N
             line.set_color("black" if method in ours else mpl.colormaps["tab20"](index % 20))
             line.set_linewidth(2.6 if method in ours else 1.4)
             if method in ours:
-                line.set_linestyle((":", "--", "-")[ours.index(method)])
+                line.set_linestyle(OUR_DASHES[ours.index(method)])
         # The axes as they were before room was made for a legend.
         axis.set_yscale("log" if quantity == "loss" else "linear")
         axis.yaxis.set_major_formatter("{x:g}")

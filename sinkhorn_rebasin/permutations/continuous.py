@@ -99,7 +99,7 @@ class ContinuousSymmetry:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ContinuousSpec:
     """Hold the continuous symmetries of one architecture.
 
@@ -112,6 +112,13 @@ class ContinuousSpec:
     symmetries: tuple[ContinuousSymmetry, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     error: float = 0.0
+
+    def __repr__(self) -> str:
+        groups: dict[str, list[str]] = {}
+        for symmetry in self.symmetries:
+            groups.setdefault(symmetry.kind, []).append(symmetry.group.name)
+        kinds = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in groups.items())
+        return f"ContinuousSpec({kinds or 'no symmetries'}; {len(self.reasons)} groups not larger)"
 
     def __bool__(self) -> bool:
         return bool(self.symmetries)

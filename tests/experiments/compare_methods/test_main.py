@@ -222,9 +222,9 @@ def test_ours_decides_on_images_no_network_has_seen(tmp_path: Path, monkeypatch:
     run(tmp_path, setting=TINY + "held_out: 100\n")
     data, pair = load_digits(), seen[0]
     assert torch.equal(torch.cat([pair.data.train_images, pair.unseen[0]]), data.train_images)
-    batches = ours._held_out(pair, dataclasses.replace(Recipe(), validation_samples=40))
+    batches = ours.held_out_of(pair, dataclasses.replace(Recipe(), validation_samples=40))
     assert torch.equal(torch.cat([labels for _, labels in batches]), pair.unseen[1][:40])
-    assert len(ours._data(pair, Recipe()).train_indices) == len(data.train_labels) - 100
+    assert len(ours.data_of(pair, Recipe()).train_indices) == len(data.train_labels) - 100
 
 
 def test_the_overview_has_a_column_a_setting(tmp_path: Path) -> None:
