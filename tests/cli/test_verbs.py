@@ -181,10 +181,10 @@ def test_learning_is_the_packages_own_call(disk: Disk, monkeypatch: pytest.Monke
         "align", disk.reference, disk.target, "--out", file, "--train", DATA, "--seconds", "3", "--seed", "5"
     )
     assert code == 0, err
-    assert (asked["recipe"].seconds, asked["seed"], asked["rescale"], len(asked["train"])) == (
+    assert (asked["recipe"].seconds, asked["seed"], asked["symmetry"], len(asked["train"])) == (
         3.0,
         5,
-        False,
+        "permutation",
         2,
     )
     assert Alignment.load(file).method == "learned"
