@@ -24,7 +24,7 @@ from tests.rebasin.rescaled_networks import factors
 from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, recurrent, symmetries_of
 from tests.symmetry.witness import difference, loaded
 
-WIDTH = 6
+WIDTH = 4
 Match = Callable[[nn.Module, nn.Module, PermutationSpec, RescalingSpec | None, Tensor], Alignment]
 
 
