@@ -6,6 +6,7 @@ import pickle
 from collections import UserDict
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning
 import pytest
@@ -46,8 +47,9 @@ def run(
 
 @cache
 def whole_run(name: str) -> ContinualLearner:
-    """A run of three tasks that nothing stopped; it writes no file."""
-    return run(name, Path(), 3)
+    """A run of three tasks that nothing stopped."""
+    with TemporaryDirectory() as folder:
+        return run(name, Path(folder), 3)
 
 
 def same(first: ContinualLearner, second: ContinualLearner) -> None:
