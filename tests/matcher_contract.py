@@ -105,7 +105,7 @@ class MatcherContract:
 
 
 class DeterministicMatcherContract(MatcherContract):
-    """The contract of a method that draws nothing: a second seed of its generator would say nothing more."""
+    """The contract of a method that draws nothing, on one set of random networks: a seed draws these alone."""
 
     @pytest.fixture(params=[0])
     def seed(self, request: pytest.FixtureRequest) -> int:

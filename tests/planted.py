@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, inverse, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
-from tests.cases import case, noise, randomise
+from tests.cases import case, noise, randomise, spec_of
 from tests.zoo.wiring import Block, resnet
 
 # In narrow networks a method may end in a local optimum, however good it is.
@@ -56,18 +57,30 @@ def planted_case(name: str, seed: int = 0) -> Planted:
     """A planted problem on a network of the zoo with random weights."""
     torch.manual_seed(seed)
     model, inputs = randomise(case(name).make()).eval(), case(name).make_inputs()
-    return planted_network(model, inputs, seed)
+    return planted_in(model, spec_of(case(name)), inputs, seed)
 
 
 def planted_wide(name: str, seed: int = 0) -> Planted:
     """A planted problem on a network wide enough that its units are easily told apart."""
     torch.manual_seed(seed)
     make, make_inputs = WIDE[name]
-    return planted_network(randomise(make()).eval(), make_inputs(), seed)
+    model, inputs = randomise(make()).eval(), make_inputs()
+    return planted_in(model, _spec_of_wide(name), inputs, seed)
+
+
+@cache
+def _spec_of_wide(name: str) -> PermutationSpec:
+    make, make_inputs = WIDE[name]
+    with torch.random.fork_rng(devices=[]):
+        return discover_symmetry(make(), make_inputs())
 
 
 def planted_network(model: nn.Module, inputs: Tensor, seed: int = 0) -> Planted:
     """A planted problem on this network."""
-    spec = discover_symmetry(model, inputs)
+    return planted_in(model, discover_symmetry(model, inputs), inputs, seed)
+
+
+def planted_in(model: nn.Module, spec: PermutationSpec, inputs: Tensor, seed: int) -> Planted:
+    """A planted problem on a network of this spec."""
     target, permutations = planted(model, spec, torch.Generator().manual_seed(seed))
     return Planted(model, target, spec, inverse(spec, permutations), inputs)

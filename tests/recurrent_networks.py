@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 
 INPUTS, WIDTH, STEPS = 3, 4, 6
 
@@ -221,3 +225,11 @@ def recurrent(name: str, width: int = WIDTH, seed: int = 0) -> tuple[nn.Module, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return RECURRENT[name].make(width).eval(), torch.randn(16, STEPS, INPUTS)
+
+
+@cache
+def symmetries_of(name: str, width: int = WIDTH) -> tuple[PermutationSpec, RescalingSpec]:
+    """The symmetries of a network of the table, discovered once: they are the same whatever the weights are."""
+    net, x = recurrent(name, width, 3)
+    spec = discover_symmetry(net, x[:4])
+    return spec, discover_rescaling(net, spec, x[:4])

@@ -6,7 +6,9 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from functools import cache
 from types import FunctionType
+from typing import Any
 
 import lightning
 import pytest
@@ -36,19 +38,23 @@ def pairs() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(8, 3), torch.randint(2, (8,))) for _ in range(2)]
 
 
+@cache
+def of_pairs(name: str) -> Any:
+    """What pairs give."""
+    return RUN[name](pairs(), None)
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_an_adapter_gives_what_pairs_give(name: str) -> None:
     odd = [{"note": "a text", "parts": [x, None, labels]} for x, labels in pairs()]
-    expected = RUN[name](pairs(), None)
     found = RUN[name](odd, lambda one: (one["parts"][0], one["parts"][2]))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found, of_pairs(name))
 
 
 @pytest.mark.parametrize("name", RUN)
 def test_batches_with_labels_by_name_give_what_pairs_give(name: str) -> None:
-    torch.testing.assert_close(
-        RUN[name]([{"x": x, "labels": labels} for x, labels in pairs()], None), RUN[name](pairs(), None)
-    )
+    found = RUN[name]([{"x": x, "labels": labels} for x, labels in pairs()], None)
+    torch.testing.assert_close(found, of_pairs(name))
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -148,17 +148,6 @@ def test_experiments_leave_the_tests_alone() -> None:
     assert found == {"experiments/zoo/own_models.py", "experiments/zoo/random_models.py"}
 
 
-def test_importing_the_package_is_light() -> None:
-    program = (
-        "import sys, sinkhorn_rebasin\n"
-        "print([name for name in ('lightning', 'matplotlib', 'networkx', 'ot', 'rich') if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.strip() == "[]"
-
-
 def test_no_drawer_for_everything() -> None:
     offenders = [
         module_name(file)

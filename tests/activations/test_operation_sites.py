@@ -20,8 +20,8 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
 )
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
-from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
-from tests.recurrent_networks import recurrent
+from sinkhorn_rebasin.symmetry import discover_symmetry
+from tests.recurrent_networks import recurrent, symmetries_of
 
 
 class Packed(nn.Module):
@@ -110,9 +110,8 @@ def test_planted_permutations_are_recovered(make: Callable[[], nn.Module]) -> No
 
 
 def read(name: str, rescaling: bool = False) -> tuple[OperationReader, nn.Module, Tensor, RescalingSpec]:
-    net, x = recurrent(name)
-    spec = discover_symmetry(net, x)
-    signs = discover_rescaling(net, spec, x) if rescaling else NO_RESCALING
+    (net, x), (spec, found) = recurrent(name), symmetries_of(name)
+    signs = found if rescaling else NO_RESCALING
     return OperationReader(net, net.state_dict(), spec, spec.names, x, signs), net, x, signs
 
 

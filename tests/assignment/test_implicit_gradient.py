@@ -14,7 +14,7 @@ from tests.assignment.test_sinkhorn import random_scores
 from tests.assignment.witnesses import exact_gradient, relative_error
 
 TEMPERATURES = [1.0, 0.3, 0.1, 0.03, 0.01]
-SHAPES = [(5, 5), (2, 4, 4), (2, 1, 3, 3), (1, 1)]
+SHAPES = [(5, 5), (2, 3, 3), (2, 1, 3, 3), (1, 1)]
 
 
 def scores_of_spread(shape: tuple[int, ...], temperature: float, seed: int = 0) -> Tensor:

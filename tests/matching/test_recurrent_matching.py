@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
@@ -19,13 +18,13 @@ from sinkhorn_rebasin.permutations import (
     random_permutations,
     rescale_state,
 )
-from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.symmetry import discover_rescaling
 from sinkhorn_rebasin.training import RebasinModule
 from tests.rebasin.rescaled_networks import factors
-from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, recurrent
+from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, recurrent, symmetries_of
 from tests.symmetry.witness import difference, loaded
 
-WIDTH = 6
+WIDTH = 4
 Match = Callable[[nn.Module, nn.Module, PermutationSpec, RescalingSpec | None, Tensor], Alignment]
 
 
@@ -41,13 +40,6 @@ def by_activations(
     return activation_matching(reference, target, spec, data=[x[:9], x[9:]], rescaling=rescaling)
 
 
-@cache
-def found_in(name: str) -> tuple[PermutationSpec, RescalingSpec]:
-    net, x = recurrent(name, WIDTH, 3)
-    spec = discover_symmetry(net, x[:2])
-    return spec, discover_rescaling(net, spec, x[:2])
-
-
 def planted(
     name: str, seed: int = 0
 ) -> tuple[
@@ -55,7 +47,7 @@ def planted(
 ]:
     """A network, the same in random order with random signs, and what was done to it."""
     net, x = recurrent(name, WIDTH, seed)
-    spec, rescaling = found_in(name)
+    spec, rescaling = symmetries_of(name, WIDTH)
     signs = factors(spec, rescaling, seed + 5, torch.float32)[1]
     shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(seed + 7))
     moved = permute_state(rescale_state(net.state_dict(), spec, rescaling, signs=signs), spec, shuffle)
@@ -82,7 +74,7 @@ def test_planted_permutations_and_signs_are_recovered_exactly(name: str, match: 
 def test_the_matched_network_is_the_targets_function(name: str, match: Match) -> None:
     net, x = recurrent(name, WIDTH, 0)
     other, _ = recurrent(name, WIDTH, 1)
-    spec, rescaling = found_in(name)
+    spec, rescaling = symmetries_of(name, WIDTH)
     found = match(net, other, spec, rescaling, x)
     assert any(bool((one < 0).any()) for one in found.signs.values())
     fresh = torch.randn(4, STEPS + 2, INPUTS).double()
@@ -93,7 +85,7 @@ def test_the_matched_network_is_the_targets_function(name: str, match: Match) ->
 @pytest.mark.parametrize("name", RECURRENT)
 def test_without_rescalings_recurrent_units_are_matched_by_what_they_do(name: str) -> None:
     net, x = recurrent(name, WIDTH)
-    spec, _ = found_in(name)
+    spec, _ = symmetries_of(name, WIDTH)
     shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(1))
     target = loaded(net, permute_state(net.state_dict(), spec, shuffle))
     found = by_activations(net, target, spec, None, x)

@@ -10,8 +10,7 @@ import torch
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations import Frozen, Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.spec import tensor_shapes
-from sinkhorn_rebasin.symmetry import discover_symmetry
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, spec_of
 from tests.permutations.specs import NESTED, PART, SPECS, WHOLE, state_of
 
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -35,7 +34,7 @@ def test_json_round_trip(spec: PermutationSpec) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_json_round_trip_of_discovered_specs(case: Case) -> None:
-    spec = discover_symmetry(case.make(), case.make_inputs())
+    spec = spec_of(case)
     assert PermutationSpec.from_json(spec.to_json()) == spec
 
 
@@ -76,7 +75,7 @@ def test_coverage_is_a_count(spec: PermutationSpec) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_coverage_of_discovered_specs_is_a_count(case: Case) -> None:
-    spec = discover_symmetry(case.make(), case.make_inputs())
+    spec = spec_of(case)
     assert spec.coverage == pytest.approx(covered_by_count(spec))
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import SinkhornRebasin, discover_symmetry, permute_state, random_permutations
+from sinkhorn_rebasin import (
+    PermutationSpec,
+    SinkhornRebasin,
+    discover_symmetry,
+    permute_state,
+    random_permutations,
+    verify_symmetry,
+)
 
 
 class Residual(nn.Module):
@@ -98,10 +106,24 @@ def inputs(name: str, seed: int = 0) -> Any:
         return NETWORKS[name][1]()
 
 
+@cache
+def spec_of(name: str) -> PermutationSpec:
+    """The symmetries of the network, discovered and verified once."""
+    reference, given = network(name, 1).eval(), inputs(name)
+    spec = discover_symmetry(reference, given)
+    assert verify_symmetry(reference, spec, given) < 1e-9
+    return spec
+
+
 def built(name: str = "mlp", **options: Any) -> tuple[nn.Module, nn.Module, SinkhornRebasin]:
-    """Reference, target and their re-basin, whose permutations are not the identity."""
+    """Reference, target and their re-basin, whose permutations are not the identity.
+
+    Without ``spec=None, check=True`` it takes the spec that was found before, and does not check it again.
+    """
     reference, target = network(name, 1).eval(), network(name, 2).eval()
-    options = {"noise": 1.0, "start": "identity", "generator": torch.Generator().manual_seed(3), **options}
+    found = {"spec": spec_of(name), "check": False}
+    drawn = {"noise": 1.0, "start": "identity", "generator": torch.Generator().manual_seed(3)}
+    options = {**found, **drawn, **options}
     return reference, target, SinkhornRebasin(reference, target, inputs(name), **options)
 
 

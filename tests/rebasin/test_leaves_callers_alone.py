@@ -52,10 +52,10 @@ class TestCallersAreLeftAlone:
 
     def test_noise_draws_from_the_generator_or_the_global_state(self) -> None:
         before = torch.get_rng_state()
-        one, other = built()[2], built()[2]
+        one, other = (built(spec=None, check=True)[2] for _ in range(2))
         assert torch.equal(torch.get_rng_state(), before)
         assert all(torch.equal(one.scores[k], other.scores[k]) for k in one.scores)
-        built(generator=None)
+        built(generator=None, spec=None, check=True)
         assert not torch.equal(torch.get_rng_state(), before)
 
     def test_later_changes_of_the_callers_networks_do_not_reach_the_rebasin(self) -> None:

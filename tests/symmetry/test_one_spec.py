@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin import discover_symmetry
+from sinkhorn_rebasin import PermutationSpec, discover_symmetry
 
 
 class Stack(nn.Module):
@@ -64,19 +66,25 @@ NETWORKS = {
 }
 
 
+@cache
+def spec_of(name: str) -> PermutationSpec:
+    """The spec from two examples of three steps."""
+    torch.manual_seed(0)
+    return discover_symmetry(NETWORKS[name](), torch.rand(2, 3, 3))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_batch_size_and_length_change_no_spec(name: str) -> None:
     torch.manual_seed(0)
     model = NETWORKS[name]()
-    specs = [discover_symmetry(model, torch.rand(*shape, 3)) for shape in ((2, 3), (1, 2), (2, 17), (5, 9))]
+    specs = [discover_symmetry(model, torch.rand(*shape, 3)) for shape in ((1, 2), (2, 17), (5, 9))]
     assert len(specs[0].groups) >= 2
-    assert all(spec == specs[0] for spec in specs)
+    assert all(spec == spec_of(name) for spec in specs)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_groups_stand_in_the_order_of_the_state_dict(name: str) -> None:
-    model = NETWORKS[name]()
-    spec = discover_symmetry(model, torch.rand(2, 7, 3))
+    model, spec = NETWORKS[name](), spec_of(name)
     place = {tensor: number for number, tensor in enumerate(model.state_dict())}
     tops = [group.name for group in spec.groups if group.parent is None]
     firsts = [min(place[slot.tensor] for slot in spec.slots_of(group)) for group in tops]

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
@@ -30,16 +30,24 @@ def change_of(plan: Plan) -> tuple[float, PermutationSpec]:
     return difference(wide, state, widened_inputs(inputs)), spec
 
 
+@seed(0)
 @settings(
-    max_examples=200,
-    derandomize=True,
+    max_examples=60,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plans())
+def check_many(plan: Plan) -> None:
+    check_one(plan)
+
+
+def families_of(plan: Plan) -> set[str]:
+    return {family for block in plan.blocks for family in KINDS[block.kind].families}
+
+
 def check_one(plan: Plan) -> None:
-    drawn.update(family for block in plan.blocks for family in KINDS[block.kind].families)
+    drawn.update(families_of(plan))
     change, spec = change_of(plan)
     assert change < 1e-9, f"{plan}\n{spec}"
 
@@ -47,22 +55,26 @@ def check_one(plan: Plan) -> None:
 @pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
 def test_what_is_claimed_of_random_networks_holds_and_every_family_is_among_them() -> None:
     drawn.clear()
-    check_one()
+    check_many()
+    # So few draws leave some families out: the first plans of a seed that have one of them are checked as well.
+    for plan in map(random_plan, range(1000)):
+        if families_of(plan) - set(drawn):
+            check_one(plan)
     assert set(drawn) == FAMILIES, FAMILIES - set(drawn)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thousand", range(3))
 def test_what_is_claimed_of_thousands_of_random_networks_holds(thousand: int) -> None:
-    for seed in range(1000 * thousand, 1000 * thousand + 1000):
-        plan = random_plan(seed)
+    for number in range(1000 * thousand, 1000 * thousand + 1000):
+        plan = random_plan(number)
         change, spec = change_of(plan)
         assert change < 1e-9, f"{plan}\n{spec}"
 
 
 def test_the_printed_plan_is_enough_to_build_the_network_again() -> None:
-    for seed in range(10):
-        plan = random_plan(seed)
+    for number in range(10):
+        plan = random_plan(number)
         copy = eval(repr(plan), {"Plan": Plan, "Block": Block})
         assert copy == plan
         first, second = build(plan).state_dict(), build(copy).state_dict()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning
@@ -55,10 +57,17 @@ def run(
         return module, monitor, recorder, torch.get_rng_state()
 
 
+@cache
+def whole_run(validate: bool) -> tuple[RebasinModule, BarrierMonitor, Recorder, torch.Tensor]:
+    """The run that nothing stopped."""
+    with TemporaryDirectory() as folder:
+        return run(Path(folder), 1, validate=validate)
+
+
 @pytest.mark.parametrize("validate", [False, True])
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, stop: int, validate: bool) -> None:
-    whole, whole_monitor, whole_steps, whole_random = run(tmp_path / "a", 1, validate=validate)
+    whole, whole_monitor, whole_steps, whole_random = whole_run(validate)
     _, _, first_steps, _ = run(tmp_path / "b", 1, stop=stop, validate=validate)
     checkpoint = tmp_path / "b" / f"epoch={stop - 1}.ckpt"
     again, again_monitor, last_steps, again_random = run(

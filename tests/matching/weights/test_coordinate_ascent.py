@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cache
 
 import pytest
 import torch
@@ -85,17 +85,27 @@ PLANTED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@cache
+def symmetries_of(name: str) -> tuple[PermutationSpec, RescalingSpec]:
+    """What is found in a network, once for all weights."""
+    make, shape = PLANTED[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, inputs = make(), torch.randn(shape)
+    spec = discover_symmetry(model, inputs)
+    return spec, discover_rescaling(model, spec, inputs)
+
+
 def problem(name: str, seed: int) -> tuple[nn.Module, dict[str, Tensor], PermutationSpec, RescalingSpec]:
     """A network, and its tensors with random signs and in random order."""
     make, shape = PLANTED[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, inputs = make(), torch.randn(shape)
+        model, _ = make(), torch.randn(shape)
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.data.normal_(std=0.3)
-    spec = discover_symmetry(model, inputs)
-    rescaling = discover_rescaling(model, spec, inputs)
+    spec, rescaling = symmetries_of(name)
     _, signs = factors(spec, rescaling, seed, torch.float32)
     shuffle = random_permutations(spec, generator=torch.Generator().manual_seed(seed))
     flipped = rescale_state(tensors_of(model), spec, rescaling, signs=signs)
@@ -184,6 +194,7 @@ class TestSignedWeightMatching(MatcherContract):
     """The contract holds when signs may be chosen, where there are any and where there are none."""
 
     cases = (*MatcherContract.cases, "residual_mlp")
+    rescalings: dict[object, RescalingSpec] = {}
 
     def match(
         self,
@@ -193,8 +204,11 @@ class TestSignedWeightMatching(MatcherContract):
         inputs: Tensor,
         generator: torch.Generator,
     ) -> Alignment:
-        found: Any = discover_rescaling(reference, spec, inputs)
-        return weight_matching(reference, target, spec, rescaling=found, generator=generator)
+        architecture = spec, tuple(type(module) for module in reference.modules())
+        if architecture not in self.rescalings:
+            self.rescalings[architecture] = discover_rescaling(reference, spec, inputs)
+        rescaling = self.rescalings[architecture]
+        return weight_matching(reference, target, spec, rescaling=rescaling, generator=generator)
 
 
 def test_groups_without_generators_have_one_pattern() -> None:

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import kernel_modulo_two
 from sinkhorn_rebasin.symmetry.rescaling.sign_equations import SignEquations
 from tests.rebasin.rescaled_networks import factors
-from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, WIDTH, recurrent
+from tests.recurrent_networks import INPUTS, RECURRENT, STEPS, WIDTH, recurrent, symmetries_of
 from tests.symmetry.witness import difference
 
 
@@ -26,9 +26,7 @@ def signs_of(rescaling: RescalingSpec) -> frozenset[frozenset[tuple[str, int, in
 
 @pytest.mark.parametrize("name", RECURRENT)
 def test_signs_of_recurrent_units_are_those_a_human_writes(name: str) -> None:
-    net, inputs = recurrent(name)
-    spec = discover_symmetry(net, inputs[:4])
-    rescaling = discover_rescaling(net, spec, inputs[:4])
+    (net, _), (spec, rescaling) = recurrent(name), symmetries_of(name)
     assert signs_of(rescaling) == RECURRENT[name].expected
     net = net.double()
     for seed in range(3):
@@ -101,6 +99,11 @@ def test_a_cell_that_is_not_odd_has_no_signs(change: str) -> None:
     net, inputs = Odd(change), torch.randn(4, STEPS, INPUTS)
     rescaling = discover_rescaling(net, discover_symmetry(net, inputs), inputs)
     assert not signs_of(rescaling)
+
+
+def test_the_cell_without_a_change_has_signs() -> None:
+    """The witness of the test above."""
+    inputs = torch.randn(4, STEPS, INPUTS)
     assert signs_of(discover_rescaling(Odd(""), discover_symmetry(Odd(""), inputs), inputs))
 
 

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.permutations import Frozen, PermutationSpec
 from sinkhorn_rebasin.permutations.views.coverage import MEETS_COMPUTED
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from sinkhorn_rebasin.symmetry.labels.origin import relative_file
-from tests.cases import CASES, Case, case
+from tests.cases import CASES, Case, case, spec_of
 
 
 class Ordered(nn.Module):
@@ -115,9 +115,8 @@ def test_an_axis_that_no_operation_uses_has_no_origin() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_frozen_axis_has_an_origin_without_the_machine_s_paths(case: Case) -> None:
-    model = case.make()
-    spec = discover_symmetry(model, case.make_inputs())
-    paths = {name for name, _ in model.named_modules()}
+    spec = spec_of(case)
+    paths = {name for name, _ in case.make().named_modules()}
     for item in spec.frozen:
         if item.reason == "no operation used the tensor":
             continue

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 from collections import UserDict
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning
 import pytest
@@ -43,6 +45,13 @@ def run(
     return learner
 
 
+@cache
+def whole_run(name: str) -> ContinualLearner:
+    """A run of three tasks that nothing stopped."""
+    with TemporaryDirectory() as folder:
+        return run(name, Path(folder), 3)
+
+
 def same(first: ContinualLearner, second: ContinualLearner) -> None:
     """Bit for bit."""
     assert torch.equal(first.accuracy.correct, second.accuracy.correct)
@@ -53,12 +62,11 @@ def same(first: ContinualLearner, second: ContinualLearner) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "joint"])
 def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: Path) -> None:
-    whole = run(name, tmp_path, 3)
     file = tmp_path / "run.ckpt"
     with pytest.raises(Interruption):
         run(name, tmp_path, 3, file, StopsAt(1, 1))
     resumed = run(name, tmp_path, 3, file)
-    same(whole, resumed)
+    same(whole_run(name), resumed)
     assert resumed.task == 3
 
 
@@ -67,12 +75,11 @@ def test_a_run_stopped_in_a_task_ends_as_one_that_was_not(name: str, tmp_path: P
 def test_a_run_stopped_after_the_last_step_of_a_task(
     name: str, stop: tuple[str, int], tmp_path: Path
 ) -> None:
-    whole = run(name, tmp_path, 3)
     file = tmp_path / "run.ckpt"
     with pytest.raises(Interruption):
         run(name, tmp_path, 3, file, StopsAtHook(*stop))
     resumed = run(name, tmp_path, 3, file)
-    same(whole, resumed)
+    same(whole_run(name), resumed)
     assert resumed.task == 3
 
 
