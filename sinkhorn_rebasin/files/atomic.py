@@ -58,10 +58,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         part = Path(name)
         try:
             yield part
-            _sync(part)
+            put_on_disk(part)
             part.chmod(0o666 & ~_mask())
             os.replace(part, file)
-            _sync(file.parent)
+            put_on_disk(file.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -84,7 +84,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             part.mkdir()
             yield part
             for written in part.rglob("*"):
-                _sync(written)
+                put_on_disk(written)
             taken = folder.exists() or folder.is_symlink()
             if taken:
                 os.replace(folder, former)
@@ -94,7 +94,7 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if taken:
                     os.replace(former, folder)
                 raise
-            _sync(folder.parent)
+            put_on_disk(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -117,8 +117,11 @@ def _mask() -> int:
     return mask
 
 
-def _sync(path: Path) -> None:
-    """See that a file is on the disk, where folders can be opened too."""
+def put_on_disk(path: Path) -> None:
+    """See that a file or a folder's list of names is on the disk.
+
+    It does so where folders can be opened.
+    """
     if os.name != "posix":
         return
     opened = os.open(path, os.O_RDONLY)

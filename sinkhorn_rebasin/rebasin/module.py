@@ -263,5 +263,6 @@ class SinkhornRebasin(RebasedSegment):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
+        """Name the groups with their shapes, and the temperature."""
         groups = listed(f"{group.name}: {tuple(group.shape)}" for group in self.spec.groups)
         return f"{groups}; temperature={float(self.temperature):g}"

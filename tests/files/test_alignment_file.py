@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic, "_sync", full)
+    monkeypatch.setattr(atomic, "put_on_disk", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         turned().save(file)
     assert file.read_bytes() == before

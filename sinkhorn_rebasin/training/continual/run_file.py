@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from sinkhorn_rebasin.errors import CheckpointError
+from sinkhorn_rebasin.files.atomic import put_on_disk
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -46,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"Expected to write the checkpoint {file} but got {type(error).__name__}: {error}; {before}. Make "
                 f"room, or pass another checkpoint=, and start again."
             ) from error
-        _sync_folder(file.parent)
+        put_on_disk(file.parent)
 
 
 class EveryEpoch(Checkpoint):
@@ -95,17 +96,3 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             f"to begin anew."
         )
     return kept
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the new name on the disk too.
-
-    This is done where folders can be opened.
-    """
-    if os.name != "posix":
-        return
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
