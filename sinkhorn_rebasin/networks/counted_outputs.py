@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import Outputs
 from sinkhorn_rebasin.errors import ArchitectureError, outputs_message
+from sinkhorn_rebasin.networks.caches import without_caches
 from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 
 # The attribute of a copy that says what counts; copies of the copy have it too.
 _WANTED = "_outputs_that_count"
-_CACHES = frozenset({"past_key_values", "past_buckets_states", "cache", "cache_params", "mems"})
 
 
 def count_only(copy: nn.Module, outputs: Outputs) -> None:
@@ -47,11 +47,15 @@ def counted(network: nn.Module, returned: Any) -> Any:
     try:
         if wanted is None:
             names = names_that_count(returned)
-            return [fields_of(returned)[name] for name in names] if names else _without_caches(returned)
+            return (
+                [fields_of(returned)[name] for name in names]
+                if names
+                else without_caches(network, returned)[0]
+            )
         return _computed(network, wanted, returned) if callable(wanted) else _named(network, wanted, returned)
     except ArchitectureError:
         if network.training:
-            return _without_caches(returned)
+            return without_caches(network, returned)[0]
         raise
 
 
@@ -92,13 +96,14 @@ def names_asked_for(network: nn.Module, returned: Any) -> tuple[str, ...]:
 def names_left_out(network: nn.Module, returned: Any, names: Sequence[str]) -> tuple[str, ...]:
     """Name the outputs that do not count.
 
-    They hold tensors. ``names`` are those that count, or none where all do.
+    They hold tensors. ``names`` are those that count, or none where all do. Caches that lie in containers are told
+    by their place, such as ``[1]``.
     """
     if callable(vars(network).get(_WANTED)):
         return ()
     if names:
         return tuple(name for name in fields_of(returned) if name not in names)
-    return tuple(name for name, value in fields_of(returned).items() if _is_cache(name, value, returned))
+    return without_caches(network, returned)[1]
 
 
 def fields_of(returned: Any) -> dict[str, Any]:
@@ -150,29 +155,3 @@ def _computed(network: nn.Module, function: Any, returned: Any) -> Any:
             f"{type(found).__name__} of what {type(network).__name__} returns."
         )
     return found
-
-
-def _is_cache(name: str, value: Any, holder: Any) -> bool:
-    """Tell whether an output is attention's cache.
-
-    That is what attention keeps for the next token.
-    """
-    theirs = any(k.__name__ == "ModelOutput" for k in type(holder).__mro__)
-    kinds = type(value).__mro__
-    kept = any(k.__name__.endswith("Cache") and k.__module__.startswith("transformers") for k in kinds)
-    return kept or name == "past_key_values" or (theirs and name in _CACHES)
-
-
-def _without_caches(returned: Any) -> Any:
-    """Leave out what attention keeps.
-
-    It is kept for the next token, at any depth of containers.
-    """
-    if isinstance(returned, Mapping):
-        kept = {n: v for n, v in returned.items() if not _is_cache(str(n), v, returned)}
-        return {name: _without_caches(value) for name, value in kept.items()}
-    if isinstance(returned, tuple) and hasattr(returned, "_fields"):
-        return _without_caches(dict(zip(returned._fields, returned, strict=True)))
-    if isinstance(returned, (tuple, list)):
-        return [_without_caches(value) for value in returned if not _is_cache("", value, returned)]
-    return returned
