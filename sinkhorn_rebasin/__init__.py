@@ -39,6 +39,7 @@ from sinkhorn_rebasin.losses import MidpointLoss as MidpointLoss
 from sinkhorn_rebasin.losses import RandomPointLoss as RandomPointLoss
 from sinkhorn_rebasin.losses import RepairLoss as RepairLoss
 from sinkhorn_rebasin.losses import WeightDistance as WeightDistance
+from sinkhorn_rebasin.losses import task_loss as task_loss
 
 # Methods that align without a re-basin.
 from sinkhorn_rebasin.matching import Alignment as Alignment

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State
@@ -18,6 +17,8 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import compared, scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
 """A curve, an object with a ``path()``, or a pair of networks (start, end)."""
@@ -29,7 +30,7 @@ Prepare: TypeAlias = Callable[[nn.Module, State], State]
 def evaluate_path(
     path: PathLike,
     dataloader: Iterable[Any],
-    criterion: Criterion = F.cross_entropy,
+    criterion: Criterion = task_loss,
     *,
     points: int = 25,
     prepare: Prepare | None = None,
@@ -46,8 +47,10 @@ def evaluate_path(
         path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
         dataloader: batches of (inputs, labels), or what :func:`read_batch` knows; inputs a tensor, a tuple, a dict of
             keyword arguments, or an object that holds tensors.
-        criterion: (outputs, labels) to the mean loss of the batch. What ``nn.CrossEntropyLoss`` ignores or weighs,
-            or ``functools.partial(F.cross_entropy, ...)``, is known and counted so.
+        criterion: (outputs, labels) to the mean loss of the batch; without one the loss that the network reports,
+            as those of Hugging Face do when batches are dicts with labels, and else cross entropy. What
+            ``nn.CrossEntropyLoss`` ignores or weighs, or ``functools.partial(F.cross_entropy, ...)``, is known and
+            counted so.
         points: how many positions from 0 to 1; odd, so that ½ is one of them.
         prepare: called at every position with the network, in eval mode, and the state; returns the state
             to evaluate. ``BatchNormReset(loader)`` re-estimates running statistics here.
@@ -104,7 +107,7 @@ def evaluate_state(
     module: nn.Module,
     state: State,
     dataloader: Iterable[Any],
-    criterion: Criterion = F.cross_entropy,
+    criterion: Criterion = task_loss,
     *,
     batch: BatchAdapter | None = None,
 ) -> tuple[float, float | None]:
@@ -124,7 +127,7 @@ def evaluate_state(
     Example:
         >>> state = {"weight": torch.tensor([[2.0]])}
         >>> batches = [(torch.ones(4, 1), torch.zeros(4, 1))]
-        >>> evaluate_state(nn.Linear(1, 1, bias=False), state, batches, F.mse_loss)
+        >>> evaluate_state(nn.Linear(1, 1, bias=False), state, batches, nn.MSELoss())
         (4.0, None)
     """
     losses: list[Tensor] = []
@@ -139,11 +142,12 @@ def evaluate_state(
         outputs = run_at(module, state, inputs)
         own = samples_in(inputs, labels)
         samples += own
-        losses.append(_scalar(criterion(outputs, labels)))
-        weights.append(batch_weight(outputs, labels, criterion, own))
-        if classifies(outputs, labels):
-            known = counted_labels(labels, criterion)
-            correct.append((outputs.argmax(dim=1) == known).sum())
+        losses.append(_scalar(scored(criterion, outputs, labels)))
+        scores, classes = compared(outputs, labels)
+        weights.append(batch_weight(scores, classes, criterion, own))
+        if classifies(scores, classes):
+            known = counted_labels(classes, criterion)
+            correct.append((scores.argmax(dim=1) == known).sum())
             counted.append((known >= 0).sum())
     if samples == 0:
         raise DataError("Expected at least one batch with samples but the dataloader is empty.")

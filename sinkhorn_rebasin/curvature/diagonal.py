@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
@@ -18,6 +17,7 @@ from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,11 +76,11 @@ def diagonal_quadratic(diagonal: StateLike, difference: StateLike) -> Tensor:
 def diagonal_fisher(
     network: nn.Module,
     data: Iterable[Any],
-    criterion: Criterion = F.cross_entropy,
+    criterion: Criterion = task_loss,
     *,
     labels: LabelKind = "sampled",
     draws: int = 1,
-    class_axis: int = 1,
+    class_axis: int | None = None,
     chunk_size: int | None = 64,
     batches: int | None = None,
     generator: torch.Generator | None = None,
@@ -99,12 +99,13 @@ def diagonal_fisher(
         network: the network; neither it nor its mode is changed.
         data: batches of (inputs, labels), or of inputs alone unless ``labels="observed"``; every tensor has the
             samples along axis 0.
-        criterion: (outputs, labels) to a scalar, called on one sample at a time.
+        criterion: (outputs, labels) to a scalar, called on one sample at a time; without one :func:`task_loss`.
         labels: the y: ``"sampled"`` draws them from the network's softmax, which gives the Fisher information;
             ``"expected"`` is its exact value, at one backward pass per class; ``"observed"`` takes the labels of the
             data, the empirical Fisher, which vanishes where the data are fitted.
         draws: labels drawn per sample.
-        class_axis: axis of the outputs with the classes, for ``"sampled"``.
+        class_axis: axis of the outputs with the classes, for ``"sampled"``; None is 1, and the last of ``logits`` of
+            tokens.
         chunk_size: samples differentiated at once, each with gradients of its own; None is a whole batch.
         batches: read at most this many batches; None reads all.
         generator: draws the labels; without it one of its own, so that two calls agree.
@@ -136,7 +137,7 @@ def diagonal_fisher(
         for chosen, weights in measured.likelihood.weighted_labels(outputs, observed):
             with torch.enable_grad():
                 sums.update(inputs, chosen, weights)
-        return len(outputs)
+        return len(measured.likelihood.scores(outputs))
 
     samples = measured.over_samples(take, data, batches, batch)
     return DiagonalFisher({name: value / samples for name, value in sums.sums.items()}, samples)

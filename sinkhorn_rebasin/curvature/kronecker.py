@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
@@ -19,6 +18,7 @@ from sinkhorn_rebasin.curvature.per_sample import SquaredGradients
 from sinkhorn_rebasin.curvature.quadratic import entry, matched
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.architecture import real_view
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,11 +124,11 @@ class KroneckerFisher:
 def kronecker_fisher(
     network: nn.Module,
     data: Iterable[Any],
-    criterion: Criterion = F.cross_entropy,
+    criterion: Criterion = task_loss,
     *,
     labels: LabelKind = "sampled",
     draws: int = 1,
-    class_axis: int = 1,
+    class_axis: int | None = None,
     chunk_size: int | None = 64,
     batches: int | None = None,
     generator: torch.Generator | None = None,
@@ -175,7 +175,7 @@ def kronecker_fisher(
             for chosen, weights in likelihood.weighted_labels(outputs, observed):
                 factors.backward((likelihood.losses(outputs, chosen) * weights.sqrt()).sum())
                 rest.update(inputs, chosen, weights)
-        return len(outputs)
+        return len(likelihood.scores(outputs))
 
     samples = measured.over_samples(take, data, batches, batch)
     factors, rest = sums.at()

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
+from sinkhorn_rebasin.networks.counting import compares_classes
+from sinkhorn_rebasin.networks.scoring import classes_second, compared, scored
+from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
 
 LabelKind: TypeAlias = Literal["sampled", "expected", "observed"]
 
@@ -27,7 +31,7 @@ class Likelihood:
         labels: ``"sampled"`` draws y from the network's own softmax, ``"expected"`` sums over all classes with
             their probabilities, ``"observed"`` takes the labels of the data.
         draws: how many labels are drawn per sample.
-        class_axis: axis of the outputs that holds the classes.
+        class_axis: axis of the outputs that holds the classes; None is 1, and the last of ``logits`` of tokens.
         generator: draws the labels.
 
     Raises:
@@ -37,7 +41,7 @@ class Likelihood:
     criterion: Criterion
     labels: LabelKind
     draws: int
-    class_axis: int
+    class_axis: int | None
     generator: torch.Generator
 
     def __post_init__(self) -> None:
@@ -53,7 +57,7 @@ class Likelihood:
 
         The weights are (samples,). Over all labels a sample weighs 1.
         """
-        outputs = _checked(outputs)
+        outputs, axis = self.scores(outputs), self._axis_of(outputs)
         if self.labels == "observed":
             if observed is None:
                 raise DataError(
@@ -61,7 +65,7 @@ class Likelihood:
                 )
             yield observed, outputs.new_ones(len(outputs))
             return
-        probabilities = self._probabilities(outputs)
+        probabilities = _probabilities(outputs, axis)
         if self.labels == "sampled":
             flat = probabilities.reshape(-1, probabilities.shape[-1]).to(self.generator.device)
             for _ in range(self.draws):
@@ -79,23 +83,54 @@ class Likelihood:
         for label, weights in enumerate(probabilities.unbind(1)):
             yield torch.full((len(outputs),), label, device=outputs.device), weights
 
-    def _probabilities(self, outputs: Tensor) -> Tensor:
-        """Return the outputs' softmax with the classes last."""
-        if not -outputs.ndim <= self.class_axis < outputs.ndim or self.class_axis % outputs.ndim == 0:
-            raise LossError(
-                f"Expected outputs (samples, ...) with the classes on axis {self.class_axis} but got shape "
-                f"{tuple(outputs.shape)}: give class_axis, or use labels='observed'."
-            )
-        probabilities = outputs.detach().movedim(self.class_axis, -1).softmax(-1)
-        if not bool(probabilities.isfinite().all()):
-            raise DataError("Expected finite outputs to draw labels from but some are infinite or NaN.")
-        return probabilities
+    def scores(self, outputs: Any) -> Tensor:
+        """Return the outputs, or the logits among them.
 
-    def losses(self, outputs: Tensor, labels: Any) -> Tensor:
+        Raises:
+            ArchitectureError: they are no tensor with samples along axis 0.
+        """
+        scores = logits_of(outputs)
+        if not isinstance(scores, Tensor) or scores.ndim == 0:
+            raise ArchitectureError(
+                f"Expected a network that returns one tensor with the samples along axis 0, or such logits, but got "
+                f"{type(scores).__name__}: wrap it so that it returns its logits."
+            )
+        return scores
+
+    def _axis_of(self, outputs: Any) -> int:
+        """Return the axis of the classes."""
+        if self.class_axis is not None:
+            return self.class_axis
+        return 2 if not isinstance(outputs, Tensor) and self.scores(outputs).ndim == 3 else 1
+
+    def loss(self, outputs: Any, labels: Any) -> Tensor:
+        """Return the criterion on outputs.
+
+        A loss that the network reports is that of observed labels.
+        """
+        if self.criterion is task_loss and self.labels != "observed" and not isinstance(outputs, Tensor):
+            return F.cross_entropy(classes_second(self.scores(outputs), labels), labels)
+        return scored(self.criterion, outputs, labels)
+
+    def losses(self, outputs: Any, labels: Any) -> Tensor:
         """Return the criterion on each sample, (samples,).
 
         Each sample is a batch of its own.
+
+        Raises:
+            LossError: the outputs are no tensor, and the loss is not the cross entropy of their logits.
         """
+        if not isinstance(outputs, Tensor):
+            pair = compared(outputs, labels)
+            if self.labels != "observed":
+                pair = classes_second(self.scores(outputs), labels), labels
+            if compares_classes(self.criterion) is None or not isinstance(pair[0], Tensor):
+                raise LossError(
+                    f"Expected a loss that can be computed sample by sample but got {type(outputs).__name__} and "
+                    f"{getattr(self.criterion, '__name__', self.criterion)}: pass criterion=F.cross_entropy, wrap "
+                    f"the network so that it returns its logits, or use diagonal_fisher."
+                )
+            outputs, labels = pair
 
         def alone(output: Tensor, label: Tensor) -> Tensor:
             """Return the loss of a single sample."""
@@ -108,7 +143,11 @@ class Likelihood:
 
 
 def likelihood_of(
-    criterion: Criterion, labels: LabelKind, draws: int, class_axis: int, generator: torch.Generator | None
+    criterion: Criterion,
+    labels: LabelKind,
+    draws: int,
+    class_axis: int | None,
+    generator: torch.Generator | None,
 ) -> Likelihood:
     """Make the likelihood, with its generator.
 
@@ -117,10 +156,14 @@ def likelihood_of(
     return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
 
 
-def _checked(outputs: Any) -> Tensor:
-    if not isinstance(outputs, Tensor) or outputs.ndim == 0:
-        raise ArchitectureError(
-            f"Expected a network that returns one tensor with the samples along axis 0 but got "
-            f"{type(outputs).__name__}: wrap it so that it returns its logits."
+def _probabilities(outputs: Tensor, axis: int) -> Tensor:
+    """Return the outputs' softmax with the classes last."""
+    if not -outputs.ndim <= axis < outputs.ndim or axis % outputs.ndim == 0:
+        raise LossError(
+            f"Expected outputs (samples, ...) with the classes on axis {axis} but got shape "
+            f"{tuple(outputs.shape)}: give class_axis, or use labels='observed'."
         )
-    return outputs
+    probabilities = outputs.detach().movedim(axis, -1).softmax(-1)
+    if not bool(probabilities.isfinite().all()):
+        raise DataError("Expected finite outputs to draw labels from but some are infinite or NaN.")
+    return probabilities

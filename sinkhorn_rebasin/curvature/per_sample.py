@@ -104,7 +104,7 @@ class SquaredGradients:
         """
         inputs, labels = rebuilt([tensor[None] for tensor in sample])
         outputs = run_at(self.network, {**self.state, **moving}, inputs)
-        return self.likelihood.criterion(outputs, labels).reshape(())
+        return self.likelihood.loss(outputs, labels).reshape(())
 
 
 def _detached(state: State) -> State:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
@@ -18,39 +17,9 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import replaced, tensors_in
+from sinkhorn_rebasin.networks.task_loss import logits_of, loss_in, task_loss
 
 EXAMPLES = 2
-
-
-def own_loss(outputs: Any, labels: Any) -> Tensor:
-    """Return the loss that a network computed itself, ``outputs.loss``.
-
-    Networks of Hugging Face compute one when labels are among their inputs.
-
-    Raises:
-        LossError: the outputs hold none.
-
-    Example:
-        >>> own_loss({"loss": torch.tensor(2.0)}, None).item()
-        2.0
-    """
-    found = loss_in(outputs)
-    if found is None:
-        raise LossError(
-            f"Expected the network to return its own loss in every batch but got {type(outputs).__name__} without "
-            f"one: pass criterion=, or labels in every batch."
-        )
-    return found.mean()
-
-
-def loss_in(outputs: Any) -> Tensor | None:
-    """Return the entry or attribute ``loss`` of outputs, if it is a tensor.
-
-    >>> loss_in(torch.ones(2)) is None
-    True
-    """
-    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
-    return found if isinstance(found, Tensor) else None
 
 
 def criterion_for(
@@ -63,21 +32,20 @@ def criterion_for(
     """Decide what measures the loss along a path.
 
     - A criterion that was given is taken.
-    - Dictionaries with labels, which the network takes and answers with a loss: its own loss.
-    - Other batches with labels: cross entropy.
+    - Else :func:`task_loss`: the loss that the network reports, or cross entropy.
     - Batches without labels, with a loss that was given: None, no path is measured.
 
     Raises:
         DataError: the batch has no labels, and there is no loss that needs none.
-        LossError: the network returns no tensor, for which cross entropy would be.
+        LossError: the network reports no loss, and returns neither a tensor nor logits.
 
     Example:
         >>> batch = torch.ones(2, 3), torch.tensor([0, 1])
-        >>> criterion_for(nn.Linear(3, 2), batch, None, None, None) is F.cross_entropy
+        >>> criterion_for(nn.Linear(3, 2), batch, None, None, None) is task_loss
         True
     """
     try:
-        inputs, _ = read_batch(first, batch, network=reference, criterion=criterion)
+        inputs, labels = read_batch(first, batch, network=reference, criterion=criterion or task_loss)
     except DataError:
         if loss is None:
             raise
@@ -85,16 +53,19 @@ def criterion_for(
     if criterion is not None:
         return criterion
     outputs = output_of(reference, inputs)
-    named = isinstance(inputs, Mapping) and any(name in inputs for name in LABELS)
-    if named and loss_in(outputs) is not None:
-        return own_loss
-    if not isinstance(outputs, Tensor):
+    if labels is None and loss_in(outputs) is None:
+        if loss is not None:
+            return None
+        raise DataError(
+            f"Expected batches with labels, or such that {type(reference).__name__} returns its own loss for, but it "
+            f"returns {type(outputs).__name__} without one: add labels, or pass loss=."
+        )
+    if not (isinstance(logits_of(outputs), Tensor) or loss_in(outputs) is not None):
         raise LossError(
             f"Expected criterion=, a function of (outputs, labels), as {type(reference).__name__} returns "
             f"{type(outputs).__name__}, for which there is no default."
         )
-    read_batch(first, batch, network=reference, criterion=F.cross_entropy)
-    return F.cross_entropy
+    return task_loss
 
 
 @torch.no_grad()

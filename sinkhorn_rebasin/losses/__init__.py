@@ -6,6 +6,7 @@ from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state,
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.repaired import RepairLoss
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 __all__ = [
     "ContinualLoss",
@@ -18,4 +19,5 @@ __all__ = [
     "checked_loss",
     "consolidated_state",
     "residual_state",
+    "task_loss",
 ]

@@ -11,6 +11,8 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Rebasin
 from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 
 class MidpointLoss:
@@ -21,7 +23,7 @@ class MidpointLoss:
     .. math:: \mathcal C\bigl(\tfrac12 (\pi_P(\theta_T) + \theta_R)\bigr)
 
     Args:
-        criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``.
+        criterion: (outputs, labels) to a scalar; without one :func:`task_loss`.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Example:
@@ -37,14 +39,14 @@ class MidpointLoss:
     Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
     """
 
-    def __init__(self, criterion: Criterion, *, batch: BatchAdapter | None = None) -> None:
+    def __init__(self, criterion: Criterion = task_loss, *, batch: BatchAdapter | None = None) -> None:
         self.criterion = criterion
         self.batch = batch
 
     def __call__(self, rebasin: Rebasin, batch: Any) -> Tensor:
         """Return the loss of a batch of (inputs, labels)."""
         inputs, labels = self.read(rebasin, batch)
-        return self.criterion(rebasin(inputs, at=self.position()), labels)
+        return scored(self.criterion, rebasin(inputs, at=self.position()), labels)
 
     def read(self, rebasin: Any, batch: Any) -> tuple[Any, Any]:
         """Return the inputs and labels of a batch."""
@@ -68,7 +70,7 @@ class RandomPointLoss(MidpointLoss):
         \qquad \lambda \sim \mathcal U(\mathrm{low}, \mathrm{high})
 
     Args:
-        criterion: (outputs, labels) to a scalar.
+        criterion: (outputs, labels) to a scalar; without one :func:`task_loss`.
         low, high: the range of λ within [0, 1].
         generator: draws λ; without it torch's global random state does.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
@@ -81,7 +83,7 @@ class RandomPointLoss(MidpointLoss):
 
     def __init__(
         self,
-        criterion: Criterion,
+        criterion: Criterion = task_loss,
         low: float = 0.4,
         high: float = 0.6,
         *,

@@ -12,6 +12,8 @@ from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.base import Segment
 from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations.action import dense_gradient
 
 
@@ -61,7 +63,8 @@ class ContinualLoss:
     function of what it is given: it holds no parameter and no optimiser, and changes nothing.
 
     Args:
-        criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``; labels are passed on as they are.
+        criterion: (outputs, labels) to a scalar; labels are passed on as they are. Without one
+            :func:`task_loss`.
         replay_weight: factor of the replayed samples' loss; replayed samples are pairs (inputs, labels).
         at: λ, the midpoint as published.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
@@ -83,7 +86,7 @@ class ContinualLoss:
 
     def __init__(
         self,
-        criterion: Callable[[Any, Any], Tensor],
+        criterion: Callable[[Any, Any], Tensor] = task_loss,
         *,
         replay_weight: float = 1.0,
         at: float = 0.5,
@@ -102,11 +105,11 @@ class ContinualLoss:
         state = residual_state(rebasin, residual, self.at)
         network = getattr(rebasin, "reference", None)
         inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
-        loss = self.criterion(rebasin.run(state, inputs), labels)
+        loss = scored(self.criterion, rebasin.run(state, inputs), labels)
         if replay is None:
             return loss
         inputs, labels = read_batch(replay, network=network, criterion=self.criterion)
-        return loss + self.replay_weight * self.criterion(rebasin.run(state, inputs), labels)
+        return loss + self.replay_weight * scored(self.criterion, rebasin.run(state, inputs), labels)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({getattr(self.criterion, '__name__', self.criterion)})"

@@ -19,6 +19,7 @@ from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
 
 Correction: TypeAlias = Callable[[Tensor], Tensor]
@@ -91,7 +92,7 @@ class RepairLoss(RandomPointLoss):
         corrected = _corrected(self._corrections(permutations, position))
         with corrected, batch_statistics(network, on=rebasin.training), untouched_randomness():
             outputs = run_at(network, state, inputs)
-        return self.criterion(outputs, labels)
+        return scored(self.criterion, outputs, labels)
 
     def _corrections(self, permutations: Permutations, position: float) -> dict[nn.Module, Correction]:
         """Make per layer the correction for a position."""

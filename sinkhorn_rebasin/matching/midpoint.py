@@ -16,6 +16,8 @@ from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
+from sinkhorn_rebasin.networks.scoring import compared, scored
+from sinkhorn_rebasin.networks.task_loss import logits_of
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 
@@ -107,10 +109,11 @@ class Midpoint:
         state = self._mixing(rebased, self.reference, 0.5)
         with untouched_randomness(), batch_statistics(self.network, on=True):
             outputs = run_at(self.network, state, inputs)
-            loss = self.criterion(outputs, labels)
-        weight = float(batch_weight(outputs, labels, self.criterion, samples_in(inputs, labels)))
+            loss = scored(self.criterion, outputs, labels)
+        scores, classes = compared(outputs, labels)
+        weight = float(batch_weight(scores, classes, self.criterion, samples_in(inputs, labels)))
         if not weight > 0:
-            return outputs.sum() * 0, 0.0
+            return logits_of(outputs).sum() * 0, 0.0
         if loss.numel() != 1 or not bool(torch.isfinite(loss)):
             raise LossError(f"Expected the criterion to give one finite number but got {loss.detach()}.")
         return loss.reshape(()), weight

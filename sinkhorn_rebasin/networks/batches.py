@@ -14,6 +14,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.arguments import parameter_names, takes_several
 from sinkhorn_rebasin.networks.counting import check_distributions
 from sinkhorn_rebasin.networks.structures import holds_nothing, named_tensors_in, replaced, tensors_in
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Names of keys, fields and attributes that hold labels."""
@@ -37,14 +38,14 @@ def read_batch(
     - a dict with ``labels``, or a named tuple with a field called so: the rest are the inputs. A network with an
       argument of that name is given the labels too;
     - an object with an attribute called so: the object is the input;
-    - where labels are not needed, inputs alone.
+    - where labels are not needed, inputs alone; and a dict of inputs to which the network answers with its own loss.
 
     Args:
         batch: what the data yield.
         adapter: a function from a batch to (inputs, labels), instead of these rules.
         network: the network that runs on the inputs, whose signature tells arguments from labels.
         labelled: whether labels are needed.
-        criterion: what the labels are for.
+        criterion: what the labels are for; ``task_loss`` may do without, as where the network reports a loss.
         example: the arguments of the network that symmetries were found with, as ``spec.validity`` has them.
 
     Raises:
@@ -63,11 +64,25 @@ def read_batch(
         inputs, labels = _Parts(batch, network, labelled, example).split()
     if holds_nothing(inputs):
         raise _unknown(batch, f"no inputs were found in it, only {_described(inputs)}.")
-    if labelled and labels is None:
+    if labelled and labels is None and not (criterion is task_loss and isinstance(inputs, Mapping)):
         raise _unknown(batch, "it has no labels.")
-    if criterion is not None:
+    if criterion is not None and not (criterion is task_loss and _shows_labels(inputs)):
         check_distributions(labels, criterion)
     return inputs, labels
+
+
+def name_of_labels(parts: Mapping[str, Any]) -> str | None:
+    """Return the first key that names labels.
+
+    >>> name_of_labels({"x": 1, "labels": 2}), name_of_labels({"x": 1, "labels": None})
+    ('labels', None)
+    """
+    return next((name for name in LABELS if parts.get(name) is not None), None)
+
+
+def _shows_labels(inputs: Any) -> bool:
+    """Tell whether a network is shown the labels, and what they are is its own affair."""
+    return isinstance(inputs, Mapping) and name_of_labels(inputs) is not None
 
 
 class _Parts:
@@ -99,7 +114,7 @@ class _Parts:
 
     def _named(self, parts: dict[str, Any]) -> tuple[Any, Any]:
         """Split what has names."""
-        name = next((name for name in LABELS if parts.get(name) is not None), None)
+        name = name_of_labels(parts)
         if name is None:
             return (parts, None) if isinstance(self.batch, Mapping) else self._alone(parts)
         labels = parts[name]

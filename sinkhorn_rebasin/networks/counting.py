@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.structures import named_tensors_in, replaced, tensors_in
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
-_BY_CLASS = (F.cross_entropy, F.nll_loss)
+_BY_CLASS = (F.cross_entropy, F.nll_loss, task_loss)
 _BY_ELEMENT = (
     *(F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss),
     *(F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
@@ -53,6 +54,18 @@ def _known(criterion: Any) -> _Known | None:
         return None
     names = ("reduction", "ignore_index", "weight") if by_class else ("reduction",)
     return _Known(by_class, **{name: options[name] for name in names if name in options})
+
+
+def compares_classes(criterion: Callable[..., Any]) -> bool | None:
+    """Tell whether a criterion compares classes or numbers.
+
+    None stands for functions of others.
+
+    >>> compares_classes(F.cross_entropy), compares_classes(nn.MSELoss()), compares_classes(print)
+    (True, False, None)
+    """
+    known = _known(criterion)
+    return None if known is None else known.by_class
 
 
 def adds_up(criterion: Callable[..., Any]) -> bool:
@@ -143,7 +156,11 @@ def check_distributions(labels: Any, criterion: Callable[..., Any]) -> None:
     >>> check_distributions(torch.tensor([[0.5, 0.5]]), F.cross_entropy)
     >>> check_distributions(torch.tensor([[1.0, 1.0]]), nn.CrossEntropyLoss())
     """
-    if criterion is not F.cross_entropy or not isinstance(labels, Tensor) or not labels.is_floating_point():
+    if (
+        criterion not in (F.cross_entropy, task_loss)
+        or not isinstance(labels, Tensor)
+        or not labels.is_floating_point()
+    ):
         return
     if labels.ndim < 2 or labels.numel() == 0:
         return

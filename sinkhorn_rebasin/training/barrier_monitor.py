@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
@@ -16,6 +15,7 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
 from sinkhorn_rebasin.errors import RebasinError
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
@@ -32,7 +32,7 @@ class BarrierMonitor(lightning.Callback):
 
     Args:
         dataloader: batches of (inputs, labels).
-        criterion: (outputs, labels) to the mean loss of a batch.
+        criterion: (outputs, labels) to the mean loss of a batch; without one :func:`task_loss`.
         points: positions on the path, odd.
         every: evaluate at the end of every so many epochs.
         prepare: applied to every state first, such as :class:`BatchNormReset`.
@@ -53,7 +53,7 @@ class BarrierMonitor(lightning.Callback):
     def __init__(
         self,
         dataloader: Iterable[Any],
-        criterion: Criterion = F.cross_entropy,
+        criterion: Criterion = task_loss,
         *,
         points: int = 11,
         every: int = 1,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
@@ -17,6 +16,8 @@ from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
 from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
+from sinkhorn_rebasin.networks.scoring import compared, scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.random_state import KeepsRandomState
 
@@ -44,7 +45,7 @@ class RebasinModule(KeepsRandomState):
             short fit of this kind closes the gap between hard permutations and the soft ones that the scales were
             learned with.
         optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
-        criterion: what validation measures on the path.
+        criterion: what validation measures on the path; without one :func:`task_loss`.
         points: positions on the path that validation evaluates, odd.
         batch: a function from a batch to (inputs, labels), for data that yield something else; the loss is given
             this pair.
@@ -74,7 +75,7 @@ class RebasinModule(KeepsRandomState):
         rotation_lr: float = 0.03,
         hard: bool = False,
         optimizer: OptimizerFactory | None = None,
-        criterion: Criterion = F.cross_entropy,
+        criterion: Criterion = task_loss,
         points: int = 11,
         batch: BatchAdapter | None = None,
     ) -> None:
@@ -148,8 +149,8 @@ class RebasinModule(KeepsRandomState):
         path = self._path or self.rebasin.path()
         states = (path.state_at(position) for position in self.positions)
         outputs = [self.rebasin.run(state, inputs) for state in states]
-        losses = torch.stack([self.criterion(output, labels) for output in outputs])
-        weight = batch_weight(outputs[0], labels, self.criterion, samples_in(inputs, labels))
+        losses = torch.stack([scored(self.criterion, output, labels) for output in outputs])
+        weight = batch_weight(*compared(outputs[0], labels), self.criterion, samples_in(inputs, labels))
         if not weight > 0:
             return  # a batch of padding alone
         for metric in (self.val_barrier, self.val_auc):

@@ -1,0 +1,95 @@
+"""The loss of a task where no criterion is given: the network's own, or else cross entropy of its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sinkhorn_rebasin.errors import DataError, LossError
+
+
+def task_loss(outputs: Any, labels: Any) -> Tensor:
+    """Return the loss that a network reports, or cross entropy.
+
+    Networks of Hugging Face report one, ``outputs.loss``, when labels are among their inputs. Without one it is the
+    cross entropy of the outputs, or of their ``logits``.
+
+    Raises:
+        DataError: there are no labels, and the network reports no loss.
+        LossError: the outputs are no tensor and hold no logits; or logits of tokens without a loss, of which it is
+            not known whether labels are those of the same or of the next token.
+
+    Example:
+        >>> import torch
+        >>> task_loss({"loss": torch.tensor(2.0), "logits": torch.zeros(4, 2)}, None).item()
+        2.0
+        >>> round(task_loss({"logits": torch.zeros(4, 2)}, torch.zeros(4, dtype=torch.long)).item(), 4)
+        0.6931
+    """
+    reported = loss_in(outputs)
+    if reported is not None:
+        return reported.mean()
+    if labels is None:
+        raise DataError(
+            f"Expected labels in every batch, or a network that returns its own loss, but got no labels and "
+            f"{type(outputs).__name__} without a loss."
+        )
+    if isinstance(outputs, Tensor):
+        return F.cross_entropy(outputs, labels)
+    scores = logits_of(outputs)
+    if not isinstance(scores, Tensor):
+        raise LossError(
+            f"Expected a criterion, a function of (outputs, labels), as the network returns "
+            f"{type(outputs).__name__}, for which there is no default: pass criterion=, or labels among its inputs "
+            f"if it computes its own loss then."
+        )
+    if has_classes_last(scores, labels):
+        raise LossError(
+            f"Expected a network that returns its own loss beside logits of shape {tuple(scores.shape)} but got "
+            f"none, and labels of shape {tuple(labels.shape)} may be those of the next token: put 'labels' into the "
+            f"dict of its inputs, or pass criterion=."
+        )
+    return F.cross_entropy(scores, labels)
+
+
+def loss_in(outputs: Any) -> Tensor | None:
+    """Return the entry or attribute ``loss`` of outputs.
+
+    It is None where that is no tensor.
+
+    >>> import torch
+    >>> loss_in(torch.ones(2)) is None
+    True
+    """
+    found = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def logits_of(outputs: Any) -> Any:
+    """Return the logits among outputs.
+
+    Outputs without any come back as they are.
+
+    >>> import torch
+    >>> logits_of({"logits": torch.ones(2)}), logits_of([1])
+    (tensor([1., 1.]), [1])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    return found if isinstance(found, Tensor) else outputs
+
+
+def has_classes_last(scores: Tensor, labels: Any) -> bool:
+    """Tell whether logits are those of tokens.
+
+    Their classes are on the last axis then, and labels have the shape of the others.
+
+    >>> import torch
+    >>> has_classes_last(torch.zeros(2, 5, 9), torch.zeros(2, 5)), has_classes_last(torch.zeros(2, 9), torch.zeros(2))
+    (True, False)
+    """
+    return scores.ndim > 2 and isinstance(labels, Tensor) and labels.shape == scores.shape[:-1]
