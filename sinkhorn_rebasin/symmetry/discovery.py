@@ -25,6 +25,7 @@ from sinkhorn_rebasin.symmetry.proof import (
     check_coverage,
     described_inputs,
     proven,
+    warn_of_frozen_attention,
     warn_of_what_was_not_followed,
 )
 from sinkhorn_rebasin.symmetry.runs import follow
@@ -51,7 +52,8 @@ def discover_symmetry(
 
     A copy of the network is run in eval mode on the example inputs, and every ATen operation is interpreted on
     labels that say, position by position, which hidden unit a value belongs to. What is not understood is frozen
-    and named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`.
+    and named in ``spec.frozen``. The claim can be checked with :func:`verify_symmetry`. A projection to queries, keys
+    or values of attention that is frozen is told by a :class:`RebasinWarning`.
 
     Parameters that eval mode does not use (auxiliary heads) read hidden units all the same: if there are any, a run
     in training mode is followed too, where the network has one, and the symmetries are those of both runs. There
@@ -118,6 +120,7 @@ def discover_symmetry(
     spec = replace(spec, validity=validity).counting(outputs)
     spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
     check_coverage(model, spec, min_coverage)
+    warn_of_frozen_attention(model, spec, tape)
     return spec
 
 

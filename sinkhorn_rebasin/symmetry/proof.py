@@ -15,11 +15,18 @@ from sinkhorn_rebasin.errors import (
     RebasinWarning,
     SpecError,
     SymmetryError,
+    listed,
 )
 from sinkhorn_rebasin.networks.arguments import arguments_of, parameter_names
 from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.views.coverage import share_of_what_could_move, what_holds
+from sinkhorn_rebasin.permutations.views.coverage import (
+    MEETS,
+    OUTPUT,
+    UNUSED,
+    share_of_what_could_move,
+    what_holds,
+)
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 
@@ -72,6 +79,33 @@ def warn_of_what_was_not_followed(model: nn.Module, tape: Tape) -> None:
             f"has made, as other threads and libraries do: everything it computes is frozen. Compute it in the "
             f"thread of the forward, by operations of PyTorch."
         )
+
+
+def warn_of_frozen_attention(model: nn.Module, spec: PermutationSpec, tape: Tape) -> None:
+    """Warn of projections of attention that stay, and why.
+
+    Axes that face inputs, constants or what stays for another reason are not named.
+    """
+    stay: dict[str, list[str]] = {}
+    for item in spec.frozen:
+        is_projection = item.tensor in tape.attention.names and item.reason not in (MEETS, UNUSED)
+        if is_projection and spec.shapes[item.tensor][item.axis] > 1:
+            operation = "" if item.reason.startswith(item.operation) else f"{item.operation} "
+            place = f" ({operation}at {item.source})" if item.source else ""
+            stay.setdefault(f"{item.reason}{place}", []).append(f"{item.tensor!r} axis {item.axis}")
+    if not stay:
+        return
+    told = "; ".join(f"{listed(axes)}: {reason}" for reason, axes in stay.items())
+    advice = (
+        " If what a network keeps for its next call is among its outputs, pass outputs= with those that count."
+        if any(reason.startswith(OUTPUT) for reason in stay)
+        else ""
+    )
+    _warn(
+        f"Expected attention of {type(model).__name__} whose queries, keys and values can be permuted but these axes "
+        f"of its projections stay as they are: {told}.{advice}",
+        CoverageWarning,
+    )
 
 
 def _warn(text: str, kind: type[RebasinWarning] = RebasinWarning) -> None:

@@ -24,6 +24,7 @@ from sinkhorn_rebasin.symmetry.labels.parameter_flow import ParameterFlow, Watch
 from sinkhorn_rebasin.symmetry.rules import find_rule
 from sinkhorn_rebasin.symmetry.rules.registry import labels_of_outputs
 from sinkhorn_rebasin.symmetry.tracing.call_sites import CallSites
+from sinkhorn_rebasin.symmetry.tracing.projections import Projections
 
 # What puts a constant of several values together, of which each may be one value everywhere.
 _COMPOSING = {"cat", "constant_pad_nd", "select_scatter", "slice_scatter", "stack"}
@@ -42,6 +43,7 @@ class Tape(DispatchMode):
         self.flow = ParameterFlow(parameters)
         self.integers = WatchedTensors()
         self.call_sites = CallSites()
+        self.attention = Projections(parameters)
         self._made_by = WeakTensorKeyDictionary()
         self.branches = False  # whether a run has read a value, so that others may go another way
         self._has_read = False  # whether this run has: what Python makes from now on may depend on it
@@ -87,6 +89,8 @@ class Tape(DispatchMode):
         for tensor in tensors:
             self._find_origin(tensor, func)
         self.integers.note(func, tensors, outputs)
+        made = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        self.attention.note(func.overloadpacket.__name__, tensors, made)
         known = [tensor for tensor in tensors if labelling.knows(tensor)]
         if (
             known
@@ -95,7 +99,7 @@ class Tape(DispatchMode):
         ):
             self._interpret(Call.bind(func, args, kwargs, outputs), known)
         else:
-            labelling.constants.add_made(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+            labelling.constants.add_made(made)
 
     def _find_origin(self, tensor: Tensor, func: Any) -> None:  # func: the operation it is given to, if any
         """Tell constants from tensors computed out of sight."""
