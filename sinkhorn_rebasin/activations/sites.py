@@ -96,15 +96,48 @@ def output_axis(module: nn.Module | None, name: str, slot: Slot) -> int | None:
         return None
     if isinstance(module, nn.Embedding):
         return -1 if slot.axes == (1,) else None
-    own = 1 if isinstance(module, _ConvTransposeNd) and name == "weight" else 0
+    transposed = has_transposed_weight(module)
+    own = 1 if (transposed or isinstance(module, _ConvTransposeNd)) and name == "weight" else 0
     if slot.axes != (own,):
         return None
+    if transposed:
+        return -1
     if isinstance(module, (nn.Linear, nn.LayerNorm, nn.RMSNorm)):
         several = not isinstance(module, nn.Linear) and len(module.normalized_shape) != 1
         return None if several else -1
     if isinstance(module, _ConvNd):
         return None if own == 1 and module.groups > 1 else -1 - len(module.kernel_size)
     return 1 if isinstance(module, (_NormBase, nn.GroupNorm)) else None
+
+
+def has_transposed_weight(module: nn.Module | None) -> bool:
+    """Tell whether a layer is linear with a weight (inputs, outputs).
+
+    Such is ``Conv1D`` of the transformers library. It has a bias (outputs,), no other parameter and no layer inside,
+    and a run of it on numbers of the weight's own shows that it is their product.
+
+    >>> has_transposed_weight(nn.Linear(2, 3)), has_transposed_weight(None)
+    (False, False)
+    """
+    if (
+        module is None
+        or type(module).__module__.startswith("torch.")
+        or next(module.children(), None) is not None
+    ):
+        return False
+    parameters = dict(module.named_parameters(recurse=False))
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    if len(parameters) != 2 or weight is None or bias is None or weight.ndim != 2:
+        return False
+    if bias.shape != weight.shape[1:]:
+        return False
+    rows = torch.linspace(-1, 1, 3 * len(weight), dtype=weight.dtype, device=weight.device).reshape(3, 1, -1)
+    try:
+        with torch.no_grad():
+            found = module(rows)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    return isinstance(found, Tensor) and largest_change(rows @ weight + bias, found) < EQUAL
 
 
 def outputs_of(
