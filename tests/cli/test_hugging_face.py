@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations
 from tests.cli.conftest import Disk
 from tests.cli.test_bad_input import refused
 
@@ -100,6 +101,22 @@ def test_types_of_the_checkpoint_are_kept(disk: Disk) -> None:
     assert code == 0, err
     merged = transformers.GPT2LMHeadModel.from_pretrained(out, dtype="auto")
     assert merged.dtype == torch.bfloat16
+
+
+def test_a_merged_folder_writes_what_its_parents_write(disk: Disk) -> None:
+    first, second, out = folders(disk)
+    network = gpt(0)
+    spec = discover_symmetry(network, {"input_ids": TOKENS})
+    order = random_permutations(spec, generator=torch.Generator().manual_seed(0))
+    network.load_state_dict(permute_state(network.state_dict(), spec, order))
+    network.save_pretrained(second)
+    code, _, err = disk.run("merge", first, second, "--out", out)
+    assert code == 0, err
+    merged = transformers.GPT2LMHeadModel.from_pretrained(out).eval()
+    assert merged.lm_head.weight is merged.transformer.wte.weight
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    written = [model.generate(TOKENS[:1, :3], **options).tolist() for model in (gpt(0), network, merged)]
+    assert written[0] == written[1] == written[2]
 
 
 def test_another_vocabulary_is_told(disk: Disk) -> None:
