@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, State, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import (
     check_position,
     common_type,
@@ -24,12 +25,15 @@ from sinkhorn_rebasin.connectivity.interpolation import (
     warn_of_whole,
     whole_tensors,
 )
-from sinkhorn_rebasin.errors import RebasinWarning
-from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of, wider
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, listed
+from sinkhorn_rebasin.files.given_networks import module_of, state_of
+from sinkhorn_rebasin.networks.architecture import check_heads, check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.nested_tensors import tensors_in
-from sinkhorn_rebasin.networks.support import check_values
+from sinkhorn_rebasin.networks.support import check_module
+from sinkhorn_rebasin.permutations.ignoring import names_matching, with_heads
+from sinkhorn_rebasin.permutations.structure import SpecStructure
 
 
 @runtime_checkable
@@ -73,8 +77,10 @@ class StatePath(ABC):
     """
 
     def __init__(
-        self, module: nn.Module, start: StateLike, end: StateLike, statistics: Collection[str] = ()
+        self, module: nn.Module, start: NetworkLike, end: NetworkLike, statistics: Collection[str] = ()
     ) -> None:
+        check_module(module)
+        start, end = _as_given(module, start, "start"), _as_given(module, end, "end")
         check_state(module, start, "start")
         check_state(module, end, "end")
         check_same(start, end)
@@ -170,25 +176,49 @@ class LinearPath(StatePath):
     """
 
     @classmethod
-    def between(cls, start: nn.Module, end: nn.Module, statistics: Collection[str] = ()) -> LinearPath:
+    def between(
+        cls,
+        start: NetworkLike,
+        end: NetworkLike,
+        statistics: Collection[str] = (),
+        *,
+        heads: Heads | None = None,
+        ignore: Sequence[str] = (),
+    ) -> LinearPath:
         """Return the segment between two networks.
 
-        They have one architecture. The first lends its forward.
+        They have one architecture. The first lends its forward. One of them may be weights alone.
+
+        Args:
+            start: the target's place, λ = 0.
+            end: the reference, λ = 1.
+            statistics: as for :class:`LinearPath`.
+            heads: whose ignored layers all networks of the path have: ``"reference"`` for those of the end,
+                ``"target"`` for those of the start.
+            ignore: these layers, by name or pattern; without it the tensors that differ in shape.
 
         Raises:
             ArchitectureError: parameter names or shapes differ; the first that differs is named.
+            SpecError: ``ignore`` names no layer.
 
         Example:
             >>> path = LinearPath.between(nn.Linear(3, 2), nn.Linear(3, 2))
             >>> torch.equal(path.state_at(1)["bias"], path.end["bias"])
             True
         """
-        check_values(start)
-        check_values(end)
-        start_state, end_state = tensors_of(start), tensors_of(end)
-        check_same(start_state, end_state)
+        check_heads(heads)
+        start, end = (module_of(*each) for each in ((start, "start", end), (end, "end", start)))
+        states = tensors_of(start), tensors_of(end)
+        if heads is None and not ignore:
+            hint = " Of heads that differ, say whose all networks have: heads='reference' or heads='target'."
+            check_same(*states, hint=hint)
+        apart = _ignored(states, ignore, heads)
+        check_same(*states, apart=apart.ignored)
         _warn_of_unsaved(start, end)
-        return cls(start, start_state, end_state, statistics)
+        whose = start if heads != "reference" or not apart.ignored else end
+        kept = tensors_of(whose)
+        first, last = (with_heads(state, kept, apart) for state in states)
+        return cls(whose, first, last, statistics)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
         """Return one tensor at a position."""
@@ -224,14 +254,15 @@ class BezierPath(StatePath):
     def __init__(
         self,
         module: nn.Module,
-        start: StateLike,
-        end: StateLike,
-        control: StateLike,
+        start: NetworkLike,
+        end: NetworkLike,
+        control: NetworkLike,
         statistics: Collection[str] = (),
     ) -> None:
         super().__init__(module, start, end, statistics)
+        control = _as_given(module, control, "control")
         check_state(module, control, "control")
-        check_same(start, control)
+        check_same(self.start, control)
         self.control: State = dict(control)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
@@ -245,6 +276,33 @@ class BezierPath(StatePath):
         bent = lerp(first, second, at).to(control.dtype)
         # Rounding gives every NaN the same bits.
         return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)
+
+
+def _as_given(module: nn.Module, network: NetworkLike, role: str) -> StateLike:
+    """Read a state of a module; one that fits is taken as it is, with its gradients."""
+    own = tensors_of(module)
+    if isinstance(network, Mapping) and not own.keys().isdisjoint(network):
+        return network
+    return state_of(network, role, own)
+
+
+def _ignored(states: tuple[State, State], ignore: Sequence[str], heads: Heads | None) -> SpecStructure:
+    """Note which tensors of a path's ends are those of one network.
+
+    Raises:
+        ArchitectureError: there are some, and nothing says whose they are.
+        SpecError: a pattern matches no tensor.
+    """
+    structure = SpecStructure((), (), {name: tuple(tensor.shape) for name, tensor in states[0].items()})
+    names = names_matching(structure, ignore)
+    if ignore and heads is None:
+        raise ArchitectureError(
+            f"Expected to know whose {listed(sorted(names))} the networks of a path have but got none: pass "
+            f"heads='reference', those of the end, or heads='target', those of the start."
+        )
+    if heads is not None and not ignore:
+        names = {n for n, t in states[0].items() if n in states[1] and t.shape != states[1][n].shape}
+    return replace(structure, ignored=frozenset(names))
 
 
 def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
@@ -21,7 +22,7 @@ class MidpointLoss:
     .. math:: \mathcal C\bigl(\tfrac12 (\pi_P(\theta_T) + \theta_R)\bigr)
 
     Args:
-        criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``.
+        criterion: (outputs, labels) to a scalar; cross entropy by default.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Example:
@@ -37,7 +38,7 @@ class MidpointLoss:
     Source: Guerrero-Peña et al., "Re-basin via implicit Sinkhorn differentiation" (2023).
     """
 
-    def __init__(self, criterion: Criterion, *, batch: BatchAdapter | None = None) -> None:
+    def __init__(self, criterion: Criterion = F.cross_entropy, *, batch: BatchAdapter | None = None) -> None:
         self.criterion = criterion
         self.batch = batch
 
@@ -81,7 +82,7 @@ class RandomPointLoss(MidpointLoss):
 
     def __init__(
         self,
-        criterion: Criterion,
+        criterion: Criterion = F.cross_entropy,
         low: float = 0.4,
         high: float = 0.6,
         *,

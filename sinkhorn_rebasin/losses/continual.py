@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
@@ -61,7 +62,7 @@ class ContinualLoss:
     function of what it is given: it holds no parameter and no optimiser, and changes nothing.
 
     Args:
-        criterion: (outputs, labels) to a scalar, such as ``F.cross_entropy``; labels are passed on as they are.
+        criterion: (outputs, labels) to a scalar; cross entropy by default; labels are passed on as they are.
         replay_weight: factor of the replayed samples' loss; replayed samples are pairs (inputs, labels).
         at: λ, the midpoint as published.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
@@ -83,7 +84,7 @@ class ContinualLoss:
 
     def __init__(
         self,
-        criterion: Callable[[Any, Any], Tensor],
+        criterion: Callable[[Any, Any], Tensor] = F.cross_entropy,
         *,
         replay_weight: float = 1.0,
         at: float = 0.5,

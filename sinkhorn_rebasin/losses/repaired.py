@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations
@@ -36,7 +37,7 @@ class RepairLoss(RandomPointLoss):
     are moved with its units. In networks with batch norm everywhere this is :class:`RandomPointLoss`.
 
     Args:
-        criterion: (outputs, labels) to a scalar.
+        criterion: (outputs, labels) to a scalar; cross entropy by default.
         repair: ``RepairAlongPath(reference, target, spec, data)`` of the two networks the re-basin was
             made of, the target in its own order.
         low, high: the range of λ within [0, 1].
@@ -44,8 +45,8 @@ class RepairLoss(RandomPointLoss):
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        LossError: when not 0 ≤ low ≤ high ≤ 1, or, when called, for a re-basin that learns scales or signs: they
-            make up for the same loss of variance.
+        LossError: without ``repair``, or when not 0 ≤ low ≤ high ≤ 1. When called, for a re-basin that learns scales
+            or signs: they make up for the same loss of variance.
 
     Example:
         >>> import torch.nn.functional as F
@@ -63,8 +64,8 @@ class RepairLoss(RandomPointLoss):
 
     def __init__(
         self,
-        criterion: Criterion,
-        repair: RepairAlongPath,
+        criterion: Criterion = F.cross_entropy,
+        repair: RepairAlongPath | None = None,
         low: float = 0.4,
         high: float = 0.6,
         *,
@@ -72,6 +73,11 @@ class RepairLoss(RandomPointLoss):
         batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__(criterion, low, high, generator=generator, batch=batch)
+        if not isinstance(repair, RepairAlongPath):
+            raise LossError(
+                f"Expected repair to be RepairAlongPath(reference, target, spec, data) but got "
+                f"{type(repair).__name__}."
+            )
         self.repair = repair
         stages, _ = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
