@@ -19,7 +19,7 @@ from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.repair_in_one_forward import corrected_in_one_forward
 from sinkhorn_rebasin.activations.repair_sites import Stages, measured, stages_of
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
-from sinkhorn_rebasin.files.given_networks import module_of
+from sinkhorn_rebasin.files.given_networks import networks_of
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
@@ -114,7 +114,7 @@ def repair(
     means: Qu, Horváth, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024.
     """
     check_module(merged)
-    reference, *targets = _networks(reference, target, merged)
+    reference, *targets = networks_of(reference, target, merged)
     weights = weights_of_endpoints(at, 1 + len(targets))
     check_comparable(merged, reference, apart=spec.ignored)
     repaired = standalone_copy(merged)
@@ -165,7 +165,7 @@ class RepairAlongPath:
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
     ) -> None:
-        networks = _networks(reference, target)
+        networks = networks_of(reference, target)
         for other in networks[1:]:
             check_comparable(networks[0], other, apart=spec.ignored)
         reference = networks[0]
@@ -274,24 +274,6 @@ class RepairAlongPath:
                 RebasinWarning,
                 stacklevel=5,
             )
-
-
-def _networks(
-    reference: NetworkLike,
-    target: NetworkLike | Sequence[NetworkLike],
-    like: nn.Module | None = None,
-) -> list[nn.Module]:
-    """List all networks, the reference first.
-
-    A container of layers is one network. One module runs all that are given as weights alone.
-    """
-    targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else list(target)
-    if not targets:
-        raise DataError("Expected at least one target but got none.")
-    networks = [reference, *targets]
-    like = like or next((network for network in networks if isinstance(network, nn.Module)), None)
-    roles = ["reference", *("target" for _ in targets)]
-    return [module_of(network, role, like) for network, role in zip(networks, roles, strict=True)]
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:

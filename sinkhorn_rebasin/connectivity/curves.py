@@ -5,35 +5,30 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, State, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, State
 from sinkhorn_rebasin.connectivity.interpolation import (
     check_position,
     common_type,
     is_mixable,
     lerp,
     nearer,
-    same_values,
     warn_of_whole,
     whole_tensors,
 )
-from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, listed
-from sinkhorn_rebasin.files.given_networks import module_of, state_of
+from sinkhorn_rebasin.connectivity.path_ends import ignored_ends, state_like, warn_of_unsaved
+from sinkhorn_rebasin.files.given_networks import module_of
 from sinkhorn_rebasin.networks.architecture import check_heads, check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.support import check_module
-from sinkhorn_rebasin.permutations.ignoring import names_matching, with_heads
-from sinkhorn_rebasin.permutations.structure import SpecStructure
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 @runtime_checkable
@@ -80,7 +75,7 @@ class StatePath(ABC):
         self, module: nn.Module, start: NetworkLike, end: NetworkLike, statistics: Collection[str] = ()
     ) -> None:
         check_module(module)
-        start, end = _as_given(module, start, "start"), _as_given(module, end, "end")
+        start, end = state_like(module, start, "start"), state_like(module, end, "end")
         check_state(module, start, "start")
         check_state(module, end, "end")
         check_same(start, end)
@@ -212,9 +207,9 @@ class LinearPath(StatePath):
         if heads is None and not ignore:
             hint = " Of heads that differ, say whose all networks have: heads='reference' or heads='target'."
             check_same(*states, hint=hint)
-        apart = _ignored(states, ignore, heads)
+        apart = ignored_ends(states, ignore, heads)
         check_same(*states, apart=apart.ignored)
-        _warn_of_unsaved(start, end)
+        warn_of_unsaved(start, end)
         whose = start if heads != "reference" or not apart.ignored else end
         kept = tensors_of(whose)
         first, last = (with_heads(state, kept, apart) for state in states)
@@ -260,7 +255,7 @@ class BezierPath(StatePath):
         statistics: Collection[str] = (),
     ) -> None:
         super().__init__(module, start, end, statistics)
-        control = _as_given(module, control, "control")
+        control = state_like(module, control, "control")
         check_state(module, control, "control")
         check_same(self.start, control)
         self.control: State = dict(control)
@@ -276,63 +271,3 @@ class BezierPath(StatePath):
         bent = lerp(first, second, at).to(control.dtype)
         # Rounding gives every NaN the same bits.
         return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)
-
-
-def _as_given(module: nn.Module, network: NetworkLike, role: str) -> StateLike:
-    """Read a state of a module; one that fits is taken as it is, with its gradients."""
-    own = tensors_of(module)
-    if isinstance(network, Mapping) and not own.keys().isdisjoint(network):
-        return network
-    return state_of(network, role, own)
-
-
-def _ignored(states: tuple[State, State], ignore: Sequence[str], heads: Heads | None) -> SpecStructure:
-    """Note which tensors of a path's ends are those of one network.
-
-    Raises:
-        ArchitectureError: there are some, and nothing says whose they are.
-        SpecError: a pattern matches no tensor.
-    """
-    structure = SpecStructure((), (), {name: tuple(tensor.shape) for name, tensor in states[0].items()})
-    names = names_matching(structure, ignore)
-    if ignore and heads is None:
-        raise ArchitectureError(
-            f"Expected to know whose {listed(sorted(names))} the networks of a path have but got none: pass "
-            f"heads='reference', those of the end, or heads='target', those of the start."
-        )
-    if heads is not None and not ignore:
-        names = {n for n, t in states[0].items() if n in states[1] and t.shape != states[1][n].shape}
-    return replace(structure, ignored=frozenset(names))
-
-
-def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
-    """Warn of differing tensors that a path lacks.
-
-    The path runs with those of the start everywhere. These are buffers that are in no state dict, and tensors inside
-    of what a state dict holds besides tensors.
-    """
-    ours, theirs = _outside(start), _outside(end)
-    differing = [
-        name
-        for name, tensors in ours.items()
-        if len(tensors) != len(theirs.get(name, tensors))
-        or not all(map(same_values, tensors, theirs.get(name, tensors)))
-    ]
-    if differing:
-        warnings.warn(
-            f"Expected two networks that differ in the tensors of their state dicts alone but "
-            f"{', '.join(map(repr, differing))} differ too, in buffers that are not saved (persistent=False) or "
-            f"packed weights and extra state: the whole path, its end too, runs with those of the start.",
-            RebasinWarning,
-            stacklevel=3,
-        )
-
-
-def _outside(module: nn.Module) -> dict[str, list[Tensor]]:
-    """Collect tensors outside of a network's state dict.
-
-    They come by name.
-    """
-    saved = module.state_dict()
-    packed = {name: tensors_in(value) for name, value in saved.items() if not isinstance(value, Tensor)}
-    return packed | {name: [buffer] for name, buffer in module.named_buffers() if name not in saved}

@@ -194,9 +194,14 @@ def as_curve(path: PathLike, heads: Heads | None = None, ignore: Sequence[str] =
         return path.path() if heads is None else path.path(heads=heads)  # type: ignore[call-arg]
     if isinstance(path, Curve) and not ignore and heads is None:
         return path
+    if isinstance(path, (SupportsPath, Curve)):
+        raise ArchitectureError(
+            f"Expected a pair of networks with ignore=, or heads= for what has a path() method, but got "
+            f"{type(path).__name__}, which has settled both."
+        )
     raise ArchitectureError(
-        "Expected a curve, an object with a path() method or a pair of networks (ignore= is for pairs, heads= for "
-        f"all but curves) but got {type(path).__name__}."
+        "Expected a curve, an object with a path() method or a pair of networks"
+        f" but got {type(path).__name__}."
     )
 
 

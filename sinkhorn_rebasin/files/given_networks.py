@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, DataError
 from sinkhorn_rebasin.files.weights_file import read_weights, state_in, unwrapped
 from sinkhorn_rebasin.networks.architecture import check_state, single_precision, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
@@ -98,6 +98,31 @@ def modules_of(reference: NetworkLike, target: NetworkLike) -> tuple[nn.Module, 
     (False, True)
     """
     return module_of(reference, "reference", target), module_of(target, "target", reference)
+
+
+def networks_of(
+    reference: NetworkLike,
+    target: NetworkLike | Sequence[NetworkLike],
+    like: nn.Module | None = None,
+) -> list[nn.Module]:
+    """List the reference and all others as networks that run.
+
+    A container of layers is one network. One module runs all that are given as weights alone.
+
+    Raises:
+        ArchitectureError, CheckpointError: as :func:`module_of`.
+        DataError: there is no target.
+
+    >>> len(networks_of(nn.Linear(2, 1), [nn.Linear(2, 1), nn.Linear(2, 1)]))
+    3
+    """
+    targets = [target] if isinstance(target, str) or not isinstance(target, Sequence) else list(target)
+    if not targets:
+        raise DataError("Expected at least one target but got none.")
+    networks = [reference, *targets]
+    like = like or next((network for network in networks if isinstance(network, nn.Module)), None)
+    roles = ["reference", *("target" for _ in targets)]
+    return [module_of(network, role, like) for network, role in zip(networks, roles, strict=True)]
 
 
 def check_weights(state: StateLike, role: str, parameters: Iterable[str]) -> None:

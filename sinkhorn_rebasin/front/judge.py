@@ -18,7 +18,7 @@ from sinkhorn_rebasin.losses.base import mean_loss
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.ignoring import with_heads
+from sinkhorn_rebasin.permutations.heads import with_heads
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
 Verdict: TypeAlias = PathEvaluation | float

@@ -130,39 +130,33 @@ def prepared(
         reference, target, spec, "permutation" if repair else symmetry, example_inputs
     )
     rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
-    judge = None
-    if data is not None:
-        runs = target if heads == "target" and spec.ignored else reference
-        measure = criterion_for(runs, data.validation[0], criterion, loss, batch)
-        judge = Judge(
-            *(
-                reference,
-                target,
-                spec,
-                data.validation,
-                measured,
-                measure,
-                loss,
-                repair,
-                recipe.points,
-                batch,
-            ),
-            heads=heads,
-        )
+    settings = criterion, loss, repair, recipe.points, batch, heads
+    judge = None if data is None else _judge(reference, target, spec, data, measured, *settings)
     held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
-    return Prepared(
-        *(reference, target, spec, rescaling, continuous, given, example_inputs),
-        *(
-            None if data is None else data.train,
-            start_data,
-            judge,
-            loss,
-            batch,
-            held_out,
-            turned + notes + _kept_apart(spec, heads),
-        ),
-        heads=heads,
-    )
+    networks = reference, target, spec, rescaling, continuous, given, example_inputs
+    training = None if data is None else data.train
+    told = turned + notes + _kept_apart(spec, heads)
+    return Prepared(*networks, training, start_data, judge, loss, batch, held_out, told, heads)
+
+
+def _judge(
+    reference: nn.Module,
+    target: nn.Module,
+    spec: PermutationSpec,
+    data: AlignmentData,
+    measured: list[Any],
+    criterion: Criterion | None,
+    loss: RebasinLoss | None,
+    repair: bool,
+    points: int,
+    batch: BatchAdapter | None,
+    heads: Heads,
+) -> Judge:
+    """Return what decides on held-out data."""
+    runs = target if heads == "target" and spec.ignored else reference
+    measure = criterion_for(runs, data.validation[0], criterion, loss, batch)
+    networks = reference, target, spec
+    return Judge(*networks, data.validation, measured, measure, loss, repair, points, batch, heads)
 
 
 def _checked_networks(

@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
-from sinkhorn_rebasin.permutations.ignoring import with_heads
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 class Midpoint:

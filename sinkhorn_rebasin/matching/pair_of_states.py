@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.architecture import check_same, real_view, single
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.completeness import completed
-from sinkhorn_rebasin.permutations.ignoring import without_differing_heads
+from sinkhorn_rebasin.permutations.heads import without_differing_heads
 
 
 class PairOfStates(NamedTuple):

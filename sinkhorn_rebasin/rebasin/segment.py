@@ -17,7 +17,7 @@ from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.networks.architecture import check_heads
 from sinkhorn_rebasin.networks.pair import NetworkPair
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.ignoring import with_heads
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 class RebasedSegment(NetworkPair):

@@ -11,7 +11,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.ignoring import without_differing_heads
+from sinkhorn_rebasin.permutations.heads import without_differing_heads
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.proof import refuse_little
 
