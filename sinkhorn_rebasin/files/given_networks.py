@@ -145,7 +145,7 @@ def check_weights(state: StateLike, role: str, parameters: Iterable[str]) -> Non
     for name, total in sums.items():
         if not bool(total.isfinite()) and bool(single_precision(state[name]).isnan().any()):
             raise ArchitectureError(
-                f"Expected weights that are numbers but got NaN in {name!r} of the {role}: its training has diverged."
+                f"Expected weights that are numbers but {name!r} of the {role} holds NaN: its training has diverged."
             )
 
 

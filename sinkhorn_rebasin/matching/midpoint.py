@@ -45,6 +45,7 @@ class Midpoint:
         LossError: when the loss is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import identity_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(8, 3)

@@ -55,6 +55,7 @@ def ot_fusion(
         SpecError: when the spec is of another network, or has nested groups, which are named.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))

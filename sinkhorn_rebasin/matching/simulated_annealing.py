@@ -73,6 +73,7 @@ def simulated_annealing(
         LossError: with a criterion and no data, or a loss that is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))

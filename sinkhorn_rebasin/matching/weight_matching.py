@@ -97,6 +97,7 @@ def weight_matching(
         ArchitectureError: when a gain is not one under ``symmetry``; it is named.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))

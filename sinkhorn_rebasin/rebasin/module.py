@@ -85,6 +85,7 @@ class SinkhornRebasin(RebasedSegment):
         SpecError: when ``spec`` is of another network.
 
     Example:
+        >>> from torch import nn
         >>> reference, target = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> rebasin = SinkhornRebasin(reference, target, torch.randn(2, 4))
         >>> x = torch.randn(16, 4)

@@ -75,6 +75,7 @@ def sinkhorn_matching(
         LossError: for an unknown name, or a loss that is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> x, labels = torch.randn(16, 4), torch.randint(3, (16,))
