@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from os import PathLike
+from typing import Any, Literal, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 State: TypeAlias = dict[str, Tensor]
 """A state dict: tensor name to tensor."""
 
 StateLike: TypeAlias = Mapping[str, Tensor]
 """Any mapping that can be read as a state dict."""
+
+NetworkLike: TypeAlias = "nn.Module | StateLike | str | PathLike[str]"
+"""A module, a state dict, a dict with a ``state_dict`` in it, or the path of a file of weights."""
+
+Heads: TypeAlias = Literal["reference", "target"]
+"""Whose ignored layers a network between two has."""
 
 Permutations: TypeAlias = Mapping[str, Tensor]
 """Group name to permutation: long indices (..., n) when hard, doubly stochastic (..., n, n) when soft."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike, State, StateLike
 from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers, fixed_layers
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.endpoints import Endpoints, nearest_weights, weights_of_endpoints
@@ -19,19 +19,21 @@ from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.repair_in_one_forward import corrected_in_one_forward
 from sinkhorn_rebasin.activations.repair_sites import Stages, measured, stages_of
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
+from sinkhorn_rebasin.files.given_networks import networks_of
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.support import check_module
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
 def repair(
     merged: nn.Module,
-    reference: nn.Module,
-    target: nn.Module | Sequence[nn.Module],
+    reference: NetworkLike,
+    target: NetworkLike | Sequence[NetworkLike],
     spec: PermutationSpec,
     data: Iterable[Any],
     *,
@@ -111,12 +113,13 @@ def repair(
     Interpolation Repair", 2023. There the statistics are those of single batches; here of all data. Without the
     means: Qu, Horváth, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024.
     """
-    networks = (reference, *_targets(target))
-    weights = weights_of_endpoints(at, len(networks))
-    check_comparable(merged, reference)
+    check_module(merged)
+    reference, *targets = networks_of(reference, target, merged)
+    weights = weights_of_endpoints(at, 1 + len(targets))
+    check_comparable(merged, reference, apart=spec.ignored)
     repaired = standalone_copy(merged)
     correction = RepairAlongPath(
-        reference, target, spec, data, batches=batches, rescale_only=rescale_only, batch=batch
+        reference, targets, spec, data, batches=batches, rescale_only=rescale_only, batch=batch
     )
     corrected = correction.state_at(merged, tensors_of(merged), weights)
     repaired.load_state_dict(corrected, strict=False)
@@ -153,8 +156,8 @@ class RepairAlongPath:
 
     def __init__(
         self,
-        reference: nn.Module,
-        target: nn.Module | Sequence[nn.Module],
+        reference: NetworkLike,
+        target: NetworkLike | Sequence[NetworkLike],
         spec: PermutationSpec,
         data: Iterable[Any],
         *,
@@ -162,9 +165,10 @@ class RepairAlongPath:
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
     ) -> None:
-        networks = (reference, *_targets(target))
+        networks = networks_of(reference, target)
         for other in networks[1:]:
-            check_comparable(reference, other)
+            check_comparable(networks[0], other, apart=spec.ignored)
+        reference = networks[0]
         self.rescale_only = rescale_only
         self.spec = spec
         self.end, self.start, *_ = self._states = [tensors_of(network) for network in networks]
@@ -201,7 +205,7 @@ class RepairAlongPath:
 
         Returns the part of each network in it, the reference first.
         """
-        return nearest_weights(self._states, state, self.spec.parameters)
+        return nearest_weights(self._states, state, self.spec.compared)
 
     @torch.no_grad()
     def state_at(self, module: nn.Module, state: StateLike, at: float | Sequence[float]) -> State:
@@ -217,7 +221,7 @@ class RepairAlongPath:
         Warns:
             RebasinWarning: layers with hidden units stay as they are; each is named once.
         """
-        check_same(self.start, state)
+        check_same(self.start, state, apart=self.spec.ignored)
         weights = weights_of_endpoints(at, len(self._states))
         network = evaluation_copy(module)
         stages, missed = stages_of(network, self.spec, state, self.inputs[0])
@@ -270,17 +274,6 @@ class RepairAlongPath:
                 RebasinWarning,
                 stacklevel=5,
             )
-
-
-def _targets(target: nn.Module | Sequence[nn.Module]) -> tuple[nn.Module, ...]:
-    """List all networks beside the reference.
-
-    A container of layers is one network.
-    """
-    targets = (target,) if isinstance(target, nn.Module) else tuple(target)
-    if not targets:
-        raise DataError("Expected at least one target but got none.")
-    return targets
 
 
 def _endpoint_moments(network: nn.Module, spec: PermutationSpec, inputs: Sequence[Any]) -> dict[str, Moments]:

@@ -6,12 +6,23 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from torch import Tensor
+
 from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["TemperatureSchedule", "constant", "cosine", "geometric", "linear"]
 
 TemperatureSchedule: TypeAlias = Callable[[float], float]
 """Progress of the run in [0, 1] to a temperature > 0; progress outside is clamped."""
+
+
+def check_temperature(value: object) -> None:
+    """Raise AssignmentError unless a temperature is positive.
+
+    >>> check_temperature(0.5)
+    """
+    if not isinstance(value, (int, float, Tensor)) or not 0 < float(value) < math.inf:
+        raise AssignmentError(f"Expected temperature to be a positive finite number but got {value!r}.")
 
 
 def constant(value: float) -> TemperatureSchedule:

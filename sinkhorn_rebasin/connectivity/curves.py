@@ -5,31 +5,30 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, State
 from sinkhorn_rebasin.connectivity.interpolation import (
     check_position,
     common_type,
     is_mixable,
     lerp,
     nearer,
-    same_values,
     warn_of_whole,
     whole_tensors,
 )
-from sinkhorn_rebasin.errors import RebasinWarning
-from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of, wider
+from sinkhorn_rebasin.connectivity.path_ends import ignored_ends, state_like, warn_of_unsaved
+from sinkhorn_rebasin.files.given_networks import module_of
+from sinkhorn_rebasin.networks.architecture import check_heads, check_same, check_state, tensors_of, wider
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.nested_tensors import tensors_in
-from sinkhorn_rebasin.networks.support import check_values
+from sinkhorn_rebasin.networks.support import check_module
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 @runtime_checkable
@@ -73,8 +72,10 @@ class StatePath(ABC):
     """
 
     def __init__(
-        self, module: nn.Module, start: StateLike, end: StateLike, statistics: Collection[str] = ()
+        self, module: nn.Module, start: NetworkLike, end: NetworkLike, statistics: Collection[str] = ()
     ) -> None:
+        check_module(module)
+        start, end = state_like(module, start, "start"), state_like(module, end, "end")
         check_state(module, start, "start")
         check_state(module, end, "end")
         check_same(start, end)
@@ -170,25 +171,49 @@ class LinearPath(StatePath):
     """
 
     @classmethod
-    def between(cls, start: nn.Module, end: nn.Module, statistics: Collection[str] = ()) -> LinearPath:
+    def between(
+        cls,
+        start: NetworkLike,
+        end: NetworkLike,
+        statistics: Collection[str] = (),
+        *,
+        heads: Heads | None = None,
+        ignore: Sequence[str] = (),
+    ) -> LinearPath:
         """Return the segment between two networks.
 
-        They have one architecture. The first lends its forward.
+        They have one architecture. The first lends its forward. One of them may be weights alone.
+
+        Args:
+            start: the target's place, λ = 0.
+            end: the reference, λ = 1.
+            statistics: as for :class:`LinearPath`.
+            heads: whose ignored layers all networks of the path have: ``"reference"`` for those of the end,
+                ``"target"`` for those of the start.
+            ignore: these layers, by name or pattern; without it the tensors that differ in shape.
 
         Raises:
             ArchitectureError: parameter names or shapes differ; the first that differs is named.
+            SpecError: ``ignore`` names no layer.
 
         Example:
             >>> path = LinearPath.between(nn.Linear(3, 2), nn.Linear(3, 2))
             >>> torch.equal(path.state_at(1)["bias"], path.end["bias"])
             True
         """
-        check_values(start)
-        check_values(end)
-        start_state, end_state = tensors_of(start), tensors_of(end)
-        check_same(start_state, end_state)
-        _warn_of_unsaved(start, end)
-        return cls(start, start_state, end_state, statistics)
+        check_heads(heads)
+        start, end = (module_of(*each) for each in ((start, "start", end), (end, "end", start)))
+        states = tensors_of(start), tensors_of(end)
+        if heads is None and not ignore:
+            hint = " Of heads that differ, say whose all networks have: heads='reference' or heads='target'."
+            check_same(*states, hint=hint)
+        apart = ignored_ends(states, ignore, heads)
+        check_same(*states, apart=apart.ignored)
+        warn_of_unsaved(start, end)
+        whose = start if heads != "reference" or not apart.ignored else end
+        kept = tensors_of(whose)
+        first, last = (with_heads(state, kept, apart) for state in states)
+        return cls(whose, first, last, statistics)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
         """Return one tensor at a position."""
@@ -224,14 +249,15 @@ class BezierPath(StatePath):
     def __init__(
         self,
         module: nn.Module,
-        start: StateLike,
-        end: StateLike,
-        control: StateLike,
+        start: NetworkLike,
+        end: NetworkLike,
+        control: NetworkLike,
         statistics: Collection[str] = (),
     ) -> None:
         super().__init__(module, start, end, statistics)
+        control = state_like(module, control, "control")
         check_state(module, control, "control")
-        check_same(start, control)
+        check_same(self.start, control)
         self.control: State = dict(control)
 
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
@@ -245,36 +271,3 @@ class BezierPath(StatePath):
         bent = lerp(first, second, at).to(control.dtype)
         # Rounding gives every NaN the same bits.
         return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)
-
-
-def _warn_of_unsaved(start: nn.Module, end: nn.Module) -> None:
-    """Warn of differing tensors that a path lacks.
-
-    The path runs with those of the start everywhere. These are buffers that are in no state dict, and tensors inside
-    of what a state dict holds besides tensors.
-    """
-    ours, theirs = _outside(start), _outside(end)
-    differing = [
-        name
-        for name, tensors in ours.items()
-        if len(tensors) != len(theirs.get(name, tensors))
-        or not all(map(same_values, tensors, theirs.get(name, tensors)))
-    ]
-    if differing:
-        warnings.warn(
-            f"Expected two networks that differ in the tensors of their state dicts alone but "
-            f"{', '.join(map(repr, differing))} differ too, in buffers that are not saved (persistent=False) or "
-            f"packed weights and extra state: the whole path, its end too, runs with those of the start.",
-            RebasinWarning,
-            stacklevel=3,
-        )
-
-
-def _outside(module: nn.Module) -> dict[str, list[Tensor]]:
-    """Collect tensors outside of a network's state dict.
-
-    They come by name.
-    """
-    saved = module.state_dict()
-    packed = {name: tensors_in(value) for name, value in saved.items() if not isinstance(value, Tensor)}
-    return packed | {name: [buffer] for name, buffer in module.named_buffers() if name not in saved}

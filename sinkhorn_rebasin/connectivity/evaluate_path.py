@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Heads, NetworkLike, State
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_result import PathEvaluation
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
@@ -20,7 +21,9 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
 
-PathLike: TypeAlias = Curve | SupportsPath | tuple[nn.Module, nn.Module]
+_NETWORKS = (nn.Module, Mapping, str, os.PathLike)
+
+PathLike: TypeAlias = Curve | SupportsPath | tuple[NetworkLike, NetworkLike]
 """A curve, an object with a ``path()``, or a pair of networks (start, end)."""
 
 Prepare: TypeAlias = Callable[[nn.Module, State], State]
@@ -36,6 +39,8 @@ def evaluate_path(
     prepare: Prepare | None = None,
     progress: bool = False,
     batch: BatchAdapter | None = None,
+    heads: Heads | None = None,
+    ignore: Sequence[str] = (),
 ) -> PathEvaluation:
     """Evaluate loss and accuracy along a path.
 
@@ -44,7 +49,8 @@ def evaluate_path(
     every position the same samples. Batches are moved to the device of the weights. Nothing passed in is changed.
 
     Args:
-        path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks.
+        path: a curve, an object with a ``path()`` such as a trained re-basin, or a pair of networks (start, end), of
+            which one may be weights alone.
         dataloader: batches of (inputs, labels), or what :func:`read_batch` knows; inputs a tensor, a tuple, a dict of
             keyword arguments, or an object that holds tensors.
         criterion: (outputs, labels) to the mean loss of the batch; without one the loss that the network reports,
@@ -56,6 +62,9 @@ def evaluate_path(
             to evaluate. ``BatchNormReset(loader)`` re-estimates running statistics here.
         progress: show a progress bar.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        heads: whose ignored layers the networks of the path have, ``"reference"`` (λ = 1) or ``"target"`` (λ = 0).
+            A path between heads that differ is refused without it.
+        ignore: of a pair of networks, these layers; without it those that differ in shape.
 
     Returns:
         losses averaged over all that counts, see :func:`evaluate_state`; accuracies when
@@ -82,7 +91,7 @@ def evaluate_path(
             "Expected a dataloader that can be read once per position but got a one-shot iterator;"
             " pass a DataLoader or a list of batches."
         )
-    curve = as_curve(path)
+    curve = as_curve(path, heads, ignore)
     module = evaluation_copy(curve.module)
     positions = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu")
     losses, accuracies = [], []
@@ -171,7 +180,7 @@ def _mean(losses: list[Tensor], weights: list[float | Tensor], *, summed: bool) 
     return ((values * shares).where(shares > 0, 0.0).sum() / shares.sum()).item()
 
 
-def as_curve(path: PathLike) -> Curve:
+def as_curve(path: PathLike, heads: Heads | None = None, ignore: Sequence[str] = ()) -> Curve:
     """Return the curve of a path-like.
 
     That is the curve itself, an object's ``path()``, or a pair's segment.
@@ -183,12 +192,17 @@ def as_curve(path: PathLike) -> Curve:
         >>> as_curve((nn.Linear(2, 2), nn.Linear(2, 2)))
         LinearPath(Linear, 2 tensors)
     """
-    if isinstance(path, (tuple, list)) and len(path) == 2 and all(isinstance(m, nn.Module) for m in path):
-        return LinearPath.between(*path)
-    if isinstance(path, SupportsPath):
-        return path.path()
-    if isinstance(path, Curve):
+    if isinstance(path, (tuple, list)) and len(path) == 2 and all(isinstance(m, _NETWORKS) for m in path):
+        return LinearPath.between(*path, heads=heads, ignore=ignore)
+    if isinstance(path, SupportsPath) and not ignore:
+        return path.path() if heads is None else path.path(heads=heads)  # type: ignore[call-arg]
+    if isinstance(path, Curve) and not ignore and heads is None:
         return path
+    if isinstance(path, (SupportsPath, Curve)):
+        raise ArchitectureError(
+            f"Expected a pair of networks with ignore=, or heads= for what has a path() method, but got "
+            f"{type(path).__name__}, which has settled both."
+        )
     raise ArchitectureError(
         "Expected a curve, an object with a path() method or a pair of networks"
         f" but got {type(path).__name__}."

@@ -220,6 +220,8 @@ def common_type(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def check_position(at: float | Tensor) -> None:
     """Raise ArchitectureError unless a position is one number."""
+    if not isinstance(at, (Tensor, int, float)) and not hasattr(at, "__float__"):
+        raise ArchitectureError(f"Expected a number or a 0-d tensor as position but got {at!r}.")
     if isinstance(at, Tensor) and at.ndim != 0:
         raise ArchitectureError(
             f"Expected a number or a 0-d tensor as position but got shape {tuple(at.shape)}."

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Heads, NetworkLike
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.fit import Fits
 from sinkhorn_rebasin.front.judge import Judge, height
@@ -28,8 +27,8 @@ from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 
 
 def align(
-    reference: nn.Module,
-    target: nn.Module,
+    reference: NetworkLike,
+    target: NetworkLike,
     train: Any = None,
     validation: Any = None,
     *,
@@ -46,6 +45,8 @@ def align(
     trainer: Mapping[str, Any] | None = None,
     statistics: Any = None,
     progress: bool = True,
+    ignore: Sequence[str] = (),
+    heads: Heads = "reference",
 ) -> AlignmentResult:
     r"""Align one network with another.
 
@@ -60,7 +61,8 @@ def align(
 
     Args:
         reference: the network that stays, :math:`\theta_R`.
-        target: the network that is moved, :math:`\theta_T`; of the same architecture.
+        target: the network that is moved, :math:`\theta_T`; of the same architecture. One of the two may be a state,
+            a checkpoint or the path of one, which the other's module runs.
         train: a DataLoader, a list of batches, or anything that can be read again and again. None aligns by the
             weights alone, in seconds. A batch is (inputs, labels), a dict with labels, or what ``batch`` or ``loss``
             understands.
@@ -85,6 +87,10 @@ def align(
         statistics: training batches for activation matching, batch norm and REPAIR; by default the first ones of
             ``train``. Useful where training batches are augmented.
         progress: show a bar with the barrier so far.
+        ignore: layers that each network keeps for itself, such as heads of other classes, by name or pattern. Last
+            layers of other shapes are ignored without being named.
+        heads: whose ignored layers the networks of the path have, so which network's labels the data hold:
+            ``"reference"`` or ``"target"``. The aligned target has its own in either case.
 
     Returns:
         The aligned network and what it took; ``print`` it.
@@ -125,6 +131,8 @@ def align(
             seed=seed,
             statistics=statistics,
             trainer=trainer or {},
+            ignore=ignore,
+            heads=heads,
         )
     with seeded(seed):
         before = _path_before(pair)
@@ -152,6 +160,7 @@ def _by_data(
         symmetry=pair.continuous,
         start=start.alignment,
         check=not pair.continuous,
+        heads=pair.heads,
         generator=torch.Generator().manual_seed(seed),
     )
     first = {name: parameter.detach().clone() for name, parameter in rebasin.named_parameters()}
@@ -182,7 +191,9 @@ def _by_weights(
 ) -> AlignmentResult:
     """Match weights alone, and judge the result where there are held-out data."""
     networks = pair.reference, pair.target, pair.spec
-    name, rebasin = matched_by_weights(*networks, pair.rescaling, pair.continuous, recipe.restarts, seed)
+    name, rebasin = matched_by_weights(
+        *networks, pair.rescaling, pair.continuous, recipe.restarts, seed, heads=pair.heads
+    )
     after = None if pair.judge is None else pair.judge.of_rebasin(rebasin)
     return AlignmentResult(
         rebasin.eval(),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Heads, StateLike
 from sinkhorn_rebasin.activations import BatchNormReset, RepairAlongPath
 from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
@@ -18,6 +18,7 @@ from sinkhorn_rebasin.losses.base import mean_loss
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.heads import with_heads
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
 Verdict: TypeAlias = PathEvaluation | float
@@ -38,6 +39,7 @@ class Judge:
         repair: whether REPAIR puts every network of the path right first; otherwise batch norm is measured anew.
         points: positions on the path.
         batch: a function from a batch to (inputs, labels).
+        heads: whose ignored layers the networks of the path have.
     """
 
     reference: nn.Module
@@ -50,10 +52,14 @@ class Judge:
     repair: bool
     points: int
     batch: BatchAdapter | None
+    heads: Heads = "reference"
 
     def of_state(self, rebased: StateLike) -> PathEvaluation:
         """Evaluate the path from a place of the target to the reference."""
-        path = LinearPath(self.reference, rebased, tensors_of(self.reference))
+        end = tensors_of(self.reference)
+        kept = rebased if self.heads == "target" else end
+        states = (with_heads(state, kept, self.spec) for state in (rebased, end))
+        path = LinearPath(self.runs, *states)
         return self._evaluate(path, path.module_at(0.0))
 
     def of_rebasin(self, rebasin: SinkhornRebasin) -> Verdict:
@@ -75,8 +81,14 @@ class Judge:
             rescale=rescaling,
             symmetry=start.continuous or "permutation",
             check=False,
+            heads=self.heads,
         )
         return self._mean_loss(rebasin)
+
+    @property
+    def runs(self) -> nn.Module:
+        """The network that the path runs, with its own head."""
+        return self.target if self.heads == "target" and self.spec.ignored else self.reference
 
     @cached_property
     def batch_norm(self) -> BatchNormReset:

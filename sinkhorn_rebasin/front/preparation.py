@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,26 +12,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
-from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RecipeError
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Heads, NetworkLike
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RecipeError, listed
+from sinkhorn_rebasin.files.given_networks import check_weights, modules_of
 from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
 from sinkhorn_rebasin.front.data import AlignmentData, alignment_data, check_readable, first_batches
 from sinkhorn_rebasin.front.judge import Judge
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import RebasinLoss
-from sinkhorn_rebasin.networks.comparison import check_comparable
+from sinkhorn_rebasin.networks.architecture import check_heads, parameter_names_of, tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, beside_maps
-from sinkhorn_rebasin.symmetry.requested import requested_symmetry
+from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
@@ -52,6 +52,7 @@ class Prepared:
         batch: a function from a batch to (inputs, labels).
         held_out: what is judged on, in words.
         notes: what the result should tell.
+        heads: whose ignored layers the networks of the path have.
     """
 
     reference: nn.Module
@@ -68,6 +69,7 @@ class Prepared:
     batch: BatchAdapter | None
     held_out: str
     notes: tuple[str, ...]
+    heads: Heads = "reference"
 
     @torch.no_grad()
     def function_change(self, rebasin: SinkhornRebasin) -> float | None:
@@ -85,8 +87,8 @@ class Prepared:
 
 
 def prepared(
-    reference: nn.Module,
-    target: nn.Module,
+    reference: NetworkLike,
+    target: NetworkLike,
     train: Any,
     validation: Any,
     *,
@@ -102,13 +104,16 @@ def prepared(
     seed: int,
     statistics: Any,
     trainer: Mapping[str, Any],
+    ignore: Sequence[str] = (),
+    heads: Heads = "reference",
 ) -> Prepared:
     """Check what was passed in, and get everything ready: see :func:`align` for the arguments.
 
     Raises:
         ArchitectureError, DataError, LossError, RecipeError, SymmetryError: as :func:`align`.
     """
-    _check(reference, target, train, loss, repair, recipe, trainer)
+    reference, target = _checked_networks(reference, target, heads)
+    _check(train, loss, repair, recipe, trainer)
     data = _data(train, validation, recipe, seed, batch)
     measured, start_data = _measured(data, statistics, recipe, batch)
     first = next(iter(start_data or ([] if data is None else data.validation)), None)
@@ -119,37 +124,68 @@ def prepared(
             "Expected example inputs, to discover the symmetries with, or data, or a spec, but got none of them: "
             "pass example_inputs=, such as torch.zeros(2, 3, 32, 32) or a dict of keyword arguments."
         )
-    spec = requested_symmetry(reference, spec, example_inputs)
+    spec = symmetry_of_pair(reference, target, spec, example_inputs, ignore=ignore, stacklevel=4)
     given = reference, target
     reference, target, continuous, turned = canonical_pair(
         reference, target, spec, "permutation" if repair else symmetry, example_inputs
     )
     rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
-    judge = None
-    if data is not None:
-        measure = criterion_for(reference, data.validation[0], criterion, loss, batch)
-        judge = Judge(
-            *(reference, target, spec, data.validation, measured, measure, loss, repair, recipe.points, batch)
-        )
+    settings = criterion, loss, repair, recipe.points, batch, heads
+    judge = None if data is None else _judge(reference, target, spec, data, measured, *settings)
     held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
-    return Prepared(
-        *(reference, target, spec, rescaling, continuous, given, example_inputs),
-        *(None if data is None else data.train, start_data, judge, loss, batch, held_out, turned + notes),
+    networks = reference, target, spec, rescaling, continuous, given, example_inputs
+    training = None if data is None else data.train
+    told = turned + notes + _kept_apart(spec, heads)
+    return Prepared(*networks, training, start_data, judge, loss, batch, held_out, told, heads)
+
+
+def _judge(
+    reference: nn.Module,
+    target: nn.Module,
+    spec: PermutationSpec,
+    data: AlignmentData,
+    measured: list[Any],
+    criterion: Criterion | None,
+    loss: RebasinLoss | None,
+    repair: bool,
+    points: int,
+    batch: BatchAdapter | None,
+    heads: Heads,
+) -> Judge:
+    """Return what decides on held-out data."""
+    runs = target if heads == "target" and spec.ignored else reference
+    measure = criterion_for(runs, data.validation[0], criterion, loss, batch)
+    networks = reference, target, spec
+    return Judge(*networks, data.validation, measured, measure, loss, repair, points, batch, heads)
+
+
+def _checked_networks(
+    reference: NetworkLike, target: NetworkLike, heads: Heads
+) -> tuple[nn.Module, nn.Module]:
+    """Return two networks that run, of weights that have a mean."""
+    check_heads(heads)
+    networks = modules_of(reference, target)
+    for network, role in zip(networks, ("reference", "target"), strict=True):
+        check_weights(tensors_of(network), role, parameter_names_of(network))
+    return networks
+
+
+def _kept_apart(spec: PermutationSpec, heads: Heads) -> tuple[str, ...]:
+    """Tell which layers each network has for itself."""
+    if not spec.ignored:
+        return ()
+    return (
+        f"each network keeps its own {listed(sorted(spec.ignored))}; paths and merges have the {heads}'s",
     )
 
 
 def _check(
-    reference: nn.Module,
-    target: nn.Module,
     train: Any,
     loss: RebasinLoss | None,
     repair: bool,
     recipe: Recipe,
     trainer: Mapping[str, Any],
 ) -> None:
-    for network in (reference, target):
-        check_supported(network)
-    check_comparable(reference, target)
     if not isinstance(recipe, Recipe):
         raise RecipeError(
             f"Expected a Recipe, such as Recipe.quick() or Recipe(seconds=60), but got {type(recipe).__name__}."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter
+from sinkhorn_rebasin._typing import BatchAdapter, Heads
 from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.errors import DataError
@@ -87,6 +87,7 @@ class AlignmentResult:
         *,
         repair: Iterable[Any] | bool | None = None,
         batch: BatchAdapter | None = None,
+        heads: Heads | None = None,
     ) -> nn.Module:
         """Return the network between both as a plain one, put right as it was judged.
 
@@ -95,6 +96,7 @@ class AlignmentResult:
             repair: batches of training data to do REPAIR with. None does REPAIR if the networks were aligned for it,
                 and measures batch norm otherwise, on the training batches of the alignment; False does neither.
             batch: a function from a batch to (inputs, labels); without it that of the alignment.
+            heads: whose ignored layers it has; None: as the networks were aligned.
         """
         batch = batch or self.batch
         if repair is True:
@@ -102,8 +104,8 @@ class AlignmentResult:
         if repair is None and self.repaired:
             repair = self.statistics
         if repair is not None and not isinstance(repair, bool):
-            return self.rebasin.merge(at, repair=repair, batch=batch)
-        merged = self.rebasin.merge(at)
+            return self.rebasin.merge(at, repair=repair, batch=batch, heads=heads)
+        merged = self.rebasin.merge(at, heads=heads)
         if repair is None and self.statistics and 0 < at < 1:
             return reset_batch_norm(merged, self.statistics, batch=batch)
         return merged

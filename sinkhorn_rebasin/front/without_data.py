@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from sinkhorn_rebasin._typing import Heads
 from sinkhorn_rebasin.losses import WeightDistance
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -26,6 +27,7 @@ def matched_by_weights(
     continuous: ContinuousSpec,
     restarts: int,
     seed: int,
+    heads: Heads = "reference",
 ) -> tuple[str, SinkhornRebasin]:
     r"""Return the re-basin whose weights are closest to the reference's, and how it was found.
 
@@ -42,6 +44,7 @@ def matched_by_weights(
         continuous: the groups that are turned, of networks in canonical form.
         restarts: orders of the groups that are tried.
         seed: of these orders.
+        heads: whose ignored layers the networks in between have.
 
     Example:
         >>> from sinkhorn_rebasin import discover_symmetry
@@ -78,6 +81,7 @@ def matched_by_weights(
             symmetry=continuous,
             start=start,
             check=False,
+            heads=heads,
         )
         for name, start in matched.items()
     }

@@ -72,8 +72,10 @@ class FisherDistance:
             ArchitectureError: when the curvature was measured on another architecture.
         """
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(own_dtype=False)
-        compared = compared_weights(rebased, reference, rebasin.spec.parameters)
+        compared = compared_weights(rebased, reference, rebasin.spec.compared)
         difference = {name: first - second for name, (first, second) in compared.items()}
+        kept = [name for name in rebasin.spec.ignored if name in rebasin.spec.parameters]
+        difference |= {name: torch.zeros_like(reference[name]) for name in kept}
         value = self.fisher.quadratic(difference)
         if self.damping:
             parts = [real_view(change) for change in difference.values()]

@@ -20,6 +20,7 @@ from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
 
 Correction: TypeAlias = Callable[[Tensor], Tensor]
@@ -37,7 +38,7 @@ class RepairLoss(RandomPointLoss):
     are moved with its units. In networks with batch norm everywhere this is :class:`RandomPointLoss`.
 
     Args:
-        criterion: (outputs, labels) to a scalar.
+        criterion: (outputs, labels) to a scalar; cross entropy by default.
         repair: ``RepairAlongPath(reference, target, spec, data)`` of the two networks the re-basin was
             made of, the target in its own order.
         low, high: the range of λ within [0, 1].
@@ -45,8 +46,8 @@ class RepairLoss(RandomPointLoss):
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        LossError: when not 0 ≤ low ≤ high ≤ 1, or, when called, for a re-basin that learns scales or signs: they
-            make up for the same loss of variance.
+        LossError: without ``repair``, or when not 0 ≤ low ≤ high ≤ 1. When called, for a re-basin that learns scales
+            or signs: they make up for the same loss of variance.
 
     Example:
         >>> import torch.nn.functional as F
@@ -64,8 +65,8 @@ class RepairLoss(RandomPointLoss):
 
     def __init__(
         self,
-        criterion: Criterion,
-        repair: RepairAlongPath,
+        criterion: Criterion = task_loss,
+        repair: RepairAlongPath | None = None,
         low: float = 0.4,
         high: float = 0.6,
         *,
@@ -73,6 +74,11 @@ class RepairLoss(RandomPointLoss):
         batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__(criterion, low, high, generator=generator, batch=batch)
+        if not isinstance(repair, RepairAlongPath):
+            raise LossError(
+                f"Expected repair to be RepairAlongPath(reference, target, spec, data) but got "
+                f"{type(repair).__name__}."
+            )
         self.repair = repair
         stages, _ = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}

@@ -55,7 +55,7 @@ class WeightDistance:
         They are soft in training and hard in eval mode.
         """
         reference, rebased = rebasin.reference_state(), rebasin.rebased_state(own_dtype=False)
-        compared = compared_weights(rebased, reference, rebasin.spec.parameters).values()
+        compared = compared_weights(rebased, reference, rebasin.spec.compared).values()
         pairs = [(real_view(first), real_view(second)) for first, second in compared]
         if self.kind == "cosine":
             directed = [(a.flatten(), b.flatten()) for a, b in pairs if bool(b.any())]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.activation_assignment import Seen, assign_seen
-from sinkhorn_rebasin.matching.base import Alignment, as_network, as_states
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.pair_of_states import as_network, as_states
 from sinkhorn_rebasin.matching.rotations.turned_streams import TurnedStreams
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.signed_activations import signed_state
@@ -25,8 +26,8 @@ from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 def activation_matching(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
@@ -35,6 +36,7 @@ def activation_matching(
     similarity: Literal["correlation", "uncentred"] = "correlation",
     batch: BatchAdapter | None = None,
     symmetry: ContinuousSpec | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Maximise how alike matched units behave on data.
 
@@ -68,7 +70,8 @@ def activation_matching(
     such heads, are then matched by weights: see :func:`weight_matching`, and what it asks of the networks.
 
     Args:
-        reference, target: networks of one architecture, one of them at least a module; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; one of them is a
+            module. Neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels) or of inputs alone.
         rescaling: from :func:`discover_rescaling`: its sign generators are used.
@@ -76,6 +79,7 @@ def activation_matching(
         similarity: ``"correlation"``, or ``"uncentred"`` products.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
         symmetry: from :func:`discover_continuous`. The alignment then has maps.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
     hand and the networks were trained on different data or far apart, where weights say little. Units that are
@@ -100,7 +104,7 @@ def activation_matching(
     "Optimizing mode connectivity via neuron alignment" (2020); uncentred: Ainsworth, Hayase, Srinivasa, "Git
     Re-Basin" (2023).
     """
-    first, second = as_states(reference, target, spec)
+    first, second, spec = as_states(reference, target, spec, ignore)
     if similarity not in ("correlation", "uncentred"):
         raise SpecError(f"Expected similarity to be 'correlation' or 'uncentred' but got {similarity!r}.")
     if data is None:

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
+from sinkhorn_rebasin._typing import NetworkLike, State
+from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
+from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.files.receipt import Receipt
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
-from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision, tensors_of
-from sinkhorn_rebasin.networks.copying import evaluation_copy
-from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
@@ -26,7 +24,6 @@ from sinkhorn_rebasin.permutations import (
     permute_state,
     rescale_state,
 )
-from sinkhorn_rebasin.permutations.completeness import completed
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
 from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
 from sinkhorn_rebasin.permutations.signed_permutations import compose_log_scales, compose_signs, inverse_signs
@@ -89,14 +86,20 @@ class Alignment:
         """The same, found by the method of this name."""
         return replace(self, method=method)
 
-    def apply(self, target: nn.Module | StateLike) -> State:
+    def apply(self, target: NetworkLike) -> State:
         """The rebased target's state: same function, new place.
+
+        Tensors that the spec ignores are moved too: the target keeps its own head, which reads the units where they
+        are now.
+
+        Args:
+            target: a module, a state dict, a dict with a ``state_dict`` in it, or the path of a file of weights.
 
         Raises:
             ArchitectureError: the alignment has a receipt of another target, or maps that do not fit the target's
                 gains; the first such tensor is named.
         """
-        state = signed = as_state(target)
+        state = signed = state_of(target, "target", self.spec.shapes)
         if self.receipt is not None:
             self.receipt.check_target(state)
         self.spec.check_constants(state)
@@ -208,81 +211,3 @@ def check_composable(second: Alignment, first: Alignment) -> None:
     scaled = [alignment for alignment in (second, first) if alignment.signs or alignment.log_scales]
     if len(scaled) == 2 and second.rescaling != first.rescaling:
         raise SpecError("Expected signs and scales of two alignments to be of one rescaling but got two.")
-
-
-def as_state(network: nn.Module | StateLike) -> State:
-    """Detached tensors of a network, given as a module or as a state."""
-    if isinstance(network, nn.Module):
-        check_values(network)
-    tensors = tensors_of(network) if isinstance(network, nn.Module) else dict(network)
-    return {name: tensor.detach() for name, tensor in tensors.items()}
-
-
-def as_network(reference: nn.Module | StateLike, target: nn.Module | StateLike) -> nn.Module:
-    """The architecture of two networks in eval mode, to run at their states: a copy of whichever is a module.
-
-    Raises:
-        ArchitectureError: when neither is.
-    """
-    for network in (reference, target):
-        if isinstance(network, nn.Module):
-            return evaluation_copy(network)
-    raise ArchitectureError(
-        "Expected the reference or the target to be a module, which can be run on the data, but got two states."
-    )
-
-
-def as_states(
-    reference: nn.Module | StateLike, target: nn.Module | StateLike, spec: PermutationSpec
-) -> tuple[State, State]:
-    """States of two networks of the spec's architecture.
-
-    Raises:
-        ArchitectureError: when they differ in a tensor, which is named.
-        SpecError: when the spec is of another architecture.
-    """
-    first, second = as_state(reference), as_state(target)
-    spec.check_state(first)
-    for state in (first, second):
-        spec.check_constants(state)
-    first, second = completed(spec, first), completed(spec, second)
-    check_same(first, second)
-    return first, second
-
-
-def comparable_states(reference: State, target: State, spec: PermutationSpec) -> tuple[State, State]:
-    """Give infinite weights finite stand-ins, larger than all others, so that they are matched with their like.
-
-    Raises:
-        ArchitectureError: a weight is not a number; its tensor is named.
-
-    Example:
-        >>> spec = PermutationSpec((), (), {"w": (2,)})
-        >>> state = {"w": torch.tensor([3.0, -torch.inf])}
-        >>> comparable_states(state, state, spec)[0]["w"].tolist()
-        [3.0, -30.0]
-    """
-    pair = dict(reference), dict(target)
-    for name in spec.parameters:
-        tensors = [single_precision(state[name]) for state in pair]
-        if all(bool(tensor.sum().isfinite()) for tensor in tensors):
-            if tensors[0].dtype != reference[name].dtype and reference[name].dtype.itemsize == 1:
-                pair[0][name], pair[1][name] = tensors  # eight-bit numbers cannot be sorted
-            continue
-        parts = [real_view(tensor) for tensor in tensors]
-        for part, whose in zip(parts, ("reference", "target"), strict=True):
-            if bool(part.isnan().any()):
-                raise ArchitectureError(
-                    f"Expected weights to match by but {name!r} of the {whose} holds NaN."
-                )
-        most = max(float(part[part.isfinite()].abs().max()) if part.isfinite().any() else 0 for part in parts)
-        for state, tensor in zip(pair, tensors, strict=True):
-            large = 10 * max(most, 1.0)
-            state[name] = _bounded(tensor, large)
-    return pair
-
-
-def _bounded(tensor: Tensor, large: float) -> Tensor:
-    if tensor.is_complex():
-        return torch.complex(_bounded(tensor.real, large), _bounded(tensor.imag, large))
-    return tensor.nan_to_num(posinf=large, neginf=-large)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin._typing import NetworkLike
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.layer_by_layer import match_layer_by_layer
+from sinkhorn_rebasin.matching.pair_of_states import as_states
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
 def greedy_cosine(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Pair units by the angle of their weights.
 
@@ -34,9 +36,10 @@ def greedy_cosine(
     units may be rescaled (ReLU, batch norm).
 
     Args:
-        reference, target: networks of one architecture, or their states; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data, generator: not needed; part of the protocol.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: O(n³) for a group of n units, in n sweeps over the matrix of cosines; a single pass. Use it as a
     fast baseline; :func:`weight_matching` also sees outgoing weights and is seldom worse.
@@ -58,7 +61,7 @@ def greedy_cosine(
     Source: Pittorino et al., "Deep networks on toroids: removing symmetries reveals the structure of flat regions
     in the landscape geometry" (2022).
     """
-    return match_layer_by_layer(reference, target, spec, _choose, method="greedy_cosine")
+    return match_layer_by_layer(as_states(reference, target, spec, ignore), _choose, method="greedy_cosine")
 
 
 def _choose(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.pair_of_states import PairOfStates, comparable_states
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor
@@ -19,14 +19,7 @@ Choose = Callable[[Tensor, Tensor], tuple[Tensor, float]]
 """Features of both networks' units, (n, elements) each, to indices (n,) and the value of that choice."""
 
 
-def match_layer_by_layer(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
-    spec: PermutationSpec,
-    choose: Choose,
-    *,
-    method: str,
-) -> Alignment:
+def match_layer_by_layer(networks: PairOfStates, choose: Choose, *, method: str) -> Alignment:
     """Match every group once, best understood first.
 
     A group is matched by what its units own on tensors already understood.
@@ -37,10 +30,10 @@ def match_layer_by_layer(
     which the largest share of these entries is understood: in a chain of layers, the first layer not yet matched.
 
     Raises:
-        ArchitectureError: when the networks differ.
-        SpecError: when the spec is of another network, or has nested groups, which are named.
+        SpecError: when the spec has nested groups, which are named.
     """
-    first, second = comparable_states(*as_states(reference, target, spec), spec)
+    spec = networks.spec
+    first, second = comparable_states(*networks)
     permutations, objective = identity_permutations(spec), 0.0
     for group, slots in groups_in_order(spec, method):
         ours, theirs = [], []
@@ -121,6 +114,6 @@ def _seen(spec: PermutationSpec, group: Group, known: set[str]) -> list[Slot]:
     return [
         slot
         for slot in spec.slots_of(group.name)
-        if slot.tensor in spec.parameters
+        if slot.tensor in spec.compared
         and all(other.group in known for other in spec.slots_on(slot.tensor) if other != slot)
     ]

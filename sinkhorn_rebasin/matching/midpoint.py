@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, NetworkLike, Permutations, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import DataError, LossError
-from sinkhorn_rebasin.matching.base import as_network, as_states
+from sinkhorn_rebasin.matching.pair_of_states import as_network, as_states
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.networks.scoring import compared, scored
-from sinkhorn_rebasin.networks.task_loss import logits_of
+from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 class Midpoint:
@@ -34,15 +35,18 @@ class Midpoint:
         reference, target: networks of one architecture, one of them at least a module; neither is changed.
         spec: the symmetries.
         data: batches of (inputs, labels).
-        criterion: (outputs, labels) to a scalar.
+        criterion: (outputs, labels) to a scalar; cross entropy where there is none.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        ignore: layers that each network keeps for itself. Halfway they are the reference's, or the target's where it
+            alone is a module.
 
     Raises:
         ArchitectureError, SpecError: when the networks differ or the spec is of another one.
         DataError: without data or without a batch.
-        LossError: without a criterion, or when the loss is no finite scalar.
+        LossError: when the loss is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import identity_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(8, 3)
@@ -54,18 +58,18 @@ class Midpoint:
 
     def __init__(
         self,
-        reference: nn.Module | StateLike,
-        target: nn.Module | StateLike,
+        reference: NetworkLike,
+        target: NetworkLike,
         spec: PermutationSpec,
         data: Iterable[Any] | None,
-        criterion: Criterion | None,
+        criterion: Criterion | None = task_loss,
         batch: BatchAdapter | None = None,
+        ignore: Sequence[str] = (),
     ) -> None:
-        self.reference, self.target = as_states(reference, target, spec)
+        self.reference, self.target, spec = as_states(reference, target, spec, ignore)
         if data is None:
             raise DataError("Expected data, batches of (inputs, labels), but got None.")
-        if criterion is None:
-            raise LossError("Expected a criterion, (outputs, labels) to a scalar loss, but got None.")
+        criterion = task_loss if criterion is None else criterion
         self.spec, self.criterion, self.batch = spec, criterion, batch
         self.network = as_network(reference, target)
         self._mixing = Interpolation(self.network)
@@ -106,7 +110,7 @@ class Midpoint:
 
         The weight is what the loss's mean was taken over. It is zero where nothing counts.
         """
-        state = self._mixing(rebased, self.reference, 0.5)
+        state = with_heads(self._mixing(rebased, self.reference, 0.5), self.reference, self.spec)
         with untouched_randomness(), batch_statistics(self.network, on=True):
             outputs = run_at(self.network, state, inputs)
             loss = scored(self.criterion, outputs, labels)

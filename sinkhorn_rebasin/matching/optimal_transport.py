@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import StateLike
+from sinkhorn_rebasin._typing import NetworkLike
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan, unit_distances
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.layer_by_layer import match_layer_by_layer
+from sinkhorn_rebasin.matching.pair_of_states import as_states
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
 def ot_fusion(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Transport the target's units at least cost.
 
@@ -37,9 +39,10 @@ def ot_fusion(
     less led by single large weights.
 
     Args:
-        reference, target: networks of one architecture, or their states; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data, generator: not needed; part of the protocol.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: O(n³ log n) for a group of n units (network simplex of POT); a single pass. Use it as a baseline
     beside :func:`weight_matching`, which also sees outgoing weights. For networks of different widths there is
@@ -52,6 +55,7 @@ def ot_fusion(
         SpecError: when the spec is of another network, or has nested groups, which are named.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
@@ -64,7 +68,7 @@ def ot_fusion(
     Source: Singh, Jaggi, "Model fusion via optimal transport" (2020); solver: Flamary et al., "POT: Python Optimal
     Transport" (2021).
     """
-    return match_layer_by_layer(reference, target, spec, _transport, method="ot_fusion")
+    return match_layer_by_layer(as_states(reference, target, spec, ignore), _transport, method="ot_fusion")
 
 
 def _transport(ours: Tensor, theirs: Tensor) -> tuple[Tensor, float]:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, NetworkLike, Permutations, State
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import LossError, SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
+from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations
@@ -24,8 +25,8 @@ Energy = Callable[[Permutations], float]
 
 
 def simulated_annealing(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
@@ -35,6 +36,7 @@ def simulated_annealing(
     temperature: Callable[[float], float] | None = None,
     start: Literal["identity", "weight_matching"] = "identity",
     batch: BatchAdapter | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Lower an energy by random transpositions.
 
@@ -50,15 +52,17 @@ def simulated_annealing(
     start and after every hundred steps.
 
     Args:
-        reference, target: networks of one architecture, one of them a module when there are data; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; one of them is a
+            module when there are data. Neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels); None for the weight distance.
         generator: draws units and acceptances; without it a fixed sequence of its own is used.
-        criterion: (outputs, labels) to a scalar, with data.
+        criterion: (outputs, labels) to a scalar, with data; cross entropy where there is none.
         steps: transpositions tried.
         temperature: share of the steps done, 0 to 1, to τ; without it geometric from 10⁻³ to 10⁻⁶.
         start: the permutations to begin with.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per step a pass over the data, or over the tensors of one group. A group of n units needs
     far more than n² steps, so use it on tiny networks and as the baseline it is in the literature.
@@ -66,9 +70,10 @@ def simulated_annealing(
     Raises:
         ArchitectureError, SpecError: when the networks differ, the spec is of another one, or the start unknown.
         DataError: with data that hold no batch.
-        LossError: with data and no criterion, or the other way round, or a loss that is no finite scalar.
+        LossError: with a criterion and no data, or a loss that is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
@@ -81,11 +86,16 @@ def simulated_annealing(
     Sources: Entezari, Sedghi, Saukh, Neyshabur, "The role of permutation invariance in linear mode connectivity
     of neural networks" (2022); Kirkpatrick, Gelatt, Vecchi, "Optimization by simulated annealing" (1983).
     """
-    first, second = as_states(reference, target, spec)
+    first, second, spec = as_states(reference, target, spec, ignore)
     generator = generator or torch.Generator().manual_seed(0)
     if start not in ("identity", "weight_matching"):
         raise SpecError(f"Expected start to be 'identity' or 'weight_matching' but got {start!r}.")
-    energy = _energy(reference, target, spec, data, criterion, batch)
+    if data is None and criterion is not None:
+        raise LossError("Expected data and a criterion, or neither, but got criterion without data.")
+    if data is None:
+        energy = _weight_distance(*comparable_states(first, second, spec), spec)
+    else:
+        energy = Midpoint(reference, target, spec, data, criterion, batch).loss
     current = identity_permutations(spec)
     if start == "weight_matching":
         current = dict(weight_matching(first, second, spec, generator=generator).permutations)
@@ -128,24 +138,6 @@ def _transposed(
     return {**permutations, group.name: rows.reshape(group.shape)}
 
 
-def _energy(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
-    spec: PermutationSpec,
-    data: Iterable[Any] | None,
-    criterion: Criterion | None,
-    batch: BatchAdapter | None,
-) -> Energy:
-    if (data is None) != (criterion is None):
-        given, lacking = ("data", "criterion") if criterion is None else ("criterion", "data")
-        raise LossError(f"Expected data and a criterion, or neither, but got {given} without {lacking}.")
-    if data is None:
-        first, second = comparable_states(*as_states(reference, target, spec), spec)
-        return _weight_distance(first, second, spec)
-    midpoint = Midpoint(reference, target, spec, data, criterion, batch)
-    return midpoint.loss
-
-
 def _weight_distance(reference: State, target: State, spec: PermutationSpec) -> Energy:
     """Make the squared distance of all parameters.
 
@@ -164,4 +156,4 @@ def _weight_distance(reference: State, target: State, spec: PermutationSpec) -> 
         known[name] = key, value
         return value
 
-    return lambda permutations: sum(distance(name, permutations) for name in spec.parameters)
+    return lambda permutations: sum(distance(name, permutations) for name in spec.compared)

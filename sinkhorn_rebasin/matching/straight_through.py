@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State, StateLike
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, NetworkLike, State
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.networks.architecture import single_precision
 from sinkhorn_rebasin.networks.handover import gradients_of
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
 
 Progress = Callable[[int, float], None]
@@ -21,17 +22,18 @@ Progress = Callable[[int, float], None]
 
 
 def straight_through(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
-    criterion: Criterion | None = None,
+    criterion: Criterion = task_loss,
     epochs: int = 5,
     lr: float = 1e-3,
     progress: Progress | None = None,
     batch: BatchAdapter | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Learn permutations that minimize the midpoint loss.
 
@@ -48,7 +50,8 @@ def straight_through(
     training and after every epoch.
 
     Args:
-        reference, target: networks of one architecture, one of them at least a module; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; one of them is a
+            module. Neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels).
         generator: draws the order of the groups in weight matching.
@@ -57,6 +60,7 @@ def straight_through(
         lr: learning rate of Adam on the latent weights.
         progress: called with the number of each epoch and its midpoint loss.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per step one forward, one backward and one or a few passes of weight matching, O(n³) per group of
     n units. Use it when data and labels are at hand and weight matching alone leaves a barrier; the Sinkhorn
@@ -65,9 +69,10 @@ def straight_through(
     Raises:
         ArchitectureError, SpecError: when the networks differ or the spec is of another one.
         DataError: without data or without a batch.
-        LossError: without a criterion, or when the loss is no finite scalar.
+        LossError: when the loss is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> x, labels = torch.randn(16, 4), torch.randint(3, (16,))
@@ -78,14 +83,15 @@ def straight_through(
 
     Sources: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (2023); the estimator: Bengio, Léonard, Courville (2013).
     """
-    midpoint = Midpoint(reference, target, spec, data, criterion, batch)
+    midpoint = Midpoint(reference, target, spec, data, criterion, batch, ignore)
+    spec = midpoint.spec
     generator = generator or torch.Generator().manual_seed(0)
     found = weight_matching(midpoint.reference, midpoint.target, spec, generator=generator)
     current = best = dict(found.permutations)
     objective = [midpoint.loss(current)]
     latent = {
         name: single_precision(midpoint.reference[name]).clone().requires_grad_()
-        for name in spec.parameters
+        for name in spec.compared
         if _learnable(midpoint.reference[name])
     }
     if not latent or not spec.groups:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from sinkhorn_rebasin._typing import Permutations, State, StateLike
+from sinkhorn_rebasin._typing import NetworkLike, Permutations, State
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
@@ -25,8 +25,8 @@ from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
 
 def weight_matching(
-    reference: nn.Module | StateLike,
-    target: nn.Module | StateLike,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
@@ -36,6 +36,7 @@ def weight_matching(
     restarts: int = 1,
     start: Literal["invariants", "identity"] | Permutations = "invariants",
     symmetry: ContinuousSpec | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Maximise the inner product of both networks' parameters.
 
@@ -73,7 +74,7 @@ def weight_matching(
         - The objective is that of the balanced networks.
 
     Args:
-        reference, target: networks of one architecture, or their states; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: not looked at; there for the protocol of all methods.
         rescaling: from :func:`discover_rescaling`: its sign generators are used; of the positive ones, which
@@ -86,6 +87,7 @@ def weight_matching(
         symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
             anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
             no ``"invariants"``, it begins the first run, and the anchored one comes second.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
     O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
@@ -95,6 +97,7 @@ def weight_matching(
         ArchitectureError: when a gain is not one under ``symmetry``; it is named.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.permutations import inverse, permute_state, random_permutations
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 2))
@@ -108,7 +111,8 @@ def weight_matching(
     Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin: Merging Models modulo Permutation Symmetries" (2023).
     """
     generator = generator or torch.Generator().manual_seed(0)
-    first, second = comparable_states(*as_states(reference, target, spec), spec)
+    first, second, spec = as_states(reference, target, spec, ignore)
+    first, second = comparable_states(first, second, spec)
     if isinstance(start, str) and start not in ("invariants", "identity"):
         raise SpecError(f"Expected start to be 'invariants', 'identity' or permutations but got {start!r}.")
     begin = identity_permutations(spec) if isinstance(start, str) else dict(start)

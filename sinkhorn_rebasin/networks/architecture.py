@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 import torch
@@ -71,10 +71,11 @@ def check_state(module: nn.Module, state: StateLike, role: str) -> None:
             raise ArchitectureError(f"Expected the {role} state to hold {name!r} but it is missing.")
 
 
-def check_same(start: StateLike, end: StateLike) -> None:
+def check_same(start: StateLike, end: StateLike, *, apart: Collection[str] = (), hint: str = "") -> None:
     """Raise ArchitectureError unless two states are alike.
 
-    They must agree in names and shapes. The first difference is named.
+    They must agree in names and shapes. The first difference is named. Tensors ``apart`` may differ in shape. A
+    ``hint`` ends the message of other shapes.
 
     Example:
         >>> check_same(nn.Linear(2, 1).state_dict(), nn.Linear(2, 1).state_dict())
@@ -86,10 +87,10 @@ def check_same(start: StateLike, end: StateLike) -> None:
                 f"Expected both networks to have the same parameters but only the {holder} has {name!r}."
                 f"{prefix_hint(start, end) or prefix_hint(end, start)}"
             )
-        if start[name].shape != end[name].shape:
+        if start[name].shape != end[name].shape and name not in apart:
             raise ArchitectureError(
                 f"Expected {name!r} to have one shape in both networks"
-                f" but got {tuple(start[name].shape)} and {tuple(end[name].shape)}."
+                f" but got {tuple(start[name].shape)} and {tuple(end[name].shape)}.{hint}"
             )
 
 
@@ -170,3 +171,22 @@ def named_tensors(module: nn.Module) -> State:
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
+
+
+def parameter_names_of(module: nn.Module) -> list[str]:
+    """List the names of a network's parameters, tied ones once.
+
+    >>> parameter_names_of(nn.BatchNorm1d(2))
+    ['weight', 'bias']
+    """
+    saved = tensors_of(module)
+    return [name for name, _ in module.named_parameters() if name in saved]
+
+
+def check_heads(heads: object) -> None:
+    """Raise ArchitectureError unless ``heads=`` names a network, or is None.
+
+    >>> check_heads("reference")
+    """
+    if heads is not None and heads not in ("reference", "target"):
+        raise ArchitectureError(f"Expected heads to be 'reference' or 'target' but got {heads!r}.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like, standalone_copy
 from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
@@ -16,13 +19,14 @@ from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
-def check_comparable(reference: nn.Module, target: nn.Module) -> None:
+def check_comparable(reference: nn.Module, target: nn.Module, *, apart: Collection[str] = ()) -> None:
     """Raise unless two networks differ in values alone.
 
-    Names, shapes, types and ties of all tensors must agree; the first that does not is named.
+    Names, shapes, types and ties of all tensors must agree; the first that does not is named. Those ``apart`` may
+    differ in shape.
     """
     first, second = tensors_of(reference), tensors_of(target)
-    check_same(first, second)
+    check_same(first, second, apart=apart)
     for name in first:
         if first[name].dtype != second[name].dtype:
             raise ArchitectureError(
@@ -38,12 +42,43 @@ def check_comparable(reference: nn.Module, target: nn.Module) -> None:
 
 
 def check_same_function(
-    reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs, outputs: Outputs = None
+    reference: nn.Module,
+    target: nn.Module,
+    example_inputs: ExampleInputs,
+    outputs: Outputs = None,
+    *,
+    apart: Collection[str] = (),
 ) -> None:
     """Raise unless equal weights compute equal outputs.
 
-    The reference with the target's weights must compute what the target does.
+    The reference with the target's weights must compute what the target does. Where tensors ``apart`` are of other
+    shapes, some networks do not run so, and cannot be compared.
+
+    Warns:
+        RebasinWarning: They cannot be compared.
     """
+    ours, theirs = tensors_of(reference), tensors_of(target)
+    reshaped = [name for name in apart if name in ours and ours[name].shape != theirs[name].shape]
+    try:
+        _check_same_function(reference, target, example_inputs, outputs)
+    except (RuntimeError, ValueError) as error:
+        if not reshaped or isinstance(error, _OtherFunctionError):
+            raise
+        warnings.warn(
+            f"Expected to compare two networks at equal weights but {type(reference).__name__} does not run with the "
+            f"other's {reshaped[0]!r}: that both compute the same at equal weights is not checked.",
+            RebasinWarning,
+            stacklevel=5,
+        )
+
+
+class _OtherFunctionError(ArchitectureError):
+    """Report networks that differ in more than their weights."""
+
+
+def _check_same_function(
+    reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs, outputs: Outputs
+) -> None:
     twin, other = in_mode(standalone_copy(target), False), evaluation_copy(reference)
     for copy in (twin, other):
         count_only(copy, outputs)
@@ -56,7 +91,7 @@ def check_same_function(
             usual = counted(other, run_at(other, {}, inputs_like(example_inputs)))
             change = largest_change(expected, found, [usual])
     if not change <= 1e-3:
-        raise ArchitectureError(
+        raise _OtherFunctionError(
             "Expected two networks that differ in their weights alone but with the target's weights the "
             f"reference's output differs by {change:.1e} from the target's: is one of its layers or activations "
             "another?"

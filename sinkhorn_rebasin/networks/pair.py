@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, State, StateLike
+from sinkhorn_rebasin._typing import ExampleInputs, Heads, State, StateLike
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
@@ -23,6 +24,7 @@ class NetworkPair(nn.Module):
 
     Args:
         reference, target: networks that differ in the values of their weights alone; neither is changed.
+        apart: names of tensors that may differ in shape.
 
     Raises:
         ArchitectureError: when a network is of no supported kind, or a tensor of the two differs in name, shape,
@@ -35,12 +37,12 @@ class NetworkPair(nn.Module):
     """
 
     @torch.inference_mode(False)
-    def __init__(self, reference: nn.Module, target: nn.Module) -> None:
+    def __init__(self, reference: nn.Module, target: nn.Module, *, apart: Collection[str] = ()) -> None:
         super().__init__()
         check_supported(reference)
         check_supported(target)
-        check_comparable(reference, target)
-        self._traits = traits_of(target)
+        check_comparable(reference, target, apart=apart)
+        self._traits, self._reference_traits = traits_of(target), traits_of(reference)
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
 
@@ -52,17 +54,20 @@ class NetworkPair(nn.Module):
         """Return the target's tensors, in their original order."""
         return tensors_of(self.target)
 
-    def run(self, state: State, inputs: ExampleInputs) -> Any:
+    def run(self, state: State, inputs: ExampleInputs, heads: Heads = "reference") -> Any:
         """Run the architecture at a state.
 
-        Batch norm is in this module's mode.
+        Batch norm is in this module's mode. Where heads differ, the network whose head is in the state runs.
         """
-        with batch_statistics(self.reference, on=self.training):
-            return run_at(self.reference, state, inputs)
+        network = self.target if heads == "target" else self.reference
+        with batch_statistics(network, on=self.training):
+            return run_at(network, state, inputs)
 
-    def plain(self, state: StateLike) -> nn.Module:
-        """Copy the target with other tensors.
+    def plain(self, state: StateLike, heads: Heads = "target") -> nn.Module:
+        """Copy the target, or the reference, with other tensors.
 
         The copy is a plain network.
         """
+        if heads == "reference":
+            return thawed_copy(self.reference, state, self._reference_traits)
         return thawed_copy(self.target, state, self._traits)

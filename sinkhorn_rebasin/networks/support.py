@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from os import PathLike
+
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -17,8 +20,7 @@ def check_supported(module: nn.Module) -> None:
 
     >>> check_supported(nn.Linear(2, 3))
     """
-    if not isinstance(module, nn.Module):
-        raise ArchitectureError(f"Expected a network, an nn.Module, but got {type(module).__name__}.")
+    check_module(module)
     for name, child in module.named_modules():
         where = f"{type(child).__name__} at {name!r}" if name else type(child).__name__
         if isinstance(child, (DataParallel, DistributedDataParallel)):
@@ -33,6 +35,19 @@ def check_supported(module: nn.Module) -> None:
                 f"Expected a plain network but got the output of torch.compile, {where}: use its ._orig_mod."
             )
     check_values(module)
+
+
+def check_module(module: object) -> None:
+    """Raise ArchitectureError unless a network is a module.
+
+    >>> check_module(nn.Linear(2, 3))
+    """
+    if isinstance(module, nn.Module):
+        return
+    remedy = ": load it into its network first" if isinstance(module, (Mapping, str, PathLike)) else ""
+    raise ArchitectureError(
+        f"Expected a network, an nn.Module, which can be run, but got {type(module).__name__}{remedy}."
+    )
 
 
 def check_values(module: nn.Module) -> None:

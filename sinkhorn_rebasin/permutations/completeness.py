@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint
@@ -15,10 +16,14 @@ def check_state(spec: SpecStructure, state: StateLike) -> None:
     Of names that share one tensor, one is enough. A state of parameters alone, such as moments of an optimiser,
     lacks every buffer; one that lacks some buffers and has others is warned of.
     """
+    if not isinstance(state, Mapping):
+        raise SpecError(
+            f"Expected a state, tensor names to tensors, but got {type(state).__name__}: pass model.state_dict()."
+        )
     present = completed(spec, state)
     missing = [name for name in spec.shapes if name not in present]
     for name, shape in spec.shapes.items():
-        if name in present and tuple(present[name].shape) != tuple(shape):
+        if name in present and not _fits(spec, name, tuple(present[name].shape)):
             raise SpecError(
                 f"Expected tensor {name!r} of shape {tuple(shape)} but got {tuple(present[name].shape)}. "
                 f"Was the spec discovered on another network?"
@@ -35,6 +40,15 @@ def check_state(spec: SpecStructure, state: StateLike) -> None:
             RebasinWarning,
             stacklevel=4,
         )
+
+
+def _fits(spec: SpecStructure, name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor has the shape of the spec's, an ignored one on the axes that groups hold."""
+    expected = tuple(spec.shapes[name])
+    if name not in spec.ignored or len(shape) != len(expected):
+        return shape == expected
+    held = {axis for slot in spec.slots_on(name) for axis in slot.axes}
+    return all(shape[axis] == expected[axis] for axis in held)
 
 
 def completed(spec: SpecStructure, state: StateLike) -> State:

@@ -35,6 +35,7 @@ _SPEC: Mapping[str, Expected] = {
     "frozen": [{"tensor": str, "axis": 0, "reason": str, "operation": str, "module": str, "source": str}],
     "buffers": [str],
     "tied": [[str]],
+    "ignored": [str],
 }
 _CONTINUOUS: Mapping[str, Expected] = {
     "symmetries": [

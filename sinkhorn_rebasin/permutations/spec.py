@@ -12,6 +12,7 @@ from torch import nn
 from sinkhorn_rebasin._typing import Outputs, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
+from sinkhorn_rebasin.permutations.ignoring import names_matching, only_ignored
 from sinkhorn_rebasin.permutations.json_form import check_spec_json
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
@@ -33,7 +34,8 @@ class PermutationSpec(SpecStructure):
     ``tied`` are the names that share one tensor. ``constants`` are hashes of the integers of the state dict that the
     network reads, as an order of channels: another network of the architecture has the same symmetries where it has
     the same ones. ``validity`` tells for which inputs discovery found them, and what was proven; two specs that
-    differ in nothing else are equal.
+    differ in nothing else are equal. ``ignored`` are tensors that each network keeps for itself: see
+    :meth:`ignoring`.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> layout = Layout(blocks=1, size=4)
@@ -115,6 +117,30 @@ class PermutationSpec(SpecStructure):
         slots = tuple(slot for slot in self.slots if slot.group not in dropped)
         return replace(self, groups=kept, slots=slots, frozen=self.frozen + frozen)
 
+    def ignoring(self, *patterns: str) -> PermutationSpec:
+        """Leave tensors out of everything that compares or averages.
+
+        Each network keeps its own, as heads of other tasks are kept. Their shapes may differ on axes that no group
+        holds. Groups still move them on the axes they hold, so a moved network computes what it did. Groups that
+        nothing but ignored tensors hold stay in order.
+
+        Args:
+            patterns: names of tensors or of modules, or patterns such as ``"*.classifier.*"``.
+
+        Raises:
+            SpecError: a pattern names no tensor, or one of several names of a tied tensor.
+
+        >>> from sinkhorn_rebasin.permutations.layout import Layout
+        >>> shapes = {"fc.weight": (4, 3), "head.weight": (2, 4)}
+        >>> slots = Slot("fc", "fc.weight", (0,), Layout(1, 4)), Slot("fc", "head.weight", (1,), Layout(1, 4))
+        >>> spec = PermutationSpec((Group("fc", 4),), slots, shapes).ignoring("head")
+        >>> sorted(spec.ignored), list(spec.compared), spec.names
+        (['head.weight'], ['fc.weight'], ['fc'])
+        """
+        ignored = self.ignored | names_matching(self, patterns)
+        spec = replace(self, ignored=frozenset(ignored))
+        return spec.without(*only_ignored(spec), reason="only ignored tensors hold its units")
+
     def _nearest(self, name: str, dropped: set[str]) -> str | None:
         return next((parent for parent in self.ancestors(name) if parent not in dropped), None)
 
@@ -131,6 +157,7 @@ class PermutationSpec(SpecStructure):
                 "tied": self.tied,
                 "constants": dict(self.constants),
                 "validity": self.validity and self.validity.to_json(),
+                "ignored": sorted(self.ignored),
             }
         )
 
@@ -152,6 +179,7 @@ class PermutationSpec(SpecStructure):
                 "tied": tuple(tuple(names) for names in data.get("tied", ())),
                 "constants": dict(data.get("constants", {})),
                 "validity": Validity.from_json(data["validity"]) if data.get("validity") else None,
+                "ignored": frozenset(data.get("ignored", ())),
             }
         except SpecError:
             raise

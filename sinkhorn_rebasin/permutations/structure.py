@@ -23,7 +23,7 @@ class SpecStructure:
     """Hold groups, their slots, and what is frozen.
 
     All of it is checked when the structure is made. Parents come before their nested groups. ``tied`` are the names
-    that share one tensor.
+    that share one tensor. ``ignored`` are tensors that each network keeps for itself.
 
     >>> structure = SpecStructure((Group("heads", 2), Group("inside", 3, 2, "heads"), Group("other", 5)), (), {})
     >>> structure.ancestors("inside"), [group.name for group in structure.children("heads")]
@@ -38,6 +38,7 @@ class SpecStructure:
     tied: tuple[tuple[str, ...], ...] = ()
     constants: Mapping[str, str] = field(default_factory=dict)
     validity: Validity | None = field(default=None, compare=False)
+    ignored: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -134,6 +135,14 @@ class SpecStructure:
         """
         again = {name for names in self.tied for name in names[1:]}
         return {name: None for name in self.shapes if name not in self.buffers | again}
+
+    @cached_property
+    def compared(self) -> dict[str, None]:
+        """List the parameters that two networks are compared by.
+
+        They are all but the ignored ones, in order.
+        """
+        return {name: None for name in self.parameters if name not in self.ignored}
 
     @cached_property
     def fingerprint(self) -> str:

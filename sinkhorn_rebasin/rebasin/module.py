@@ -7,11 +7,14 @@ of the segment to the reference (``connectivity``), so that any loss can train t
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-from sinkhorn_rebasin._typing import ExampleInputs, Outputs, Permutations, State
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, Outputs, Permutations, State
 from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
+from sinkhorn_rebasin.assignment.temperature import check_temperature
 from sinkhorn_rebasin.connectivity.interpolation import is_mixable, possibly_infinite
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.matching.base import Alignment
@@ -43,7 +46,8 @@ class SinkhornRebasin(RebasedSegment):
 
     Args:
         reference: the network that stays as it is, :math:`\theta_R`.
-        target: the network whose units are re-ordered, :math:`\theta_T`; same tensor names and shapes.
+        target: the network whose units are re-ordered, :math:`\theta_T`; same tensor names and shapes. One of the
+            two may be a state, a checkpoint or the path of one, which the other's module runs.
         example_inputs: a tensor, tuple or dict the networks take; needed unless ``spec`` is given.
         spec: the symmetries to use, instead of discovering them.
         start: where the scores start: ``"weight_matching"``, ``"identity"``, an :class:`Alignment`, or a mapping
@@ -67,14 +71,21 @@ class SinkhornRebasin(RebasedSegment):
         generator: draws the noise and the order of weight matching.
         outputs, min_coverage: which outputs count, and the least share that must be permutable: see
             :func:`discover_symmetry`. Those of a given ``spec`` are its own unless told.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
+            Last layers of other shapes are ignored without being named. They stay out of every distance and mean.
+            The rebased target has its own.
+        heads: whose ignored layers the networks between both have, ``"reference"`` or ``"target"``; None: the
+            reference's, and :meth:`path` wants it said.
 
     Raises:
+        AssignmentError: when the temperature is not positive.
         ArchitectureError: when the networks differ (the first tensor is named), have no permutable unit, do not
             run on the example inputs, return something else in every run, or cannot be copied.
         SymmetryError: when a claimed symmetry changes the function; its group is named.
         SpecError: when ``spec`` is of another network.
 
     Example:
+        >>> from torch import nn
         >>> reference, target = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> rebasin = SinkhornRebasin(reference, target, torch.randn(2, 4))
         >>> x = torch.randn(16, 4)
@@ -93,8 +104,8 @@ class SinkhornRebasin(RebasedSegment):
     @torch.inference_mode(False)
     def __init__(
         self,
-        reference: nn.Module,
-        target: nn.Module,
+        reference: NetworkLike,
+        target: NetworkLike,
         example_inputs: ExampleInputs = None,
         *,
         spec: PermutationSpec | None = None,
@@ -111,12 +122,14 @@ class SinkhornRebasin(RebasedSegment):
         generator: torch.Generator | None = None,
         outputs: Outputs = None,
         min_coverage: float = 0.0,
+        ignore: Sequence[str] = (),
+        heads: Heads | None = None,
     ) -> None:
-        ready = prepared(
-            reference, target, example_inputs, spec, symmetry, rescale, outputs, min_coverage, check=check
-        )
-        super().__init__(ready.reference, ready.target, example_inputs)
-        self.spec, self.continuous, self.rescaling = ready.spec, ready.continuous, ready.rescaling
+        check_temperature(temperature)
+        asked = spec, symmetry, rescale, outputs, min_coverage, ignore
+        ready = prepared(reference, target, example_inputs, *asked, check=check)
+        super().__init__(ready.reference, ready.target, example_inputs, spec=ready.spec, heads=heads)
+        self.continuous, self.rescaling = ready.continuous, ready.rescaling
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self._action = SignedPermutations(self.spec, self.rescaling, self.continuous)
         states = tensors_of(self.reference), self.target_state()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Outputs
+from sinkhorn_rebasin._typing import ExampleInputs, NetworkLike, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
-from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.comparison import check_comparable, check_same_function
-from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.files.given_networks import check_weights, modules_of
+from sinkhorn_rebasin.networks.architecture import parameter_names_of, tensors_of
+from sinkhorn_rebasin.networks.comparison import check_same_function
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
 from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous
-from sinkhorn_rebasin.symmetry.requested import requested_symmetry
+from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 RequestedSymmetry: TypeAlias = Literal["permutation", "full"] | ContinuousSpec
@@ -33,14 +34,15 @@ class Prepared(NamedTuple):
 
 
 def prepared(
-    reference: nn.Module,
-    target: nn.Module,
+    reference: NetworkLike,
+    target: NetworkLike,
     example_inputs: ExampleInputs,
     spec: PermutationSpec | None,
     symmetry: RequestedSymmetry,
     rescale: bool | RescalingSpec,
     outputs: Outputs,
     min_coverage: float,
+    ignore: Sequence[str] = (),
     *,
     check: bool,
 ) -> Prepared:
@@ -49,10 +51,10 @@ def prepared(
     Raises:
         ArchitectureError, SymmetryError, SpecError: as for :class:`SinkhornRebasin`.
     """
-    check_supported(reference)
-    check_supported(target)
-    check_comparable(reference, target)
-    spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, check=check)
+    reference, target = modules_of(reference, target)
+    for network, role in ((reference, "reference"), (target, "target")):
+        check_weights(tensors_of(network), role, parameter_names_of(network))
+    spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, ignore, check=check)
     continuous = requested_continuous(target, spec, symmetry, example_inputs)
     if continuous and check:
         reference, target = (
@@ -106,6 +108,7 @@ def permutable(
     example_inputs: ExampleInputs,
     outputs: Outputs,
     min_coverage: float,
+    ignore: Sequence[str] = (),
     *,
     check: bool,
 ) -> PermutationSpec:
@@ -116,8 +119,11 @@ def permutable(
         SymmetryError: when a claimed symmetry changes the function.
         SpecError: when the spec is of another network, or a group's name cannot name a parameter.
     """
-    spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage)
+    spec = symmetry_of_pair(
+        reference, target, spec, example_inputs, outputs, min_coverage, ignore, stacklevel=5
+    )
     spec.check_state(tensors_of(reference))
+    spec.check_state(tensors_of(target))
     spec.check_constants(tensors_of(target))
     if not spec.groups:
         raise ArchitectureError(
@@ -126,7 +132,7 @@ def permutable(
         )
     if check and example_inputs is not None:
         verify_symmetry(target, spec, example_inputs, trials=1)
-        check_same_function(reference, target, example_inputs, spec.outputs)
+        check_same_function(reference, target, example_inputs, spec.outputs, apart=spec.ignored)
     _check_group_names(spec)
     return spec
 

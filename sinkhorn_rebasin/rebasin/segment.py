@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Permutations, State
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Heads, Permutations, State
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.connectivity.statistics import moving_statistics
+from sinkhorn_rebasin.errors import ArchitectureError, listed
+from sinkhorn_rebasin.networks.architecture import check_heads
 from sinkhorn_rebasin.networks.pair import NetworkPair
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.heads import with_heads
 
 
 class RebasedSegment(NetworkPair):
@@ -25,13 +28,28 @@ class RebasedSegment(NetworkPair):
     Args:
         reference, target: networks that differ in the values of their weights alone.
         example_inputs: with them, averages of a user's own layers are told from other buffers.
+        spec: the symmetries.
+        heads: whose ignored tensors the networks in between have.
+
+    Raises:
+        ArchitectureError: ``heads`` is something else.
     """
 
     spec: PermutationSpec
 
     @torch.inference_mode(False)
-    def __init__(self, reference: nn.Module, target: nn.Module, example_inputs: ExampleInputs = None) -> None:
-        super().__init__(reference, target)
+    def __init__(
+        self,
+        reference: nn.Module,
+        target: nn.Module,
+        example_inputs: ExampleInputs = None,
+        *,
+        spec: PermutationSpec,
+        heads: Heads | None = None,
+    ) -> None:
+        check_heads(heads)
+        super().__init__(reference, target, apart=spec.ignored)
+        self.spec, self.heads = spec, heads
         self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
 
     def rebased_state(
@@ -41,49 +59,87 @@ class RebasedSegment(NetworkPair):
         raise NotImplementedError
 
     def state_at(
-        self, at: float | Tensor, hard: bool | None = None, *, permutations: Permutations | None = None
+        self,
+        at: float | Tensor,
+        hard: bool | None = None,
+        *,
+        permutations: Permutations | None = None,
+        heads: Heads | None = None,
     ) -> State:
         """Return the tensors at a position of the segment.
 
         Position 0 is the rebased target, 1 the reference.
 
         Equal tensors pass through bit for bit. Buffers that are no statistics of norm layers, and have no mean, are
-        those of the nearer end.
+        those of the nearer end. Tensors that the spec ignores are those of one network everywhere.
 
         Args:
             at: λ, a number or a 0-d tensor.
             hard, permutations: as for :meth:`rebased_state`.
+            heads: whose ignored tensors; None: as the re-basin was made with, or else the reference's.
 
         Raises:
-            ArchitectureError: when the position is a tensor with more than one entry.
+            ArchitectureError: when the position is no number.
 
         Warns:
             RebasinWarning: Such buffers differ; they are named once.
         """
-        return self._mixing(self.rebased_state(hard, permutations=permutations), self.reference_state(), at)
+        rebased, reference = self.rebased_state(hard, permutations=permutations), self.reference_state()
+        ignored = self.spec.ignored
+        if not ignored:
+            return self._mixing(rebased, reference, at)
+        mixed = self._mixing({n: t for n, t in rebased.items() if n not in ignored}, reference, at)
+        kept = rebased if self._whose(heads) == "target" else reference
+        return {name: kept[name] if name in ignored else mixed[name] for name in rebased}
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """Run the rebased target, or the network in between.
 
         Args:
             inputs: a tensor, a tuple of positional or a dict of keyword arguments.
-            at: λ; None is the rebased target itself.
+            at: λ; None is the rebased target itself, with its own head.
         """
-        state = self.rebased_state() if at is None else self.state_at(at)
-        return self.run(state, inputs)
+        if at is None:
+            return self.run(self.rebased_state(), inputs, "target" if self.spec.ignored else None)
+        return self.run(self.state_at(at), inputs)
 
-    def path(self) -> LinearPath:
+    def run(self, state: State, inputs: ExampleInputs, heads: Heads | None = None) -> Any:
+        """Run the architecture at a state.
+
+        Batch norm is in this module's mode. Where heads differ, the network whose head is in the state runs.
+        """
+        return super().run(state, inputs, self._whose(heads) if self.spec.ignored else "reference")
+
+    def path(self, heads: Heads | None = None) -> LinearPath:
         """Return the segment from the rebased target to the reference.
 
         Hard permutations at λ = 0, the reference at λ = 1.
+
+        Args:
+            heads: whose ignored tensors the networks of the path have, at both ends too. None: as the re-basin was
+                made with.
+
+        Raises:
+            ArchitectureError: the spec ignores tensors, and nothing says whose are used.
         """
-        states = self.rebased_state(hard=True), self.reference_state()
-        return LinearPath(self.to_model(), *states, self._mixing.statistics)
+        ends = self.rebased_state(hard=True), self.reference_state()
+        if not self.spec.ignored:
+            return LinearPath(self.to_model(), *ends, self._mixing.statistics)
+        if (heads or self.heads) is None:
+            raise ArchitectureError(
+                f"Expected to know whose {listed(sorted(self.spec.ignored))} the networks of a path have, as each "
+                f"end has its own, but got none: pass heads='reference' or heads='target'."
+            )
+        whose = self._whose(heads)
+        kept = ends[0] if whose == "target" else ends[1]
+        start, end = (with_heads(state, kept, self.spec) for state in ends)
+        return LinearPath(self.plain(start, whose), start, end, self._mixing.statistics)
 
     def to_model(self) -> nn.Module:
         """Return the rebased target as a plain network.
 
-        It has hard permutations: the same function in a new place.
+        It has hard permutations: the same function in a new place. It has its own head, also where the reference's
+        is another.
         """
         return self.plain(self.rebased_state(hard=True))
 
@@ -94,6 +150,7 @@ class RebasedSegment(NetworkPair):
         repair: Iterable[Any] | None = None,
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
+        heads: Heads | None = None,
     ) -> nn.Module:
         """Return the network at a position as a plain one.
 
@@ -105,9 +162,20 @@ class RebasedSegment(NetworkPair):
                 :func:`~sinkhorn_rebasin.repair`.
             rescale_only: put standard deviations right, and leave the means.
             batch: a function from a batch to (inputs, labels), for data that yield something else.
+            heads: whose ignored tensors it has: ``"reference"`` or ``"target"``, whose head reads the units where
+                they are now. None: as the re-basin was made with, or else the reference's.
+
+        Raises:
+            ArchitectureError: when the position is no number, or ``heads`` something else.
         """
-        merged = self.plain(self.state_at(at, hard=True))
+        whose = self._whose(heads)
+        state = self.state_at(at, hard=True, heads=whose)
+        merged = self.plain(state, whose if self.spec.ignored else "target")
         if repair is None:
             return merged
         networks = merged, self.reference, self.to_model()
         return repaired(*networks, self.spec, repair, at=at, rescale_only=rescale_only, batch=batch)
+
+    def _whose(self, heads: Heads | None) -> Heads:
+        check_heads(heads)
+        return heads or self.heads or "reference"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, NetworkLike
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import DataError, LossError
+from sinkhorn_rebasin.files.given_networks import modules_of
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
-from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.pair_of_states import as_states
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.networks.support import check_supported
+from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.rebasin.initialization import Start
 
@@ -24,19 +25,20 @@ LossName = Literal["l1", "l2", "midpoint", "random_point"]
 
 
 def sinkhorn_matching(
-    reference: nn.Module,
-    target: nn.Module,
+    reference: NetworkLike,
+    target: NetworkLike,
     spec: PermutationSpec,
     *,
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
     loss: LossName | RebasinLoss = "l2",
-    criterion: Criterion | None = None,
+    criterion: Criterion = task_loss,
     steps: int = 100,
     lr: float = 0.1,
     temperature: Callable[[float], float] | None = None,
     start: Start = "weight_matching",
     batch: BatchAdapter | None = None,
+    ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Learn soft permutations with any loss by gradient descent, and return the hard ones they end at.
 
@@ -48,7 +50,7 @@ def sinkhorn_matching(
     start with; :class:`RebasinModule` under a Lightning Trainer has validation, checkpoints and callbacks.
 
     Args:
-        reference, target: modules of one architecture; neither is changed.
+        reference, target: networks of one architecture, as modules, states or paths; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
         data: batches of (inputs, labels); not needed for ``"l1"`` and ``"l2"``.
         generator: draws the order of weight matching and the positions of ``"random_point"``.
@@ -61,6 +63,7 @@ def sinkhorn_matching(
         start: where the scores start, as for :class:`SinkhornRebasin`.
         batch: a function from a batch to (inputs, labels), for data that yield something else; a loss of your own is
             given this pair.
+        ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per step O(n²) a Sinkhorn iteration for a group of n units, and the loss with its backward. Use it
     where weight matching leaves a barrier: with ``"midpoint"`` or ``"random_point"`` when labelled data are at
@@ -69,9 +72,10 @@ def sinkhorn_matching(
     Raises:
         ArchitectureError, SpecError: when the networks differ, are no modules, or the spec is of another one.
         DataError: when a loss needs data and has none.
-        LossError: for an unknown name, a missing criterion, or a loss that is no finite scalar.
+        LossError: for an unknown name, or a loss that is no finite scalar.
 
     Example:
+        >>> from torch import nn
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> a, b = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
         >>> x, labels = torch.randn(16, 4), torch.randint(3, (16,))
@@ -85,9 +89,8 @@ def sinkhorn_matching(
     # The re-basin starts from weight matching, out of this folder: imported above, each would wait for the other.
     from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 
-    check_supported(reference)
-    check_supported(target)
-    first, _ = as_states(reference, target, spec)
+    reference, target = modules_of(reference, target)
+    first, _, spec = as_states(reference, target, spec, ignore)
     generator = generator or torch.Generator().manual_seed(0)
     measure = _loss(loss, criterion, generator)
     batches = _endless(data, needed=not isinstance(measure, WeightDistance) and isinstance(loss, str))
@@ -112,9 +115,7 @@ def sinkhorn_matching(
     return Alignment(permutations, spec, tuple(objective), converged=False, method="sinkhorn_matching")
 
 
-def _loss(
-    loss: LossName | RebasinLoss, criterion: Criterion | None, generator: torch.Generator
-) -> RebasinLoss:
+def _loss(loss: LossName | RebasinLoss, criterion: Criterion, generator: torch.Generator) -> RebasinLoss:
     if not isinstance(loss, str):
         return loss
     if loss == "l1" or loss == "l2":
@@ -122,10 +123,6 @@ def _loss(
     if loss not in ("midpoint", "random_point"):
         raise LossError(
             f"Expected loss to be 'l1', 'l2', 'midpoint', 'random_point' or a callable but got {loss!r}."
-        )
-    if criterion is None:
-        raise LossError(
-            f"Expected a criterion, (outputs, labels) to a scalar, for the loss {loss!r} but got None."
         )
     return MidpointLoss(criterion) if loss == "midpoint" else RandomPointLoss(criterion, generator=generator)
 

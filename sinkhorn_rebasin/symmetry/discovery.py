@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
@@ -45,6 +45,7 @@ def discover_symmetry(
     *,
     outputs: Outputs = None,
     min_coverage: float = 0.0,
+    ignore: Sequence[str] = (),
 ) -> PermutationSpec:
     r"""Discover the permutation symmetries of any network.
 
@@ -79,6 +80,8 @@ def discover_symmetry(
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
         outputs: what counts of what the network returns: the name of an output, a sequence of names, or a function
             from what is returned to the tensors that count, made of nothing else.
+        ignore: layers that each network of the architecture keeps for itself, such as a head of other classes, by
+            name or pattern: see :meth:`PermutationSpec.ignoring`.
         min_coverage: the least share of the parameter elements that could move, which may be permuted. Input and
             output axes and tensors that are not used are left out of it. Under 0.9 there is a
             :class:`RebasinWarning`, with what holds most of the rest fast.
@@ -87,6 +90,7 @@ def discover_symmetry(
         ArchitectureError: when the model has no parameters, does not run on the inputs, returns no tensor or
             something else in every run, or cannot be copied; and for wrappers (DataParallel, torch.compile),
             scripts, layers that are not built yet, and ``outputs`` that do not exist.
+        SpecError: when ``ignore`` names no layer.
         SymmetryError: when less than ``min_coverage`` can be permuted.
 
     Example:
@@ -117,7 +121,7 @@ def discover_symmetry(
         subject.returned.names,
         subject.returned.left_out,
     )
-    spec = replace(spec, validity=validity).counting(outputs)
+    spec = replace(spec, validity=validity).counting(outputs).ignoring(*ignore)
     spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
     check_coverage(model, spec, min_coverage)
     warn_of_frozen_attention(model, spec, tape)

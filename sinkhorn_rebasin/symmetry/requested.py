@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.heads import without_differing_heads
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.proof import refuse_little
 
@@ -17,18 +22,54 @@ def requested_symmetry(
     example_inputs: ExampleInputs,
     outputs: Outputs = None,
     min_coverage: float = 0.0,
+    ignore: Sequence[str] = (),
 ) -> PermutationSpec:
     """Return the given spec, or discover one.
 
     Raises:
         ArchitectureError: when there is neither a spec nor inputs to discover it with.
+        SpecError: when ``ignore`` names no layer.
         SymmetryError: when less than ``min_coverage`` can be permuted.
     """
     if spec is not None:
         refuse_little(model, spec, min_coverage)
-        return spec.counting(outputs)
+        return spec.counting(outputs).ignoring(*ignore)
     if example_inputs is None:
         raise ArchitectureError(
             "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
         )
-    return discover_symmetry(model, example_inputs, outputs=outputs, min_coverage=min_coverage)
+    return discover_symmetry(model, example_inputs, outputs=outputs, min_coverage=min_coverage, ignore=ignore)
+
+
+def symmetry_of_pair(
+    reference: nn.Module,
+    target: nn.Module,
+    spec: PermutationSpec | None,
+    example_inputs: ExampleInputs,
+    outputs: Outputs = None,
+    min_coverage: float = 0.0,
+    ignore: Sequence[str] = (),
+    *,
+    stacklevel: int = 2,
+) -> PermutationSpec:
+    """Return the symmetries of two networks, which may differ in what is ignored.
+
+    Last layers of other shapes are ignored without being asked for.
+
+    Raises:
+        ArchitectureError: when the networks differ in anything else; the first tensor is named.
+        SpecError, SymmetryError: as :func:`requested_symmetry`.
+
+    Warns:
+        RebasinWarning: Last layers differ in shape; they are named.
+    """
+    states = tensors_of(reference), tensors_of(target)
+    reshaped = [
+        name for name in states[0] if name in states[1] and states[0][name].shape != states[1][name].shape
+    ]
+    check_comparable(reference, target, apart=reshaped)
+    spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage, ignore)
+    spec = without_differing_heads(spec, states, stacklevel=stacklevel + 1)
+    if reshaped:
+        check_comparable(reference, target, apart=spec.ignored)
+    return spec

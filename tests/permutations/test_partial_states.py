@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations, weight_matching
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SpecError
+from sinkhorn_rebasin.errors import RebasinWarning, SpecError
 from tests.rebasin.rebasin_problems import TiedLayers
 
 State = dict[str, Tensor]
@@ -94,11 +94,18 @@ def test_the_prefix_of_a_wrapper_is_named(prefix: str) -> None:
     named = rf"'{prefix}'"
     with pytest.raises(SpecError, match=named):
         permute_state(wrapped, spec, random_permutations(spec))
-    for pair in ((wrapped, wrapped), (net, wrapped), (wrapped, net)):
-        with pytest.raises((SpecError, ArchitectureError), match=named):
-            weight_matching(*pair, spec)
-    with pytest.raises(ArchitectureError, match=named):
-        LinearPath(net, wrapped, wrapped)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "network."])
+def test_the_prefix_of_a_wrapper_is_taken_off_networks_that_are_given(prefix: str) -> None:
+    net, other = normed(), normed()
+    spec = discover_symmetry(net, torch.randn(9, 4))
+    wrapped = {prefix + name: value for name, value in other.state_dict().items()}
+    expected = weight_matching(net, other, spec).permutations
+    for pair in ((net, wrapped), (net.state_dict(), wrapped)):
+        found = weight_matching(*pair, spec).permutations
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert list(LinearPath(net, net.state_dict(), wrapped).end) == list(net.state_dict())
 
 
 def test_the_prefix_of_one_compiled_layer_is_named() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.matching.across_widths.transport_plan import transport_plan, unit_distances
 from sinkhorn_rebasin.matching.across_widths.width_pairs import (
     SlotPair,
@@ -17,7 +18,6 @@ from sinkhorn_rebasin.matching.across_widths.width_pairs import (
     check_shapes,
     pair_slots,
 )
-from sinkhorn_rebasin.matching.base import as_state
 from sinkhorn_rebasin.matching.layer_by_layer import groups_in_order
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
@@ -92,7 +92,8 @@ def ot_fusion_across_widths(
     Source: Singh, Jaggi, "Model fusion via optimal transport" (2020), whose code divides both sides by one network's
     masses, so that between different widths what reads merged units is averaged where it is summed here.
     """
-    first, second = as_state(reference), as_state(target)
+    first = state_of(reference, "reference", reference_spec.shapes)
+    second = state_of(target, "target", target_spec.shapes)
     reference_spec.check_state(first)
     target_spec.check_state(second)
     flipped = {*transposed, *_transposed_in(reference), *_transposed_in(target)}

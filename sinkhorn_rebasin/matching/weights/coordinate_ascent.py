@@ -108,7 +108,7 @@ class CoordinateAscent:
         """
         standing = self.standing
         proposal = proposal or Proposal(dict(standing.permutations), {})
-        names = sorted(set(names) & standing.spec.parameters.keys())
+        names = sorted(set(names) & standing.spec.compared.keys())
         target = self._flipped(proposal)
         total = 0.0
         for name in names:
@@ -215,7 +215,7 @@ def _share(spec: PermutationSpec, together: Sequence[Group], understood: Permuta
         sum(
             math.prod(spec.shapes[name])
             for name in {slot.tensor for group in together for slot in each.slots_of(group.name)}
-            if name in spec.parameters
+            if name in spec.compared
         )
         for each in (understood, spec)
     )

@@ -58,7 +58,7 @@ def unit_rows(
         By what each sign pattern multiplies the units (patterns,), and the units of the reference and the target,
         (blocks, size, elements).
     """
-    if slot.tensor not in standing.spec.parameters:
+    if slot.tensor not in standing.spec.compared:
         return
     patterns = standing.patterns(slot.group)
     unknown = [other for other in others if other.group in standing.unknown]
