@@ -14,7 +14,7 @@ class Settled:
     A group that stands on several axes of one tensor is such a neighbor of itself.
 
     Example:
-        >>> from sinkhorn_rebasin.permutations import Layout, Slot
+        >>> from sinkhorn_rebasin.permutations import Group, Layout, Slot
         >>> first, second = Layout(1, 2), Layout(1, 3)
         >>> slots = (Slot("a", "w", (0,), first), Slot("b", "w", (1,), second))
         >>> settled = Settled(PermutationSpec((Group("a", 2), Group("b", 3)), slots, {"w": (2, 3)}))
