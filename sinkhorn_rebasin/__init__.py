@@ -44,7 +44,9 @@ from sinkhorn_rebasin.losses import task_loss as task_loss
 # Methods that align without a re-basin.
 from sinkhorn_rebasin.matching import Alignment as Alignment
 from sinkhorn_rebasin.matching import activation_matching as activation_matching
+from sinkhorn_rebasin.matching import align_many as align_many
 from sinkhorn_rebasin.matching import greedy_cosine as greedy_cosine
+from sinkhorn_rebasin.matching import merge_many as merge_many
 from sinkhorn_rebasin.matching import ot_fusion as ot_fusion
 from sinkhorn_rebasin.matching import ot_fusion_across_widths as ot_fusion_across_widths
 from sinkhorn_rebasin.matching import simulated_annealing as simulated_annealing

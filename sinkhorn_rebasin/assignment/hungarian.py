@@ -8,11 +8,16 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment.scores import check_finite, check_scores
+from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["hard_assignment"]
 
 
-def hard_assignment(scores: Tensor) -> Tensor:
+WIDE = 256
+"""Size from which potentials pay; smaller matrices are solved as they are."""
+
+
+def hard_assignment(scores: Tensor, potentials: Tensor | None = None) -> Tensor:
     r"""Find the permutation with the largest total score.
 
     .. math:: \pi = \arg\max_\pi \sum_i X_{i,\pi(i)}
@@ -20,14 +25,24 @@ def hard_assignment(scores: Tensor) -> Tensor:
     It is the limit of :func:`~sinkhorn_rebasin.assignment.sinkhorn` as the temperature goes to zero. No
     gradient flows through it; the indices live on the scores' device.
 
+    A constant per column changes no optimum,
+
+    .. math:: \sum_i (X_{i,\pi(i)} + y_{\pi(i)}) = \sum_i X_{i,\pi(i)} + \sum_j y_j,
+
+    but it decides how long the search takes. From n = 256 on, the potentials given are added, and without any the
+    mean of each column is taken off. Units of large norm then draw no more rows than others.
+
     Args:
         scores: Score matrices X, shape (..., n, n), any floating dtype and device.
+        potentials: y, shape (..., n), such as those of a soft assignment of the same scores; any other is slower
+            and as right.
 
     Returns:
         Column chosen by each row, shape (..., n), dtype long: a permutation of 0..n-1.
 
     Raises:
-        AssignmentError: Scores that are not square, empty, not floating, or contain NaN or infinity.
+        AssignmentError: Scores that are not square, empty, not floating, or contain NaN or infinity; potentials of
+            another shape or not finite.
 
     Example:
         >>> import torch
@@ -48,7 +63,31 @@ def hard_assignment(scores: Tensor) -> Tensor:
     check_finite(scores.detach())
     n = scores.shape[-1]
     # float64 represents every value of the narrower dtypes exactly
-    matrices = scores.detach().to(device="cpu", dtype=torch.float64).reshape(-1, n, n).numpy()
-    columns = [linear_sum_assignment(matrix, maximize=True)[1] for matrix in matrices]
+    matrices = scores.detach().to(device="cpu").reshape(-1, n, n)
+    columns = [
+        linear_sum_assignment(_costs(matrix, shift).numpy())[1]
+        for matrix, shift in zip(matrices, _shifts(matrices, potentials, scores), strict=True)
+    ]
     indices = np.stack(columns) if columns else np.empty((0, n), dtype=np.int64)
     return torch.from_numpy(indices).to(device=scores.device, dtype=torch.long).reshape(scores.shape[:-1])
+
+
+def _costs(matrix: Tensor, shift: Tensor | None) -> Tensor:
+    """Negate a matrix in double precision, one copy in all; SciPy makes one more where it maximises."""
+    costs = matrix.to(torch.float64, copy=True).neg_()
+    if len(matrix) < WIDE:
+        return costs
+    return costs.sub_(costs.mean(0) if shift is None else shift)
+
+
+def _shifts(matrices: Tensor, potentials: Tensor | None, scores: Tensor) -> list[Tensor | None]:
+    """Return the potentials of each matrix."""
+    if potentials is None:
+        return [None] * len(matrices)
+    if potentials.shape != scores.shape[:-1]:
+        raise AssignmentError(
+            f"Expected potentials of shape {tuple(scores.shape[:-1])}, one a column, but got shape "
+            f"{tuple(potentials.shape)}."
+        )
+    check_finite(potentials.detach(), "potentials")
+    return list(potentials.detach().to(device="cpu", dtype=torch.float64).reshape(-1, scores.shape[-1]))

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_state
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
@@ -37,6 +38,8 @@ def weight_matching(
     start: Literal["invariants", "identity"] | Permutations = "invariants",
     symmetry: ContinuousSpec | None = None,
     ignore: Sequence[str] = (),
+    seconds: float | None = None,
+    progress: bool = False,
 ) -> Alignment:
     r"""Maximise the inner product of both networks' parameters.
 
@@ -88,12 +91,17 @@ def weight_matching(
             anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
             no ``"invariants"``, it begins the first run, and the anchored one comes second.
         ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
+        seconds: no group is placed and no run begun after so many; the best so far is returned, not converged. What
+            is being placed then is finished.
+        progress: show a bar on standard error.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
-    O(n³) for the assignment. Use it as a baseline, and as the start of the Sinkhorn methods.
+    O(n³) for the assignment. Groups that share no tensor with one that moved are passed over. Use it as
+    a baseline, and as the start of the Sinkhorn methods.
 
     Raises:
-        ArchitectureError, SpecError: when the networks differ, the spec is of another one, or the start unknown.
+        ArchitectureError, SpecError: when the networks differ, the spec is of another one, the start unknown, or
+            the seconds not above zero.
         ArchitectureError: when a gain is not one under ``symmetry``; it is named.
 
     Example:
@@ -118,12 +126,13 @@ def weight_matching(
     begin = identity_permutations(spec) if isinstance(start, str) else dict(start)
     check_permutations(spec, begin)
     standing = Standing(first, second, spec, begin, rescaling=rescaling or NO_RESCALING)
-    turned = TurnedWeights(standing, symmetry) if symmetry is not None else None
+    watch = Watch(seconds, progress)
+    turned = TurnedWeights(standing, symmetry, watch) if symmetry is not None else None
 
     def run(number: int) -> Alignment:
         if turned is not None and number == (0 if start == "invariants" else 1):
             return turned.anchored(generator, max_passes)
-        search = CoordinateAscent(standing, generator)
+        search = CoordinateAscent(standing, generator, watch)
         if start == "invariants" and turned is None and number == 1:
             search.anchor(spec.groups)
         elif start == "invariants":
@@ -134,7 +143,9 @@ def weight_matching(
             search.climb(spec.groups, max_passes)
         return turned.climb_from(search.standing.permutations, generator, max_passes)
 
-    runs = [run(number) for number in range(max(1, restarts))]
+    with watch:
+        runs = [run(0)]
+        runs += [run(number) for number in range(1, restarts) if not watch.expired]
     best = max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
     return best.named("weight_matching")
 

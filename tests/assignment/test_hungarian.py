@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import AssignmentError
@@ -38,3 +39,27 @@ def test_planted_permutation_in_every_dtype(dtype: torch.dtype) -> None:
 def test_errors(scores: torch.Tensor) -> None:
     with pytest.raises(AssignmentError, match="Expected"):
         hard_assignment(scores)
+
+
+def nearly_ordered(n: int) -> torch.Tensor:
+    """Scores as sorted weights give them: columns of all sizes, and hardly anything besides."""
+    size = torch.linspace(1, 2, n, dtype=torch.float64)
+    return torch.outer(size.flip(0), size) + 1e-3 * random_scores(n, n, seed=3)
+
+
+def test_wide_scores_are_assigned_as_they_are_without_potentials() -> None:
+    scores = nearly_ordered(300)
+    plain = linear_sum_assignment(scores.numpy(), maximize=True)[1]
+    assert hard_assignment(scores).tolist() == plain.tolist()
+    potentials = random_scores(300, seed=1)
+    assert hard_assignment(scores, potentials).tolist() == plain.tolist()
+    batch = torch.stack([scores, scores.flip(0)])
+    assert hard_assignment(batch, potentials.expand(2, -1))[1].tolist() == plain.tolist()[::-1]
+
+
+@pytest.mark.parametrize(
+    ("potentials", "said"), [(torch.zeros(2), "of shape"), (torch.tensor([0.0, 0, torch.inf]), "finite")]
+)
+def test_potentials_that_do_not_fit_are_refused(potentials: torch.Tensor, said: str) -> None:
+    with pytest.raises(AssignmentError, match=f"potentials.*{said}|{said}.*potentials"):
+        hard_assignment(torch.eye(3), potentials)

@@ -202,3 +202,25 @@ def test_data_are_taken_as_by_all_methods_and_not_looked_at() -> None:
     found = weight_matching(problem.reference, problem.target, problem.spec, data=unread())
     expected = weight_matching(problem.reference, problem.target, problem.spec)
     assert equal(found.permutations, expected.permutations)
+
+
+def test_a_search_whose_time_is_up_returns_what_it_has() -> None:
+    problem = planted_case("mlp_relu")
+    found = weight_matching(problem.reference, problem.target, problem.spec, seconds=1e-9)
+    assert equal(found.permutations, identity_permutations(problem.spec))
+    assert not found.converged
+    enough = weight_matching(problem.reference, problem.target, problem.spec, seconds=60)
+    assert equal(
+        enough.permutations, weight_matching(problem.reference, problem.target, problem.spec).permutations
+    )
+    assert enough.converged
+    with pytest.raises(SpecError, match="seconds above 0"):
+        weight_matching(problem.reference, problem.target, problem.spec, seconds=0)
+
+
+def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = planted_case("mlp_relu")
+    weight_matching(problem.reference, problem.target, problem.spec, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "pass 1" in err

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.matching.rotations.balancing import balanced
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
     RescalingSpec,
@@ -33,11 +34,11 @@ class TurnedWeights:
     back to the networks as they were given.
     """
 
-    def __init__(self, standing: Standing, continuous: ContinuousSpec) -> None:
+    def __init__(self, standing: Standing, continuous: ContinuousSpec, watch: Watch | None = None) -> None:
         """Take both networks as given, and their symmetries."""
         check_canonical(standing.reference, continuous, "reference")
         check_canonical(standing.target, continuous, "target")
-        self.given, self.spec, self.continuous = standing, standing.spec, continuous
+        self.given, self.spec, self.continuous, self.watch = standing, standing.spec, continuous, watch
         self.turning_spec = turning_spec(self.spec, continuous)
         first, self._from_reference = balanced(in_double(standing.reference), continuous)
         second, self._from_target = balanced(in_double(standing.target), continuous)
@@ -53,7 +54,7 @@ class TurnedWeights:
 
     def anchored(self, generator: torch.Generator, max_passes: int) -> Alignment:
         """Start from what fixed bases pin down, then alternate."""
-        search = CoordinateAscent(self.standing, generator)
+        search = CoordinateAscent(self.standing, generator, self.watch)
         search.anchor(self.turning_spec.groups)
         return self._climbed(search, max_passes)
 
@@ -63,7 +64,7 @@ class TurnedWeights:
         """Start from permutations, then alternate."""
         everywhere = {**identity_permutations(self.turning_spec), **permutations}
         begin = with_matrices(self.turning_spec, self.continuous, everywhere)
-        search = CoordinateAscent(replace(self.standing, permutations=begin), generator)
+        search = CoordinateAscent(replace(self.standing, permutations=begin), generator, self.watch)
         return self._climbed(search, max_passes)
 
     def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:

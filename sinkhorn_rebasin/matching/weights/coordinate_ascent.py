@@ -14,9 +14,11 @@ from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
+from sinkhorn_rebasin.matching.weights.neighbors import Settled
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
 from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
@@ -35,10 +37,13 @@ class CoordinateAscent:
         standing: both networks, the target with the signs found so far, and the permutations found so far. Those of
             groups with a continuous symmetry are orthogonal matrices.
         signs: those found so far, of the target's units in their original order.
+        settled: groups that no pass needs to look at, since nothing changed that they are placed by.
+        watch: ends the search when its time is up.
     """
 
-    def __init__(self, standing: Standing, generator: torch.Generator) -> None:
+    def __init__(self, standing: Standing, generator: torch.Generator, watch: Watch | None = None) -> None:
         self.standing, self.generator = standing, generator
+        self.settled, self.watch = Settled(standing.spec), watch or Watch()
         self.signs = {
             name: torch.ones(shape, dtype=torch.float64, device="cpu")
             for name, shape in standing.rescaling.shapes(standing.spec, "sign").items()
@@ -51,12 +56,17 @@ class CoordinateAscent:
         already closer as they are, such as two that were tuned from one, stay as they are.
         """
         found, unknown = copy.copy(self), {group.name for group in groups}
+        found.settled = Settled(self.standing.spec)
         order = self._shuffled(groups)
-        while order:
+        self.watch.begin("first guess", len(order))
+        while order and not self.watch.expired:
             group = next(each for each in order if each.parent not in unknown)
+            family = {each.name for each in found.standing.placed_with(group)}
             found._accept(found._proposal(group, replace(found.standing, unknown=frozenset(unknown)))[0])
-            unknown -= {each.name for each in found.standing.placed_with(group)}
+            unknown -= family
+            found._settle(family, besides=unknown)
             order = [each for each in order if each.name in unknown]
+            self.watch.step(group.name, len(family))
         if found.value(found.standing.spec.shapes) > self.value(self.standing.spec.shapes):
             vars(self).update(vars(found))
 
@@ -67,7 +77,7 @@ class CoordinateAscent:
         pin down: a stream between embeddings and a head. A group without such a tensor stays as it is.
         """
         waiting = {group.name for group in groups}
-        while waiting:
+        while waiting and not self.watch.expired:
             free = [group for group in groups if group.name in waiting and group.parent not in waiting]
             together, spec = max(
                 (
@@ -86,9 +96,15 @@ class CoordinateAscent:
         converged = not groups
         while not converged and len(objective) < max_passes:
             improved = False
+            self.watch.begin(f"pass {len(objective) + 1}", len(groups))
             for group in self._shuffled(groups):
-                improved |= self._improve(group)
+                if self.watch.expired:
+                    break
+                improved |= group.name not in self.settled and self._improve(group)
+                self.watch.step(group.name)
             objective.append(self.value(self.standing.spec.shapes))
+            if self.watch.expired:
+                break
             converged = not improved
         standing = self.standing
         return Alignment(
@@ -123,6 +139,7 @@ class CoordinateAscent:
             Whether anything was gained.
         """
         proposal, gain, size = self._proposal(group, self.standing)
+        self.settled.place([group.name])
         if gain is not None and not gain > LEAST_GAIN * size:
             return False
         spec = self.standing.spec
@@ -133,6 +150,7 @@ class CoordinateAscent:
             if not after - before > LEAST_GAIN * (abs(after) if gain is None else size):
                 return False
         self._accept(proposal)
+        self._settle({each.name for each in self._family(group)})
         return True
 
     def _proposal(self, group: Group, standing: Standing) -> tuple[Proposal, float | None, float]:
@@ -147,7 +165,7 @@ class CoordinateAscent:
         blocks = block_movement(standing.spec, standing.permutations, group)
         if group.name in standing.continuous:
             return _turned(standing, group, similarity[0], blocks)
-        best, pattern = similarity.max(0)
+        best, pattern = (similarity[0], None) if len(similarity) == 1 else similarity.max(0)
         current = standing.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
         units = hard_assignment(best).cpu()
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
@@ -155,13 +173,21 @@ class CoordinateAscent:
         moved[blocks] = units
         patterns = standing.patterns(group.name)
         flips = {}
-        if patterns.generators:
+        if pattern is not None:
             chosen = flips_of(patterns, _picked(pattern, units), blocks, units)
             flips[group.name] = chosen.reshape(-1, *group.shape)
         proposal = Proposal({**standing.permutations, group.name: moved.reshape(group.shape)}, flips)
-        return proposal, gain, float(best.abs().sum())
+        return proposal, gain, float(torch.linalg.vector_norm(best, 1))
+
+    def _settle(self, family: set[str], besides: Iterable[str] = ()) -> None:
+        """Note that a family was placed, by itself and by groups that are known, but for those besides."""
+        if not self.settled.depends(family, {*family, *besides}):
+            self.settled.place(family)
 
     def _accept(self, proposal: Proposal) -> None:
+        before = self.standing.permutations
+        moved = [name for name, order in proposal.permutations.items() if order is not before[name]]
+        self.settled.move(moved, everything=bool(proposal.flips))
         self.standing = replace(
             self.standing, target=self._flipped(proposal), permutations=proposal.permutations
         )

@@ -43,7 +43,9 @@ def signed_similarity(standing: Standing, group: Group) -> Tensor:
     total = torch.zeros(count, group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in standing.spec.slots_of(group.name):
         for signs, ours, theirs in unit_rows(standing, slot, standing.beside(slot)):
-            total += signs[:, None, None, None] * torch.bmm(ours, theirs.mT).double().cpu()
+            products = torch.bmm(ours, theirs.mT).cpu()
+            for pattern, sign in zip(total, signs.tolist(), strict=True):
+                pattern.add_(products, alpha=sign)  # in double precision, and no copy of it
     return total
 
 

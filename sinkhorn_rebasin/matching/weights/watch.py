@@ -1,0 +1,67 @@
+"""What watches a long search: a limit of time, and a bar on the terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sinkhorn_rebasin.errors import SpecError
+
+
+class Watch:
+    """Tell a search when its time is up, and the terminal how far it is.
+
+    Args:
+        seconds: limit, counted from here; None is none.
+        progress: show a bar on standard error.
+
+    Raises:
+        SpecError: seconds that are not above zero.
+
+    Example:
+        >>> Watch().expired, Watch(seconds=1e-9).expired
+        (False, True)
+    """
+
+    def __init__(self, seconds: float | None = None, progress: bool = False) -> None:
+        if seconds is not None and not seconds > 0:
+            raise SpecError(f"Expected seconds above 0 but got {seconds}.")
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._task: TaskID | None = None
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[group]}"),
+            console=Console(stderr=True),
+            disable=not progress,
+        )
+
+    @property
+    def expired(self) -> bool:
+        """Say whether the time is up."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def begin(self, description: str, groups: int) -> None:
+        """Start a pass over so many groups."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(description, total=groups, group="")
+
+    def step(self, group: str, placed: int = 1) -> None:
+        """Count groups that were placed."""
+        if self._task is not None:
+            self._bar.update(self._task, advance=placed, group=group)
+
+    def __enter__(self) -> Watch:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
