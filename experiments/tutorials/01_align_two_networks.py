@@ -4,7 +4,8 @@
 import torch
 
 import sinkhorn_rebasin as sr
-from experiments.tutorials.digits import accuracy, check, mlp, test_loader, train_loader, trained
+from experiments.tutorials.digits import accuracy, mlp, test_loader, train_loader, trained
+from experiments.tutorials.truth import check
 
 reference, target = trained(mlp, seed=0), trained(mlp, seed=1)
 print(f"accuracies: {accuracy(reference):.3f} and {accuracy(target):.3f}")
@@ -14,7 +15,9 @@ before = sr.evaluate_path((target, reference), test_loader())
 print(before)
 
 # %% One call aligns them. `Recipe` says how long: this one is short
-result = sr.align(reference, target, train_loader(), recipe=sr.Recipe.quick(), progress=False)
+result = sr.align(
+    reference, target, train_loader(), recipe=sr.Recipe.quick(steps=200, closing_steps=100), progress=False
+)
 print(result)
 
 # %% The aligned target computes what it did

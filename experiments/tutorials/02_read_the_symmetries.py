@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
-from experiments.tutorials.digits import check
+from experiments.tutorials.truth import check
 
 
 class Block(nn.Module):

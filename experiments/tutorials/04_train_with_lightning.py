@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import sinkhorn_rebasin as sr
-from experiments.tutorials.digits import check, held_out_loader, mlp, test_loader, train_loader, trained
+from experiments.tutorials.digits import held_out_loader, mlp, test_loader, train_loader, trained
+from experiments.tutorials.truth import check
 
 reference, target = trained(mlp, seed=0), trained(mlp, seed=1)
 images, _ = next(iter(test_loader()))

@@ -1,10 +1,12 @@
 """Put the statistics of activations right after a merge: batch norm, and REPAIR where there is none."""
 
 # %% A convolution network with batch norm, twice
+import torch
 from torch import nn
 
 import sinkhorn_rebasin as sr
-from experiments.tutorials.digits import accuracy, check, mlp, test_loader, train_loader, trained
+from experiments.tutorials.digits import accuracy, mlp, test_loader, train_loader, trained
+from experiments.tutorials.truth import check
 
 
 def cnn() -> nn.Module:
@@ -44,6 +46,7 @@ halfway = sr.LinearPath.between(moved, plain).module_at(0.5)
 repaired = sr.repair(halfway, plain, moved, spec, batches, at=0.5)
 
 
+@torch.no_grad()
 def deviation(network: nn.Module) -> float:
     """Return how much the units of the second hidden layer vary over the digits."""
     return float(network[:5](images).std(0).mean())

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import sinkhorn_rebasin as sr
-from experiments.tutorials.digits import check
+from experiments.tutorials.truth import check
 from sinkhorn_rebasin.cli.main import main
 
 if importlib.util.find_spec("transformers") is None:

@@ -1,4 +1,4 @@
-"""What all tutorials share: the digits in batches, networks trained on them, and a truth that must hold."""
+"""What the tutorials share: the digits in batches, and networks trained on them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ DATA = load_digits()
 
 
 def train_loader(batch_size: int = 100) -> DataLoader[tuple[Tensor, ...]]:
-    """Return the training digits (N, 1, 8, 8) with their labels, shuffled."""
-    return DataLoader(DATA.train_set(), batch_size, shuffle=True)
+    """Return the training digits (N, 1, 8, 8) with their labels, shuffled by a seed."""
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(DATA.train_set(), batch_size, shuffle=True, generator=generator)
 
 
 def held_out_loader() -> DataLoader[tuple[Tensor, ...]]:
@@ -51,10 +52,3 @@ def mlp(width: int = 32, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
 def accuracy(network: nn.Module) -> float:
     """Return the share of test digits that a network gets right."""
     return float((network(DATA.test_images).argmax(1) == DATA.test_labels).float().mean())
-
-
-def check(truth: bool | Tensor, sentence: str) -> None:
-    """Print a sentence that is true, and raise if it is not."""
-    if not truth:
-        raise AssertionError(f"Expected that {sentence}.")
-    print(f"True: {sentence}.")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tutorials.digits import check
+from experiments.tutorials.truth import check
 
 FOLDER = Path(__file__).resolve().parents[3] / "experiments" / "tutorials"
 TUTORIALS = sorted(FOLDER.glob("[0-9]*.py"))
-SLOW = {"01_align_two_networks", "03_your_own_loss", "04_train_with_lightning", "07_task_after_task"}
 NEEDS = {"08_transformer_from_disk_to_disk": "transformers"}
 
 
@@ -38,13 +37,7 @@ def test_what_is_not_true_is_an_error(capsys: pytest.CaptureFixture[str]) -> Non
         check(2 < 1, "two is less than one")
 
 
-@pytest.mark.parametrize(
-    "tutorial",
-    [
-        pytest.param(tutorial, marks=[pytest.mark.slow] if tutorial.stem in SLOW else [], id=tutorial.stem)
-        for tutorial in TUTORIALS
-    ],
-)
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda tutorial: tutorial.stem)
 def test_a_tutorial_runs_and_what_it_claims_is_true(
     tutorial: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
