@@ -21,7 +21,7 @@ FOLDERS = (PACKAGE, ROOT / "experiments", ROOT / "tests")
 
 # A file may import from files of lower layers and from its own; two folders on one layer do not know each other.
 LAYERS = [
-    ["errors", "_typing"],
+    ["errors", "_typing", "shown"],
     ["networks"],
     ["assignment", "permutations"],
     ["symmetry", "files"],

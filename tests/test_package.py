@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,29 @@ def test_the_front_door_is_loaded_when_used(name: str) -> None:
 def test_other_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = sinkhorn_rebasin.no_such_name
+
+
+def test_the_citation_is_of_this_version() -> None:
+    import yaml
+
+    root = SOURCE.parents[1]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == sinkhorn_rebasin.__version__
+    assert citation["references"][0]["title"] in (root / "README.md").read_text(encoding="utf-8").replace(
+        "\n", " "
+    )
+
+
+def test_the_module_is_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sinkhorn_rebasin.cli.main import main
+
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["sinkhorn_rebasin", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("sinkhorn_rebasin", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == told
+    assert told.startswith("usage: sinkhorn-rebasin")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -111,6 +112,48 @@ def test_a_result_shows_itself_in_a_few_lines(name: str) -> None:
     assert "tensor(" not in shown
     if name not in ("BatchNormReset",):
         assert shown.startswith(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["Alignment", "AlignmentResult", "PathEvaluation", "RescalingSpec", "SinkhornResult"]
+)
+def test_a_notebook_shows_a_table(name: str) -> None:
+    shown = results()[name]._repr_html_()
+    assert shown.startswith("<table><caption>")
+    assert shown.count("<tr>") == shown.count("</tr>") > 1
+    assert "tensor(" not in shown
+
+
+def test_a_notebook_shows_the_curve_of_a_path() -> None:
+    path = sr.PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 3.0]))
+    shown = path._repr_html_()
+    assert "barrier 3.0000" in shown
+    first, middle, last = re.findall(r"points='([^']*)'", shown)[1].split()
+    heights = [float(point.split(",")[1]) for point in (first, middle, last)]
+    assert heights[1] < heights[2] < heights[0]  # downwards, as in every picture of the web
+    infinite = sr.PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, float("inf"), 3.0]))
+    assert "<svg" not in infinite._repr_html_()
+
+
+def test_names_in_notebooks_have_no_effect() -> None:
+    group = sr.Group("<script>", 2)
+    shown = sr.Alignment(
+        {"<script>": torch.tensor([1, 0])}, sr.PermutationSpec((group,), (), {})
+    )._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_tables_break_no_name() -> None:
+    names = {part for tensor in spec().shapes for part in tensor.split(".") if not part.isdigit()}
+    known = names | {
+        "0",
+        *re.findall(r"[a-z_]+", "{weight,bias,running_mean,running_var} torch nn modules py"),
+    }
+    table = str(spec()).partition("slots\n")[2].partition("\n\n")[0]
+    shown = set(re.findall(r"[a-z_]+", table))
+    assert "a_path_that_is_long_for_its_length" in shown
+    assert shown <= known
 
 
 def test_an_alignment_says_what_moved_how_and_how_well() -> None:

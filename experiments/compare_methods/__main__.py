@@ -14,6 +14,7 @@ over all settings measured there so far.
 from __future__ import annotations
 
 import argparse
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -47,13 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Every setting that is asked for, then the tables over all that are there."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    began = time.monotonic()
     for name in options.settings:
         compare(name, load_setting(name), options)
     overview(options)
+    console.print(f"took {time.monotonic() - began:.0f} s; figures and receipts are in {options.out}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; by default the digits, which takes about two minutes on two cores."""
+    """The options; by default the digits, which takes one or two minutes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

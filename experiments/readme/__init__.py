@@ -1,1 +1,1 @@
-"""Fills the tables of RESULTS.md. Run as ``python -m experiments.readme``."""
+"""Fills the generated parts of the pages from receipts. Run as ``python -m experiments.readme``."""

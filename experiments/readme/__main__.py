@@ -1,6 +1,6 @@
-"""Fill the tables of RESULTS.md from receipts; see :mod:`experiments.reporting.readme`."""
+"""Fill or check the generated parts of the pages; see :mod:`experiments.readme.pages`."""
 
-from experiments.reporting.readme import main
+from experiments.readme.pages import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

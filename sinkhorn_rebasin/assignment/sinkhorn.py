@@ -13,6 +13,7 @@ from torch import Tensor
 from sinkhorn_rebasin.assignment.differentiation import ImplicitSinkhorn, Report, unrolled_sinkhorn
 from sinkhorn_rebasin.assignment.scores import check_scores
 from sinkhorn_rebasin.errors import AssignmentError, ConvergenceWarning
+from sinkhorn_rebasin.shown import html_table
 
 __all__ = ["SinkhornResult", "sinkhorn"]
 
@@ -39,12 +40,23 @@ class SinkhornResult:
     column_scaling: Tensor
 
     def __repr__(self) -> str:
+        told = self._told()
+        return (
+            f"SinkhornResult(matrix of shape {told['matrix']}, marginal error {told['marginal error']}, "
+            f"{told['state']})"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table("SinkhornResult", list(self._told().items()))
+
+    def _told(self) -> dict[str, str]:
         error = f"{self.marginal_error.detach().max():.1e}" if self.marginal_error.numel() else "none"
         state = "converged" if self.converged else "not converged"
-        return (
-            f"SinkhornResult(matrix of shape {tuple(self.matrix.shape)}, marginal error {error}, "
-            f"{state} after {self.iterations} iterations)"
-        )
+        return {
+            "matrix": str(tuple(self.matrix.shape)),
+            "marginal error": error,
+            "state": f"{state} after {self.iterations} iterations",
+        }
 
 
 def sinkhorn(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, check_positions
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.shown import html_table, svg_curve
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +63,11 @@ class PathEvaluation:
         accuracy = self.midpoint_accuracy
         middle = "" if accuracy is None else f", accuracy {100 * accuracy:.4g} % at the midpoint"
         return f"PathEvaluation({len(self.positions)} points, {losses}{middle}, barrier {self.barrier:.5g})"
+
+    def _repr_html_(self) -> str:
+        rows = [*self._places(), ("along the path", self._figures())]
+        curve = svg_curve(self.positions.tolist(), self.losses.tolist())
+        return html_table(f"Path of {len(self.positions)} points", rows, curve)
 
     @property
     def barrier(self) -> float:
@@ -159,18 +165,28 @@ class PathEvaluation:
         )
 
     def __str__(self) -> str:
+        lines = [f"  {place}   {told}" for place, told in self._places()]
+        return "\n".join([f"Path of {len(self.positions)} points", *lines, f"  {self._figures()}"])
+
+    def _places(self) -> list[tuple[str, str]]:
+        """List ends and midpoint with their loss and accuracy."""
         places = [
-            ("target (rebased)", "λ=0", 0),
-            ("midpoint", "λ=½", self._midpoint),
-            ("reference", "λ=1", -1),
+            ("target (rebased) λ=0", 0),
+            ("midpoint         λ=½", self._midpoint),
+            ("reference        λ=1", -1),
         ]
-        lines = [f"Path of {len(self.positions)} points"]
-        for place, label, index in places:
-            line = f"  {place:<17}{label}   loss {self.losses[index].item():.4f}"
-            if self.accuracies is not None:
-                line += f"   accuracy {100 * self.accuracies[index].item():6.2f} %"
-            lines.append(line)
-        figures = f"  barrier {self.barrier:.4f}   area {self.auc:.4f}"
-        if self.accuracy_barrier is not None:
-            figures += f"   accuracy barrier {100 * self.accuracy_barrier:.2f} points"
-        return "\n".join([*lines, figures])
+        accuracies = self.accuracies
+        return [
+            (
+                place,
+                f"loss {self.losses[index].item():.4f}"
+                + ("" if accuracies is None else f"   accuracy {100 * accuracies[index].item():6.2f} %"),
+            )
+            for place, index in places
+        ]
+
+    def _figures(self) -> str:
+        figures = f"barrier {self.barrier:.4f}   area {self.auc:.4f}"
+        if self.accuracy_barrier is None:
+            return figures
+        return f"{figures}   accuracy barrier {100 * self.accuracy_barrier:.2f} points"

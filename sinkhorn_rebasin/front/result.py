@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -18,6 +17,7 @@ from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.shown import html_table, svg_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,12 +138,10 @@ class AlignmentResult:
         return "\n".join([self._title(), *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in self.rows()
+        curve = (
+            "" if self.after is None else svg_curve(self.after.positions.tolist(), self.after.losses.tolist())
         )
-        return f"<table><caption>{html.escape(self._title())}</caption>{rows}</table>"
+        return html_table(self._title(), self.rows(), curve)
 
     def _title(self) -> str:
         name = type(self.rebasin.reference).__name__

@@ -27,6 +27,7 @@ from sinkhorn_rebasin.permutations import (
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
 from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
 from sinkhorn_rebasin.permutations.signed_permutations import compose_log_scales, compose_signs, inverse_signs
+from sinkhorn_rebasin.shown import html_table
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,9 +67,7 @@ class Alignment:
 
     def __repr__(self) -> str:
         indices = self.permutations.values()
-        moved = sum(
-            int((order != torch.arange(order.shape[-1], device=order.device)).sum()) for order in indices
-        )
+        moved = sum(map(_moved, indices))
         units = sum(order.numel() for order in indices)
         groups = listed(f"{name} {tuple(order.shape)}" for name, order in self.permutations.items())
         parts = [f"{len(self.permutations)} groups: {groups}", f"{moved} of {units} units moved"]
@@ -81,6 +80,13 @@ class Alignment:
         parts += [f"maps of {listed(self._kinds())}"] if self.maps else []
         parts += [f"matched by weights: {listed(self.weight_matched)}"] if self.weight_matched else []
         return f"Alignment({self.method and self.method + ', '}{'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        orders = {name: order for name, order in self.permutations.items() if name not in self.maps}
+        rows = [(name, f"{_moved(order)} of {order.numel()} units moved") for name, order in orders.items()]
+        rows += [(name, f"map {tuple(matrix.shape)}") for name, matrix in self.maps.items()]
+        rows += [(name, "signs") for name in self.signs] + [(name, "scales") for name in self.log_scales]
+        return html_table(f"Alignment {self.method}".strip(), rows)
 
     def named(self, method: str) -> Alignment:
         """The same, found by the method of this name."""
@@ -196,6 +202,11 @@ class Alignment:
     def _kinds(self) -> list[str]:
         kinds = {} if self.continuous is None else {s.group.name: s.kind for s in self.continuous.symmetries}
         return [f"{name} {tuple(map_.shape)} {kinds.get(name, '')}" for name, map_ in self.maps.items()]
+
+
+def _moved(order: Tensor) -> int:
+    """Count the units that an order puts elsewhere."""
+    return int((order != torch.arange(order.shape[-1], device=order.device)).sum())
 
 
 def check_composable(second: Alignment, first: Alignment) -> None:

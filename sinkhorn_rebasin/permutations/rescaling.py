@@ -16,6 +16,7 @@ from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
+from sinkhorn_rebasin.shown import html_table
 
 Kind: TypeAlias = Literal["positive", "sign"]
 GroupKind: TypeAlias = Literal["positively homogeneous", "odd", "neither"]
@@ -75,6 +76,10 @@ class RescalingSpec:
             found.setdefault(self.kind_of(group), []).append(group)
         kinds = "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in found.items())
         return f"RescalingSpec({len(self.groups)} groups, {len(self.generators)} generators; {kinds})"
+
+    def _repr_html_(self) -> str:
+        rows = [(f"{each.group} ({each.kind})", str(each).partition("): ")[2]) for each in self.generators]
+        return html_table("RescalingSpec", rows or [("rescalings", "none")])
 
     def of(self, group: str, kind: Kind = "positive") -> tuple[ScaleSymmetry, ...]:
         """List a group's generators in order of its factors."""

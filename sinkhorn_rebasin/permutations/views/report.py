@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ from sinkhorn_rebasin.permutations.structure import SpecStructure
 from sinkhorn_rebasin.permutations.views.coverage import covered_share
 from sinkhorn_rebasin.permutations.views.repeats import collapse, split
 
-WIDTH = 110
+WIDTH, UNLIMITED, LONGEST_WORD = 110, 100_000, 36
+_PIECES = re.compile(r"[^./,]+[./,]*|[./,]+")
 MOST_GROUPS, MOST_REASONS, MOST_NAMES = 40, 25, 4
 
 
@@ -169,6 +171,7 @@ def _listed(patterns: Sequence[str]) -> str:
 
 def _drawn(table: Table) -> str:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -176,16 +179,37 @@ def _drawn(table: Table) -> str:
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number in kept:
         right = table.columns[number] in ("count", "size", "share", "axes")
-        drawn.add_column(
-            table.columns[number], justify="right" if right else "left", no_wrap=right, overflow="fold"
-        )
+        drawn.add_column(table.columns[number], justify="right" if right else "left", no_wrap=right)
     for row in table.rows:
-        drawn.add_row(*(Text(row[number]) for number in kept))
-    target = io.StringIO()
-    Console(file=target, width=WIDTH, color_system=None, force_jupyter=False, force_terminal=False).print(
-        drawn
-    )
-    return "\n".join(line.rstrip() for line in target.getvalue().rstrip().splitlines())
+        drawn.add_row(*(Text(breakable(row[number])) for number in kept))
+
+    def console(width: int) -> Console:
+        plain = {"color_system": None, "force_jupyter": False, "force_terminal": False}
+        return Console(file=io.StringIO(), width=width, **plain)  # type: ignore[arg-type]
+
+    wide = console(UNLIMITED)
+    page = console(max(WIDTH, Measurement.get(wide, wide.options, drawn).minimum))
+    page.print(drawn)
+    text = page.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())
+
+
+def breakable(cell: str, width: int = LONGEST_WORD) -> str:
+    """Break the long words of a cell into lines, behind a separator and never inside a name.
+
+    >>> print(breakable("layers.0.attention.query.weight[0]", 20))
+    layers.0.attention.
+    query.weight[0]
+    """
+    words = []
+    for word in cell.split(" "):
+        lines = [""]
+        for piece in _PIECES.findall(word) if len(word) > width else [word]:
+            if lines[-1] and len(lines[-1]) + len(piece) > width:
+                lines.append("")
+            lines[-1] += piece
+        words.append("\n".join(lines))
+    return " ".join(words)
 
 
 def _escaped(cell: str) -> str:

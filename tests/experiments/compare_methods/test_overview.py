@@ -9,8 +9,8 @@ import pytest
 
 from experiments.compare_methods import __main__ as command
 from experiments.compare_methods.overview import commands_for, read_receipts
+from experiments.readme.pages import render
 from experiments.reporting.json_files import write_json
-from experiments.reporting.readme import render
 from experiments.reporting.receipts import read_receipt
 
 
