@@ -12,7 +12,7 @@ from sinkhorn_rebasin.activations.operation_sites import OperationSite
 from sinkhorn_rebasin.activations.sites import Site
 from sinkhorn_rebasin.activations.statistics import PairedMoments
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.matching.base import comparable_states
+from sinkhorn_rebasin.matching.finite_weights import comparable_states
 from sinkhorn_rebasin.matching.signed_activations import best_signs, signs_of_matched, with_hidden_signs
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, identity_permutations

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.finite_weights import comparable_states
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, Slot, identity_permutations
 from sinkhorn_rebasin.permutations.action import permute_tensor

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Permutations, State, StateLike
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import LossError, SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.finite_weights import comparable_states
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.networks.architecture import real_view

@@ -10,7 +10,8 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.matching.base import Alignment, as_states, comparable_states
+from sinkhorn_rebasin.matching.base import Alignment, as_states
+from sinkhorn_rebasin.matching.finite_weights import comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
