@@ -157,8 +157,7 @@ class Alignment:
             axis: of the module's weight that has its outputs; needed where it has no bias.
 
         Raises:
-            SpecError: the module, a shape or the kind is unknown.
-        """
+            SpecError: the module, a shape or the kind is unknown."""
         return Coordinates.of(self).activation(tensor, at, kind, dimension, axis)
 
     def invert(self) -> Alignment:

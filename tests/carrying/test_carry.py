@@ -166,7 +166,8 @@ def test_running_statistics_are_kept_without_data_and_that_is_said() -> None:
 
 def test_widths_that_differ_are_padded() -> None:
     base, wide = mlp(0, 5), mlp(1, 9)
-    update = sr.carry(tuned_from(base), base, wide, scale=1.0, example_inputs=X)
+    way = sr.carrying.ByWeights()
+    update = sr.carry(tuned_from(base), base, wide, way=way, scale=1.0, example_inputs=X)
     assert update.state["2.weight"].shape == (9, 9)
     assert int(update.state["2.weight"].count_nonzero()) == 25
     update.apply(wide)
