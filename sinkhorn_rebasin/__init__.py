@@ -1,8 +1,9 @@
 """Differentiable weight-space alignment of neural networks: Sinkhorn re-basin for any PyTorch model.
 
 Start with :func:`align`, or with :class:`SinkhornRebasin`. The imports below are the table of contents, a folder a
-block. The folders ``front`` (``align``, ``Recipe`` and ``AlignmentResult``), ``metrics``, ``plots`` and ``training``
-are loaded when they are first used, because they need torchmetrics, matplotlib and Lightning:
+block. The folders ``carrying`` (``carry``, ``carry_many`` and ``CarriedUpdate``), ``front`` (``align``, ``Recipe``
+and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are loaded when they are first used, because they
+need torchmetrics, matplotlib and Lightning:
 ``sinkhorn_rebasin.training.RebasinModule``.
 """
 
@@ -87,27 +88,34 @@ from sinkhorn_rebasin.symmetry import verify_continuous as verify_continuous
 from sinkhorn_rebasin.symmetry import verify_symmetry as verify_symmetry
 
 if TYPE_CHECKING:
+    from sinkhorn_rebasin import carrying as carrying
     from sinkhorn_rebasin import front as front
     from sinkhorn_rebasin import metrics as metrics
     from sinkhorn_rebasin import plots as plots
     from sinkhorn_rebasin import training as training
+    from sinkhorn_rebasin.carrying import CarriedUpdate as CarriedUpdate
+    from sinkhorn_rebasin.carrying import carry as carry
+    from sinkhorn_rebasin.carrying import carry_many as carry_many
     from sinkhorn_rebasin.front import AlignmentResult as AlignmentResult
     from sinkhorn_rebasin.front import Recipe as Recipe
     from sinkhorn_rebasin.front import align as align
 
 __version__ = "0.1.0"
 
-_LAZY = ("front", "metrics", "plots", "training")
+_LAZY = ("carrying", "front", "metrics", "plots", "training")
 _FRONT = ("AlignmentResult", "Recipe", "align")
+_CARRYING = ("CarriedUpdate", "carry", "carry_many")
 
 
 def __getattr__(name: str) -> Any:
     if name in _FRONT:
         return getattr(importlib.import_module(f"{__name__}.front"), name)
+    if name in _CARRYING:
+        return getattr(importlib.import_module(f"{__name__}.carrying"), name)
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY, *_FRONT])
+    return sorted([*globals(), *_LAZY, *_FRONT, *_CARRYING])

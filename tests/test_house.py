@@ -35,6 +35,7 @@ LAYERS = [
     ["training"],
     ["plots"],
     ["front"],
+    ["carrying"],
     ["cli"],
     ["__main__"],
 ]

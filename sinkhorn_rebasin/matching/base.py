@@ -9,11 +9,13 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import NetworkLike, State
+from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
+from sinkhorn_rebasin.curvature.kronecker import KroneckerFisher
 from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.files.receipt import Receipt
+from sinkhorn_rebasin.matching.coordinates import Coordinates, DirectionKind, TensorKind, carried_factors
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.permutations import (
     PermutationSpec,
@@ -118,6 +120,54 @@ class Alignment:
         else:
             moved = transform_state(signed, self.spec, self.continuous, self.maps, self.permutations)
         return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
+
+    def carry(self, mapping: StateLike, kind: TensorKind = "update") -> State:
+        r"""Carry tensors that live in the target's coordinates into the reference's.
+
+        Args:
+            mapping: by the names of parameters, or of groups where ``kind`` is ``"units"``; some are enough.
+            kind: how they move where weights move by G. ``"update"``, as weights: G. ``"gradient"``, as first moments
+                of an optimizer: :math:`G^{-\top}`. ``"squared_gradient"``, as second moments and Fisher diagonals:
+                permuted, and divided by squares of scales. ``"mask"``: permuted, and nothing else. ``"units"``:
+                statistics of each unit, permuted.
+
+        Raises:
+            SpecError: a name, shape or kind is unknown; or maps would mix what is one number for each weight.
+
+        Example:
+            >>> from sinkhorn_rebasin import discover_symmetry, random_permutations
+            >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+            >>> spec = discover_symmetry(net, torch.ones(2, 3))
+            >>> alignment = Alignment(random_permutations(spec), spec)
+            >>> moved = alignment.carry({"0.weight": net[0].weight > 0.3}, "mask")["0.weight"]
+            >>> torch.equal(moved, alignment.apply(net)["0.weight"] > 0.3)
+            True
+        """
+        return Coordinates.of(self).carry(mapping, kind)
+
+    def carry_fisher(self, fisher: KroneckerFisher) -> KroneckerFisher:
+        """Carry the Kronecker factors of the target's Fisher information; refuses convolution groups by name."""
+        return carried_factors(Coordinates.of(self), fisher)
+
+    def carry_activation(
+        self,
+        tensor: Tensor,
+        at: str,
+        kind: DirectionKind = "direction",
+        dimension: int = -1,
+        axis: int | None = None,
+    ) -> Tensor:
+        """Carry directions at a module's output.
+
+        Args:
+            tensor, dimension: one direction, or many, with the outputs of the module ``at`` along this dimension.
+            kind: ``"direction"`` of what is added or written (steering vectors, decoders of sparse autoencoders);
+                ``"probe"`` of what reads by a product (probes, encoders).
+            axis: of the module's weight that has its outputs; needed where it has no bias.
+
+        Raises:
+            SpecError: the module, a shape or the kind is unknown."""
+        return Coordinates.of(self).activation(tensor, at, kind, dimension, axis)
 
     def invert(self) -> Alignment:
         """The alignment that undoes this one: ``a.invert().apply(a.apply(net))`` is the network's own state.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.matching.base import Alignment, as_state, as_states
+from sinkhorn_rebasin.files.given_networks import state_of
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.matching.pair_of_states import as_states
 from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.networks.architecture import single_precision
@@ -65,18 +68,18 @@ def align_many(
     states = _states(networks, spec)
     generator = generator or torch.Generator().manual_seed(0)
     watch, last = Watch(seconds), len(states)
-    options = {"generator": generator, "seconds": seconds, "progress": progress}
+    match = partial(weight_matching, spec=spec, generator=generator, seconds=seconds, progress=progress)
     found = [
         weight_matching(states[0], states[0], spec, start="identity", seconds=seconds, generator=generator)
     ]
-    found += [weight_matching(states[0], state, spec, **options) for state in states[1:]]
+    found += [match(states[0], state) for state in states[1:]]
     objective, converged = [_sum_of_products(states, found)], last == 2
     while not converged and len(objective) <= max_rounds and not watch.expired:
         converged = True
         for number in torch.randperm(last, generator=generator, device=generator.device).tolist():
             others = [_moved(states[other], found[other]) for other in range(last) if other != number]
             begin = found[number].permutations
-            again = weight_matching(_mean(others), states[number], spec, start=begin, **options)
+            again = match(_mean(others), states[number], start=begin)
             converged &= all(torch.equal(again.permutations[name], begin[name]) for name in begin)
             found[number] = again
         objective.append(_sum_of_products(states, found))
@@ -122,15 +125,19 @@ def merge_many(
             f"alignments and {len(shares)} shares."
         )
     return _mean(
-        [alignment.apply(as_state(net)) for net, alignment in zip(networks, alignments, strict=True)], shares
+        [alignment.apply(state_of(net)) for net, alignment in zip(networks, alignments, strict=True)], shares
     )
 
 
 def _states(networks: Sequence[nn.Module | StateLike], spec: PermutationSpec) -> list[State]:
     if len(networks) < 2:
         raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
-    first, second = as_states(networks[0], networks[1], spec)
-    return [first, second, *(as_states(networks[0], each, spec)[1] for each in networks[2:])]
+    pair = as_states(networks[0], networks[1], spec)
+    return [
+        pair.reference,
+        pair.target,
+        *(as_states(networks[0], each, spec).target for each in networks[2:]),
+    ]
 
 
 def _moved(state: State, alignment: Alignment) -> State:

@@ -1,0 +1,24 @@
+"""Carrying what one network learned to another: one file a way, under one protocol."""
+
+from sinkhorn_rebasin.carrying.by_activations import ByActivations
+from sinkhorn_rebasin.carrying.by_weights import ByWeights
+from sinkhorn_rebasin.carrying.carried_update import CarriedUpdate
+from sinkhorn_rebasin.carrying.carry import carry, carry_many
+from sinkhorn_rebasin.carrying.functional import Functional
+from sinkhorn_rebasin.carrying.functional_symmetry import FunctionalSymmetry
+from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
+from sinkhorn_rebasin.carrying.way import Carried, CarryProblem, Way
+
+__all__ = [
+    "ByActivations",
+    "ByWeights",
+    "Carried",
+    "CarriedUpdate",
+    "CarryProblem",
+    "Functional",
+    "FunctionalSymmetry",
+    "LayerByLayer",
+    "Way",
+    "carry",
+    "carry_many",
+]

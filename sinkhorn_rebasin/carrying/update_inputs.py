@@ -1,0 +1,101 @@
+"""Inputs without data: what an update shows of the inputs that it was learned from."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sinkhorn_rebasin.carrying.layer_activations import plain_layers
+from sinkhorn_rebasin.carrying.way import CarryProblem
+from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
+from sinkhorn_rebasin.networks.execution import device_of, run_at
+from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
+
+SAMPLES = 4096
+SIZE = 0.8
+"""Standard deviation of what is drawn, where inputs have one of one."""
+
+
+def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProblem, tuple[str, ...]]:
+    r"""Draw inputs from the rows of the first layer's update.
+
+    .. math:: x \sim \mathcal N(0, C), \qquad C \propto \Delta W_1^\top \Delta W_1
+
+    A gradient of the first layer is a sum of products with inputs, so the rows of its update lie among the inputs of
+    the fine-tune's own data. It needs a first layer that is linear in the whole input. Other networks, and data where
+    ``synthetic`` is zero, are returned as they are.
+
+    Args:
+        problem: with or without data.
+        synthetic: what is drawn is added to given inputs, times this.
+
+    Returns:
+        The problem with such inputs, and what to tell of them.
+    """
+    if problem.batches and not synthetic:
+        return problem, ()
+    weight = first_weight(problem)
+    if weight is None:
+        return problem, ()
+    rows = problem.update.difference[weight]
+    spread = rows.T @ rows
+    values, vectors = torch.linalg.eigh(spread / spread.diagonal().mean())
+    root = vectors * values.clamp_min(0).sqrt()
+    generator = torch.Generator().manual_seed(problem.seed)
+
+    def drawn(like: Tensor, samples: int) -> Tensor:
+        normal = torch.randn(samples, len(root), generator=generator, dtype=root.dtype)
+        return (normal.to(root.device) @ root.T).reshape(samples, *like.shape[1:]).to(like)
+
+    if not problem.batches:
+        batches: list[Any] = [(SIZE * drawn(problem.example_inputs, SAMPLES), None)]
+        return replace(problem, batches=batches, batch=None), (
+            "inputs were drawn from the rows of the first layer's update, as there are no data",
+        )
+    batches = []
+    for found in problem.batches:
+        inputs, _ = read_batch(found, problem.batch, network=problem.base, labelled=False)
+        batches.append((inputs + synthetic * SIZE * drawn(inputs, len(inputs)), None))
+    return replace(problem, batches=batches, batch=None), ()
+
+
+def first_weight(problem: CarryProblem) -> str | None:
+    """Name the weight of a first layer that is linear in the whole input; None where there is none.
+
+    The layer's inputs must be the network's, as they are but for their shape.
+    """
+    inputs = problem.example_inputs
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
+        return None
+    network = evaluation_copy(problem.base)
+    state = tensors_of(network)
+    seen: list[tuple[str, Tensor]] = []
+    with ExitStack() as hooks, torch.no_grad(), untouched_randomness():
+        for name, layer in plain_layers(network).items():
+            if isinstance(layer, nn.Linear):
+                hook = _recorder(name, seen)
+                hooks.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        run_at(network, state, inputs_like(inputs))
+    if not seen:
+        return None
+    name, given = seen[0]
+    flat = inputs.to(device_of(state)).reshape(len(inputs), -1)
+    if given.shape != flat.shape or not torch.equal(given, flat):
+        return None
+    weight = f"{name}.weight" if name else "weight"
+    rows = problem.update.difference.get(weight)
+    return weight if rows is not None and bool(rows.any()) else None
+
+
+def _recorder(name: str, seen: list[tuple[str, Tensor]]) -> Any:
+    def record(_: nn.Module, arguments: Any, keywords: Any) -> None:
+        seen.append((name, first_argument(arguments, keywords).detach().clone()))
+
+    return record
