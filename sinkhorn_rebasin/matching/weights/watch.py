@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.errors import SpecError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Watch:
@@ -31,15 +32,7 @@ class Watch:
             raise SpecError(f"Expected seconds above 0 but got {seconds}.")
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._task: TaskID | None = None
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[group]}"),
-            console=Console(stderr=True),
-            disable=not progress,
-        )
+        self._bar = _bar() if progress else None
 
     @property
     def expired(self) -> bool:
@@ -48,20 +41,39 @@ class Watch:
 
     def begin(self, description: str, groups: int) -> None:
         """Start a pass over so many groups."""
+        if self._bar is None:
+            return
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(description, total=groups, group="")
 
     def step(self, group: str, placed: int = 1) -> None:
         """Count groups that were placed."""
-        if self._task is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=placed, group=group)
 
     def __enter__(self) -> Watch:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar() -> Progress:
+    # Importing rich takes as long as importing all that searches need.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[group]}"),
+        console=Console(stderr=True),
+    )
