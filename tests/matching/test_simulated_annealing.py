@@ -135,8 +135,6 @@ def test_from_weight_matching_it_is_never_worse() -> None:
 def test_what_does_not_fit_is_told() -> None:
     problem = planted_case("mlp_relu")
     pair = (problem.reference, problem.target, problem.spec)
-    with pytest.raises(LossError, match="data without criterion"):
-        simulated_annealing(*pair, data=[(problem.inputs, problem.inputs)])
     with pytest.raises(LossError, match="criterion without data"):
         simulated_annealing(*pair, criterion=F.mse_loss)
     with pytest.raises(SpecError, match="nowhere"):
