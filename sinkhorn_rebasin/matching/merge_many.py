@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def align_many(
     states = _states(networks, spec)
     generator = generator or torch.Generator().manual_seed(0)
     watch, last = Watch(seconds), len(states)
-    options = {"generator": generator, "seconds": seconds, "progress": progress}
+    options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
     found = [
         weight_matching(states[0], states[0], spec, start="identity", seconds=seconds, generator=generator)
     ]
