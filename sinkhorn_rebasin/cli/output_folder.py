@@ -24,19 +24,23 @@ def write_model(
     """
     with whole_folder(folder) as part:
         model.write(part)
-        (part / "README.md").write_text(card(model, title, parents, facts), encoding="utf-8")
+        (part / "README.md").write_text(
+            card(model.library, model.how_to_load, title, parents, facts), encoding="utf-8"
+        )
 
 
-def card(model: LoadedModel, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]) -> str:
+def card(
+    library: str, how_to_load: str, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]
+) -> str:
     """Write a model card: parents, how it was made, and how to load it."""
-    front = ["---", f"library_name: {model.library}", "base_model:"]
+    front = ["---", f"library_name: {library}", "base_model:"]
     front += [f"- {_quoted(parent)}" for parent in parents]
     front += ["base_model_relation: merge", "tags:", "- merge", "- sinkhorn-rebasin", "---", ""]
     rows = [
         f"| {name} | {value} |"
         for name, value in (*facts, ("made with", f"sinkhorn_rebasin {package_version()}"))
     ]
-    body = [f"# {title}", "", "| | |", "|---|---|", *rows, "", "```python", model.how_to_load, "```", ""]
+    body = [f"# {title}", "", "| | |", "|---|---|", *rows, "", "```python", how_to_load, "```", ""]
     return "\n".join([*front, *body])
 
 

@@ -152,6 +152,26 @@ def test_unknown_settings_are_named_with_the_nearest(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("stpes: 3\n", "'stpes'; did you mean 'steps'?"),
+        ("base: quik\n", "base to be one of default, quick, transformer"),
+        ("steps: many\n", "steps to be a whole number"),
+        ("steps: [1\n", "does not load"),
+        ("- 3\n", "names with values"),
+        (None, "did you mean 'quick'?"),
+    ],
+)
+def test_recipes_that_are_none_are_told(disk: Disk, recipe: str | None, said: str) -> None:
+    file = disk.folder / "recipe.yaml"
+    if recipe is not None:
+        file.write_text(recipe)
+    name = "quik" if recipe is None else str(file)
+    data = ["--train", "tests.cli.networks:batches", "--recipe", name]
+    assert said in refused(disk, 1, *align(disk, disk.reference, disk.target, *data))
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["align", "a"], "Expected target for align. Example: sinkhorn-rebasin align"),
@@ -170,7 +190,8 @@ def test_models_that_are_none_are_told(disk: Disk, arguments: list[str], said: s
 def test_options_that_contradict_each_other_are_told(disk: Disk) -> None:
     pair = (disk.reference, disk.target)
     assert "pass --train DATA" in refused(disk, 1, *align(disk, *pair, "--method", "learned"))
-    assert "--seconds with --method learned" in refused(disk, 1, *align(disk, *pair, "--seconds", "3"))
+    assert "--seconds above 0" in refused(disk, 1, *align(disk, *pair, "--seconds", "0"))
+    assert "--recipe with --method learned" in refused(disk, 1, *align(disk, *pair, "--recipe", "quick"))
     merge = ["merge", *pair, "--out", disk.folder / "out", "--at", "1.5"]
     assert "--at from 0 to 1 but got 1.5" in refused(disk, 1, *merge)
 

@@ -62,7 +62,7 @@ def test_merge_writes_the_mixture_with_its_barrier(disk: Disk) -> None:
         "merge", disk.reference, disk.target, "--at", "0.25", "--data", DATA, "--out", out
     )
     assert code == 0, err
-    assert "batch norm has statistics of two networks" in err
+    assert "batch norm has statistics of the networks it was made of" in err
     written = load_file(out / "model.safetensors")
     torch.testing.assert_close(written["last.bias"], reference["last.bias"] + 0.075)
     torch.testing.assert_close(written["first.weight"], reference["first.weight"] + 0.075)
@@ -220,3 +220,45 @@ def test_the_module_is_the_command() -> None:
 def test_the_same_inputs_every_time() -> None:
     assert torch.equal(inputs(), inputs())
     assert model(Path("a")) == "tests.cli.networks:small:a"
+
+
+def test_three_networks_are_merged_into_their_mean(disk: Disk) -> None:
+    save_file(states()[0], disk.folder / "c.safetensors")
+    out = disk.folder / "out"
+    third = model(disk.folder / "c.safetensors")
+    code, _, err = disk.run("merge", disk.reference, disk.target, third, "--out", out, *INPUTS)
+    assert code == 0, err
+    written = load_file(out / "model.safetensors")
+    for name, tensor in states()[0].items():
+        torch.testing.assert_close(written[name], tensor)
+    card = (out / "README.md").read_text()
+    assert card.count("tests.cli.networks:small") >= 3
+    assert "each to the mean of the others" in card
+    code, _, err = disk.run(
+        "merge", disk.reference, disk.target, third, "--at", "0.3", "--out", out, "--force", *INPUTS
+    )
+    assert code == 1
+    assert "--at with two models alone" in err
+
+
+def test_a_recipe_of_a_file_reaches_learning(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, asked = Alignment.load(disk.align()), {}
+    monkeypatch.setattr(
+        sinkhorn_rebasin,
+        "align",
+        lambda *_, **options: asked.update(options) or SimpleNamespace(alignment=found),
+        raising=False,
+    )
+    recipe = disk.folder / "recipe.yaml"
+    recipe.write_text("base: transformer\nsteps: 7\n")
+    pair, train = [disk.reference, disk.target], ["--train", DATA]
+    for text, steps, rate in ((recipe, 7, 0.03), ("quick", 400, 0.1), ("default", 2000, 0.1)):
+        file = disk.folder / f"{steps}.safetensors"
+        code, _, err = disk.run("align", *pair, *train, "--recipe", text, "--seconds", "9", "--out", file)
+        assert code == 0, err
+        assert (asked["recipe"].steps, asked["recipe"].learning_rate, asked["recipe"].seconds) == (
+            steps,
+            rate,
+            9,
+        )
+        assert Alignment.load(file).receipt.settings["recipe"] == str(text)

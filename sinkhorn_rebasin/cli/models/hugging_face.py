@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs
@@ -19,6 +18,7 @@ from sinkhorn_rebasin.cli.failures import NotMergeableError, UsageError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.models.zoos import library
 from sinkhorn_rebasin.errors import CheckpointError, DataError, listed
+from sinkhorn_rebasin.files.shards import Shards
 
 _BESIDE = (
     "*token*",
@@ -30,7 +30,6 @@ _BESIDE = (
     "generation_config.json",
     "chat_template*",
 )
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 class HuggingFaceModel(LoadedModel):
@@ -62,16 +61,30 @@ class HuggingFaceModel(LoadedModel):
     @property
     def how_to_load(self) -> str:
         """Return a line of Python that loads what was written."""
-        return f"from transformers import {type(self.module).__name__} as M; net = M.from_pretrained(FOLDER)"
+        return loading_line(type(self.module).__name__)
 
     def write(self, folder: Path) -> None:
         """Write the network and its configuration, with the files of its tokenizer beside them."""
         with quiet(library("transformers", self.text)):
             self.module.save_pretrained(folder)  # type: ignore[operator]
-        for file in sorted(Path(self.text).iterdir()):
-            beside = any(fnmatch.fnmatch(file.name, pattern) for pattern in _BESIDE)
-            if beside and file.is_file() and not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+        copy_beside(Path(self.text), folder)
+
+
+def loading_line(name: str) -> str:
+    """Write the line of Python that loads a network of this class from a folder.
+
+    >>> loading_line("GPT2LMHeadModel")
+    'from transformers import GPT2LMHeadModel as M; net = M.from_pretrained(FOLDER)'
+    """
+    return f"from transformers import {name} as M; net = M.from_pretrained(FOLDER)"
+
+
+def copy_beside(source: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer and the like, but for those that are there."""
+    for file in sorted(source.iterdir()):
+        beside = any(fnmatch.fnmatch(file.name, pattern) for pattern in _BESIDE)
+        if beside and file.is_file() and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
 
 
 def model_of_folder(text: str) -> HuggingFaceModel:
@@ -108,29 +121,10 @@ def model_of_folder(text: str) -> HuggingFaceModel:
 
 def check_weights(folder: Path) -> None:
     """Raise CheckpointError unless all files of weights are there and whole."""
-    index = folder / _INDEX
-    files = [folder / _SINGLE]
-    if index.is_file():
-        try:
-            files = [
-                folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"Expected an index of shards in {index} but it is damaged.") from error
-    for file in files:
-        if not file.is_file():
-            raise CheckpointError(
-                f"Expected weights in {file} but there is no such file"
-                f"{': the index names it, so a shard is missing; download it again.' if index.is_file() else '.'}"
-                f"{_pickled_hint(folder)}"
-            )
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"Expected whole weights in {file} but it was cut short or is no file of safetensors: {error}"
-            ) from error
+    try:
+        Shards(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_pickled_hint(folder)}") from error
 
 
 def _pickled_hint(folder: Path) -> str:

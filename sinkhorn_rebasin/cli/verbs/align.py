@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from sinkhorn_rebasin.cli.aligning import METHODS, Wish, align_models
@@ -18,14 +19,21 @@ def add_method(parser: Any) -> None:
     parser.add_argument(
         "--method", choices=[*METHODS], help="default: weight_matching, and learned where there are data"
     )
-    parser.add_argument("--seconds", type=float, help="budget of --method learned")
+    parser.add_argument(
+        "--recipe",
+        type=str,
+        metavar="NAME",
+        help="of --method learned: default, quick, transformer, or a YAML file",
+    )
+    parser.add_argument("--seconds", type=float, help="budget of learning, or limit of weight matching")
     parser.add_argument("--signs", action="store_true", help="also negate units, where that changes nothing")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
 
 
 def wish_of(options: Options) -> Wish:
     """Return how the options want two models aligned."""
-    return Wish(options.method, options.seconds, options.signs, options.seed)
+    told = {name: getattr(options, name) for name in ("method", "seconds", "signs", "seed", "recipe")}
+    return Wish(**told, progress=sys.stderr.isatty())
 
 
 def _add_options(parser: Any) -> None:

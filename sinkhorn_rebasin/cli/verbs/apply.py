@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sinkhorn_rebasin.cli.failures import NotMergeableError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.output_folder import write_model
+from sinkhorn_rebasin.cli.streaming import shards_of, stream_apply
 from sinkhorn_rebasin.cli.terminal import say
 from sinkhorn_rebasin.cli.verb import MODEL_HELP, Options, Verb, add_output
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
@@ -51,10 +53,19 @@ def _add_options(parser: Any) -> None:
 def _run(options: Options) -> None:
     check_free(options.out, options.force)
     alignment = Alignment.load(options.file)
+    shards = shards_of(options.target, alignment)
+    if shards is not None:
+        title = f"{Path(options.target).name}, aligned"
+        stream_apply(alignment, shards, options.out, title, facts_of(alignment))
+    else:
+        _apply_loaded(alignment, options)
+    say(f"written to {options.out}: the same function, its units in another order")
+
+
+def _apply_loaded(alignment: Alignment, options: Options) -> None:
     target = load_model(options.target)
     rebase(alignment, target)
     write_model(target, options.out, f"{target.name}, aligned", [options.target], facts_of(alignment))
-    say(f"written to {options.out}: the same function, its units in another order")
 
 
 APPLY = Verb(

@@ -1,28 +1,32 @@
-"""``merge A B --out DIR``: write the mixture of A and the aligned B."""
+"""``merge A B [C ...] --out DIR``: write the mixture of A and of the others, aligned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sinkhorn_rebasin.activations import repair
-from sinkhorn_rebasin.cli.aligning import align_models
+from sinkhorn_rebasin.activations import repair, reset_batch_norm
+from sinkhorn_rebasin.cli.aligning import align_models, check_alignment, spec_of
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.failures import UsageError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
+from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.output_folder import write_model
-from sinkhorn_rebasin.cli.pair import inputs_of, load_pair
+from sinkhorn_rebasin.cli.pair import check_function, check_mergeable, inputs_of, load_pair
+from sinkhorn_rebasin.cli.streaming import shards_of, stream_merge
 from sinkhorn_rebasin.cli.terminal import complain, say
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
 from sinkhorn_rebasin.cli.verbs.align import add_method, wish_of
 from sinkhorn_rebasin.cli.verbs.apply import facts_of, rebase
 from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.files.atomic import check_free
-from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.matching import Alignment, align_many, merge_many
 
 
 def add_alignment(parser: Any) -> None:
@@ -46,9 +50,12 @@ def alignment_for(
 
 def _add_options(parser: Any) -> None:
     add_models(parser, "reference", "target")
+    parser.add_argument("more", metavar="C", nargs="*", type=str, help="further models of the same class")
     add_output(parser, "DIR")
     add_alignment(parser)
-    parser.add_argument("--at", type=float, default=0.5, help="share of A, from 0 to 1")
+    parser.add_argument(
+        "--at", type=float, help="share of A, from 0 to 1; all have the same share without it"
+    )
     add_data(parser, "--repair", "data to restore the statistics of activations on (REPAIR, batch norm)")
     add_data(parser, "--data", "held-out batches with labels, for the barrier on the card")
     add_method(parser)
@@ -56,15 +63,39 @@ def _add_options(parser: Any) -> None:
 
 
 def _run(options: Options) -> None:
-    if not 0 <= options.at <= 1:
-        raise UsageError(f"Expected --at from 0 to 1 but got {options.at}.")
+    at = 0.5 if options.at is None else options.at
+    if not 0 <= at <= 1:
+        raise UsageError(f"Expected --at from 0 to 1 but got {at}.")
     check_free(options.out, options.force)
+    if options.more:
+        _merge_many(options)
+    elif not _streamed(options, at):
+        _merge_two(options, at)
+    say(f"written to {options.out}")
+
+
+def _streamed(options: Options, at: float) -> bool:
+    """Merge two folders tensor by tensor where nothing has to be run; tell whether that was possible."""
+    if options.alignment is None or options.repair is not None or options.data is not None:
+        return False
+    alignment = Alignment.load(options.alignment)
+    target = shards_of(options.target, alignment)
+    reference = shards_of(options.reference, alignment) if target is not None else None
+    if reference is None or target is None or reference.keys() != target.keys():
+        return False
+    names = Path(options.reference).name, Path(options.target).name
+    facts = [("share of the first", f"{at:g}"), *facts_of(alignment)]
+    stream_merge(alignment, reference, target, at, options.out, f"{names[0]} and {names[1]}, merged", facts)
+    return True
+
+
+def _merge_two(options: Options, at: float) -> None:
     reference, target = load_pair(options.reference, options.target)
     statistics = None if options.repair is None else read_data(options.repair, reference)
     held_out = None if options.data is None else read_data(options.data, reference, labelled=True)
     alignment = alignment_for(options, reference, target, statistics if statistics is not None else held_out)
     rebase(alignment, target)
-    facts = [("share of the first", f"{options.at:g}"), *facts_of(alignment)]
+    facts = [("share of the first", f"{at:g}"), *facts_of(alignment)]
     if held_out is not None:
         path = evaluate_path((target.module, reference.module), held_out, loss_of, points=11)
         facts += [
@@ -72,30 +103,79 @@ def _run(options: Options) -> None:
             ("loss halfway", f"{path.midpoint_loss:.4g}"),
         ]
         say(path)
-    merged = LinearPath.between(target.module, reference.module).module_at(options.at)
+    merged = LinearPath.between(target.module, reference.module).module_at(at)
     if statistics is not None:
-        merged = repair(merged, reference.module, target.module, alignment.spec, statistics, at=options.at)
+        merged = repair(merged, reference.module, target.module, alignment.spec, statistics, at=at)
         facts.append(("statistics of activations", "restored (REPAIR)"))
-    elif _has_batch_norm(merged):
-        complain(
-            "warning: its batch norm has statistics of two networks; pass --repair DATA to measure them anew."
-        )
+    else:
+        _warn_of_batch_norm(merged)
     title = f"{reference.name} and {target.name}, merged"
     reference.module = merged
     write_model(reference, options.out, title, [options.reference, options.target], facts)
-    say(f"written to {options.out}")
 
 
-def _has_batch_norm(module: nn.Module) -> bool:
-    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+def _merge_many(options: Options) -> None:
+    """Write the mean of three models and more, each aligned with the mean of the others."""
+    told = {
+        "--at": options.at,
+        "--alignment": options.alignment,
+        "--train": options.train,
+        "--data": options.data,
+    }
+    told |= {"--method": options.method, "--signs": options.signs or None}
+    for name, value in told.items():
+        if value is not None:
+            raise UsageError(
+                f"Expected {name} with two models alone, but got it with {2 + len(options.more)}."
+            )
+    texts = [options.reference, options.target, *options.more]
+    first, *others = (load_model(text) for text in texts)
+    for other in others:
+        check_mergeable(first, other)
+    statistics = None if options.repair is None else read_data(options.repair, first)
+    inputs, wish = inputs_of(first, options.inputs, statistics), wish_of(options)
+    for other in others:
+        check_function(first, other, inputs)
+    alignments = align_many(
+        [first.module, *(other.module for other in others)],
+        spec_of(first, inputs),
+        generator=torch.Generator().manual_seed(wish.seed),
+        seconds=wish.seconds,
+        progress=wish.progress,
+    )
+    errors = [
+        check_alignment(alignment, other, inputs)
+        for alignment, other in zip(alignments[1:], others, strict=True)
+    ]
+    state = merge_many([first.module, *(other.module for other in others)], alignments)
+    first.module.load_state_dict(state, strict=False)
+    facts = [
+        ("aligned by", "weight matching, each to the mean of the others"),
+        ("verified change of the functions", f"{max(errors):.0e}"),
+    ]
+    if statistics is not None:
+        first.module = reset_batch_norm(first.module, statistics)
+        facts.append(("statistics of batch norm", "measured anew"))
+    else:
+        _warn_of_batch_norm(first.module)
+    title = f"{', '.join(model.name for model in (first, *others))}, merged"
+    write_model(first, options.out, title, texts, facts)
+
+
+def _warn_of_batch_norm(merged: nn.Module) -> None:
+    if any(isinstance(layer, _BatchNorm) for layer in merged.modules()):
+        complain(
+            "warning: its batch norm has statistics of the networks it was made of; pass --repair DATA to measure "
+            "them anew."
+        )
 
 
 MERGE = Verb(
     "merge",
-    "Write the mixture of A and of B, whose units are first brought into the order of A's.",
+    "Write the mixture of A and of the others, whose units are first brought into the order of A's.",
     "sinkhorn-rebasin merge ./model_a ./model_b --out ./merged",
     _add_options,
     _run,
-    ("reference", "target"),
+    ("reference", "target", "more"),
     ("out",),
 )
