@@ -87,6 +87,13 @@ def elastic(data: Any, batch: Any) -> Any:
     )
 
 
+def carried(data: Any, batch: Any) -> Any:
+    base, new_base, spec = networks()
+    tuned = Net().eval()
+    update = sr.carry(tuned, base, new_base, spec=spec, data=data, validation=data, criterion=CE, batch=batch)
+    return list(update.state.values())
+
+
 def called(loss: Callable[..., Any], data: Any) -> Tensor:
     a, b, spec = networks()
     value: Tensor = loss(sr.SinkhornRebasin(a, b, spec=spec), data[0])
@@ -146,6 +153,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
     ),
     "ContinualLearner": learned,
+    "carry": carried,
     "ContinualLoss": continual_loss,
     "ElasticWeightConsolidation": elastic,
     "JointTraining": jointly,

@@ -27,6 +27,7 @@ INNER = {
         f"sinkhorn_rebasin.front.{name}"
         for name in ("criteria", "data", "fit", "judge", "preparation", "starts")
     ),
+    *(f"sinkhorn_rebasin.carrying.{name}" for name in ("layer_activations", "preparation", "scale", "way")),
 }
 # Their adapters have tests beside them, for they take more than pairs.
 TESTED_ELSEWHERE = {"AlignmentResult", "AlignmentResult.merge", "LossMonitor", "align", "mean_loss"}

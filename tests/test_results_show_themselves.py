@@ -89,6 +89,7 @@ def results() -> dict[str, Any]:
         "RepairAlongPath": sr.RepairAlongPath(first, second, spec(), data),
         "BatchNormReset": sr.BatchNormReset(data),
         "AlignmentResult": sr.align(small, small, example_inputs=x[:, :3]),
+        "CarriedUpdate": sr.carry(first, second, first, matched, example_inputs=x),
         "Recipe": sr.Recipe.transformer(seconds=60),
     }
 
