@@ -108,7 +108,10 @@ class DistillingRebasinLearner(RebasinLearner):
         )
 
     def after_backward(self) -> None:
-        """Leave the gradients as they are."""
+        """Fill in sparse gradients, which AdamW does not take."""
+        for parameter in self.network.parameters():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the distilled cost of a batch.

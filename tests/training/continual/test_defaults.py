@@ -114,12 +114,16 @@ def test_an_infinite_loss_names_learner_and_rate(tmp_path: Path) -> None:
 
 
 def test_what_was_learned_is_not_warned_of(tmp_path: Path) -> None:
-    learner = FineTuning(net(), 1, lr=0.1)
+    learner = FineTuning(net(), 1, lr=0.05)
     with warnings.catch_warnings():
         warnings.simplefilter("error", LearningWarning)
         trainers(tmp_path, epochs=8)().fit(learner, Task(0))
+    constant = net()
+    with torch.no_grad():
+        constant[2].bias.copy_(torch.tensor([0.0, 99.0, 0.0]))
+    slow = FineTuning(constant, 1, lr=1e-6)
     with pytest.warns(LearningWarning, match=r"FineTuning to learn task 0 .* SGD at a rate of 1e-06"):
-        trainers(tmp_path)().fit(FineTuning(net(), 1, lr=1e-6), Task(0))
+        trainers(tmp_path)().fit(slow, Task(0))
 
 
 def test_judging_a_task_leaves_modes_and_random_state(tmp_path: Path) -> None:
