@@ -11,6 +11,7 @@ __all__ = [
     "ConvergenceWarning",
     "CoverageWarning",
     "DataError",
+    "LearningWarning",
     "LossError",
     "RebasinError",
     "RebasinWarning",
@@ -110,6 +111,13 @@ class CoverageWarning(RebasinWarning):
     """Report a network of which little can move.
 
     Few of its parameters can be permuted.
+    """
+
+
+class LearningWarning(RebasinWarning):
+    """Report a task that was not learned.
+
+    It was trained on, and its own samples are not recognized.
     """
 
 

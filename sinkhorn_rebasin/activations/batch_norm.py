@@ -32,9 +32,10 @@ def reset_batch_norm(
     batches: int | None = None,
     batch: BatchAdapter | None = None,
 ) -> nn.Module:
-    """Copy a network with freshly measured batch norm.
+    """Return a copy with freshly measured batch norm.
 
-    The statistics are those of the data.
+    The statistics are those of the data. The network itself keeps its own, so assign the copy:
+    ``merged = reset_batch_norm(merged, loader)``.
 
     See :func:`batch_norm_statistics` for what is measured. Without batch-norm layers the copy is unchanged
     and the data are not read.

@@ -15,7 +15,10 @@ from sinkhorn_rebasin.training.continual.memory import ReplayMemory, select
 from sinkhorn_rebasin.training.continual.mixing import mixed
 from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
 
-DEFAULTS = {"scores_lr": 0.01, "residual_lr": 0.004, "residual_decay": 0.0, "alpha": 0.5, "cosine": True}
+DEFAULTS: dict[str, Any] = {
+    **{"scores_lr": 0.01, "residual_lr": 0.004, "residual_decay": 0.0, "alpha": 0.5},
+    **{"lr": 0.004, "cosine": True},
+}
 """Options of :class:`RebasinLearner` that begin elsewhere where the old function is distilled."""
 
 
@@ -47,7 +50,9 @@ class DistillingRebasinLearner(RebasinLearner):
         new_class_factor: what h is in a batch of new classes alone.
         sharpness: factor of the identity that the scores start from.
         options: those of :class:`RebasinLearner`, whose defaults are ``scores_lr=0.01``, ``residual_lr=0.004``,
-            ``residual_decay=0.0``, ``alpha=0.5`` and ``cosine=True`` here; the residual's are AdamW's.
+            ``residual_decay=0.0``, ``alpha=0.5``, ``lr=0.004`` and ``cosine=True`` here. All rates are AdamW's, in
+            the first task too: after gradient descent at 0.05 outputs are so large that holding them leaves no room
+            for new classes. ``momentum`` is AdamW's first beta.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -82,6 +87,19 @@ class DistillingRebasinLearner(RebasinLearner):
             for scores in self.rebasin.scores.values():
                 scores.mul_(self.sharpness)
 
+    def network_optimizer(self) -> torch.optim.Optimizer:
+        """Make AdamW for the first task, or what the factory makes."""
+        if self.optimizer_factory is not None:
+            return super().network_optimizer()
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        betas, eps = (self.momentum, 0.999), adam_eps(parameters)
+        return torch.optim.AdamW(parameters, self.lr, betas, eps, weight_decay=0.0)
+
+    def advice(self) -> str:
+        """Say what to do when a task was not learned."""
+        rate = "residual_lr" if self.task else "lr"
+        return f"Train for more epochs, raise {rate}, or lower new_class_factor."
+
     def residual_optimizer(self) -> torch.optim.Optimizer:
         """Make AdamW for the residual."""
         parameters = self.residual_parameters()
@@ -90,7 +108,10 @@ class DistillingRebasinLearner(RebasinLearner):
         )
 
     def after_backward(self) -> None:
-        """Leave the gradients as they are."""
+        """Fill in sparse gradients, which AdamW does not take."""
+        for parameter in self.network.parameters():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
 
     def loss(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Return the distilled cost of a batch.

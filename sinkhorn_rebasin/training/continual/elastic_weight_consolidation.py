@@ -29,7 +29,8 @@ class ElasticWeightConsolidation(ContinualLearner):
     :math:`\theta_t` weighted by it; the penalties differ by a constant.
 
     Args:
-        penalty: w.
+        penalty: w; where :math:`w F` passes :math:`2 (1 + \text{momentum}) / \text{lr}` descent diverges, as it does
+            at 100 on Rotated MNIST.
         fisher_samples: how many training samples the Fisher information is estimated from.
         options: those of :class:`ContinualLearner`, which come first.
 
@@ -39,7 +40,7 @@ class ElasticWeightConsolidation(ContinualLearner):
     replays = False
 
     def __init__(
-        self, *arguments: Any, penalty: float = 100.0, fisher_samples: int = 500, **options: Any
+        self, *arguments: Any, penalty: float = 10.0, fisher_samples: int = 500, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
         self.penalty, self.fisher_samples = penalty, fisher_samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.losses import checked_loss
 from sinkhorn_rebasin.metrics.continual import AccuracyMatrix
 from sinkhorn_rebasin.networks.arguments import arguments_of
@@ -24,6 +25,7 @@ from sinkhorn_rebasin.networks.lending import run_itself
 from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.continual.stepping import OptimizerFactory, StepsByHand
+from sinkhorn_rebasin.training.continual.unlearned import ENOUGH, rates_of, recall_by_class, warn_if_unlearned
 
 
 class ContinualLearner(StepsByHand):
@@ -40,7 +42,9 @@ class ContinualLearner(StepsByHand):
         classes: per task, its output columns; labels are columns too. Training and testing then show a sample only
             the outputs of its own task (task-incremental). None: all outputs, whatever the task (class- and
             domain-incremental).
-        lr, momentum: of stochastic gradient descent on the network.
+        lr, momentum: of stochastic gradient descent on the network. The defaults are those of the figures in
+            RESULTS.md. Squared outputs, which some methods keep, diverge where their curvature passes
+            :math:`2 (1 + \text{momentum}) / \text{lr}`.
         optimizer: a function from the parameters to an optimiser, instead.
         cosine: whether the learning rate falls to zero along a cosine over the steps of each task.
         criterion: (outputs, labels) to the mean loss.
@@ -57,8 +61,11 @@ class ContinualLearner(StepsByHand):
     Raises:
         DataError: a number of tasks that does not fit the classes, more fits than tasks, or other test dataloaders
             than one per task.
-        LossError: a loss that is no finite scalar.
+        LossError: a loss that is no finite scalar; the learner and its rates are named.
         CheckpointError: a checkpoint of another learner, network or number of tasks is loaded.
+
+    Warns:
+        LearningWarning: after a fit, the last training samples are recognized no better than by a constant answer.
     """
 
     replays = True
@@ -73,10 +80,10 @@ class ContinualLearner(StepsByHand):
         tasks: int,
         *,
         classes: Sequence[Sequence[int]] | None = None,
-        lr: float = 0.05,
+        lr: float = 0.02,
         momentum: float = 0.9,
         optimizer: OptimizerFactory | None = None,
-        cosine: bool = False,
+        cosine: bool = True,
         criterion: Criterion = F.cross_entropy,
         per_class: int = 5,
         replay_batch: int | None = None,
@@ -99,6 +106,7 @@ class ContinualLearner(StepsByHand):
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
         self.register_load_state_dict_pre_hook(check_checkpoint)
         self._stopped_at: Tensor | None = None
+        self._recent: deque[tuple[ExampleInputs, Tensor]] = deque()
 
     @property
     def tasks(self) -> int:
@@ -135,7 +143,13 @@ class ContinualLearner(StepsByHand):
 
     def learn(self, inputs: ExampleInputs, labels: Tensor) -> Tensor:
         """Take one step on a batch; return its loss."""
-        return self.descend(checked_loss(self.loss(inputs, labels)))
+        loss = self.loss(inputs, labels)
+        if isinstance(loss, Tensor) and loss.numel() == 1 and not bool(loss.isfinite()):
+            raise LossError(
+                f"Expected a finite loss but got {loss.item()} in task {self.task} of {type(self).__name__}, with "
+                f"{self.rates()}: lower the rate, or check the batch and the criterion."
+            )
+        return self.descend(checked_loss(loss))
 
     def configure_optimizers(self) -> Any:
         """Make gradient descent, or what the factory makes."""
@@ -146,6 +160,15 @@ class ContinualLearner(StepsByHand):
     ) -> list[tuple[int, lightning.LightningDataModule]]:
         """List the fits of :func:`learn_tasks`: (task, data) each."""
         return list(enumerate(datamodules))
+
+    def rates(self) -> str:
+        """Name the optimizers and the rates they began with."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        return rates_of(optimizers if isinstance(optimizers, list) else [optimizers])
+
+    def advice(self) -> str:
+        """Say what to do when a task was not learned."""
+        return "Train for more epochs or at another rate."
 
     # What methods are made of.
 
@@ -189,6 +212,7 @@ class ContinualLearner(StepsByHand):
         A fit that is gone on with keeps it.
         """
         super().on_train_start()
+        self._recent.clear()
         if self.memory is not None and self.trainer.global_step == 0:
             self.memory.reopen()
 
@@ -198,6 +222,9 @@ class ContinualLearner(StepsByHand):
         if self.memory is not None and self.current_epoch == 0:
             self.memory.offer(inputs, counted_labels(labels, self.criterion))
         self.log("train_loss", self.learn(inputs, labels), prog_bar=True, batch_size=len(labels))
+        self._recent.append((inputs, labels))
+        while len(self._recent) > 1 and sum(len(labels) for _, labels in list(self._recent)[1:]) >= ENOUGH:
+            self._recent.popleft()
 
     def on_train_end(self) -> None:
         """Settle the task that was learned."""
@@ -207,8 +234,20 @@ class ContinualLearner(StepsByHand):
         self.end_task()
         if self.memory is not None:
             self.memory.close(self.task, self.evaluated)
+        self._judge()
         self.learned += 1
         self.begun.fill_(False)
+
+    def _judge(self) -> None:
+        """Warn when the task's last samples are not recognized."""
+        counted = [(inputs, counted_labels(labels, self.criterion)) for inputs, labels in self._recent]
+        self._recent.clear()
+        judged = [pair for pair in counted if pair[1].ndim == 1 and not pair[1].is_floating_point()]
+        if judged:
+            outputs = [self.heads(self.evaluated(inputs), self.task) for inputs, _ in judged]
+            predictions = torch.cat([output.argmax(dim=1) for output in outputs])
+            recall = recall_by_class(predictions, torch.cat([labels for _, labels in judged]))
+            warn_if_unlearned(recall, type(self).__name__, self.task, self.rates(), self.advice())
 
     def on_fit_end(self) -> None:
         """Settle a task stopped after its last step."""

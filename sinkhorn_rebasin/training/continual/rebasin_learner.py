@@ -45,7 +45,8 @@ class RebasinLearner(ContinualLearner):
             entry of the residual, and the deviation of the normal numbers it starts from.
         replay_weight: factor of the replayed samples' loss.
         outputs: which outputs count in the symmetries that are discovered: see :func:`discover_symmetry`.
-        options: those of :class:`ContinualLearner`.
+        lr, cosine: of gradient descent in the first task, as published.
+        options: the others of :class:`ContinualLearner`.
 
     Raises:
         ArchitectureError, SymmetryError, SpecError: as :class:`SinkhornRebasin`.
@@ -76,9 +77,11 @@ class RebasinLearner(ContinualLearner):
         residual_scale: float = 1e-4,
         replay_weight: float = 1.0,
         outputs: Outputs = None,
+        lr: float = 0.05,
+        cosine: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(network, tasks, **options)
+        super().__init__(network, tasks, lr=lr, cosine=cosine, **options)
         spec = requested_symmetry(self.network, spec, example_inputs, outputs)
         self.rebasin = SinkhornRebasin(
             self.network,
@@ -125,6 +128,15 @@ class RebasinLearner(ContinualLearner):
             return super().configure_optimizers()
         scores = torch.optim.AdamW(self.rebasin.scores.parameters(), self.scores_lr)
         return self.scheduled([scores, self.residual_optimizer()])
+
+    def advice(self) -> str:
+        """Say what learns new classes."""
+        if not self.task:
+            return super().advice()
+        return (
+            "Its residual takes steps too small for classes that the network has not seen, at a gradient clipped to "
+            f"{self.residual_clip:g}: use DistillingRebasinLearner, or raise residual_lr or residual_clip."
+        )
 
     def residual_optimizer(self) -> torch.optim.Optimizer:
         """Make stochastic gradient descent for the residual."""

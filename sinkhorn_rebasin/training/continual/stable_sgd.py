@@ -27,8 +27,10 @@ class StableSGD(ContinualLearner):
 
     replays = False
 
-    def __init__(self, *arguments: Any, decay: float = 0.8, lr: float = 0.1, **options: Any) -> None:
-        super().__init__(*arguments, lr=lr, momentum=0.0, **options)
+    def __init__(
+        self, *arguments: Any, decay: float = 0.8, lr: float = 0.1, cosine: bool = False, **options: Any
+    ) -> None:
+        super().__init__(*arguments, lr=lr, momentum=0.0, cosine=cosine, **options)
         self.decay = decay
 
     def configure_optimizers(self) -> Any:

@@ -64,7 +64,7 @@ def test_dark_replay_keeps_outputs_and_labels(tmp_path: Path) -> None:
         + 0.3 * drift
         + 0.7 * F.cross_entropy(learner.network(labelled.inputs), labelled.labels)
     )
-    assert drift > 0.01
+    assert drift > 0.005
     torch.testing.assert_close(learner.loss(POINTS, LABELS), expected)
 
 
@@ -80,7 +80,7 @@ def test_dark_replay_of_heads_is_the_mean_over_each_samples_own_outputs(tmp_path
         + 0.3 * drift
         + 0.7 * F.cross_entropy(learner.network(labelled.inputs)[:, :3], labelled.labels)
     )
-    assert drift > 0.01
+    assert drift > 0.005
     torch.testing.assert_close(learner.loss(POINTS, LABELS + 3), expected)
 
 

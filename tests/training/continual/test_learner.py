@@ -40,7 +40,7 @@ def test_on_a_cosine_the_learning_rate_falls_to_zero_over_every_task(name: str, 
 
 @pytest.mark.parametrize("name", ["fine-tuning", "rebasin"])
 def test_without_it_the_learning_rate_stays(name: str, tmp_path: Path) -> None:
-    learner: ContinualLearner = LEARNERS[name](net(), 2)
+    learner: ContinualLearner = LEARNERS[name](net(), 2, cosine=False)
     for task in tasks(2):
         rates = LearningRates()
         trainers(tmp_path, rates)().fit(learner, task)
