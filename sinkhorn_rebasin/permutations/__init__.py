@@ -11,7 +11,8 @@ from sinkhorn_rebasin.permutations.algebra import (
 )
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.layout import Layout
-from sinkhorn_rebasin.permutations.maps import identity_maps, random_maps
+from sinkhorn_rebasin.permutations.maps import identity_maps
+from sinkhorn_rebasin.permutations.random_maps import random_maps
 from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
 from sinkhorn_rebasin.permutations.scale_normalization import normalize_state_scales, unit_norms
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot

@@ -12,6 +12,7 @@ from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ConvergenceWarning, RebasinWarning
 from sinkhorn_rebasin.permutations.action import apply_matrices
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations.maps import inside_complement, keeping_ones
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.units_of_slots import unit_rows, with_ties
@@ -42,7 +43,7 @@ def balance_state(
         RebasinWarning: A Gram matrix has no inverse (a layer of zeros); its block is left as it is.
     """
     moved, singular = dict(state), set()
-    turning = [symmetry for symmetry in continuous.symmetries if symmetry.kind != "orthogonal"]
+    turning = [symmetry for symmetry in continuous.symmetries if symmetry.stretches]
     for _ in range(max_sweeps):
         farthest = 0.0
         for symmetry in turning:
@@ -115,12 +116,16 @@ def balancing_maps(state: State, symmetry: ContinuousSymmetry) -> tuple[Tensor, 
     """
     incoming = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent > 0))
     outgoing = _gram(state, (slot for slot, exponent in symmetry.exponents if exponent < 0))
+    if symmetry.fixes_ones:
+        incoming, outgoing = inside_complement(incoming), inside_complement(outgoing)
     if symmetry.kind == "rotary":
         incoming, outgoing = (_pair_sums(gram, symmetry.pairs) for gram in (incoming, outgoing))
-    eye = torch.eye(symmetry.group.size, dtype=incoming.dtype, device=incoming.device)
+    eye = torch.eye(incoming.shape[-1], dtype=incoming.dtype, device=incoming.device)
     regular = (_is_regular(incoming) & _is_regular(outgoing))[:, None, None]
     safe = [torch.where(regular, gram, eye) for gram in (incoming, outgoing)]
-    return balancing_map(*safe).reshape(*symmetry.group.shape, symmetry.group.size), bool(regular.all())
+    maps = balancing_map(*safe)
+    maps = keeping_ones(maps) if symmetry.fixes_ones else maps
+    return maps.reshape(*symmetry.group.shape, symmetry.group.size), bool(regular.all())
 
 
 def _gram(state: State, slots: Iterable[Slot]) -> Tensor:
@@ -131,10 +136,10 @@ def _gram(state: State, slots: Iterable[Slot]) -> Tensor:
 def _pair_sums(gram: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
     """Sum each pair of units along the diagonal.
 
-    Both units of a pair get what they weigh together.
+    Both units of a pair get what they weigh together, and units in no pair one.
     """
     weights = gram.diagonal(dim1=-2, dim2=-1)
-    summed = weights.clone()
+    summed = torch.ones_like(weights)
     for first, second in pairs:
         summed[..., first] = summed[..., second] = weights[..., first] + weights[..., second]
     return torch.diag_embed(summed)

@@ -34,7 +34,7 @@ class ContinuousSymmetry:
         group: the units that are mixed. Its name is that of a group of the spec, whose permutations are among the
             maps; a rotary one has a name of its own, since its units cannot be permuted.
         kind: ``"orthogonal"``, ``"linear"`` (every invertible matrix) or ``"rotary"`` (a rotation and a scale for
-            each pair of units that turns with the position).
+            each pair of units that turns with the position; a rotation alone where all exponents are +1).
         exponents: the slots with +1 for X and -1 for the inverse transpose; orthogonal maps are their own.
         fixes_ones: whether only maps with X1 = 1 leave the function as it is, as under layer norm.
         gains: names of the vectors that must be one first, and are folded into their readers.
@@ -54,6 +54,13 @@ class ContinuousSymmetry:
     unfoldable: tuple[str, ...] = ()
     centered: tuple[Slot, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def stretches(self) -> bool:
+        """Tell whether maps change lengths: rotary ones do where a slot is scaled back."""
+        return self.kind != "orthogonal" and (
+            self.kind == "linear" or any(sign < 0 for _, sign in self.exponents)
+        )
 
     def __str__(self) -> str:
         kind = self.kind + (", X1 = 1" if self.fixes_ones else "")

@@ -1,9 +1,6 @@
-"""Elements of continuous symmetries: identity, random, inverse, composition."""
+"""Elements of continuous symmetries: identity, inverse, composition, and what they are made of."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,9 +9,6 @@ from sinkhorn_rebasin._typing import Permutations
 from sinkhorn_rebasin.permutations.algebra import block_movement
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, Maps
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
-
-LARGEST_STRETCH = 2.0
-"""Random linear maps and rotary scales stretch by at most this, and shrink by no less than its inverse."""
 
 
 def identity_maps(continuous: ContinuousSpec, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -28,39 +22,6 @@ def identity_maps(continuous: ContinuousSpec, dtype: torch.dtype = torch.float64
         .clone()
         for symmetry in continuous.symmetries
     }
-
-
-def random_maps(
-    continuous: ContinuousSpec,
-    *,
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype = torch.float64,
-) -> dict[str, Tensor]:
-    r"""Draw an element of every group.
-
-    Orthogonal maps are uniform (Haar), in the complement of the ones where they are fixed. Linear maps are
-    :math:`U\,\mathrm{diag}(s)\,V^\top` with s between 1/2 and 2, rotary ones a rotation and a scale of each pair.
-
-    Args:
-        continuous: the continuous symmetries.
-        generator: draws them; without it torch's global random state is used.
-        dtype: the type of the maps; they are drawn in float64.
-
-    Example:
-        >>> from sinkhorn_rebasin.permutations import Group
-        >>> symmetry = ContinuousSymmetry(Group("stream", 4), "orthogonal", (), fixes_ones=True)
-        >>> turn = random_maps(ContinuousSpec((symmetry,)))["stream"]
-        >>> torch.allclose(turn @ turn.T, torch.eye(4).double()), torch.allclose(turn.sum(1), torch.ones(4).double())
-        (True, True)
-
-    Source: Mezzadri, "How to generate random matrices from the classical compact groups" (2007).
-    """
-    drawn = {}
-    for symmetry in continuous.symmetries:
-        group = symmetry.group
-        blocks = _rotary(symmetry, generator) if symmetry.kind == "rotary" else _dense(symmetry, generator)
-        drawn[group.name] = blocks.reshape(*group.shape, group.size).to(dtype)
-    return drawn
 
 
 def compose_maps(
@@ -101,17 +62,6 @@ def inverse_maps(
     return inverted
 
 
-def _dense(symmetry: ContinuousSymmetry, generator: torch.Generator | None) -> Tensor:
-    blocks, size = symmetry.group.blocks, symmetry.group.size
-    if symmetry.kind == "linear":
-        stretches = _stretches((blocks, 1, size), generator)
-        return (_haar(blocks, size, generator) * stretches) @ _haar(blocks, size, generator)
-    if not symmetry.fixes_ones:
-        return _haar(blocks, size, generator)
-    basis = complement_of_ones(size)
-    return basis @ _haar(blocks, size - 1, generator) @ basis.mT + 1 / size
-
-
 def complement_of_ones(size: int) -> Tensor:
     """Return orthonormal columns that span mean-zero vectors.
 
@@ -125,28 +75,37 @@ def complement_of_ones(size: int) -> Tensor:
     return torch.linalg.qr(start)[0][:, 1:]
 
 
-def _haar(blocks: int, size: int, generator: torch.Generator | None) -> Tensor:
-    normal = _drawn(torch.randn, (blocks, size, size), generator)
-    orthogonal, triangle = torch.linalg.qr(normal)
-    return orthogonal * triangle.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+def inside_complement(matrices: Tensor) -> Tensor:
+    """Restrict maps to the mean-zero vectors, (..., n, n) to (..., n - 1, n - 1)."""
+    basis = complement_of_ones(matrices.shape[-1]).to(matrices)
+    return basis.mT @ matrices @ basis
 
 
-def _rotary(symmetry: ContinuousSymmetry, generator: torch.Generator | None) -> Tensor:
-    blocks, size = symmetry.group.blocks, symmetry.group.size
-    first, second = torch.tensor(symmetry.pairs, device="cpu").unbind(1)
-    angles = 2 * math.pi * _drawn(torch.rand, (blocks, len(first)), generator)
-    scales = _stretches((blocks, len(first)), generator)
-    matrices = torch.zeros(blocks, size, size, dtype=torch.float64, device="cpu")
-    cosines, sines = scales * angles.cos(), scales * angles.sin()
-    matrices[:, first, first], matrices[:, second, second] = cosines, cosines
-    matrices[:, first, second], matrices[:, second, first] = -sines, sines
+def keeping_ones(inner: Tensor) -> Tensor:
+    """Extend maps of mean-zero vectors by X1 = 1, (..., n - 1, n - 1) to (..., n, n).
+
+    >>> keeping_ones(torch.tensor([[-1.0]])).round(decimals=4).abs().tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    size = inner.shape[-1] + 1
+    basis = complement_of_ones(size).to(inner)
+    return basis @ inner @ basis.mT + 1 / size
+
+
+def pair_matrices(symmetry: ContinuousSymmetry, real: Tensor, imaginary: Tensor) -> Tensor:
+    """Multiply each pair of units by a complex number, (..., pairs) to (..., n, n).
+
+    Units in no pair stay.
+
+    >>> from sinkhorn_rebasin.permutations import Group
+    >>> symmetry = ContinuousSymmetry(Group("a", 3), "rotary", (), pairs=((0, 2),))
+    >>> pair_matrices(symmetry, torch.tensor([0.0]), torch.tensor([2.0])).tolist()
+    [[0.0, 0.0, -2.0], [0.0, 1.0, 0.0], [2.0, 0.0, 0.0]]
+    """
+    first, second = torch.tensor(symmetry.pairs, device=real.device).unbind(1)
+    paired = torch.zeros(symmetry.group.size, dtype=torch.bool, device=real.device)
+    paired[first] = paired[second] = True
+    matrices = torch.diag_embed((~paired).to(real).expand(*real.shape[:-1], -1))
+    matrices[..., first, first] = matrices[..., second, second] = real
+    matrices[..., first, second], matrices[..., second, first] = -imaginary, imaginary
     return matrices
-
-
-def _stretches(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    return LARGEST_STRETCH ** (2 * _drawn(torch.rand, shape, generator) - 1)
-
-
-def _drawn(draw: Callable[..., Tensor], shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    device = "cpu" if generator is None else generator.device
-    return draw(shape, generator=generator, dtype=torch.float64, device=device).cpu()

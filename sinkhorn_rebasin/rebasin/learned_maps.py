@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.networks.full_precision import KeptTensors, LearnedTensors
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, Maps
-from sinkhorn_rebasin.permutations.maps import complement_of_ones, identity_maps
+from sinkhorn_rebasin.permutations.maps import (
+    identity_maps,
+    inside_complement,
+    keeping_ones,
+    pair_matrices,
+)
 
 LARGEST_EXPONENTIAL = 256
 """Rotations of more dimensions are Cayley transforms, which cost one solution of a linear system."""
@@ -52,9 +57,7 @@ class LearnedMaps(nn.Module):
         self.mixtures = LearnedTensors(
             {n: m.new_zeros(_tangent_shape(m, self.symmetries[n])) for n, m in mixing.items()}
         )
-        self.origins = KeptTensors(
-            {n: _inside(m, self.symmetries[n]) if n in turning else m for n, m in origin.items()}
-        )
+        self.origins = KeptTensors({n: _inside(m, self.symmetries[n]) for n, m in origin.items()})
 
     def forward(self) -> dict[str, Tensor]:
         """Return the maps, (n, n) or (blocks, n, n) per group."""
@@ -65,22 +68,32 @@ class LearnedMaps(nn.Module):
         }
 
 
+def identities_like(maps: Maps) -> dict[str, Tensor]:
+    """Return identities of the shapes, types and devices of maps.
+
+    >>> identities_like({"a": torch.zeros(2, 2)})["a"].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    return {
+        name: torch.eye(m.shape[-1], dtype=m.dtype, device=m.device).expand_as(m) for name, m in maps.items()
+    }
+
+
 def _tangent_shape(matrix: Tensor, symmetry: ContinuousSymmetry) -> tuple[int, ...]:
     """Return the shape of a map's parameters."""
     if symmetry.kind == "rotary":
-        return (*matrix.shape[:-2], len(symmetry.pairs), 2)
+        return (*matrix.shape[:-2], len(symmetry.pairs), 1 + int(symmetry.stretches))
     size = matrix.shape[-1] - int(symmetry.fixes_ones)
     return (*matrix.shape[:-2], size, size)
 
 
 def _inside(matrix: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
-    """Return the nearest rotation, in the complement of the ones where they stay."""
-    wide = matrix.double()
-    if symmetry.fixes_ones:
-        basis = complement_of_ones(wide.shape[-1]).to(wide.device)
-        wide = basis.mT @ wide @ basis
-    left, _, right = torch.linalg.svd(wide)
-    return (left @ right).to(matrix.dtype)
+    """Return what moves: the nearest rotation, or the map, in the complement of the ones where they stay."""
+    wide = inside_complement(matrix.double()) if symmetry.fixes_ones else matrix.double()
+    if symmetry.kind == "orthogonal":
+        left, _, right = torch.linalg.svd(wide)
+        wide = left @ right
+    return wide.to(matrix.dtype)
 
 
 def _moved(origin: Tensor, tangent: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
@@ -88,13 +101,10 @@ def _moved(origin: Tensor, tangent: Tensor, symmetry: ContinuousSymmetry) -> Ten
     if symmetry.kind == "rotary":
         return _turned_pairs(tangent, symmetry) @ origin
     if symmetry.kind == "linear":
-        return torch.linalg.matrix_exp(tangent) @ origin
-    rotation = _rotation(tangent - tangent.mT) @ origin
-    if not symmetry.fixes_ones:
-        return rotation
-    size = rotation.shape[-1] + 1
-    basis = complement_of_ones(size).to(rotation)
-    return basis @ rotation @ basis.mT + 1 / size
+        moved = torch.linalg.matrix_exp(tangent) @ origin
+    else:
+        moved = _rotation(tangent - tangent.mT) @ origin
+    return keeping_ones(moved) if symmetry.fixes_ones else moved
 
 
 def _rotation(skew: Tensor) -> Tensor:
@@ -107,10 +117,7 @@ def _rotation(skew: Tensor) -> Tensor:
 
 def _turned_pairs(tangent: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
     """Return a rotation and a scale of each pair, from angles and logarithms of scales (..., pairs, 2)."""
-    first, second = torch.tensor(symmetry.pairs, device=tangent.device).unbind(1)
-    angles, scales = tangent[..., 0], tangent[..., 1].exp()
-    size = symmetry.group.size
-    matrix = tangent.new_zeros(*tangent.shape[:-2], size, size)
-    matrix[..., first, first] = matrix[..., second, second] = scales * angles.cos()
-    matrix[..., first, second], matrix[..., second, first] = -scales * angles.sin(), scales * angles.sin()
-    return matrix
+    angles, scales = tangent[..., 0], torch.ones_like(tangent[..., 0])
+    if symmetry.stretches:
+        scales = tangent[..., 1].exp()
+    return pair_matrices(symmetry, scales * angles.cos(), scales * angles.sin())

@@ -26,7 +26,7 @@ from sinkhorn_rebasin.permutations.algebra import is_hard
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations, signs_of_units
 from sinkhorn_rebasin.rebasin.initialization import Start, initial_scores
-from sinkhorn_rebasin.rebasin.learned_maps import LearnedMaps
+from sinkhorn_rebasin.rebasin.learned_maps import LearnedMaps, identities_like
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, prepared
 from sinkhorn_rebasin.rebasin.segment import RebasedSegment
 
@@ -143,7 +143,9 @@ class SinkhornRebasin(RebasedSegment):
         self.sign_scores = LearnedTensors(first.sign_scores)
         self.log_scales = LearnedTensors(first.log_scales)
         self.maps = LearnedMaps(self.continuous, first.maps)
-        self.reference_maps = LearnedMaps(self.continuous if both_sides else NO_CONTINUOUS, {})
+        self.reference_maps = LearnedMaps(
+            self.continuous if both_sides else NO_CONTINUOUS, identities_like(first.maps)
+        )
         self.register_buffer(
             "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
         )
@@ -259,9 +261,13 @@ class SinkhornRebasin(RebasedSegment):
 
     @torch.no_grad()
     def alignment(self) -> Alignment:
-        """Return the hard permutations, signs, scales and maps as they are now."""
+        """Return the hard permutations, signs, scales and maps as they are now.
+
+        Where both sides move, its maps carry the target to the reference as it was given: the segment between them
+        has the functions of the one between the moved networks.
+        """
         permutations = self.hard_permutations()
-        return Alignment(
+        found = Alignment(
             permutations,
             self.spec,
             signs=self.signs(permutations),
@@ -271,6 +277,11 @@ class SinkhornRebasin(RebasedSegment):
             maps={name: matrix.detach() for name, matrix in self.maps().items()},
             continuous=self.continuous or None,
         )
+        moved = {name: matrix.detach() for name, matrix in self.reference_maps().items()}
+        if not moved:
+            return found
+        back = Alignment({}, self.spec, maps=moved, continuous=self.continuous).invert()
+        return back.compose(found).named(found.method)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

@@ -10,6 +10,7 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs, NetworkLike, Outputs
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.files.given_networks import check_weights, modules_of
+from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import parameter_names_of, tensors_of
 from sinkhorn_rebasin.networks.comparison import check_same_function
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
@@ -60,6 +61,8 @@ def prepared(
         reference, target = (
             canonicalize(net, spec, continuous, example_inputs) for net in (reference, target)
         )
+    for network, whose in ((reference, "reference"), (target, "target")):
+        check_canonical(tensors_of(network), continuous, whose)
     rescaling = requested_rescaling(target, spec, rescale, example_inputs, check=check)
     rescaling = beside_maps(rescaling, continuous)
     return Prepared(reference, target, spec, continuous, rescaling)

@@ -173,7 +173,7 @@ class RebasedSegment(NetworkPair):
         merged = self.plain(state, whose if self.spec.ignored else "target")
         if repair is None:
             return merged
-        networks = merged, self.reference, self.to_model()
+        networks = merged, self.plain(self.reference_state()), self.to_model()
         return repaired(*networks, self.spec, repair, at=at, rescale_only=rescale_only, batch=batch)
 
     def _whose(self, heads: Heads | None) -> Heads:

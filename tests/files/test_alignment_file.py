@@ -21,8 +21,7 @@ from sinkhorn_rebasin.files import atomic
 from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
 from sinkhorn_rebasin.files.receipt import Receipt
 from sinkhorn_rebasin.matching import Alignment, weight_matching
-from sinkhorn_rebasin.permutations import random_permutations
-from sinkhorn_rebasin.permutations.maps import random_maps
+from sinkhorn_rebasin.permutations import random_maps, random_permutations
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.symmetry.continuous.networks import symmetries_of_vit, vit_with_unit_gains
 

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.matching import Alignment
-from sinkhorn_rebasin.permutations import identity_permutations, random_permutations
-from sinkhorn_rebasin.permutations.maps import identity_maps, random_maps
+from sinkhorn_rebasin.permutations import (
+    identity_maps,
+    identity_permutations,
+    random_maps,
+    random_permutations,
+)
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from tests.symmetry.continuous.networks import images, symmetries_of_vit, vit, vit_with_unit_gains

@@ -6,14 +6,21 @@ import pytest
 import torch
 
 from sinkhorn_rebasin.errors import SpecError
-from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot, random_permutations
+from sinkhorn_rebasin.permutations import (
+    Group,
+    Layout,
+    PermutationSpec,
+    Slot,
+    identity_maps,
+    random_maps,
+    random_permutations,
+)
 from sinkhorn_rebasin.permutations.continuous import (
     ContinuousKind,
     ContinuousSpec,
     ContinuousSymmetry,
     transform_state,
 )
-from sinkhorn_rebasin.permutations.maps import identity_maps, random_maps
 from tests.symmetry.continuous.networks import HEADS, WIDTH, images, symmetries_of_vit, vit
 from tests.symmetry.witness import difference
 

@@ -26,7 +26,7 @@ def balanced(
     Args:
         state: tensors of one network, in double precision.
         continuous: its symmetries. Orthogonal groups are left alone, and so are blocks whose Gram matrix has no
-            inverse and linear groups that fix the ones vector.
+            inverse.
         most_sweeps: over all groups, since balancing one moves those it meets.
 
     Returns:
@@ -36,7 +36,7 @@ def balanced(
     """
     moved = dict(state)
     maps = {each.group.name: _identity(each.group.shape) for each in continuous.symmetries}
-    mixing = [each for each in continuous.symmetries if each.kind != "orthogonal" and not each.fixes_ones]
+    mixing = [each for each in continuous.symmetries if each.stretches]
     for _ in range(most_sweeps):
         farthest = 0.0
         for symmetry in mixing:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
+from sinkhorn_rebasin.permutations.maps import inside_complement, keeping_ones, pair_matrices
 
 
 def best_rotation(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
@@ -36,29 +37,12 @@ def best_rotation(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
         return _best_angles(similarity, symmetry)
     if not symmetry.fixes_ones:
         return _polar(similarity)
-    size = similarity.shape[-1]
-    basis = complement_of_ones(size).to(similarity)
-    return basis @ _polar(basis.mT @ similarity @ basis) @ basis.mT + 1 / size
+    return keeping_ones(_polar(inside_complement(similarity)))
 
 
 def rotation_gain(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
     """Say what the best orthogonal map gains, (...)."""
     return (best_rotation(similarity, symmetry) * similarity).sum((-2, -1))
-
-
-def complement_of_ones(size: int) -> Tensor:
-    """Span what is orthogonal to the ones vector.
-
-    Returns:
-        Orthonormal columns, (size, size - 1).
-
-    >>> basis = complement_of_ones(3)
-    >>> bool(basis.sum(0).abs().max() < 1e-12), torch.allclose(basis.T @ basis, torch.eye(2).double())
-    (True, True)
-    """
-    start = torch.eye(size, dtype=torch.float64, device="cpu")
-    start[:, 0] = 1
-    return torch.linalg.qr(start).Q[:, 1:]
 
 
 def _polar(matrix: Tensor) -> Tensor:
@@ -72,7 +56,4 @@ def _best_angles(similarity: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
     cosine = similarity[..., first, first] + similarity[..., second, second]
     sine = similarity[..., second, first] - similarity[..., first, second]
     angle = torch.atan2(sine, cosine)
-    rotation = torch.zeros_like(similarity)
-    rotation[..., first, first] = rotation[..., second, second] = angle.cos()
-    rotation[..., second, first], rotation[..., first, second] = angle.sin(), -angle.sin()
-    return rotation
+    return pair_matrices(symmetry, angle.cos(), angle.sin())

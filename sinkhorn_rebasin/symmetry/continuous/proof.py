@@ -13,12 +13,14 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
-from sinkhorn_rebasin.symmetry.continuous.elements import random_element
+from sinkhorn_rebasin.permutations.random_maps import random_map
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely
 from sinkhorn_rebasin.symmetry.rescaling.trials import FARTHEST, NEAREST, Trials
 from sinkhorn_rebasin.symmetry.verification.perturbation import scrambled
 
 GROWTHS, FAR_TOLERANCE = (30.0, 3000.0), 1e-4
+MOST_MIXED = 256
+"""Units that one element mixes; permutations carry the claim to all others."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,14 @@ def _change_once(
     strict: bool = False,
 ) -> float:
     state = Held.of(symmetries).at(_grown(trials, growth))
-    maps = {one.group.name: random_element(one, trials.generator, log_scale) for one in symmetries}
+    maps = {one.group.name: random_element(trials, one, log_scale) for one in symmetries}
     (change,) = changes_of_outputs(trials, state, [moved(trials, state, symmetries, maps)], strict)
     return change
+
+
+def random_element(trials: Trials, symmetry: ContinuousSymmetry, log_scale: float = 0.0) -> Tensor:
+    """An element of a group, of which no block mixes more units than it takes to prove."""
+    return random_map(symmetry, trials.generator, log_scale=log_scale, most_mixed=MOST_MIXED)
 
 
 def _grown(trials: Trials, growth: float) -> State:

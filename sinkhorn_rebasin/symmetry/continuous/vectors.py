@@ -11,8 +11,7 @@ from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.action import units_first
 from sinkhorn_rebasin.symmetry.continuous.claims import Claim
-from sinkhorn_rebasin.symmetry.continuous.elements import random_element
-from sinkhorn_rebasin.symmetry.continuous.proof import Held, moved
+from sinkhorn_rebasin.symmetry.continuous.proof import Held, moved, random_element
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import gradients_of
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
@@ -35,7 +34,7 @@ def with_turning_vectors(
     if not names:
         return list(claims)
     symmetries = [one.symmetry(trials.spec, True, one.linear) for one in claims]
-    maps = {one.group.name: random_element(one, trials.generator) for one in symmetries}
+    maps = {one.group.name: random_element(trials, one) for one in symmetries}
     state = held.at(trials.weights())
     before_draw = trials.generator.get_state()
     before = _gradients(trials, state, names, before_draw)

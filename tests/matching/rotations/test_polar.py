@@ -3,9 +3,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.matching.rotations.polar import best_rotation, complement_of_ones, rotation_gain
+from sinkhorn_rebasin.matching.rotations.polar import best_rotation, rotation_gain
 from sinkhorn_rebasin.permutations import Group
 from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
+from sinkhorn_rebasin.permutations.maps import complement_of_ones
 
 FREE = ContinuousSymmetry(Group("a", 4), "orthogonal", ())
 FIXING = ContinuousSymmetry(Group("a", 4), "orthogonal", (), fixes_ones=True)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from experiments.models import ViT
 from sinkhorn_rebasin._typing import State
-from sinkhorn_rebasin.matching.rotations.polar import complement_of_ones
 from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot, random_permutations
 from sinkhorn_rebasin.permutations.continuous import (
     ContinuousKind,
@@ -18,6 +17,7 @@ from sinkhorn_rebasin.permutations.continuous import (
     ContinuousSymmetry,
     transform_state,
 )
+from sinkhorn_rebasin.permutations.maps import complement_of_ones
 from sinkhorn_rebasin.permutations.slots import parts_of
 from sinkhorn_rebasin.symmetry import discover_symmetry
 

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import SymmetryError
-from sinkhorn_rebasin.permutations import Group, Layout, RescalingSpec, Slot, identity_permutations
+from sinkhorn_rebasin.permutations import (
+    Group,
+    Layout,
+    RescalingSpec,
+    Slot,
+    identity_permutations,
+    random_maps,
+)
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
-from sinkhorn_rebasin.permutations.maps import random_maps
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
 from tests.symmetry.continuous.networks import WIDTH, by_hand, gpt, images, spread, symmetries_of_vit, vit

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from experiments.models.transformer import GPT, ViT
 from sinkhorn_rebasin import discover_continuous, discover_symmetry, identity_permutations, verify_continuous
 from sinkhorn_rebasin.errors import SpecError, SymmetryError
-from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
+from sinkhorn_rebasin.permutations.random_maps import random_maps
 from sinkhorn_rebasin.symmetry.continuous import search
-from sinkhorn_rebasin.symmetry.continuous.elements import haar, random_element
 from tests.symmetry.continuous.small_networks import Attention, Block, Language, perceptron
 
 WORDS = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 0]])
@@ -62,7 +62,7 @@ def test_a_turned_network_computes_the_same() -> None:
     for name in continuous["positions"].gains:
         nn.init.ones_(model.get_parameter(name))
     generator = torch.Generator().manual_seed(3)
-    maps = {one.group.name: random_element(one, generator) for one in continuous.symmetries}
+    maps = random_maps(continuous, generator=generator)
     others = identity_permutations(spec)
     state = transform_state(model.state_dict(), spec, continuous, maps, others)
     turned = torch.func.functional_call(model, dict(state), inputs)
@@ -232,19 +232,3 @@ def test_a_network_that_branches_on_its_data_is_left_alone() -> None:
     assert not continuous.symmetries
     assert spec.names
     assert all("reads numbers that differ" in continuous.reasons[name] for name in spec.names)
-
-
-def test_random_elements_are_in_their_groups() -> None:
-    generator = torch.Generator().manual_seed(0)
-    turn = haar(5, generator)
-    torch.testing.assert_close(turn @ turn.mT, torch.eye(5).double())
-    stream = ContinuousSymmetry(Group("a", 300), "orthogonal", (), fixes_ones=True)
-    element, ones = random_element(stream, generator), torch.ones(300).double()
-    torch.testing.assert_close(element @ element.mT, torch.eye(300).double())
-    torch.testing.assert_close(element @ ones, ones)
-    inner = ContinuousSymmetry(Group("a", 4, 3), "linear", ())
-    assert random_element(inner, generator).shape == (3, 4, 4)
-    assert float(torch.linalg.cond(random_element(inner, generator)).max()) < 3
-    slot = Slot("a", "w", (0,), Layout(1, 4))
-    rotary = ContinuousSymmetry(Group("a", 4), "rotary", ((slot, 1),), pairs=((0, 2), (1, 3)))
-    assert not random_element(rotary, generator)[0, 1]
