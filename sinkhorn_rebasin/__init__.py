@@ -55,7 +55,8 @@ from sinkhorn_rebasin.matching import straight_through as straight_through
 from sinkhorn_rebasin.matching import weight_matching as weight_matching
 from sinkhorn_rebasin.matching import widen_into as widen_into
 
-# Tied tensors given memory of their own.
+# Networks with parameters more, so that they have more symmetries.
+from sinkhorn_rebasin.networks.expanding import expand as expand
 from sinkhorn_rebasin.networks.untying import untie as untie
 
 # The symmetries of an architecture, and how they act on its tensors.

@@ -23,13 +23,18 @@ CHANGE_IMAGES = 1000
 def evaluate(pair: Pair, outcome: Outcome, evaluation: Evaluation) -> dict[str, Any]:
     """Test path, test path with REPAIR, training path, and the change of the target's function."""
     reference = pair.reference.state_dict() if outcome.reference is None else outcome.reference
-    path = LinearPath(pair.reference, outcome.rebased, reference)
+    path = LinearPath(
+        pair.reference if outcome.network is None else outcome.network, outcome.rebased, reference
+    )
     data, points = pair.data, evaluation.points
     test = _batches(data.test_images, data.test_labels, evaluation.test_images)
     train = _batches(data.train_images, data.train_labels, evaluation.train_images)
     with torch.autocast("cpu", torch.bfloat16, enabled=evaluation.bfloat16):
         repair = RepairAlongPath(
-            path.module_at(1.0), path.module_at(0.0), pair.spec, pair.batches(evaluation.repair_images, BATCH)
+            path.module_at(1.0),
+            path.module_at(0.0),
+            pair.spec if outcome.spec is None else outcome.spec,
+            pair.batches(evaluation.repair_images, BATCH),
         )
         plain = evaluate_path(path, test, _cross_entropy, points=points, progress=True)
         repaired = evaluate_path(path, test, _cross_entropy, points=points, prepare=repair, progress=True)
@@ -46,8 +51,9 @@ def evaluate(pair: Pair, outcome: Outcome, evaluation: Evaluation) -> dict[str, 
 def function_change(pair: Pair, outcome: Outcome) -> float:
     """Relative change of the target's output, in the type it was trained in."""
     images = pair.data.test_images[:CHANGE_IMAGES]
+    network = pair.target if outcome.network is None else outcome.network
     with torch.no_grad():
-        return float(relative_change(pair.target(images), run_at(pair.target, outcome.rebased, images)))
+        return float(relative_change(pair.target(images), run_at(network, outcome.rebased, images)))
 
 
 def agreement(found: Permutations, matched: Permutations) -> dict[str, float]:

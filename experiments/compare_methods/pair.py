@@ -67,6 +67,8 @@ class Outcome:
         permutations: per group, the index vectors; None where a method does not tell.
         notes: anything else worth a place in the receipt.
         reference: the reference's tensors where they were brought into another form; None where they stay.
+        network: what both states are of, where that is larger than the pair's networks; None where it is not.
+        spec: its symmetries.
     """
 
     rebased: State
@@ -74,6 +76,8 @@ class Outcome:
     permutations: Mapping[str, Tensor] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     reference: State | None = None
+    network: nn.Module | None = None
+    spec: PermutationSpec | None = None
 
 
 Align: TypeAlias = Callable[[Pair, Setting], Outcome]

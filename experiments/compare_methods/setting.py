@@ -88,7 +88,8 @@ class Setting:
     """One line of work: a network, its data, its pairs of seeds (reference, target), and the budgets.
 
     `held_out` of the training images, the last of them, are kept from the networks for ours to decide on: networks
-    that fit all they have seen do not tell on it which alignment is better.
+    that fit all they have seen do not tell on it which alignment is better. With `expand`, rows over every symmetry
+    turn gains that cannot be folded into matrices: see :func:`sinkhorn_rebasin.expand`.
     """
 
     title: str
@@ -97,6 +98,7 @@ class Setting:
     training: Training
     arguments: Mapping[str, Any] = field(default_factory=dict)
     held_out: int = 0
+    expand: bool = False
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
     budget: Budget = field(default_factory=Budget)
     recipe: Recipe = field(default_factory=Recipe)

@@ -39,6 +39,8 @@ def align(
     spec: PermutationSpec | None = None,
     rescale: bool | RescalingSpec = True,
     symmetry: RequestedSymmetry = "full",
+    untie: bool = False,
+    expand: bool = False,
     repair: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -79,6 +81,10 @@ def align(
         symmetry: ``"full"``, also the continuous ones, where there are any: both networks are brought into
             canonical form first, in their own class, and maps are learned in place of permutations.
             ``"permutation"`` leaves the networks as they are. A :class:`ContinuousSpec` is taken as it is.
+        untie: give tied parameters a tensor each in both networks first: see :func:`untie`. The result has more
+            parameters and says so.
+        expand: turn the gain of a norm that cannot be folded into a matrix, in both networks: see :func:`expand`.
+            Where the embedding is the head too, the stream turns only then. The result says so.
         repair: align for networks that REPAIR puts right. Permutations alone are learned then.
         recipe: how it is trained; see :class:`Recipe`.
         seed: of everything that is drawn.
@@ -126,6 +132,8 @@ def align(
             spec=spec,
             rescale=rescale,
             symmetry=symmetry,
+            untied=untie,
+            expanded=expand,
             repair=repair,
             recipe=recipe,
             seed=seed,

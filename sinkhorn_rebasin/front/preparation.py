@@ -19,6 +19,7 @@ from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
 from sinkhorn_rebasin.front.data import AlignmentData, alignment_data, check_readable, first_batches
 from sinkhorn_rebasin.front.judge import Judge
+from sinkhorn_rebasin.front.larger_pair import larger_pair
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.networks.architecture import check_heads, parameter_names_of, tensors_of
@@ -43,7 +44,7 @@ class Prepared:
         reference, target: the networks.
         spec, rescaling: their symmetries; no rescaling where scales are not learned.
         continuous: their continuous symmetries; with some, both networks are in canonical form.
-        given: the networks as they were passed in.
+        given: the networks as they were passed in, neither larger nor in canonical form.
         example_inputs: what the networks take; None where that is not known.
         train: training batches; None aligns by weights.
         start_data: training batches in memory, to match activations on.
@@ -76,13 +77,13 @@ class Prepared:
         """Return the largest change of an output on the example inputs, relative to the largest output."""
         if self.example_inputs is None:
             return None
-        network = evaluation_copy(self.given[1])
-        count_only(network, self.spec.outputs)
+        runs = zip((self.given[1], self.target), ({}, rebasin.rebased_state(hard=True)), strict=True)
+        outputs = []
         with untouched_randomness():
-            outputs = [
-                counted(network, run_at(network, state, inputs_like(self.example_inputs)))
-                for state in ({}, rebasin.rebased_state(hard=True))
-            ]
+            for network, state in runs:
+                twin = evaluation_copy(network)
+                count_only(twin, self.spec.outputs)
+                outputs.append(counted(twin, run_at(twin, state, inputs_like(self.example_inputs))))
         return float(largest_change(*outputs))
 
 
@@ -99,6 +100,8 @@ def prepared(
     spec: PermutationSpec | None,
     rescale: bool | RescalingSpec,
     symmetry: RequestedSymmetry,
+    untied: bool,
+    expanded: bool,
     repair: bool,
     recipe: Recipe,
     seed: int,
@@ -124,18 +127,19 @@ def prepared(
             "Expected example inputs, to discover the symmetries with, or data, or a spec, but got none of them: "
             "pass example_inputs=, such as torch.zeros(2, 3, 32, 32) or a dict of keyword arguments."
         )
-    spec = symmetry_of_pair(reference, target, spec, example_inputs, ignore=ignore, stacklevel=4)
     given = reference, target
-    reference, target, continuous, turned = canonical_pair(
-        reference, target, spec, "permutation" if repair else symmetry, example_inputs
-    )
+    wanted: RequestedSymmetry = "permutation" if repair else symmetry
+    larger = larger_pair(*(reference, target, spec, wanted, example_inputs), untied=untied, expanded=expanded)
+    pair = larger.reference, larger.target
+    spec = symmetry_of_pair(*pair, larger.spec, example_inputs, ignore=ignore, stacklevel=4)
+    reference, target, continuous, turned = canonical_pair(*pair, spec, wanted, example_inputs)
     rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
     settings = criterion, loss, repair, recipe.points, batch, heads
     judge = None if data is None else _judge(reference, target, spec, data, measured, *settings)
     held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
     networks = reference, target, spec, rescaling, continuous, given, example_inputs
     training = None if data is None else data.train
-    told = turned + notes + _kept_apart(spec, heads)
+    told = larger.told + turned + notes + _kept_apart(spec, heads)
     return Prepared(*networks, training, start_data, judge, loss, batch, held_out, told, heads)
 
 

@@ -23,7 +23,7 @@ def untie(model: Module, names: Sequence[str] | None = None) -> Module:
     Note:
         - A layer that is used twice stays one layer.
         - A weight that a forward borrows from another layer, as in ``F.linear(x, self.words.weight)``, has no name
-          of its own and cannot be untied.
+          of its own and cannot be untied; :func:`expand` the norm before it.
         - ``tie_weights()`` of a Hugging Face model ties it again; set ``tie_word_embeddings`` to False in its
           configuration before saving it.
 
@@ -53,7 +53,8 @@ def untie(model: Module, names: Sequence[str] | None = None) -> Module:
     if not again:
         raise ArchitectureError(
             f"Expected a parameter under two names but {type(model).__name__} has none. A weight that the forward "
-            f"borrows from another layer has no name of its own: give it a layer of its own in the class."
+            f"borrows from another layer has no name of its own: give it a layer of its own in the class, or the "
+            f"norm before it a matrix with expand(model, gains, inputs)."
         )
     return twin
 

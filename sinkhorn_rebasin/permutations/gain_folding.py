@@ -87,8 +87,9 @@ def _slot_of_gain(rescaling: RescalingSpec, group: str, gain: str) -> Slot:
         raise SymmetryError(
             f"Expected a rescaling of group {group!r} that moves the gain {gain!r} into what reads it but got none: "
             f"its reader is tied to a tensor that writes, or the norm is added to a stream, or the gain is no mere "
-            f"factor. Give a tied reader its own tensor with untie(model) and discover the symmetries of the result, "
-            f"or set the gain to one, or leave the group out.",
+            f"factor. Give a tied reader its own tensor with untie(model), or the norm a matrix with expand(model, "
+            f"[{gain!r}], inputs), and discover the symmetries of the result; or set the gain to one, "
+            f"or leave the group out.",
             groups=(group,),
         )
     return holders[0][1]
