@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,46 @@ def test_without_transformers_the_message_says_how_to_install_it(
     monkeypatch.setattr(zoos.importlib, "import_module", missing)
     said = refused(disk, 1, "merge", first, second, "--out", out)
     assert "pip install 'sinkhorn-rebasin-layer[hub]'" in said
+
+
+def llama(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads)).eval()
+
+
+@pytest.mark.parametrize("make", [gpt, llama])
+def test_merging_by_a_file_reads_no_model_and_writes_what_merging_in_memory_does(
+    disk: Disk, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, out = folders(disk, make, max_shard_size="4KB")
+    file, streamed = disk.folder / "b_to_a.safetensors", disk.folder / "streamed"
+    assert disk.run("align", first, second, "--out", file)[0] == 0
+    code, _, err = disk.run("merge", first, second, "--at", "0.3", "--out", out)
+    assert code == 0, err
+    monkeypatch.setattr("sinkhorn_rebasin.cli.verbs.merge.load_pair", None)
+    monkeypatch.setattr("sinkhorn_rebasin.cli.verbs.apply.load_model", None)
+    code, _, err = disk.run("merge", first, second, "--alignment", file, "--at", "0.3", "--out", streamed)
+    assert code == 0, err
+    assert disk.run("apply", file, second, "--out", disk.folder / "moved")[0] == 0
+    kinds = [type(make()).from_pretrained(folder).state_dict() for folder in (out, streamed)]
+    assert all(torch.equal(tensor, kinds[1][name]) for name, tensor in kinds[0].items())
+    index = "model.safetensors.index.json"
+    assert (streamed / index).read_bytes() == (Path(first) / index).read_bytes()
+
+
+def test_streaming_refuses_another_network_and_a_full_disk_and_leaves_nothing(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, out = folders(disk)
+    file = disk.folder / "b_to_a.safetensors"
+    assert disk.run("align", first, second, "--out", file)[0] == 0
+    said = refused(disk, 2, "merge", second, first, "--alignment", file, "--out", out)
+    assert "the first tensor with other values" in said
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sinkhorn_rebasin.cli.streaming.rewrite", full)
+    assert "No space left on device" in refused(disk, 1, "apply", file, second, "--out", out)

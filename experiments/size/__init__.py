@@ -1,0 +1,1 @@
+"""Time and memory of the command on checkpoints of a billion weights."""
