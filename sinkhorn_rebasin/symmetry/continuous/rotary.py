@@ -56,43 +56,51 @@ def inner_slots(spec: PermutationSpec, heads: Group) -> list[Slot]:
 
     Query heads that share a key head lie side by side in one unit. Nothing for groups without others inside.
     """
-    children = spec.children(heads.name)
-    if not children:
+    inside = [group for group in spec.groups if heads.name in spec.ancestors(group.name)]
+    if not inside:
         return []
     slots = []
     for slot in spec.slots_of(heads.name):
         if slot.tensor in spec.parameters:
             slots += [part for part in parts_of(slot) if part.layout.width > 1]
-    finest = [_unmoved(spec, slot, children) for slot in slots]
+    finest = [_unmoved(spec, slot, inside) for slot in slots]
     tables = [(slot, table) for slot, table in zip(slots, finest, strict=True) if table is not None]
     sizes = {table.shape[1] for _, table in tables}
-    if len(tables) < 2 or len(sizes) != 1 or not 2 <= (size := sizes.pop()) <= LARGEST:
+    if len(tables) < 2 or len(sizes) != 1 or not 2 <= sizes.pop() <= LARGEST:
         return []
     name = f"{heads.name} rotary"
-    if name in spec or any(table.shape[0] != heads.units for _, table in tables) or size % 2:
+    if name in spec or any(table.shape[0] != heads.units for _, table in tables):
         return []
     return [replace(slot, group=name, layout=Layout.from_table(table)) for slot, table in tables]
 
 
-def _unmoved(spec: PermutationSpec, slot: Slot, children: Sequence[Group]) -> NDArray[np.int64] | None:
-    """Positions (heads, units, copies) of the units inside of each head, None where a group moves them."""
+def _unmoved(spec: PermutationSpec, slot: Slot, inside: Sequence[Group]) -> NDArray[np.int64] | None:
+    """Positions (heads, units, copies) of the units inside of each head that nothing moves.
+
+    None where there are none, or where they are others in each head.
+    """
     table = slot.layout.table()
     covered = [
-        part
-        for child in children
+        part.layout.table()
+        for child in inside
         for other in spec.slots_of(child.name)
         if (other.tensor, other.axes) == (slot.tensor, slot.axes)
         for part in parts_of(other)
         if np.isin(part.layout.table(), table).any()
     ]
-    if not covered:
-        return table.reshape(-1, table.shape[2], 1)
-    if len(covered) > 1 or covered[0].layout.width == 1:
+    wide = [units for units in covered if units.shape[2] > 1]
+    single = [units.ravel() for units in covered if units.shape[2] == 1]
+    if not wide:
+        positions = table.reshape(-1, table.shape[2], 1)
+    elif len(wide) == 1 and wide[0].size == table.size:
+        positions = wide[0].transpose(0, 2, 1)
+    else:
         return None
-    inner = covered[0].layout.table()
-    grandchildren = spec.children(covered[0].group)
-    moved = any(other.group in {g.name for g in grandchildren} for other in spec.slots_on(slot.tensor))
-    return None if moved else inner.transpose(0, 2, 1)
+    moved = np.isin(positions, np.concatenate(single)) if single else np.zeros(positions.shape, dtype=bool)
+    staying = ~moved.any((0, 2))
+    if not staying.any() or not moved[:, ~staying].all():
+        return None
+    return positions[:, staying]
 
 
 def _claim(
@@ -105,15 +113,26 @@ def _claim(
     pairs = matched(answers <= trials.rounding * (usual + usual.T))
     if not pairs:
         return None
-    stretches = [products[:, :, pair, pair].sum(-1) for pair in pairs]
-    found = null_vectors(np.concatenate([each.T for each in stretches]), trials.rounding)
-    if len(found) != 1 or not np.allclose(np.abs(found), 1, atol=1e-3):
+    signs = _signs_of_stretch(products, pairs, trials.rounding)
+    if signs is None:
         return None
     layout = slots[0].layout
     parent = name.removesuffix(" rotary")
-    signs = [int(sign) for sign in np.round(found[0])]
     group = Group(name, layout.size, layout.blocks, parent)
     return ContinuousSymmetry(group, "rotary", tuple(zip(slots, signs, strict=True)), pairs=pairs)
+
+
+def _signs_of_stretch(
+    products: NDArray[np.float64], pairs: Sequence[tuple[int, int]], rounding: float
+) -> list[int] | None:
+    """How each slot scales with its pairs: all by +1, as turns do, where no stretch leaves the output as it is."""
+    stretches = [products[:, :, pair, pair].sum(-1) for pair in pairs]
+    found = null_vectors(np.concatenate([each.T for each in stretches]), rounding)
+    if not len(found):
+        return [1] * len(products)
+    if len(found) != 1 or not np.allclose(np.abs(found), 1, atol=1e-3):
+        return None
+    return [int(sign) for sign in np.round(found[0])]
 
 
 def matched(turns: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:

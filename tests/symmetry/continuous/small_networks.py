@@ -33,10 +33,16 @@ class Attention(nn.Module):
     """Attention with what language models vary: key heads, norms of queries and keys, rotary positions."""
 
     def __init__(
-        self, keys: int = HEADS, normed: bool = False, rotary: bool = False, heads: int = HEADS
+        self,
+        keys: int = HEADS,
+        normed: bool = False,
+        rotary: bool = False,
+        heads: int = HEADS,
+        turning: int = DIMENSIONS,
     ) -> None:
         super().__init__()
         self.heads, self.keys, self.normed, self.rotary = heads, keys, normed, rotary
+        self.turning = turning
         self.query = nn.Linear(WIDTH, heads * DIMENSIONS, bias=False)
         self.key = nn.Linear(WIDTH, keys * DIMENSIONS, bias=False)
         self.value = nn.Linear(WIDTH, keys * DIMENSIONS, bias=False)
@@ -51,19 +57,20 @@ class Attention(nn.Module):
         if self.normed:
             queries, keys = (F.rms_norm(each, (DIMENSIONS,)) for each in (queries, keys))
         if self.rotary:
-            queries, keys = turned(queries), turned(keys)
+            queries, keys = turned(queries, self.turning), turned(keys, self.turning)
         keys, values = (each.repeat_interleave(self.heads // self.keys, 1) for each in (keys, values))
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-def turned(x: Tensor) -> Tensor:
-    """Rotary positions: the first half of the dimensions and the second turn as real and imaginary parts."""
-    half = x.shape[-1] // 2
+def turned(x: Tensor, turning: int) -> Tensor:
+    """Rotary positions: of the turning dimensions the first half are real parts, the second imaginary ones."""
+    half = turning // 2
+    x, still = x[..., :turning], x[..., turning:]
     angles = torch.arange(x.shape[-2])[:, None] / 10.0 ** torch.arange(half)
     first, second = x.chunk(2, -1)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos, still], -1)
 
 
 class Block(nn.Module):

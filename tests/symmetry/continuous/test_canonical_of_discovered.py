@@ -47,6 +47,8 @@ NAMES = [
     "grouped queries",
     "norms of queries and keys",
     "rotary with grouped queries",
+    "rotary in half of each head with grouped queries",
+    "rotary with norms of queries and keys",
 ]
 
 

@@ -96,6 +96,21 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor], l
         tokens,
         ["orthogonal", "linear", "rotary"],
     ),
+    "rotary in half of each head": (
+        lambda: Language(Block(Attention(rotary=True, turning=2), RMS)),
+        tokens,
+        ["orthogonal", "linear", "linear", "rotary"],
+    ),
+    "rotary in half of each head with grouped queries": (
+        lambda: Language(Block(Attention(keys=2, heads=4, rotary=True, turning=2), RMS)),
+        tokens,
+        ["orthogonal", "linear", "linear", "rotary"],
+    ),
+    "rotary with norms of queries and keys": (
+        lambda: Language(Block(Attention(normed=True, rotary=True), RMS)),
+        tokens,
+        ["orthogonal", "linear", "rotary"],
+    ),
     "post-norm": (lambda: Language(PostNorm(), norm=LN), tokens, ["orthogonal ones", "linear", "linear"]),
     "batch norm apart": (lambda: InvertedResidual(folded=False), rows(2, 3, 5, 5), []),
     "batch norm folded": (lambda: InvertedResidual(folded=True), rows(2, 3, 5, 5), ["linear"]),
@@ -112,3 +127,18 @@ def test_the_group_is_that_of_theory(name: str) -> None:
     continuous = found_in(model, draw(model))
     kinds = [one.kind + (" ones" if one.fixes_ones else "") for one in continuous.symmetries]
     assert sorted(kinds) == sorted(expected), str(continuous)
+
+
+@pytest.mark.parametrize("name", ["rotary in half of each head", "rotary with norms of queries and keys"])
+def test_rotary_maps_move_what_turns_and_stretch_where_nothing_sees_it(name: str) -> None:
+    torch.manual_seed(0)
+    build, draw, _ = CASES[name]
+    model = build()
+    (rotary,) = (one for one in found_in(model, draw(model)).symmetries if one.kind == "rotary")
+    halved = "half" in name
+    assert rotary.pairs == (((0, 1),) if halved else ((0, 2), (1, 3)))
+    assert [sign for _, sign in rotary.exponents] == ([1, -1] if halved else [1, 1])
+    assert rotary.stretches == halved
+    heads = [[0, 1], [4, 5]] if halved else [[0, 1, 2, 3], [4, 5, 6, 7]]
+    for slot, _ in rotary.exponents:
+        assert slot.layout.table()[..., 0].tolist() == heads
