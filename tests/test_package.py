@@ -78,6 +78,7 @@ def test_the_module_is_the_command(
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["sinkhorn_rebasin", "--help"])
+    monkeypatch.delitem(sys.modules, "sinkhorn_rebasin.__main__", raising=False)
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("sinkhorn_rebasin", run_name="__main__")
     assert stop.value.code == 0

@@ -109,6 +109,7 @@ def align(
         RecipeError: no recipe.
 
     Example:
+        >>> from torch import nn
         >>> nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2)]
         >>> batches = [(torch.randn(16, 4), torch.randint(3, (16,))) for _ in range(10)]
         >>> short = Recipe(steps=10, cycles=1, closing_steps=5, evaluate_every=5)

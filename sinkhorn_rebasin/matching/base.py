@@ -135,6 +135,7 @@ class Alignment:
             SpecError: a name, shape or kind is unknown; or maps would mix what is one number for each weight.
 
         Example:
+            >>> from torch import nn
             >>> from sinkhorn_rebasin import discover_symmetry, random_permutations
             >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
             >>> spec = discover_symmetry(net, torch.ones(2, 3))
