@@ -5,34 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, SumMetric
 
-from sinkhorn_rebasin._typing import BatchAdapter, Criterion
-from sinkhorn_rebasin.connectivity import LinearPath
+from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
 from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
-from sinkhorn_rebasin.metrics import BarrierAUC, LossBarrier
 from sinkhorn_rebasin.networks.batches import read_batch
-from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
-from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
-from sinkhorn_rebasin.training.random_state import KeepsRandomState
+from sinkhorn_rebasin.training.original_tensors import OriginalTensors, PutsBackAfterErrors
+from sinkhorn_rebasin.training.path_steps import PathSteps
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
-class RebasinModule(KeepsRandomState):
+class RebasinModule(PathSteps):
     """Train a re-basin's scores with any loss.
 
     It runs under any Lightning Trainer. Scales are trained where the re-basin has them.
 
     Training logs ``train_loss`` and ``temperature``. Where a validation dataloader of (inputs, labels) is given,
-    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``.
+    validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``. Tests log
+    the same as ``test_barrier``, ``test_auc`` and ``test_midpoint_loss``. Prediction runs the network at
+    ``predict_at``. Hyper-parameters go to every logger.
 
-    Checkpoints hold torch's random state, see :class:`KeepsRandomState`.
+    Checkpoints hold torch's random state, see :class:`KeepsRandomState`. In a Trainer's precision such as
+    ``bf16-true`` the networks are rounded for the run alone; checkpoints and the re-basin afterwards hold them as
+    they were.
 
     Args:
         rebasin: the module to train.
@@ -47,12 +48,13 @@ class RebasinModule(KeepsRandomState):
         optimizer: a function from the parameters that are trained to an optimiser, instead of Adam.
         criterion: what validation measures on the path; without one :func:`task_loss`.
         points: positions on the path that validation evaluates, odd.
+        predict_at: λ of the network that ``trainer.predict`` runs, 0 for the rebased target, 1 for the reference.
         batch: a function from a batch to (inputs, labels), for data that yield something else; the loss is given
             this pair.
 
     Raises:
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
-        DataError: when the training dataloader is empty, or the number of points is even.
+        DataError: when the training dataloader is empty, the number of points is even, or λ is outside of [0, 1].
         CheckpointError: when a checkpoint of another architecture is loaded.
         RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales, or signs alone.
 
@@ -77,10 +79,10 @@ class RebasinModule(KeepsRandomState):
         optimizer: OptimizerFactory | None = None,
         criterion: Criterion = task_loss,
         points: int = 11,
+        predict_at: float = 0.5,
         batch: BatchAdapter | None = None,
     ) -> None:
-        super().__init__()
-        self.rebasin = rebasin
+        super().__init__(rebasin, criterion, points, predict_at, batch)
         self.loss = loss
         self.lr = lr
         self.scale_lr = lr if scale_lr is None else scale_lr
@@ -95,19 +97,83 @@ class RebasinModule(KeepsRandomState):
             )
         self.hard = hard
         self.optimizer_factory = optimizer
-        self.criterion = criterion
-        self.batch = batch
-        if points < 3 or points % 2 == 0:
-            raise DataError(
-                f"Expected an odd number of points, at least 3, so that ½ is one but got {points}."
-            )
-        self.positions = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-        summed = adds_up(criterion)
-        self.val_barrier = LossBarrier(self.positions, summed=summed)
-        self.val_auc = BarrierAUC(self.positions, summed=summed)
-        self.val_midpoint_loss = SumMetric() if summed else MeanMetric()
-        self._path: LinearPath | None = None
+        self._originals: OriginalTensors | None = None
         self._waits_for_batch = False
+        learned = {
+            "lr": lr,
+            "scale_lr": self.scale_lr,
+            "scale_decay": scale_decay,
+            "rotation_lr": rotation_lr,
+        }
+        settings = {"hard": hard, "points": points, "predict_at": predict_at}
+        functions = {"loss": loss, "criterion": criterion, "optimizer": optimizer}
+        named = {f"{role}_name": _name_of(function) for role, function in functions.items()}
+        solver = {"tolerance": rebasin.tolerance, "max_iterations": rebasin.max_iterations}
+        first = {"temperature": float(rebasin.temperature)}
+        self.save_hyperparameters({**learned, **settings, **named, **solver, **first})
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the module of a checkpoint.
+
+        Rates and settings are those it was saved with, unless others are given.
+
+        Args:
+            checkpoint_path: of a checkpoint that a Trainer wrote.
+            args, kwargs: of Lightning's function; ``rebasin`` and ``loss``, and ``optimizer``, ``criterion`` and
+                ``batch`` where there were some, because a checkpoint holds no code. The networks' weights are read
+                from the checkpoint.
+
+        Raises:
+            RebasinError: without ``rebasin`` or ``loss``.
+            CheckpointError: the checkpoint is of another architecture.
+        """
+        missing = [name for name in ("rebasin", "loss") if name not in kwargs]
+        if missing and cls is RebasinModule:
+            raise RebasinError(
+                f"Expected {' and '.join(f'{name}=' for name in missing)} beside the checkpoint, which holds weights "
+                f"and no code, but got none: {cls.__name__}.load_from_checkpoint(path, "
+                f"rebasin=SinkhornRebasin(...), loss=...), with two networks of the same architecture."
+            )
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+
+    def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
+        """Run the network at a position of the segment; see :meth:`SinkhornRebasin.forward`."""
+        return self.rebasin(inputs, at=at)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Look after runs that end in an error."""
+        present = () if self._trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+        there = any(isinstance(callback, PutsBackAfterErrors) for callback in present)
+        return [] if there else [PutsBackAfterErrors()]
+
+    def setup(self, stage: str) -> None:
+        """Remember the networks before the Trainer converts them.
+
+        At hard permutations scores are not trained, which the Trainer's summary should tell.
+        """
+        self.put_originals_back()
+        self._originals = OriginalTensors(self.rebasin)
+        if self.hard and stage == "fit":
+            self.rebasin.scores.requires_grad_(False)
+            self.rebasin.sign_scores.requires_grad_(False)
+
+    def teardown(self, stage: str) -> None:
+        """Put the networks back as they were."""
+        self.put_originals_back()
+
+    def put_originals_back(self) -> None:
+        """Put networks, types and flags back as they were before a run, if there was one."""
+        if self._originals is not None:
+            self._originals.put_back()
+        self._originals = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states and the networks as they were, beside what is learned."""
+        super().on_save_checkpoint(checkpoint)
+        if self._originals is not None:
+            tensors = self._originals.converted()
+            checkpoint["state_dict"].update({f"rebasin.{name}": tensor for name, tensor in tensors.items()})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make Adam for scores and log-scales.
@@ -137,41 +203,6 @@ class RebasinModule(KeepsRandomState):
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("temperature", self.rebasin.temperature.clone(), prog_bar=True, batch_size=1)
         return loss
-
-    def on_validation_epoch_start(self) -> None:
-        """Permute once, for all batches."""
-        self._path = self.rebasin.path()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Record losses along the path for one batch."""
-        network = self.rebasin.reference
-        inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
-        path = self._path or self.rebasin.path()
-        states = (path.state_at(position) for position in self.positions)
-        outputs = [self.rebasin.run(state, inputs) for state in states]
-        losses = torch.stack([scored(self.criterion, output, labels) for output in outputs])
-        weight = batch_weight(*compared(outputs[0], labels), self.criterion, samples_in(inputs, labels))
-        if not weight > 0:
-            return  # a batch of padding alone
-        for metric in (self.val_barrier, self.val_auc):
-            metric.update(losses, weight)
-        middle = losses[len(losses) // 2]
-        self.val_midpoint_loss.update(middle, *(() if adds_up(self.criterion) else (weight,)))
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what the path looks like.
-
-        The path is let go of.
-        """
-        metrics = {
-            "val_barrier": self.val_barrier,
-            "val_auc": self.val_auc,
-            "val_midpoint_loss": self.val_midpoint_loss,
-        }
-        for name, metric in metrics.items():
-            self.log(name, metric.compute(), prog_bar=name == "val_barrier")
-            metric.reset()
-        self._path = None
 
     def on_fit_start(self) -> None:
         """Train on soft permutations.
@@ -203,3 +234,12 @@ class RebasinModule(KeepsRandomState):
                 "Expected a training dataloader with at least one batch but it is empty, or the network or loss "
                 "raised StopIteration, which ends an epoch; for losses without data pass data_free_steps(n)."
             )
+
+
+def _name_of(function: Any) -> str:
+    """Name a function for a logger; empty without one.
+
+    >>> _name_of(torch.relu), _name_of(None)
+    ('relu', '')
+    """
+    return "" if function is None else str(getattr(function, "__name__", function))

@@ -7,9 +7,10 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sinkhorn_rebasin import SinkhornRebasin
 from sinkhorn_rebasin.training import RebasinModule
 
 
@@ -23,6 +24,19 @@ def dataset(samples: int = 20) -> TensorDataset:
 def loader(batch_size: int = 4, samples: int = 20, shuffle: bool = False) -> DataLoader[Any]:
     """The dataset in batches."""
     return DataLoader(dataset(samples), batch_size, shuffle=shuffle)
+
+
+def in_turn(batches: list[Any]) -> DataLoader[Any]:
+    """Ready-made batches; Lightning takes a list for several dataloaders."""
+    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def rescaling(seed: int = 0) -> SinkhornRebasin:
+    """A small re-basin that learns scales."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pair = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
+        return SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True)
 
 
 def trainer(folder: Path, **options: Any) -> lightning.Trainer:

@@ -53,6 +53,7 @@ def test_data_come_in_the_type_of_the_trainer(tmp_path: Path, repaired: bool, pr
     fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy)), loader())
     dtype = torch.float64 if precision == "64-true" else torch.bfloat16
     converted = [(x.to(dtype), labels) for x, labels in loader()]
+    rebasin.to(dtype)
     prepare = (
         RepairAlongPath(rebasin.reference, rebasin.to_model(), rebasin.spec, converted) if repaired else None
     )

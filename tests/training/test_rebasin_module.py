@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sinkhorn_rebasin import MidpointLoss, RandomPointLoss, SinkhornRebasin, WeightDistance, evaluate_path
+from sinkhorn_rebasin import MidpointLoss, RandomPointLoss, SinkhornRebasin, evaluate_path
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import DataError, LossError, RebasinError
 from sinkhorn_rebasin.training import RebasinModule, TemperatureAnnealing, data_free_steps
 from tests.rebasin.rebasin_problems import built, inputs
-from tests.training.fitting import Recorder, dataset, loader, scores_of, trainer
+from tests.training.fitting import Recorder, dataset, in_turn, loader, rescaling, scores_of, trainer
 
 
 class Data(lightning.LightningDataModule):
@@ -27,16 +27,6 @@ class Data(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         return loader(batch_size=8)
-
-
-def in_turn(batches: list[Any]) -> DataLoader[Any]:
-    """Ready-made batches; Lightning takes a list for several dataloaders."""
-    return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-
-
-def confidence(outputs: Tensor, labels: Tensor) -> Tensor:
-    """A loss that rises between networks that agree on nothing, so that there is a barrier to measure."""
-    return -F.cross_entropy(outputs, labels)
 
 
 def test_a_fit_is_the_plain_loop(tmp_path: Path) -> None:
@@ -50,14 +40,6 @@ def test_a_fit_is_the_plain_loop(tmp_path: Path) -> None:
             F.cross_entropy(rebasin(batch_inputs, at=0.5), labels).backward()
             optimizer.step()
     assert all(torch.equal(module.rebasin.scores[name], rebasin.scores[name]) for name in rebasin.scores)
-
-
-def rescaling(seed: int = 0) -> SinkhornRebasin:
-    """A small re-basin that learns scales."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        pair = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
-        return SinkhornRebasin(*pair, torch.randn(2, 5), rescale=True)
 
 
 def test_a_hard_fit_is_the_plain_loop_over_the_scales_alone(tmp_path: Path) -> None:
@@ -173,58 +155,6 @@ def test_an_empty_dataloader_is_an_error_and_the_scores_stay(tmp_path: Path) -> 
         with pytest.raises(DataError, match="data_free_steps"):
             trainer(tmp_path).fit(module, empty)
     assert all(torch.equal(before[name], after) for name, after in scores_of(module).items())
-
-
-@pytest.mark.parametrize("name", ["mlp", "residual"])
-def test_validation_agrees_with_evaluate_path(tmp_path: Path, name: str) -> None:
-    batches = [(inputs(name, seed), torch.arange(4) % 3) for seed in range(3)]
-    batches.append((batches[0][0][:2], batches[0][1][:2]))
-    batches = in_turn(batches)
-    rebasin = built(name)[2]
-    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), criterion=confidence, points=7)
-    fit = trainer(tmp_path, max_epochs=2)
-    fit.fit(module, batches, batches)
-    expected = evaluate_path(rebasin, batches, confidence, points=7)
-    assert expected.barrier > 0
-    logged = {key: float(value) for key, value in fit.callback_metrics.items()}
-    assert logged["val_barrier"] == pytest.approx(expected.barrier, rel=1e-4, abs=1e-6)
-    assert logged["val_auc"] == pytest.approx(expected.auc, rel=1e-4, abs=1e-6)
-    assert logged["val_midpoint_loss"] == pytest.approx(expected.midpoint_loss, rel=1e-5)
-    alone = trainer(tmp_path).validate(module, batches, verbose=False)[0]
-    assert alone["val_barrier"] == pytest.approx(logged["val_barrier"], rel=1e-6)
-
-
-def test_validation_counts_the_samples_of_labels_in_any_structure(tmp_path: Path) -> None:
-    def weighted(outputs: Tensor, labels: Any) -> Tensor:
-        classes, weights = labels
-        return (F.cross_entropy(outputs, classes, reduction="none") * weights).mean()
-
-    (x, classes), weights = dataset().tensors, torch.linspace(0.0, 2.0, 20)
-    batches = [(x[part], (classes[part], weights[part])) for part in (slice(0, 17), slice(17, 20))]
-    module = RebasinModule(built()[2], lambda rebasin, batch: 0.0, criterion=weighted, points=5)
-    data = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    (logged,) = trainer(tmp_path).validate(module, data, verbose=False)
-    expected = evaluate_path(module.rebasin, batches, weighted, points=5)
-    assert logged["val_midpoint_loss"] == pytest.approx(float(expected.midpoint_loss), rel=1e-5)
-    assert logged["val_barrier"] == pytest.approx(expected.barrier, rel=1e-4)
-
-
-def test_validation_changes_neither_scores_nor_random_state() -> None:
-    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy), points=3)
-    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    batches = list(loader())
-    random_state = torch.get_rng_state()
-    module.on_validation_epoch_start()
-    for batch in batches:
-        module.validation_step(batch, 0)
-    assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
-
-
-@pytest.mark.parametrize("points", [2, 4, 1])
-def test_points_without_a_midpoint_are_an_error(points: int) -> None:
-    with pytest.raises(DataError, match="odd"):
-        RebasinModule(built()[2], WeightDistance(), points=points)
 
 
 def test_a_data_module_and_a_csv_logger(tmp_path: Path) -> None:
