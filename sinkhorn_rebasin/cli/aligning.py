@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs
-from sinkhorn_rebasin.cli.failures import NotMergeableError, UsageError, VerificationError
+from sinkhorn_rebasin.cli.failures import UsageError, VerificationError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
-from sinkhorn_rebasin.cli.pair import check_function
+from sinkhorn_rebasin.cli.pair import check_function, spec_of
 from sinkhorn_rebasin.cli.recipes import recipe_of
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.files.receipt import Receipt
@@ -27,7 +27,7 @@ from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.random_inputs import in_double_precision
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.symmetry import discover_rescaling
 
 METHODS = ("weight_matching", "activation_matching", "learned")
 EXACT = 1e-9
@@ -46,6 +46,7 @@ class Wish:
         signs: look for units that may be negated too.
         recipe: of learning; a name or a file.
         progress: show a bar on standard error.
+        ignore: layers that each model keeps for itself, by name or pattern.
     """
 
     method: str | None = None
@@ -54,6 +55,7 @@ class Wish:
     seed: int = 0
     recipe: str | None = None
     progress: bool = False
+    ignore: tuple[str, ...] = ()
 
 
 def align_models(
@@ -65,10 +67,14 @@ def align_models(
 ) -> Alignment:
     """Align a target with a reference and measure that its function stays.
 
+    Last layers of other shapes are ignored without being named: each model keeps its own.
+
     Raises:
-        NotMergeableError: the two compute different things from the same weights, or have no symmetry.
+        NotMergeableError: the two compute different things from the same weights, differ in the shape of other
+            layers, or have no symmetry.
         VerificationError: the aligned target's function is another.
         UsageError: the method lacks data, or does not exist.
+        SpecError: a name to ignore is none.
     """
     method = wish.method or ("weight_matching" if batches is None else "learned")
     if method != "weight_matching" and batches is None:
@@ -81,13 +87,15 @@ def align_models(
         raise UsageError(
             f"Expected --recipe with --method learned alone, but got it with {method}: pass --train."
         )
-    check_function(reference, target, inputs)
-    found = _matched(method, reference, target, inputs, batches, wish)
+    spec = spec_of([reference, target], inputs, wish.ignore)
+    check_function(reference, target, inputs, spec.ignored)
+    found = _matched(method, reference, target, spec, inputs, batches, wish)
     error = check_alignment(found, target, inputs)
     settings = {
         "signs": wish.signs,
         "seconds": wish.seconds,
         "recipe": wish.recipe,
+        "ignore": list(wish.ignore),
         "reference": reference.text,
         "target": target.text,
     }
@@ -105,13 +113,13 @@ def _matched(
     method: str,
     reference: LoadedModel,
     target: LoadedModel,
+    spec: PermutationSpec,
     inputs: ExampleInputs,
     batches: Iterable[Any] | None,
     wish: Wish,
 ) -> Alignment:
     if method == "learned":
-        return _learned(reference, target, inputs, batches, wish)
-    spec = spec_of(reference, inputs)
+        return _learned(reference, target, spec, inputs, batches, wish)
     rescaling = discover_rescaling(reference.module, spec, inputs) if wish.signs else None
     generator = torch.Generator().manual_seed(wish.seed)
     networks = reference.module, target.module
@@ -127,24 +135,10 @@ def _matched(
     )
 
 
-def spec_of(model: LoadedModel, inputs: ExampleInputs) -> PermutationSpec:
-    """Discover a model's symmetries.
-
-    Raises:
-        NotMergeableError: there are none.
-    """
-    spec = discover_symmetry(model.module, inputs)
-    if not spec.groups:
-        raise NotMergeableError(
-            f"Expected hidden units that can be permuted in {model.text} but there are none: its networks can "
-            f"only be merged as they are. sinkhorn-rebasin inspect tells what holds them."
-        )
-    return spec
-
-
 def _learned(
     reference: LoadedModel,
     target: LoadedModel,
+    spec: PermutationSpec,
     inputs: ExampleInputs,
     batches: Iterable[Any] | None,
     wish: Wish,
@@ -158,8 +152,8 @@ def _learned(
         )
     recipe = recipe_of(wish.recipe, wish.seconds)
     # Maps of continuous symmetries act on canonical forms, and not on the networks in the files.
-    options = {"example_inputs": inputs, "symmetry": "permutation", "seed": wish.seed, "recipe": recipe}
-    result = align(reference.module, target.module, batches, **options)
+    options = {"symmetry": "permutation", "seed": wish.seed, "recipe": recipe}
+    result = align(reference.module, target.module, batches, spec=spec, example_inputs=inputs, **options)
     alignment: Alignment = result.alignment
     return alignment
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinError, SymmetryError
 
-FAILED, NOT_MERGEABLE, NOT_VERIFIED = 1, 2, 3
-"""Exit codes: bad input of any kind; networks that cannot be merged; a verification that failed."""
+REFUSED, NOT_VERIFIED = 2, 3
+"""Exit codes: refused, with reason and remedy; a verification that failed. 1 is left to Python's own errors."""
 
 
 class UsageError(RebasinError, ValueError):
@@ -24,11 +24,9 @@ def exit_code(error: BaseException) -> int:
     """Return the exit code of an error.
 
     >>> exit_code(NotMergeableError("other widths")), exit_code(UsageError("no file"))
-    (2, 1)
+    (2, 2)
     """
-    if isinstance(error, NotMergeableError):
-        return NOT_MERGEABLE
-    return NOT_VERIFIED if isinstance(error, SymmetryError) else FAILED
+    return NOT_VERIFIED if isinstance(error, SymmetryError) else REFUSED
 
 
 def one_line(error: BaseException | str) -> str:

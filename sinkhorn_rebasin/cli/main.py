@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sinkhorn_rebasin.cli.failures import FAILED, UsageError, exit_code, one_line
+from sinkhorn_rebasin.cli.failures import UsageError, exit_code, one_line
 from sinkhorn_rebasin.cli.terminal import complain
 from sinkhorn_rebasin.cli.verb import Options, Verb
 from sinkhorn_rebasin.cli.verbs.align import ALIGN
@@ -24,7 +24,7 @@ from sinkhorn_rebasin.cli.verbs.verify import VERIFY
 from sinkhorn_rebasin.errors import RebasinError
 
 VERBS = {verb.name: verb for verb in (INSPECT, DIAGNOSE, ALIGN, APPLY, MERGE, PATH, VERIFY)}
-EXIT_CODES = "exit codes: 0 done; 1 bad input; 2 the networks cannot be merged; 3 verification failed"
+EXIT_CODES = "exit codes: 0 done; 2 refused, with the reason; 3 verification failed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Example:
         >>> main(["inspekt"])
-        1
+        2
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
@@ -143,4 +143,4 @@ def _show_warning(message: Warning | str, *_unused: Any, **_also_unused: Any) ->
     complain(f"warning: {one_line(str(message))}")
 
 
-__all__ = ["FAILED", "main"]
+__all__ = ["main"]

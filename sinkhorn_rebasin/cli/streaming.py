@@ -63,7 +63,7 @@ def stream_apply(alignment: Alignment, target: Shards, out: str, title: str, fac
 def stream_merge(
     alignment: Alignment, reference: Shards, target: Shards, at: float, out: str, title: str, facts: Facts
 ) -> None:
-    """Write the mixture of a checkpoint and of an aligned one.
+    """Write the mixture of a checkpoint and of an aligned one; ignored layers are the reference's.
 
     Args:
         at: share of the reference.
@@ -76,6 +76,8 @@ def stream_merge(
     _check(alignment, target, "target")
 
     def mixed(name: str, tensor: Tensor) -> Tensor:
+        if name in alignment.spec.ignored:
+            return tensor
         moved = {name: _moved(alignment, name, target[name])}
         return interpolate(moved, {name: tensor}, at, whole=())[name]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from sinkhorn_rebasin.errors import listed
 
 
 def say(text: object) -> None:
@@ -15,6 +17,12 @@ def say(text: object) -> None:
 def complain(text: object) -> None:
     """Write a line about what went wrong."""
     sys.stderr.write(f"sinkhorn-rebasin: {text}\n")
+
+
+def say_apart(names: Collection[str]) -> None:
+    """Write which layers each network keeps for itself, where there are some."""
+    if names:
+        say(f"kept apart: {listed(sorted(names), most=8)}; each network keeps its own")
 
 
 def table(rows: Sequence[tuple[str, object]]) -> str:

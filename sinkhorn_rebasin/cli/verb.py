@@ -57,6 +57,17 @@ def add_inputs(parser: Any) -> None:
     )
 
 
+def add_ignore(parser: Any) -> None:
+    """Add the option for layers that are kept apart."""
+    parser.add_argument(
+        "--ignore",
+        type=str,
+        nargs="+",
+        metavar="LAYER",
+        help="layers that each model keeps for itself, by name or pattern; last layers of other shapes are found",
+    )
+
+
 def add_output(parser: Any, metavar: str) -> None:
     """Add the options for what is written."""
     parser.add_argument("--out", type=str, metavar=metavar, help="what is written")

@@ -18,6 +18,7 @@ from sinkhorn_rebasin.matching.weight_matching import weight_matching
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.networks.architecture import single_precision
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
+from sinkhorn_rebasin.permutations.heads import with_heads, without_differing_heads
 
 
 def align_many(
@@ -43,7 +44,8 @@ def align_many(
     way from p to q over r is the way from p to q.
 
     Args:
-        networks: at least two, of one architecture, or their states; none is changed.
+        networks: at least two, of one architecture, or their states; none is changed. Last layers of other shapes
+            are ignored, and named in a warning.
         spec: their symmetries, from :func:`discover_symmetry`.
         generator: draws all orders; without it a fixed order of its own is used.
         max_rounds: most rounds over all networks.
@@ -65,7 +67,7 @@ def align_many(
 
     Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (2023), algorithm 3, MergeMany.
     """
-    states = _states(networks, spec)
+    states, spec = _states(networks, spec)
     generator = generator or torch.Generator().manual_seed(0)
     watch, last = Watch(seconds), len(states)
     match = partial(weight_matching, spec=spec, generator=generator, seconds=seconds, progress=progress)
@@ -100,8 +102,8 @@ def merge_many(
 
     .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m)
 
-    Statistics of batch norm are mixed too, and then fit no network: see :func:`reset_batch_norm`. Whole numbers are
-    the first network's.
+    Statistics of batch norm are mixed too, and then fit no network: see :func:`reset_batch_norm`. Whole numbers, and
+    tensors that the alignments ignore, are the first network's.
 
     Args:
         networks: of one architecture, or their states.
@@ -124,20 +126,21 @@ def merge_many(
             f"Expected one alignment and one share a network but got {len(networks)} networks, {len(alignments)} "
             f"alignments and {len(shares)} shares."
         )
-    return _mean(
-        [alignment.apply(state_of(net)) for net, alignment in zip(networks, alignments, strict=True)], shares
-    )
+    states = [alignment.apply(state_of(net)) for net, alignment in zip(networks, alignments, strict=True)]
+    return _mean([with_heads(state, states[0], alignments[0].spec) for state in states], shares)
 
 
-def _states(networks: Sequence[nn.Module | StateLike], spec: PermutationSpec) -> list[State]:
+def _states(
+    networks: Sequence[nn.Module | StateLike], spec: PermutationSpec
+) -> tuple[list[State], PermutationSpec]:
+    """Read all states, with the ignored tensors of the first, and what the spec ignores besides."""
     if len(networks) < 2:
         raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
-    pair = as_states(networks[0], networks[1], spec)
-    return [
-        pair.reference,
-        pair.target,
-        *(as_states(networks[0], each, spec).target for each in networks[2:]),
-    ]
+    given = [state_of(network, "network", spec.shapes) for network in networks]
+    spec = without_differing_heads(spec, given, stacklevel=3)
+    pairs = [as_states(given[0], each, spec) for each in given[1:]]
+    states = [pairs[0].reference, *(pair.target for pair in pairs)]
+    return [with_heads(state, states[0], spec) for state in states], spec
 
 
 def _moved(state: State, alignment: Alignment) -> State:
@@ -164,7 +167,7 @@ def _sum_of_products(states: Sequence[State], found: Sequence[Alignment]) -> flo
     \theta_p \rVert^2) / 2`."""
     moved: list[Mapping[str, Tensor]] = [_moved(*pair) for pair in zip(states, found, strict=True)]
     total = 0.0
-    for name in found[0].spec.parameters:
+    for name in found[0].spec.compared:
         each = [state[name].double() for state in moved if state[name].is_floating_point()]
         if each:
             together = torch.stack(each).sum(0).square().sum()

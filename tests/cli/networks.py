@@ -9,12 +9,12 @@ from torch import Tensor, nn
 class Small(nn.Module):
     """A perceptron with batch norm."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, classes: int = 3) -> None:
         super().__init__()
         self.first = nn.Linear(4, width)
         self.norm = nn.BatchNorm1d(width)
         self.second = nn.Linear(width, 6)
-        self.last = nn.Linear(6, 3)
+        self.last = nn.Linear(6, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.second(self.norm(self.first(x)).relu()).relu())
@@ -26,6 +26,10 @@ class Other(Small):
 
 def small() -> Small:
     return Small()
+
+
+def five_classes() -> Small:
+    return Small(classes=5)
 
 
 def other() -> Other:

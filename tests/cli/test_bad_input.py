@@ -68,7 +68,7 @@ def test_an_alignment_of_another_network_is_refused_by_name(disk: Disk) -> None:
 def test_files_cut_short_are_told(disk: Disk, name: str) -> None:
     file = disk.folder / name
     file.write_bytes(file.read_bytes()[:-100])
-    assert f"{name} but it does not load" in refused(disk, 1, *align(disk, disk.reference, disk.target))
+    assert f"{name} but it does not load" in refused(disk, 2, *align(disk, disk.reference, disk.target))
 
 
 class Runs:
@@ -85,7 +85,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
     made = disk.folder / "made"
     monkeypatch.setenv("MADE_BY_A_PICKLE", str(made))
     write({"w": Runs()}, disk.folder / "b.pt")
-    said = refused(disk, 1, *align(disk, disk.reference, disk.target))
+    said = refused(disk, 2, *align(disk, disk.reference, disk.target))
     assert "would run code, which is refused" in said
     assert not made.exists()
 
@@ -102,7 +102,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(
 )
 def test_data_that_do_not_fit_are_told(disk: Disk, function: str, said: str) -> None:
     data = f"tests.cli.networks:{function}"
-    assert said in refused(disk, 1, *align(disk, disk.reference, disk.target, "--train", data))
+    assert said in refused(disk, 2, *align(disk, disk.reference, disk.target, "--train", data))
 
 
 def test_what_is_there_is_not_replaced_without_force(disk: Disk) -> None:
@@ -110,9 +110,9 @@ def test_what_is_there_is_not_replaced_without_force(disk: Disk) -> None:
     out.mkdir()
     (out / "mine").write_text("mine")
     assert "exists: pass --force" in refused(
-        disk, 1, "align", disk.reference, disk.target, "--out", file, *INPUTS
+        disk, 2, "align", disk.reference, disk.target, "--out", file, *INPUTS
     )
-    assert "not empty: pass --force" in refused(disk, 1, "apply", file, disk.target, "--out", out)
+    assert "not empty: pass --force" in refused(disk, 2, "apply", file, disk.target, "--out", out)
     code, _, err = disk.run("apply", file, disk.target, "--out", out, "--force")
     assert code == 0, err
     assert sorted(written.name for written in out.iterdir()) == ["README.md", "model.safetensors"]
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(loaded, "save_file", full)
-    said = refused(disk, 1, "apply", disk.align(), disk.target, "--out", disk.folder / "out")
+    said = refused(disk, 2, "apply", disk.align(), disk.target, "--out", disk.folder / "out")
     assert "No space left on device" in said
 
 
@@ -142,13 +142,13 @@ def test_an_interrupt_leaves_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch
 def test_unknown_settings_are_named_with_the_nearest(disk: Disk) -> None:
     settings = disk.folder / "settings.yaml"
     settings.write_text("metod: weight_matching\n")
-    said = refused(disk, 1, *align(disk, disk.reference, disk.target, "--config", str(settings)))
+    said = refused(disk, 2, *align(disk, disk.reference, disk.target, "--config", str(settings)))
     assert "'metod'" in said
     assert "did you mean 'method'?" in said
     settings.write_text("method: [1\n")
-    refused(disk, 1, *align(disk, disk.reference, disk.target, "--config", str(settings)))
-    assert "did you mean '--signs'?" in refused(disk, 1, *align(disk, disk.reference, disk.target, "--sings"))
-    assert "did you mean 'align'?" in refused(disk, 1, "alinge")
+    refused(disk, 2, *align(disk, disk.reference, disk.target, "--config", str(settings)))
+    assert "did you mean '--signs'?" in refused(disk, 2, *align(disk, disk.reference, disk.target, "--sings"))
+    assert "did you mean 'align'?" in refused(disk, 2, "alinge")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_recipes_that_are_none_are_told(disk: Disk, recipe: str | None, said: st
         file.write_text(recipe)
     name = "quik" if recipe is None else str(file)
     data = ["--train", "tests.cli.networks:batches", "--recipe", name]
-    assert said in refused(disk, 1, *align(disk, disk.reference, disk.target, *data))
+    assert said in refused(disk, 2, *align(disk, disk.reference, disk.target, *data))
 
 
 @pytest.mark.parametrize(
@@ -184,16 +184,16 @@ def test_recipes_that_are_none_are_told(disk: Disk, recipe: str | None, said: st
     ],
 )
 def test_models_that_are_none_are_told(disk: Disk, arguments: list[str], said: str) -> None:
-    assert said in refused(disk, 1, *arguments)
+    assert said in refused(disk, 2, *arguments)
 
 
 def test_options_that_contradict_each_other_are_told(disk: Disk) -> None:
     pair = (disk.reference, disk.target)
-    assert "pass --train DATA" in refused(disk, 1, *align(disk, *pair, "--method", "learned"))
-    assert "--seconds above 0" in refused(disk, 1, *align(disk, *pair, "--seconds", "0"))
-    assert "--recipe with --method learned" in refused(disk, 1, *align(disk, *pair, "--recipe", "quick"))
+    assert "pass --train DATA" in refused(disk, 2, *align(disk, *pair, "--method", "learned"))
+    assert "--seconds above 0" in refused(disk, 2, *align(disk, *pair, "--seconds", "0"))
+    assert "--recipe with --method learned" in refused(disk, 2, *align(disk, *pair, "--recipe", "quick"))
     merge = ["merge", *pair, "--out", disk.folder / "out", "--at", "1.5"]
-    assert "--at from 0 to 1 but got 1.5" in refused(disk, 1, *merge)
+    assert "--at from 0 to 1 but got 1.5" in refused(disk, 2, *merge)
 
 
 def test_an_alignment_that_changes_the_function_fails_verification(disk: Disk) -> None:

@@ -29,10 +29,10 @@ def gpt(seed: int = 0, **changes: int) -> Any:
     return transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**GPT, **changes})).eval()
 
 
-def bert(seed: int = 0) -> Any:
+def bert(seed: int = 0, **changes: int) -> Any:
     torch.manual_seed(seed)
     sizes = {"vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.BertConfig(**sizes, intermediate_size=12, max_position_embeddings=16)
+    config = transformers.BertConfig(**sizes, intermediate_size=12, max_position_embeddings=16, **changes)
     return transformers.BertForSequenceClassification(config).eval()
 
 
@@ -121,6 +121,31 @@ def test_a_merged_folder_writes_what_its_parents_write(disk: Disk) -> None:
     assert written[0] == written[1] == written[2]
 
 
+def test_heads_of_other_classes_are_kept_apart(disk: Disk) -> None:
+    first, second, out = folders(disk, bert)
+    network = bert(1, num_labels=5)
+    network.save_pretrained(second)
+    file, moved = disk.folder / "b_to_a.safetensors", disk.folder / "moved"
+    code, said, err = disk.run("align", first, second, "--ignore", "classifier", "--out", file)
+    assert code == 0, err
+    assert "kept apart: classifier.bias, classifier.weight" in said
+    assert disk.run("apply", file, second, "--out", moved)[0] == 0
+    with torch.no_grad():
+        aligned = type(network).from_pretrained(moved).eval()
+        torch.testing.assert_close(aligned(TOKENS).logits, network(TOKENS).logits)
+    for options in ([], ["--alignment", file]):  # the second writes tensor by tensor
+        code, said, err = disk.run("merge", first, second, *options, "--out", out, "--force")
+        assert code == 0, err
+        merged = type(network).from_pretrained(out).eval()
+        assert torch.equal(merged.classifier.weight, bert(0).classifier.weight)
+        half = (aligned.bert.pooler.dense.weight + bert(0).bert.pooler.dense.weight) / 2
+        torch.testing.assert_close(merged.bert.pooler.dense.weight, half)
+        assert (
+            "not mixed | classifier.bias, classifier.weight: those of one"
+            in (Path(out) / "README.md").read_text()
+        )
+
+
 def test_another_vocabulary_is_told(disk: Disk) -> None:
     first, second, out = folders(disk)
     gpt(1, vocab_size=60).save_pretrained(second)
@@ -145,10 +170,10 @@ def test_a_missing_shard_and_one_cut_short_are_told(disk: Disk) -> None:
     first, second, out = folders(disk, max_shard_size="2KB")
     shard = sorted(Path(second).glob("*.safetensors"))[1]
     shard.write_bytes(shard.read_bytes()[:-10])
-    said = refused(disk, 1, "merge", first, second, "--out", out)
+    said = refused(disk, 2, "merge", first, second, "--out", out)
     assert f"Expected whole weights in {shard} but it was cut short" in said
     shard.unlink()
-    said = refused(disk, 1, "merge", first, second, "--out", out)
+    said = refused(disk, 2, "merge", first, second, "--out", out)
     assert (
         f"Expected weights in {shard} but there is no such file: the index names it, so a shard is missing"
         in said
@@ -160,19 +185,19 @@ def test_a_missing_or_broken_config_is_told(disk: Disk) -> None:
     config = Path(second) / "config.json"
     text = json.loads(config.read_text())
     config.write_text(json.dumps({**text, "architectures": ["Mine"]}))
-    assert "got 'Mine', which transformers" in refused(disk, 1, "merge", first, second, "--out", out)
+    assert "got 'Mine', which transformers" in refused(disk, 2, "merge", first, second, "--out", out)
     config.write_text(json.dumps({**text, "n_embd": 4}))
     assert "that fit its config.json" in refused(disk, 2, "merge", first, second, "--out", out)
     config.write_text("{")
-    assert "Expected JSON in" in refused(disk, 1, "merge", first, second, "--out", out)
+    assert "Expected JSON in" in refused(disk, 2, "merge", first, second, "--out", out)
     config.unlink()
-    assert "has no config.json" in refused(disk, 1, "merge", first, second, "--out", out)
+    assert "has no config.json" in refused(disk, 2, "merge", first, second, "--out", out)
 
 
 def test_pickled_weights_alone_are_not_read(disk: Disk) -> None:
     first, second, out = folders(disk)
     (Path(second) / "model.safetensors").rename(Path(second) / "pytorch_model.bin")
-    assert "holds a pickle, which is not read" in refused(disk, 1, "merge", first, second, "--out", out)
+    assert "holds a pickle, which is not read" in refused(disk, 2, "merge", first, second, "--out", out)
 
 
 def test_without_transformers_the_message_says_how_to_install_it(
@@ -185,7 +210,7 @@ def test_without_transformers_the_message_says_how_to_install_it(
         raise ImportError(name)
 
     monkeypatch.setattr(zoos.importlib, "import_module", missing)
-    said = refused(disk, 1, "merge", first, second, "--out", out)
+    said = refused(disk, 2, "merge", first, second, "--out", out)
     assert "pip install 'sinkhorn-rebasin-layer[hub]'" in said
 
 
@@ -229,4 +254,4 @@ def test_streaming_refuses_another_network_and_a_full_disk_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("sinkhorn_rebasin.cli.streaming.rewrite", full)
-    assert "No space left on device" in refused(disk, 1, "apply", file, second, "--out", out)
+    assert "No space left on device" in refused(disk, 2, "apply", file, second, "--out", out)

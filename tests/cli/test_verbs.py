@@ -237,7 +237,7 @@ def test_three_networks_are_merged_into_their_mean(disk: Disk) -> None:
     code, _, err = disk.run(
         "merge", disk.reference, disk.target, third, "--at", "0.3", "--out", out, "--force", *INPUTS
     )
-    assert code == 1
+    assert code == 2
     assert "--at with two models alone" in err
 
 

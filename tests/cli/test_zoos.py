@@ -61,7 +61,7 @@ def test_named_networks_are_merged_with_as_many_classes_as_their_weights(disk: D
 
 def test_unknown_names_and_missing_weights_are_told(disk: Disk) -> None:
     torch.save(Images(4).state_dict(), disk.folder / "0.pt")
-    assert "to name a model but KeyError" in refused(disk, 1, "inspect", f"timm:huge:{disk.folder / '0.pt'}")
-    assert "timm:NAME:FILE, with a file of weights" in refused(disk, 1, "inspect", "timm:tiny")
+    assert "to name a model but KeyError" in refused(disk, 2, "inspect", f"timm:huge:{disk.folder / '0.pt'}")
+    assert "timm:NAME:FILE, with a file of weights" in refused(disk, 2, "inspect", "timm:tiny")
     torch.save({"stem.weight": torch.zeros(5, 3, 3, 3)}, disk.folder / "0.pt")
     assert "'stem.bias'" in refused(disk, 2, "inspect", f"timm:tiny:{disk.folder / '0.pt'}")

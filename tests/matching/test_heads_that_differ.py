@@ -132,6 +132,17 @@ def test_align_keeps_heads_apart() -> None:
     assert "each network keeps its own 4.bias, 4.weight" in str(result)
 
 
+def test_the_mean_of_several_has_the_head_of_the_first() -> None:
+    reference, target, _, x = planted()
+    with pytest.warns(RebasinWarning, match=r"'4.weight'") as told:
+        found = sr.align_many([reference, target, reference], sr.discover_symmetry(reference, x))
+    assert told[0].filename == __file__
+    merged = sr.merge_many([reference, target, reference], found)
+    for name, tensor in reference.state_dict().items():
+        torch.testing.assert_close(merged[name], tensor)
+    torch.testing.assert_close(torch.func.functional_call(target, found[1].apply(target), x), target(x))
+
+
 def test_what_is_ignored_is_saved_with_an_alignment(tmp_path: Path) -> None:
     reference, target, spec, _ = planted()
     found = sr.weight_matching(reference, target, spec)

@@ -8,8 +8,8 @@ from typing import Any
 from sinkhorn_rebasin.cli.aligning import METHODS, Wish, align_models
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.pair import inputs_of, load_pair
-from sinkhorn_rebasin.cli.terminal import say
-from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
+from sinkhorn_rebasin.cli.terminal import say, say_apart
+from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_ignore, add_inputs, add_models, add_output
 from sinkhorn_rebasin.files.atomic import check_free
 
 
@@ -28,12 +28,13 @@ def add_method(parser: Any) -> None:
     parser.add_argument("--seconds", type=float, help="budget of learning, or limit of weight matching")
     parser.add_argument("--signs", action="store_true", help="also negate units, where that changes nothing")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    add_ignore(parser)
 
 
 def wish_of(options: Options) -> Wish:
     """Return how the options want two models aligned."""
     told = {name: getattr(options, name) for name in ("method", "seconds", "signs", "seed", "recipe")}
-    return Wish(**told, progress=sys.stderr.isatty())
+    return Wish(**told, progress=sys.stderr.isatty(), ignore=tuple(options.ignore or ()))
 
 
 def _add_options(parser: Any) -> None:
@@ -51,6 +52,7 @@ def _run(options: Options) -> None:
     alignment = align_models(reference, target, inputs, batches, wish_of(options))
     alignment.save(options.out)
     say(alignment)
+    say_apart(alignment.spec.ignored)
     if alignment.receipt is not None:
         say(f"verified: the output of {target.text} changes by {alignment.receipt.verified_error:.0e}")
     say(f"written to {options.out}")

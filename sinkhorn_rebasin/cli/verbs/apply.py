@@ -12,7 +12,7 @@ from sinkhorn_rebasin.cli.output_folder import write_model
 from sinkhorn_rebasin.cli.streaming import shards_of, stream_apply
 from sinkhorn_rebasin.cli.terminal import say
 from sinkhorn_rebasin.cli.verb import MODEL_HELP, Options, Verb, add_output
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment
 
@@ -33,6 +33,8 @@ def rebase(alignment: Alignment, target: LoadedModel) -> None:
 def facts_of(alignment: Alignment) -> list[tuple[str, str]]:
     """List what an alignment's receipt says, as rows of a card."""
     facts = [("aligned by", alignment.method or "hand")]
+    if alignment.spec.ignored:
+        facts.append(("layers that each network keeps", listed(sorted(alignment.spec.ignored), most=8)))
     receipt = alignment.receipt
     if receipt is None:
         return facts

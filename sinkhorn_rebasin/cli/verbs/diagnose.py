@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
 
-from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.cli.aligning import align_models
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.cli.aligning import Wish, align_models
 from sinkhorn_rebasin.cli.failures import NotMergeableError
 from sinkhorn_rebasin.cli.models.hugging_face import described_module
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.pair import inputs_of, reasons_against
 from sinkhorn_rebasin.cli.terminal import say, table
-from sinkhorn_rebasin.cli.verb import Options, Verb, add_inputs, add_models
+from sinkhorn_rebasin.cli.verb import Options, Verb, add_ignore, add_inputs, add_models
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.networks.architecture import tensors_of, tied_names
 
@@ -54,6 +55,15 @@ def cosine(first: StateLike, second: StateLike) -> float:
     return inner / (own * other) ** 0.5 if own and other else 0.0
 
 
+def without(state: StateLike, apart: Collection[str]) -> State:
+    """Leave tensors out of a state.
+
+    >>> without({"a": 1, "b": 2}, ["a"])
+    {'b': 2}
+    """
+    return {name: tensor for name, tensor in state.items() if name not in apart}
+
+
 def _weights(state: StateLike) -> list[str]:
     return [
         name for name, tensor in state.items() if isinstance(tensor, Tensor) and tensor.is_floating_point()
@@ -63,6 +73,7 @@ def _weights(state: StateLike) -> list[str]:
 def _add_options(parser: Any) -> None:
     add_models(parser, "reference", "target")
     add_inputs(parser)
+    add_ignore(parser)
 
 
 def _run(options: Options) -> None:
@@ -70,7 +81,10 @@ def _run(options: Options) -> None:
     rows = [(name, f"{one} | {two}" if one != two else one) for name, one, two in _compared(first, second)]
     blocked = reasons_against(first, second)
     if not blocked:
-        rows += _distances(first, second, options.inputs)
+        try:
+            rows += _distances(first, second, options.inputs, tuple(options.ignore or ()))
+        except NotMergeableError as error:
+            blocked = [str(error)]
     say(table(rows))
     if blocked:
         raise NotMergeableError(" ".join(blocked))
@@ -101,8 +115,12 @@ def _facts(model: LoadedModel) -> dict[str, str]:
     }
 
 
-def _distances(first: LoadedModel, second: LoadedModel, inputs: str | None) -> list[tuple[str, str]]:
-    one, two = tensors_of(first.module), tensors_of(second.module)
+def _distances(
+    first: LoadedModel, second: LoadedModel, inputs: str | None, ignore: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    alignment = align_models(first, second, inputs_of(first, inputs), wish=Wish(ignore=ignore))
+    apart = alignment.spec.ignored
+    one, two = without(tensors_of(first.module), apart), without(tensors_of(second.module), apart)
     alike = cosine(one, two)
     rows = [
         (
@@ -111,8 +129,10 @@ def _distances(first: LoadedModel, second: LoadedModel, inputs: str | None) -> l
         ),
         ("distance", f"{distance(one, two):.4g} of the norm of the first"),
     ]
-    moved = align_models(first, second, inputs_of(first, inputs)).apply(second.module)
+    moved = without(alignment.apply(second.module), apart)
     rows.append(("after weight matching", f"{distance(one, moved):.4g} (cosine {cosine(one, moved):.3f})"))
+    if apart:
+        rows.append(("kept apart", f"{listed(sorted(apart), most=8)}; each network keeps its own"))
     return rows
 
 

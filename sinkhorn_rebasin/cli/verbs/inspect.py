@@ -8,20 +8,21 @@ from sinkhorn_rebasin.cli.models.hugging_face import described_module
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.pair import inputs_of
 from sinkhorn_rebasin.cli.terminal import say
-from sinkhorn_rebasin.cli.verb import Options, Verb, add_inputs, add_models
+from sinkhorn_rebasin.cli.verb import Options, Verb, add_ignore, add_inputs, add_models
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry, verify_symmetry
 
 
 def _add_options(parser: Any) -> None:
     add_models(parser, "model")
     add_inputs(parser)
+    add_ignore(parser)
     parser.add_argument("--rescaling", action="store_true", help="also look for scales and signs of units")
 
 
 def _run(options: Options) -> None:
     model = load_model(options.model)
     inputs = inputs_of(model, options.inputs)
-    spec = discover_symmetry(model.module, inputs)
+    spec = discover_symmetry(model.module, inputs, ignore=tuple(options.ignore or ()))
     say(f"{model.text}: {described_module(model.module)}")
     say(spec)
     say(f"verified: the output changes by {verify_symmetry(model.module, spec, inputs):.0e}")

@@ -11,20 +11,28 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sinkhorn_rebasin.activations import repair, reset_batch_norm
-from sinkhorn_rebasin.cli.aligning import align_models, check_alignment, spec_of
+from sinkhorn_rebasin.cli.aligning import align_models, check_alignment
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.failures import UsageError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.output_folder import write_model
-from sinkhorn_rebasin.cli.pair import check_function, check_mergeable, inputs_of, load_pair
+from sinkhorn_rebasin.cli.pair import (
+    check_function,
+    check_mergeable,
+    check_shapes,
+    inputs_of,
+    load_pair,
+    spec_of,
+)
 from sinkhorn_rebasin.cli.streaming import shards_of, stream_merge
-from sinkhorn_rebasin.cli.terminal import complain, say
+from sinkhorn_rebasin.cli.terminal import complain, say, say_apart
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
 from sinkhorn_rebasin.cli.verbs.align import add_method, wish_of
 from sinkhorn_rebasin.cli.verbs.apply import facts_of, rebase
 from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
+from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment, align_many, merge_many
 
@@ -42,10 +50,18 @@ def alignment_for(
     """Read the alignment of a file, or find one."""
     train = None if options.train is None else read_data(options.train, reference)
     if options.alignment is not None:
-        return Alignment.load(options.alignment)
+        alignment = Alignment.load(options.alignment)
+        check_shapes(reference, target, alignment.spec.ignored)
+        return alignment
     known = train if train is not None else batches
     inputs = inputs_of(reference, options.inputs, known)
     return align_models(reference, target, inputs, train, wish_of(options))
+
+
+def whose_layers(alignment: Alignment) -> dict[str, Any]:
+    """Say for a path that the layers each network keeps are the reference's, where there are some."""
+    ignored = sorted(alignment.spec.ignored)
+    return {"heads": "reference", "ignore": ignored} if ignored else {}
 
 
 def _add_options(parser: Any) -> None:
@@ -66,6 +82,8 @@ def _run(options: Options) -> None:
     at = 0.5 if options.at is None else options.at
     if not 0 <= at <= 1:
         raise UsageError(f"Expected --at from 0 to 1 but got {at}.")
+    if options.alignment is not None and options.ignore:
+        raise UsageError("Expected --alignment or --ignore but got both: the file says what it ignores.")
     check_free(options.out, options.force)
     if options.more:
         _merge_many(options)
@@ -84,7 +102,8 @@ def _streamed(options: Options, at: float) -> bool:
     if reference is None or target is None or reference.keys() != target.keys():
         return False
     names = Path(options.reference).name, Path(options.target).name
-    facts = [("share of the first", f"{at:g}"), *facts_of(alignment)]
+    facts = [("share of the first", f"{at:g}"), *facts_of(alignment), *_kept(alignment, names[0])]
+    say_apart(alignment.spec.ignored)
     stream_merge(alignment, reference, target, at, options.out, f"{names[0]} and {names[1]}, merged", facts)
     return True
 
@@ -95,15 +114,17 @@ def _merge_two(options: Options, at: float) -> None:
     held_out = None if options.data is None else read_data(options.data, reference, labelled=True)
     alignment = alignment_for(options, reference, target, statistics if statistics is not None else held_out)
     rebase(alignment, target)
-    facts = [("share of the first", f"{at:g}"), *facts_of(alignment)]
+    facts = [("share of the first", f"{at:g}"), *facts_of(alignment), *_kept(alignment, reference.name)]
+    say_apart(alignment.spec.ignored)
     if held_out is not None:
-        path = evaluate_path((target.module, reference.module), held_out, loss_of, points=11)
+        pair = target.module, reference.module
+        path = evaluate_path(pair, held_out, loss_of, points=11, **whose_layers(alignment))
         facts += [
             ("loss barrier between the two", f"{path.barrier:.4g}"),
             ("loss halfway", f"{path.midpoint_loss:.4g}"),
         ]
         say(path)
-    merged = LinearPath.between(target.module, reference.module).module_at(at)
+    merged = LinearPath.between(target.module, reference.module, **whose_layers(alignment)).module_at(at)
     if statistics is not None:
         merged = repair(merged, reference.module, target.module, alignment.spec, statistics, at=at)
         facts.append(("statistics of activations", "restored (REPAIR)"))
@@ -134,11 +155,13 @@ def _merge_many(options: Options) -> None:
         check_mergeable(first, other)
     statistics = None if options.repair is None else read_data(options.repair, first)
     inputs, wish = inputs_of(first, options.inputs, statistics), wish_of(options)
+    spec = spec_of([first, *others], inputs, wish.ignore)
     for other in others:
-        check_function(first, other, inputs)
+        check_function(first, other, inputs, spec.ignored)
+    say_apart(spec.ignored)
     alignments = align_many(
         [first.module, *(other.module for other in others)],
-        spec_of(first, inputs),
+        spec,
         generator=torch.Generator().manual_seed(wish.seed),
         seconds=wish.seconds,
         progress=wish.progress,
@@ -152,6 +175,7 @@ def _merge_many(options: Options) -> None:
     facts = [
         ("aligned by", "weight matching, each to the mean of the others"),
         ("verified change of the functions", f"{max(errors):.0e}"),
+        *_kept(alignments[0], first.name),
     ]
     if statistics is not None:
         first.module = reset_batch_norm(first.module, statistics)
@@ -160,6 +184,12 @@ def _merge_many(options: Options) -> None:
         _warn_of_batch_norm(first.module)
     title = f"{', '.join(model.name for model in (first, *others))}, merged"
     write_model(first, options.out, title, texts, facts)
+
+
+def _kept(alignment: Alignment, name: str) -> list[tuple[str, str]]:
+    """Say on a card whose the layers are that were not mixed."""
+    ignored = sorted(alignment.spec.ignored)
+    return [("not mixed", f"{listed(ignored, most=8)}: those of {name}")] if ignored else []
 
 
 def _warn_of_batch_norm(merged: nn.Module) -> None:

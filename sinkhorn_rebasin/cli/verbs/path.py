@@ -11,11 +11,11 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.pair import load_pair
-from sinkhorn_rebasin.cli.terminal import say
+from sinkhorn_rebasin.cli.terminal import say, say_apart
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
 from sinkhorn_rebasin.cli.verbs.align import add_method
 from sinkhorn_rebasin.cli.verbs.apply import rebase
-from sinkhorn_rebasin.cli.verbs.merge import add_alignment, alignment_for
+from sinkhorn_rebasin.cli.verbs.merge import add_alignment, alignment_for, whose_layers
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.files.atomic import check_free, whole_folder
 
@@ -37,15 +37,14 @@ def _run(options: Options) -> None:
     held_out = read_data(options.data, reference, labelled=True)
     alignment = alignment_for(options, reference, target, held_out)
     pair = target.module, reference.module
-    paths = {"as they are": evaluate_path(pair, held_out, loss_of, points=options.points)}
+    measured = {"points": options.points, **whose_layers(alignment)}
+    paths = {"as they are": evaluate_path(pair, held_out, loss_of, **measured)}
     rebase(alignment, target)
-    paths["aligned"] = evaluate_path(pair, held_out, loss_of, points=options.points)
+    paths["aligned"] = evaluate_path(pair, held_out, loss_of, **measured)
     if options.repair is not None:
         statistics = read_data(options.repair, reference)
         mended = RepairAlongPath(reference.module, target.module, alignment.spec, statistics)
-        paths["aligned, REPAIR"] = evaluate_path(
-            pair, held_out, loss_of, points=options.points, prepare=mended
-        )
+        paths["aligned, REPAIR"] = evaluate_path(pair, held_out, loss_of, prepare=mended, **measured)
     text = "\n\n".join(f"{name}\n{path}" for name, path in paths.items())
     with whole_folder(options.out) as part:
         (part / "path.txt").write_text(text + "\n", encoding="utf-8")
@@ -54,6 +53,7 @@ def _run(options: Options) -> None:
         )
         _draw(paths, part / "path.png")
     say(text)
+    say_apart(alignment.spec.ignored)
     say(f"\nwritten to {options.out}: path.txt, path.json, path.png")
 
 

@@ -8,9 +8,9 @@ from sinkhorn_rebasin.cli.aligning import check_alignment
 from sinkhorn_rebasin.cli.failures import VerificationError
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.pair import inputs_of
-from sinkhorn_rebasin.cli.terminal import say, table
+from sinkhorn_rebasin.cli.terminal import say, say_apart, table
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_inputs, add_models
-from sinkhorn_rebasin.cli.verbs.diagnose import distance
+from sinkhorn_rebasin.cli.verbs.diagnose import distance, without
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -34,14 +34,17 @@ def _run(options: Options) -> None:
         except ArchitectureError as error:
             raise VerificationError(f"{reference.text}: {error}") from error
     change = check_alignment(alignment, target, inputs_of(target, options.inputs))
-    goal, before = tensors_of(reference.module), tensors_of(target.module)
+    apart = alignment.spec.ignored
+    goal, before = without(tensors_of(reference.module), apart), tensors_of(target.module)
+    after = alignment.apply(before)
     rows = [
         ("method", alignment.method or "not told"),
         ("change of B's function", f"{change:.0e}"),
-        ("distance to A before", f"{distance(goal, before):.4g}"),
-        ("distance to A after", f"{distance(goal, alignment.apply(before)):.4g}"),
+        ("distance to A before", f"{distance(goal, without(before, apart)):.4g}"),
+        ("distance to A after", f"{distance(goal, without(after, apart)):.4g}"),
     ]
     say(table(rows))
+    say_apart(apart)
     say("verified")
 
 
