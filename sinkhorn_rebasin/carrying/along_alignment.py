@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.carrying.update import wide
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.matching.across_widths.padding import padded_state
 from sinkhorn_rebasin.matching.coordinates import Coordinates
@@ -16,6 +18,7 @@ from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import named_tensors, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 from sinkhorn_rebasin.symmetry import canonicalize
 
 
@@ -57,6 +60,32 @@ def carried_along(
         difference = {name: _exact(difference[name], first[name], second[name]) for name in names}
     moved = Coordinates.of(alignment).moved(difference)
     return Carried({name: moved[name] for name in names}, frame, notes)
+
+
+def carried_by_match(
+    problem: CarryProblem,
+    matched: Callable[[RequestedSymmetry], tuple[Alignment, tuple[str, ...]]],
+    symmetry: RequestedSymmetry,
+) -> Carried:
+    """Carry an update by the alignment that a method finds.
+
+    A tuned network that has no form which maps act on, such as one whose tied gain was tuned, is carried by
+    permutations.
+
+    Args:
+        problem: the networks.
+        matched: from the symmetry asked for to the alignment, of canonical forms where it has maps, and what to tell.
+        symmetry: ``"full"``, or ``"permutation"``.
+    """
+    alignment, notes = matched(symmetry)
+    try:
+        return carried_along(problem, alignment, bool(alignment.continuous), notes)
+    except SymmetryError as error:
+        if symmetry != "full" or not alignment.continuous:
+            raise
+        reason = str(error).splitlines()[0]
+    alignment, notes = matched("permutation")
+    return carried_along(problem, alignment, False, (*notes, f"permutations alone: {reason}"))
 
 
 def in_shape_of_new(problem: CarryProblem) -> tuple[nn.Module, nn.Module, nn.Module]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sinkhorn_rebasin.carrying.along_alignment import carried_along, in_shape_of_new
+from sinkhorn_rebasin.carrying.along_alignment import carried_by_match, in_shape_of_new
 from sinkhorn_rebasin.carrying.by_weights import signs_alone
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem
 from sinkhorn_rebasin.front.canonical_pair import canonical_pair
-from sinkhorn_rebasin.matching import activation_matching
+from sinkhorn_rebasin.matching import Alignment, activation_matching
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 
 
@@ -36,19 +36,23 @@ class ByActivations:
     def carried(self, problem: CarryProblem) -> Carried:
         """Return the update for the new base."""
         batches = problem.seen(self.name)
-        _, base, new_base = in_shape_of_new(problem)
-        wanted = self.symmetry if problem.same_widths else "permutation"
-        first, second, continuous, notes = canonical_pair(
-            new_base, base, problem.new_spec, wanted, problem.example_inputs
-        )
-        alignment = activation_matching(
-            first,
-            second,
-            problem.new_spec,
-            data=batches,
-            rescaling=signs_alone(problem, continuous),
-            generator=torch.Generator().manual_seed(problem.seed),
-            batch=problem.batch,
-            symmetry=continuous or None,
-        )
-        return carried_along(problem, alignment, bool(continuous), notes)
+
+        def matched(symmetry: RequestedSymmetry) -> tuple[Alignment, tuple[str, ...]]:
+            _, base, new_base = in_shape_of_new(problem)
+            wanted = symmetry if problem.same_widths else "permutation"
+            first, second, continuous, notes = canonical_pair(
+                new_base, base, problem.new_spec, wanted, problem.example_inputs
+            )
+            alignment = activation_matching(
+                first,
+                second,
+                problem.new_spec,
+                data=batches,
+                rescaling=signs_alone(problem, continuous),
+                generator=torch.Generator().manual_seed(problem.seed),
+                batch=problem.batch,
+                symmetry=continuous or None,
+            )
+            return alignment, notes
+
+        return carried_by_match(problem, matched, self.symmetry)

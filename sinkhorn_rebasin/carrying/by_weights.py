@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sinkhorn_rebasin.carrying.along_alignment import carried_along, in_shape_of_new
+from sinkhorn_rebasin.carrying.along_alignment import carried_along, carried_by_match, in_shape_of_new
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem
 from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.matching import Alignment, weight_matching
@@ -47,8 +47,9 @@ class ByWeights:
         """Return the update for the new base."""
         if problem.alignment is not None:
             return carried_along(problem, problem.alignment, problem.canonical)
-        alignment, notes = matched_bases(problem, self.symmetry, self.restarts)
-        return carried_along(problem, alignment, bool(alignment.continuous), notes)
+        return carried_by_match(
+            problem, lambda symmetry: matched_bases(problem, symmetry, self.restarts), self.symmetry
+        )
 
 
 def matched_bases(

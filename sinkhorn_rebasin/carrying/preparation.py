@@ -70,7 +70,7 @@ def carry_problem(
         check_same_function(base, tuned, example_inputs, spec.outputs)
     if example_inputs is not None and not widths and not heads:
         check_same_function(new_base, base, example_inputs, spec.outputs)
-    _check_heads(update.heads, spec)
+    check_heads(update.heads, spec)
     problem = CarryProblem(
         *(tuned, base, new_base, update, spec, new_spec),
         heads=tuple(dict.fromkeys([*update.heads, *heads])),
@@ -119,11 +119,11 @@ def _check_new_base(
     if widths:
         return ()
     heads = differing_heads(tensors_of(new_base), tensors_of(base), "new base", "base")
-    _check_heads(tuple(heads), spec)
+    check_heads(tuple(heads), spec)
     return tuple(heads)
 
 
-def _check_heads(heads: tuple[str, ...], spec: PermutationSpec) -> None:
+def check_heads(heads: tuple[str, ...], spec: PermutationSpec) -> None:
     """Raise ArchitectureError where a first axis of another length holds hidden units."""
     for name in heads:
         if any(0 in slot.axes for slot in spec.slots_on(name)):

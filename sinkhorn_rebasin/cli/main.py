@@ -16,6 +16,7 @@ from sinkhorn_rebasin.cli.terminal import complain
 from sinkhorn_rebasin.cli.verb import Options, Verb
 from sinkhorn_rebasin.cli.verbs.align import ALIGN
 from sinkhorn_rebasin.cli.verbs.apply import APPLY
+from sinkhorn_rebasin.cli.verbs.carry import CARRY
 from sinkhorn_rebasin.cli.verbs.diagnose import DIAGNOSE
 from sinkhorn_rebasin.cli.verbs.inspect import INSPECT
 from sinkhorn_rebasin.cli.verbs.merge import MERGE
@@ -23,7 +24,7 @@ from sinkhorn_rebasin.cli.verbs.path import PATH
 from sinkhorn_rebasin.cli.verbs.verify import VERIFY
 from sinkhorn_rebasin.errors import RebasinError
 
-VERBS = {verb.name: verb for verb in (INSPECT, DIAGNOSE, ALIGN, APPLY, MERGE, PATH, VERIFY)}
+VERBS = {verb.name: verb for verb in (INSPECT, DIAGNOSE, ALIGN, APPLY, MERGE, CARRY, PATH, VERIFY)}
 EXIT_CODES = "exit codes: 0 done; 2 refused, with the reason; 3 verification failed"
 
 
@@ -98,6 +99,8 @@ def _fill_in(verb: Verb, options: Options) -> None:
     for name in verb.positional:
         if options[name] is None:
             options[name] = next((value for value in _in_files(options.config, name) if value), None)
+    if verb.settle is not None:
+        verb.settle(options)
     for name in (*verb.positional, *verb.required):
         if options[name] is None:
             shown = name if name in verb.positional else f"--{name}"

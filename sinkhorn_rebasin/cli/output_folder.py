@@ -11,7 +11,12 @@ from sinkhorn_rebasin.files.receipt import package_version
 
 
 def write_model(
-    model: LoadedModel, folder: str, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]
+    model: LoadedModel,
+    folder: str,
+    title: str,
+    parents: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    relation: str = "merge",
 ) -> None:
     """Write a model's weights, configuration and card to a folder.
 
@@ -21,21 +26,27 @@ def write_model(
         title: first line of the card.
         parents: the models it was made of.
         facts: rows of the card.
+        relation: what it is to its first parent, as cards name it.
     """
     with whole_folder(folder) as part:
         model.write(part)
         (part / "README.md").write_text(
-            card(model.library, model.how_to_load, title, parents, facts), encoding="utf-8"
+            card(model.library, model.how_to_load, title, parents, facts, relation), encoding="utf-8"
         )
 
 
 def card(
-    library: str, how_to_load: str, title: str, parents: Sequence[str], facts: Sequence[tuple[str, str]]
+    library: str,
+    how_to_load: str,
+    title: str,
+    parents: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    relation: str = "merge",
 ) -> str:
     """Write a model card: parents, how it was made, and how to load it."""
     front = ["---", f"library_name: {library}", "base_model:"]
     front += [f"- {_quoted(parent)}" for parent in parents]
-    front += ["base_model_relation: merge", "tags:", "- merge", "- sinkhorn-rebasin", "---", ""]
+    front += [f"base_model_relation: {relation}", "tags:", f"- {relation}", "- sinkhorn-rebasin", "---", ""]
     rows = [
         f"| {name} | {value} |"
         for name, value in (*facts, ("made with", f"sinkhorn_rebasin {package_version()}"))

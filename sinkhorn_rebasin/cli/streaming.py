@@ -54,10 +54,10 @@ def stream_apply(alignment: Alignment, target: Shards, out: str, title: str, fac
         NotMergeableError: it is of another network; the first difference is named.
         CheckpointError: the folder cannot be written; nothing is left there.
     """
-    _check(alignment, target, "target")
+    check_receipt(alignment, target, "target")
     with whole_folder(out) as part:
-        rewrite(target, part, lambda name, tensor: _moved(alignment, name, tensor))
-        _finish(part, target, title, [target], facts)
+        rewrite(target, part, lambda name, tensor: moved(alignment, name, tensor))
+        finish(part, target, title, [target], facts)
 
 
 def stream_merge(
@@ -72,21 +72,22 @@ def stream_merge(
         NotMergeableError: one is of another network; the first difference is named.
         CheckpointError: the folder cannot be written; nothing is left there.
     """
-    _check(alignment, reference, "reference")
-    _check(alignment, target, "target")
+    check_receipt(alignment, reference, "reference")
+    check_receipt(alignment, target, "target")
 
     def mixed(name: str, tensor: Tensor) -> Tensor:
         if name in alignment.spec.ignored:
             return tensor
-        moved = {name: _moved(alignment, name, target[name])}
-        return interpolate(moved, {name: tensor}, at, whole=())[name]
+        aligned = {name: moved(alignment, name, target[name])}
+        return interpolate(aligned, {name: tensor}, at, whole=())[name]
 
     with whole_folder(out) as part:
         rewrite(reference, part, mixed)
-        _finish(part, reference, title, [reference, target], facts)
+        finish(part, reference, title, [reference, target], facts)
 
 
-def _check(alignment: Alignment, shards: Shards, role: str) -> None:
+def check_receipt(alignment: Alignment, shards: Shards, role: str) -> None:
+    """Raise NotMergeableError unless a checkpoint is the one that an alignment was found for."""
     receipt = alignment.receipt or Receipt()
     try:
         (receipt.check_target if role == "target" else receipt.check_reference)(shards)
@@ -95,15 +96,18 @@ def _check(alignment: Alignment, shards: Shards, role: str) -> None:
         raise NotMergeableError(f"{shards.folder}: {error}") from error
 
 
-def _moved(alignment: Alignment, name: str, tensor: Tensor) -> Tensor:
+def moved(alignment: Alignment, name: str, tensor: Tensor) -> Tensor:
+    """Move one tensor of a checkpoint by an alignment's permutations."""
     return permute_tensor(tensor, alignment.spec.slots_on(name), alignment.permutations)
 
 
-def _finish(part: Path, shards: Shards, title: str, parents: Sequence[Shards], facts: Facts) -> None:
+def finish(
+    part: Path, shards: Shards, title: str, parents: Sequence[Shards], facts: Facts, relation: str = "merge"
+) -> None:
     """Write what lies beside the weights."""
     shutil.copyfile(shards.folder / "config.json", part / "config.json")
     copy_beside(shards.folder, part)
     config = json.loads((part / "config.json").read_text())
     load = loading_line(next(iter(config.get("architectures") or ()), "AutoModel"))
-    text = card("transformers", load, title, [str(parent.folder) for parent in parents], facts)
+    text = card("transformers", load, title, [str(parent.folder) for parent in parents], facts, relation)
     (part / "README.md").write_text(text, encoding="utf-8")

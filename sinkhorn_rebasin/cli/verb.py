@@ -30,6 +30,7 @@ class Verb:
         run: does it.
         positional: names of its positional options, which a file of settings may give too.
         required: names of options that it cannot do without.
+        settle: brings options that stand for each other into one form, once files of settings are read.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Verb:
     run: Callable[[Options], None]
     positional: tuple[str, ...]
     required: tuple[str, ...] = ()
+    settle: Callable[[Options], None] | None = None
 
 
 def add_models(parser: Any, *names: str) -> None:

@@ -52,6 +52,11 @@ class Shards(Mapping[str, Tensor]):
         """List the names of the files."""
         return list(dict.fromkeys(self._file_of.values()))
 
+    def outlines(self) -> dict[str, Tensor]:
+        """Return tensors of the checkpoint's shapes, without values."""
+        slices = {name: self._opened[file].get_slice(name) for name, file in self._file_of.items()}
+        return {name: torch.empty(each.get_shape(), device="meta") for name, each in slices.items()}
+
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._opened[self._file_of[name]].get_tensor(name)
         return tensor
