@@ -144,6 +144,20 @@ class ContinuousSpec:
         """List the groups that have a continuous symmetry."""
         return [symmetry.group.name for symmetry in self.symmetries]
 
+    def without(self, *groups: str, reason: str) -> ContinuousSpec:
+        """Leave out groups, which keep their permutations.
+
+        Args:
+            groups: their names.
+            reason: why, for :attr:`reasons`.
+
+        >>> spec = ContinuousSpec((ContinuousSymmetry(Group("a", 3), "linear", ()),))
+        >>> spec.without("a", reason="a gain is not one").reasons
+        {'a': 'a gain is not one'}
+        """
+        kept = tuple(symmetry for symmetry in self.symmetries if symmetry.group.name not in groups)
+        return replace(self, symmetries=kept, reasons={**self.reasons, **dict.fromkeys(groups, reason)})
+
     @cached_property
     def _by_group(self) -> dict[str, ContinuousSymmetry]:
         return {symmetry.group.name: symmetry for symmetry in self.symmetries}
