@@ -12,6 +12,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, requested_continuous
 from sinkhorn_rebasin.symmetry import canonicalize
+from sinkhorn_rebasin.symmetry.continuous.canonical_forms import canonical_forms
 
 
 def canonical_pair(
@@ -23,7 +24,7 @@ def canonical_pair(
 ) -> tuple[nn.Module, nn.Module, ContinuousSpec, tuple[str, ...]]:
     """Find the continuous symmetries of a pair, and bring both networks into canonical form.
 
-    Networks that cannot be brought there, such as one whose gain is tied, keep their permutations.
+    Groups that cannot be brought there, such as one whose gain is tied, keep their permutations.
 
     Returns:
         Both networks, of the same class, their continuous symmetries, and what to tell of them.
@@ -37,12 +38,18 @@ def canonical_pair(
         continuous = requested_continuous(target, spec, symmetry, example_inputs)
         if not continuous:
             return *stay, ()
-        pair = [canonicalize(network, spec, continuous, example_inputs) for network in (reference, target)]
+        if symmetry != "full":
+            pair = [
+                canonicalize(network, spec, continuous, example_inputs) for network in (reference, target)
+            ]
+            return pair[0], pair[1], continuous, tuple(_told(continuous))
+        forms = canonical_forms((reference, target), spec, continuous, example_inputs)
     except (SymmetryError, ArchitectureError) as error:
         if symmetry != "full":
             raise
         return *stay, (f"permutations alone: {str(error).splitlines()[0]}",)
-    return pair[0], pair[1], continuous, tuple(_told(continuous))
+    told = [*_told(forms.continuous), *([forms.note] if forms.note else [])]
+    return forms.networks[0], forms.networks[1], forms.continuous, tuple(told)
 
 
 def _told(continuous: ContinuousSpec) -> Iterator[str]:

@@ -41,6 +41,8 @@ class ContinuousSymmetry:
         shifts: names of the vectors that must be zero first where they do not turn with the group.
         unfoldable: those of the gains that no rescaling takes into their readers, as where a reader is tied to a
             writer. The symmetry then holds only for networks whose gains are one.
+        less_one: those of the shifts that are gains less one, as norms that multiply by 1 + w store them: what they
+            multiply by is folded into their readers too.
         centered: slots whose mean over the units nothing sees, so that it may be taken away.
         pairs: for rotary groups, the two units of each pair, (n / 2, 2).
     """
@@ -54,6 +56,7 @@ class ContinuousSymmetry:
     unfoldable: tuple[str, ...] = ()
     centered: tuple[Slot, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
+    less_one: tuple[str, ...] = ()
 
     @property
     def stretches(self) -> bool:
@@ -66,12 +69,14 @@ class ContinuousSymmetry:
         kind = self.kind + (", X1 = 1" if self.fixes_ones else "")
         slots = ", ".join(f"{place_of(slot)} {sign:+d}" for slot, sign in self.exponents)
         foldable = [name for name in self.gains if name not in self.unfoldable]
+        foldable += [f"1 + {name}" for name in self.less_one]
+        shifts = [name for name in self.shifts if name not in self.less_one]
         notes = [
             f"after folding {listed(foldable)}" if foldable else "",
             f"only where gains that cannot be folded are one: {listed(self.unfoldable)}"
             if self.unfoldable
             else "",
-            f"only where {listed(self.shifts)} are zero" if self.shifts else "",
+            f"only where {listed(shifts)} are zero" if shifts else "",
             f"may be centered: {listed(map(place_of, self.centered))}" if self.centered else "",
         ]
         return "; ".join([f"{self.group.name} ({kind}): {slots}", *filter(None, notes)])
@@ -103,6 +108,7 @@ class ContinuousSymmetry:
             unfoldable=tuple(data["unfoldable"]),
             centered=tuple(Slot.from_json(slot) for slot in data["centered"]),
             pairs=tuple((one, other) for one, other in data["pairs"]),
+            less_one=tuple(data.get("less_one", ())),
         )
 
 
@@ -143,6 +149,20 @@ class ContinuousSpec:
     def names(self) -> list[str]:
         """List the groups that have a continuous symmetry."""
         return [symmetry.group.name for symmetry in self.symmetries]
+
+    def without(self, *groups: str, reason: str) -> ContinuousSpec:
+        """Leave out groups, which keep their permutations.
+
+        Args:
+            groups: their names.
+            reason: why, for :attr:`reasons`.
+
+        >>> spec = ContinuousSpec((ContinuousSymmetry(Group("a", 3), "linear", ()),))
+        >>> spec.without("a", reason="a gain is not one").reasons
+        {'a': 'a gain is not one'}
+        """
+        kept = tuple(symmetry for symmetry in self.symmetries if symmetry.group.name not in groups)
+        return replace(self, symmetries=kept, reasons={**self.reasons, **dict.fromkeys(groups, reason)})
 
     @cached_property
     def _by_group(self) -> dict[str, ContinuousSymmetry]:

@@ -66,7 +66,7 @@ def _folded(
     group = symmetry.group.name
     slots = [_slot_of_gain(rescaling, group, gain) for gain in gains]
     values = torch.stack([_values(state[slot.tensor], slot) for slot in slots])
-    powers = _powers(rescaling.of(group), symmetry.gains, gains)
+    powers = _powers(rescaling.of(group), symmetry, gains)
     shape = rescaling.shapes(spec)[group]
     logs = -(powers @ values.abs().log()).reshape(shape)
     moved = rescale_state(state, spec, rescaling, {group: logs})
@@ -107,11 +107,14 @@ def _values(gain: Tensor, slot: Slot) -> Tensor:
     return values.double().flatten()
 
 
-def _powers(generators: Sequence[ScaleSymmetry], known: Sequence[str], gains: Sequence[str]) -> Tensor:
+def _powers(
+    generators: Sequence[ScaleSymmetry], symmetry: ContinuousSymmetry, gains: Sequence[str]
+) -> Tensor:
     """Find each gain's powers in every generator.
 
     They are such that the gain alone becomes one: (generators, gains).
     """
+    known = symmetry.gains
     exponents = torch.tensor(
         [[sum(e for s, e in one.exponents if s.tensor == gain) for one in generators] for gain in known],
         dtype=torch.float64,
@@ -121,6 +124,7 @@ def _powers(generators: Sequence[ScaleSymmetry], known: Sequence[str], gains: Se
     if not torch.allclose(exponents @ powers, wanted) or not torch.allclose(powers, powers.round()):
         raise SymmetryError(
             f"Expected one rescaling for each of the gains {listed(gains)} but got some that move several of them "
-            f"together only: set them to one, or leave the group out."
+            f"together only: set them to one, or leave the group out.",
+            groups=(symmetry.group.name,),
         )
     return powers

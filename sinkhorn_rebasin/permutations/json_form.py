@@ -50,6 +50,7 @@ _CONTINUOUS: Mapping[str, Expected] = {
             "unfoldable": [str],
             "centered": [_SLOT],
             "pairs": [[0]],
+            "less_one": [str],
         }
     ],
     "error": float,

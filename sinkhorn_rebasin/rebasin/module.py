@@ -62,7 +62,8 @@ class SinkhornRebasin(RebasedSegment):
         symmetry: ``"permutation"``, ``"full"`` or a :class:`ContinuousSpec`. With ``"full"`` the continuous
             symmetries are discovered: streams turn by :math:`O_g = \exp(S - S^\top)\, O_0`, heads and bottlenecks by
             :math:`A_g = \exp(D)\, A_0`, exactly at every step. Both networks are brought into canonical form first,
-            as networks of the same class.
+            as networks of the same class. Groups whose gains cannot be folded keep their permutations, and a
+            :class:`RebasinWarning` names them.
         learn_permutations: learn the scores; None: unless there are continuous symmetries, with which permutations
             of hidden units stay as the start has them.
         both_sides: the reference moves along its continuous symmetries too, and the networks meet.

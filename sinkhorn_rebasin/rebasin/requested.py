@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, NetworkLike, Outputs
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SpecError
 from sinkhorn_rebasin.files.given_networks import check_weights, modules_of
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import parameter_names_of, tensors_of
@@ -17,6 +18,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
+from sinkhorn_rebasin.symmetry.continuous.canonical_forms import canonical_forms
 from sinkhorn_rebasin.symmetry.continuous.discovery import discover_continuous
 from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
@@ -51,13 +53,23 @@ def prepared(
 
     Raises:
         ArchitectureError, SymmetryError, SpecError: as for :class:`SinkhornRebasin`.
+
+    Warns:
+        RebasinWarning: A group keeps its permutations where ``"full"`` meets a gain that cannot be folded.
     """
     reference, target = modules_of(reference, target)
     for network, role in ((reference, "reference"), (target, "target")):
         check_weights(tensors_of(network), role, parameter_names_of(network))
     spec = permutable(reference, target, spec, example_inputs, outputs, min_coverage, ignore, check=check)
     continuous = requested_continuous(target, spec, symmetry, example_inputs)
-    if continuous and check:
+    if continuous and check and symmetry == "full":
+        forms = canonical_forms((reference, target), spec, continuous, example_inputs)
+        (reference, target), continuous = forms.networks, forms.continuous
+        if forms.note:
+            warnings.warn(
+                f"Expected every gain to be folded but got {forms.note}", RebasinWarning, stacklevel=4
+            )
+    elif continuous and check:
         reference, target = (
             canonicalize(net, spec, continuous, example_inputs) for net in (reference, target)
         )

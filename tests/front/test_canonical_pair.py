@@ -51,16 +51,18 @@ def test_without_inputs_it_says_so() -> None:
     assert "no example inputs" in told[0]
 
 
-def test_gains_that_cannot_be_folded_are_told_or_raised_where_asked_for() -> None:
+def test_only_the_group_whose_gain_cannot_be_folded_keeps_its_permutations() -> None:
     network, inputs = gpt(), WORDS % 7
     spec = discover_symmetry(network, inputs)
-    first, second, continuous, told = canonical_pair(network, network, spec, "full", inputs)
-    assert first is second is network
-    assert not continuous
-    assert told[0].startswith("permutations alone: Expected a rescaling of group 'words'")
-    assert "norm.weight" in told[0]
+    everything = discover_continuous(network, spec, inputs)
+    first, second, continuous, told = canonical_pair(network, gpt(), spec, "full", inputs)
+    assert set(continuous.names) == set(everything.names) - {"words"} != set()
+    for form in (first, second):
+        assert difference(network, form.state_dict(), inputs) < 1e-12
+    assert told[-1].startswith("permutations alone for 'words': Expected a rescaling of group 'words'")
+    assert "norm.weight" in told[-1]
     with pytest.raises(SymmetryError, match=r"norm\.weight"):
-        canonical_pair(network, network, spec, discover_continuous(network, spec, inputs), inputs)
+        canonical_pair(network, network, spec, everything, inputs)
 
 
 def test_an_unknown_name_is_refused() -> None:

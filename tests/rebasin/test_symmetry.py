@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin import SinkhornRebasin
-from sinkhorn_rebasin.errors import ArchitectureError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.permutations import permutation_matrix, rescale_state, transform_state
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.rebasin import learned_maps
-from tests.rebasin.turned_problems import BUILD, pair, raw, rebasin_of
+from tests.rebasin.turned_problems import BUILD, WORDS, pair, raw, rebasin_of, scatter
+from tests.symmetry.continuous.networks import gpt
 from tests.symmetry.witness import difference, outputs_of
 
 EVERY = pytest.mark.parametrize("name", BUILD)
@@ -228,6 +229,17 @@ def test_full_brings_networks_as_they_are_into_canonical_form_and_changes_neithe
     first = rebasin.target_state()
     incoming = torch.cat([first["2.weight"], first["2.bias"][:, None]], 1)
     torch.testing.assert_close(incoming @ incoming.mT, first["4.weight"].mT @ first["4.weight"])
+
+
+def test_full_leaves_out_the_stream_whose_gain_is_tied_and_names_it() -> None:
+    network, other, inputs = gpt(), gpt(), WORDS % 7
+    with pytest.warns(RebasinWarning, match=r"permutations alone for 'words'.*'norm\.weight'") as warned:
+        rebasin = SinkhornRebasin(network, other, inputs, symmetry="full").eval()
+    assert warned[0].filename == __file__
+    assert {symmetry.kind for symmetry in rebasin.continuous.symmetries} == {"linear"}
+    assert "words" in rebasin.scores
+    scatter(rebasin, 1)
+    assert difference(other, rebasin.to_model().state_dict(), inputs) < 1e-9
 
 
 def test_what_cannot_be_asked_for_is_told() -> None:

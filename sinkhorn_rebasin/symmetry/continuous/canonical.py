@@ -12,12 +12,16 @@ from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.balancing import balance_state
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.permutations.gain_folding import fold_gains
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 from sinkhorn_rebasin.permutations.shift_moves import center_state
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
 from sinkhorn_rebasin.symmetry.continuous.batch_norm import fold_batch_norms
 from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
+from sinkhorn_rebasin.symmetry.continuous.gains_less_one import (
+    as_gains,
+    fold_factors,
+    rescaling_of_factors,
+)
 from sinkhorn_rebasin.symmetry.continuous.shifts import (
     inner_shifts,
     norm_shifts,
@@ -40,7 +44,8 @@ def canonicalize(
 
     The copy is of the same class and computes the same. In this order:
 
-    1. gains of norms become one, by :func:`~sinkhorn_rebasin.permutations.gain_folding.fold_gains`;
+    1. gains of norms become one, by :func:`~sinkhorn_rebasin.permutations.gain_folding.fold_gains`, and those that
+       are stored less one become zero;
     2. shifts of norms, and biases inside heads, move on to where they are read, or away where they cancel
        (keys), each only where this is proven by runs in float64, at these weights and at others;
     3. slots whose mean over the units nothing sees lose it, and so do readers of norms where this is proven;
@@ -83,9 +88,12 @@ def canonicalize(
     if rescaling is None:
         folds = any(symmetry.gains for symmetry in continuous.symmetries)
         rescaling = discover_rescaling(model, spec, example_inputs, signs=False) if folds else NO_RESCALING
+    less_one = {name for symmetry in continuous.symmetries for name in symmetry.less_one}
     twin = standalone_copy(model)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        held = {name for symmetry in continuous.symmetries for name in symmetry.gains}
+        if less_one:
+            rescaling = rescaling_of_factors(model, spec, continuous, less_one, example_inputs)
+        held = {name for symmetry in continuous.symmetries for name in symmetry.gains} | less_one
         proof = FunctionProof(model, spec, example_inputs, held)
         moved = _canonical_state(proof, continuous, rescaling)
         _check_shifts(moved, continuous)
@@ -107,14 +115,14 @@ def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling
     spec = proof.spec
     spec.check_state(proof.state)
     state = fold_batch_norms(proof, continuous)
-    state = with_ties(fold_gains(state, spec, continuous, rescaling), spec)
+    state = with_ties(fold_factors(state, spec, continuous, rescaling), spec)
     for moves in (
-        norm_shifts(spec, continuous, rescaling),
+        norm_shifts(spec, as_gains(continuous), rescaling),
         unseen_shifts(spec, continuous),
         inner_shifts(spec, continuous),
     ):
         state = proof.moved(moves, state)
-    proof.held |= {slot.tensor for slot in shifts_of_norms(spec, continuous, rescaling)}
+    proof.held |= {slot.tensor for slot in shifts_of_norms(spec, as_gains(continuous), rescaling)}
     state = proof.moved(uncentered(spec, continuous), center_state(state, spec, continuous))
     return balance_state(state, spec, continuous)
 

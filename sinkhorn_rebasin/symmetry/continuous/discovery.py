@@ -12,7 +12,8 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.symmetry.continuous.folding import with_unfoldable
+from sinkhorn_rebasin.symmetry.continuous.folding import with_reasons_of_gains, with_unfoldable
+from sinkhorn_rebasin.symmetry.continuous.gains_less_one import with_gains_less_one
 from sinkhorn_rebasin.symmetry.continuous.proof import change_of
 from sinkhorn_rebasin.symmetry.continuous.search import Search
 from sinkhorn_rebasin.symmetry.rescaling.discovery import TOLERANCE, discover_rescaling, in_precision
@@ -38,7 +39,8 @@ def discover_continuous(
     What solves the equations is then proven by random finite elements, on new inputs, in double precision.
 
     - Groups that turn only once some vectors are one, or zero, have their names in ``gains`` and ``shifts``.
-    - Gains that no rescaling takes into their readers are named in ``reasons``.
+    - Gains that no rescaling takes into their readers are named in ``reasons``. Where they are gains less one, so
+      that the network multiplies by 1 + w, they can be folded: ``less_one``.
     - It speaks of the function in eval mode, and of the parameters: statistics are never turned.
 
     Args:
@@ -71,7 +73,9 @@ def discover_continuous(
     if any(symmetry.gains for symmetry in continuous.symmetries):
         rescaling = rescaling or discover_rescaling(model, spec, example_inputs, signs=False)
         continuous = with_unfoldable(spec, continuous, rescaling)
-    return continuous
+        with torch.inference_mode(False), torch.no_grad(), undisturbed():
+            continuous = with_gains_less_one(model, spec, continuous, example_inputs, generator)
+    return with_reasons_of_gains(continuous)
 
 
 def verify_continuous(

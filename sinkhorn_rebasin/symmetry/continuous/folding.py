@@ -14,17 +14,23 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousS
 def with_unfoldable(
     spec: PermutationSpec, continuous: ContinuousSpec, rescaling: RescalingSpec
 ) -> ContinuousSpec:
-    """The symmetries with the names of the gains that no rescaling brings to one, and a reason that says so."""
+    """The symmetries with the names of the gains that no rescaling brings to one."""
+    symmetries = (
+        replace(each, unfoldable=unfoldable(spec, each, rescaling)) for each in continuous.symmetries
+    )
+    return replace(continuous, symmetries=tuple(symmetries))
+
+
+def with_reasons_of_gains(continuous: ContinuousSpec) -> ContinuousSpec:
+    """The symmetries with a reason that says which gains cannot be folded."""
     reasons = dict(continuous.reasons)
-    symmetries = []
     for symmetry in continuous.symmetries:
-        names = unfoldable(spec, symmetry, rescaling)
-        symmetries.append(replace(symmetry, unfoldable=names))
-        if names:
+        if symmetry.unfoldable:
             known = [reasons[symmetry.group.name]] if symmetry.group.name in reasons else []
-            told = f"no rescaling takes {', '.join(names)} into its readers, so that it must be one as it is"
+            names = ", ".join(symmetry.unfoldable)
+            told = f"no rescaling takes {names} into its readers, so that it must be one as it is"
             reasons[symmetry.group.name] = "; ".join([*known, told])
-    return replace(continuous, symmetries=tuple(symmetries), reasons=reasons)
+    return replace(continuous, reasons=reasons)
 
 
 def unfoldable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -96,15 +96,17 @@ def discover_rescaling(
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         rescaling, unreached = in_precision(
-            lambda trials: _search(trials, signs), model, spec, example_inputs, tolerance, generator
+            lambda trials: search_rescalings(trials, signs), model, spec, example_inputs, tolerance, generator
         )
     _warn_of(unreached)
     return rescaling
 
 
-def _search(trials: Trials, signs: bool) -> tuple[RescalingSpec, Mapping[str, Sequence[str]]]:
-    """Find rescalings, and the tensors that no draw reached."""
-    equations = Equations(trials)
+def search_rescalings(
+    trials: Trials, signs: bool, groups: Collection[str] | None = None
+) -> tuple[RescalingSpec, Mapping[str, Sequence[str]]]:
+    """Find rescalings of these groups or all, and the tensors that no draw reached."""
+    equations = Equations(trials, groups)
     matrices = equations.gathered()
     unreached = equations.unreached()
     live = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,14 @@ class Equations:
         slots: per group, the slots that can be scaled.
     """
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Trials, groups: Collection[str] | None = None) -> None:
+        """Ask about these groups, or all."""
         self.trials = trials
         self.spec = trials.spec
-        groups = by_first_slot(self.spec.groups, self.spec.slots)
-        self.slots = {group.name: scalable_slots(self.spec, group.name) for group in groups}
+        names = [group.name for group in by_first_slot(self.spec.groups, self.spec.slots)]
+        self.slots = {
+            name: scalable_slots(self.spec, name) for name in names if groups is None or name in groups
+        }
         self._rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name, s in self.slots.items() if s}
 
     def gathered(self) -> dict[str, NDArray[np.float64]]:

@@ -65,6 +65,7 @@ def sensitivities(
     slots: Mapping[str, Sequence[Slot]],
     example_inputs: ExampleInputs,
     generator: torch.Generator,
+    factors: State | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     r"""Per group the matrix of the products of gradients and weights, summed over the positions of a unit.
 
@@ -72,7 +73,8 @@ def sensitivities(
         \theta_k[i] \Big\rangle
 
     for random c and x. A rescaling with exponents e leaves f unchanged, so that :math:`M e = 0`: the derivative
-    of its claim at s = 1. One backward pass serves all groups.
+    of its claim at s = 1. One backward pass serves all groups. Where a network computes with other factors than its
+    weights, as with 1 + w, these stand in the second place.
 
     Shapes:
         each matrix is (units, slots).
@@ -81,8 +83,9 @@ def sensitivities(
     gradients = gradients_of(network, state, names, example_inputs, generator)
     if gradients is None:
         return {group: np.zeros((0, len(parts))) for group, parts in slots.items()}
+    factors = state if factors is None else factors
     return {
-        group: np.stack([_per_unit(gradients[s.tensor], state[s.tensor], s) for s in parts], axis=1)
+        group: np.stack([_per_unit(gradients[s.tensor], factors[s.tensor], s) for s in parts], axis=1)
         for group, parts in slots.items()
         if parts
     }

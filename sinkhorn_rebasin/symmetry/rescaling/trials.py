@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ class Trials:
     """Hold a network and the draws at which it runs.
 
     Attributes:
+        less_one: names of tensors that hold one less than the factors the network computes with.
         networks: the network in eval mode; once asked for, also in training mode without its chance.
         sometimes_reached: by group, slots that the output depends on at some draws only.
     """
@@ -43,6 +44,7 @@ class Trials:
     example_inputs: ExampleInputs
     tolerance: float
     generator: torch.Generator
+    less_one: frozenset[str] = frozenset()
     networks: list[nn.Module] = field(init=False)
     sometimes_reached: dict[str, list[Slot]] = field(default_factory=dict)
 
@@ -56,12 +58,29 @@ class Trials:
             ArchitectureError: when the network has no derivatives.
         """
         try:
-            return sensitivities(network, self.weights(), slots, self.example_inputs, self.generator)
+            return self._sensitivities(network, self.weights(), slots, self.generator)
         except (RuntimeError, NotImplementedError) as error:
             raise ArchitectureError(
                 f"Expected a network that can be differentiated, to find its rescalings with, but "
                 f"{type(network).__name__} raised {type(error).__name__}: {error}"
             ) from error
+
+    def _sensitivities(
+        self,
+        network: nn.Module,
+        state: State,
+        slots: Mapping[str, Sequence[Slot]],
+        generator: torch.Generator,
+    ) -> Sensitivities:
+        factors = shifted(state, self.less_one, 1.0)
+        return sensitivities(network, state, slots, self.example_inputs, generator, factors)
+
+    def rescaled(
+        self, state: State, rescaling: RescalingSpec, logs: Mapping[str, Tensor], signs: Mapping[str, Tensor]
+    ) -> State:
+        """Scale the factors that the network computes with."""
+        factors = rescale_state(shifted(state, self.less_one, 1.0), self.spec, rescaling, logs, signs)
+        return shifted(factors, self.less_one, -1.0)
 
     def add_training_mode(self) -> nn.Module | None:
         """Add the network in training mode without its chance.
@@ -121,7 +140,7 @@ class Trials:
         for network in self.networks:
             before_draw = self.generator.get_state()
             inputs, before = draw_run(network, state, self.example_inputs, self.generator)
-            moved = rescale_state(state, self.spec, rescaling, logs, signs)
+            moved = self.rescaled(state, rescaling, logs, signs)
             after = run_precisely(network, moved, inputs)
             if not largest_change(before, after) <= self.tolerance:
                 return False
@@ -146,7 +165,7 @@ class Trials:
             return
         replay = torch.Generator(self.generator.device)
         replay.set_state(before_draw)
-        for name, matrix in sensitivities(network, state, waiting, self.example_inputs, replay).items():
+        for name, matrix in self._sensitivities(network, state, waiting, replay).items():
             unreached = ~self.reached(matrix)
             waiting[name] = [slot for slot, still in zip(waiting[name], unreached, strict=True) if still]
             if not waiting[name]:
@@ -230,6 +249,16 @@ class Trials:
             tensor.dtype.to_real() for tensor in self.network.parameters() if tensor.dtype.is_floating_point
         ]
         return torch.float64 if is_wide(self.network) or not types else types[0]
+
+
+def shifted(state: State, names: Collection[str], amount: float) -> State:
+    """Add a number to some tensors, under all names that they have.
+
+    >>> shifted({"a": torch.zeros(2), "b": torch.zeros(2)}, ["a"], 1.0)["a"].tolist()
+    [1.0, 1.0]
+    """
+    moved = {id(state[name]): state[name] + amount for name in names}
+    return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()} if moved else state
 
 
 def reached(matrix: NDArray[np.float64], least: float = 1e-10) -> NDArray[np.bool_]:

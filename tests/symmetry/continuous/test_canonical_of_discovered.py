@@ -44,6 +44,7 @@ NAMES = [
     "bottleneck",
     "ViT",
     "Llama",
+    "Gemma",
     "grouped queries",
     "norms of queries and keys",
     "rotary with grouped queries",
@@ -60,7 +61,7 @@ def test_the_whole_group_acts_on_the_canonical_form(name: str) -> None:
     turns_freely(model, in_double_precision(draw(model)))
 
 
-@pytest.mark.parametrize("name", ["GPT", "Gemma", "post-norm"])
+@pytest.mark.parametrize("name", ["GPT", "post-norm"])
 def test_gains_that_nothing_takes_are_refused_by_name(name: str) -> None:
     torch.manual_seed(0)
     build, draw, _ = CASES[name]
