@@ -161,7 +161,7 @@ def test_an_alignment_of_other_bases_is_refused_by_name(disk: Disk) -> None:
 def test_what_cannot_be_carried_is_told_and_nothing_is_written(
     disk: Disk, tuned: Callable[[Disk], str], more: list[str], said: str
 ) -> None:
-    assert said in refused(disk, 1, *carry(disk, tuned(disk), *more))
+    assert said in refused(disk, 2, *carry(disk, tuned(disk), *more))
 
 
 def test_what_is_there_stays_without_force_and_a_full_disk_leaves_nothing(
@@ -171,7 +171,7 @@ def test_what_is_there_stays_without_force_and_a_full_disk_leaves_nothing(
     out.mkdir()
     (out / "mine").write_text("mine")
     tuned = written_tuned(disk)
-    assert "not empty: pass --force" in refused(disk, 1, *carry(disk, tuned))
+    assert "not empty: pass --force" in refused(disk, 2, *carry(disk, tuned))
 
     def full(_: object, file: Path, **__: object) -> None:
         file.write_bytes(b"half")
@@ -179,7 +179,7 @@ def test_what_is_there_stays_without_force_and_a_full_disk_leaves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(loaded, "save_file", full)
-        said = refused(disk, 1, *carry(disk, tuned, "--way", "weights", "--force"))
+        said = refused(disk, 2, *carry(disk, tuned, "--way", "weights", "--force"))
     assert "No space left on device" in said
     assert (out / "mine").read_text() == "mine"
     code, _, err = disk.run(*carry(disk, tuned, "--way", "weights", "--force"))
