@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import task_loss
 
 
 class FolderOfBatches:
@@ -52,6 +55,42 @@ def read_data(text: str, model: LoadedModel, labelled: bool = False) -> Iterable
         UsageError: the text names no data.
         DataError: there is no batch, or the model does not run on it.
     """
+    batches = _batches(text)
+    batches = list(batches) if isinstance(batches, Iterator) else batches
+    first = next(iter(batches), None)
+    if first is None:
+        raise DataError(f"Expected at least one batch from {text} but it yields nothing.")
+    inputs, _ = read_batch(first, network=model.module, labelled=labelled)
+    with _told(text, model, "the first"):
+        _run(model, inputs)
+    return batches
+
+
+def check_data(text: str, model: LoadedModel) -> None:
+    """Read all batches that a text names, and run a model and its loss on each.
+
+    Raises:
+        DataError: one cannot be read, or the model or its loss do not take it; its number is told.
+    """
+    batches, number = iter(_batches(text)), 0
+    while True:
+        number += 1
+        with _told(text, model, f"batch {number}"):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            inputs, labels = read_batch(batch, network=model.module, labelled=False)
+            outputs = _run(model, inputs)
+            if labels is not None:
+                scored(task_loss, outputs, labels)
+
+
+def first_inputs(batches: Iterable[Any], model: LoadedModel) -> Any:
+    """Return the inputs of the first batch."""
+    return read_batch(next(iter(batches)), network=model.module, labelled=False)[0]
+
+
+def _batches(text: str) -> Iterable[Any]:
     if is_function(text):
         batches = called(text)
     elif Path(text).is_dir():
@@ -60,33 +99,27 @@ def read_data(text: str, model: LoadedModel, labelled: bool = False) -> Iterable
         raise UsageError(
             f"Expected data but got {text!r}, which is neither a folder nor package.module:function."
         )
-    if isinstance(batches, Iterator):
-        batches = list(batches)
     if not isinstance(batches, Iterable):
         raise DataError(f"Expected batches from {text} but got {type(batches).__name__}.")
-    _try_first(batches, text, model, labelled)
     return batches
 
 
-def first_inputs(batches: Iterable[Any], model: LoadedModel) -> Any:
-    """Return the inputs of the first batch."""
-    return read_batch(next(iter(batches)), network=model.module, labelled=False)[0]
-
-
-def _try_first(batches: Iterable[Any], text: str, model: LoadedModel, labelled: bool) -> None:
-    first = next(iter(batches), None)
-    if first is None:
-        raise DataError(f"Expected at least one batch from {text} but it yields nothing.")
-    inputs, _ = read_batch(first, network=model.module, labelled=labelled)
+def _run(model: LoadedModel, inputs: Any) -> Any:
     network = evaluation_copy(model.module)
+    with torch.no_grad(), untouched_randomness():
+        return run_at(network, {}, inputs)
+
+
+@contextmanager
+def _told(text: str, model: LoadedModel, which: str) -> Iterator[None]:
+    """Say of which batch an error is."""
     try:
-        with torch.no_grad(), untouched_randomness():
-            run_at(network, {}, inputs)
+        yield
     except RebasinError:
         raise
     except Exception as error:
         raise DataError(
-            f"Expected batches from {text} that {model.text} runs on but the first raised {type(error).__name__}: "
+            f"Expected batches from {text} that {model.text} runs on but {which} raised {type(error).__name__}: "
             f"{error}"
         ) from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sinkhorn_rebasin.cli.failures import UsageError, exit_code, one_line
+from sinkhorn_rebasin.cli.faulty_data import told_of_data
 from sinkhorn_rebasin.cli.terminal import complain
 from sinkhorn_rebasin.cli.verb import Options, Verb
 from sinkhorn_rebasin.cli.verbs.align import ALIGN
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             verb, options = _parsed(given)
-            verb.run(options)
+            with told_of_data(options):
+                verb.run(options)
         except SystemExit as stop:  # of --help
             return int(stop.code or 0)
         except KeyboardInterrupt:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sinkhorn_rebasin.errors import CheckpointError
 
 
@@ -104,9 +106,10 @@ def _told(place: Path) -> Iterator[None]:
     """Say in one line which file could not be written."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"Expected to write {place} but got {error.strerror or error}: make room, or choose another place. "
+            f"Expected to write {place} but got {reason}: make room, or choose another place. "
             f"Nothing was left there."
         ) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +73,31 @@ def nothing() -> list[Tensor]:
 
 def wide_batches() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(16, 5), torch.zeros(16, dtype=torch.long))]
+
+
+def breaking() -> Iterator[tuple[Tensor, Tensor]]:
+    """A loader that fails at its second batch."""
+    yield batches()[0]
+    raise KeyError("image")
+
+
+class Breaking:
+    """The same, read anew each time."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return breaking()
+
+
+def lazily_breaking() -> Breaking:
+    return Breaking()
+
+
+def later_wide() -> list[tuple[Tensor, Tensor]]:
+    return [*batches(), *wide_batches()]
+
+
+def later_label() -> list[tuple[Tensor, Tensor]]:
+    return [*batches(), (torch.randn(16, 4), torch.full((16,), 7))]
 
 
 def failing() -> None:

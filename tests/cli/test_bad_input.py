@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from sinkhorn_rebasin.cli.models import loaded
@@ -105,6 +106,37 @@ def test_data_that_do_not_fit_are_told(disk: Disk, function: str, said: str) -> 
     assert said in refused(disk, 2, *align(disk, disk.reference, disk.target, "--train", data))
 
 
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("breaking", "but batch 2 raised KeyError: 'image'"),
+        ("lazily_breaking", "but batch 2 raised KeyError: 'image'"),
+        ("later_wide", "but batch 3 raised RuntimeError"),
+        ("later_label", "but batch 3 raised IndexError: Target 7 is out of bounds"),
+        ("wide_batches", "but the first raised RuntimeError"),
+        ("nothing", "it yields nothing"),
+    ],
+)
+def test_the_batch_at_fault_is_told(disk: Disk, function: str, said: str) -> None:
+    data, out = f"tests.cli.networks:{function}", disk.folder / "out"
+    path = ["path", disk.reference, disk.target, "--points", "3", "--data", data, "--out", out]
+    assert said in refused(disk, 2, *path)
+    if function in ("lazily_breaking", "later_wide"):
+        assert said in refused(disk, 2, "merge", disk.reference, disk.target, "--repair", data, "--out", out)
+
+
+def test_an_error_that_is_no_fault_of_the_data_is_not_hidden(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("sinkhorn_rebasin.cli.verbs.path.evaluate_path", broken)
+    data = ["--data", "tests.cli.networks:batches", "--out", str(disk.folder / "out")]
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        disk.run("path", disk.reference, disk.target, *data)
+
+
 def test_what_is_there_is_not_replaced_without_force(disk: Disk) -> None:
     file, out = disk.align(), disk.folder / "out"
     out.mkdir()
@@ -118,10 +150,17 @@ def test_what_is_there_is_not_replaced_without_force(disk: Disk) -> None:
     assert sorted(written.name for written in out.iterdir()) == ["README.md", "model.safetensors"]
 
 
-def test_a_full_disk_leaves_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_leaves_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def full(_: object, file: Path, **__: object) -> None:
         file.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     monkeypatch.setattr(loaded, "save_file", full)
     said = refused(disk, 2, "apply", disk.align(), disk.target, "--out", disk.folder / "out")

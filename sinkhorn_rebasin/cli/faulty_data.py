@@ -1,0 +1,34 @@
+"""When a verb fails in the middle of its data: which batch it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sinkhorn_rebasin.cli.data import check_data
+from sinkhorn_rebasin.cli.models.source import load_model
+from sinkhorn_rebasin.cli.verb import Options
+from sinkhorn_rebasin.errors import RebasinError
+
+_NAMES = ("train", "data", "repair")
+
+
+@contextmanager
+def told_of_data(options: Options) -> Iterator[None]:
+    """Look for the batch at fault where a verb fails for a reason that nobody foresaw.
+
+    The reference runs alone on one batch after the other. Where it runs on all of them, the error is no fault of the
+    data, and stays as it is.
+
+    Raises:
+        DataError: a batch cannot be read, or neither the reference nor its loss takes it.
+    """
+    try:
+        yield
+    except (RebasinError, OSError, MemoryError):
+        raise
+    except Exception:
+        for text in (getattr(options, name, None) for name in _NAMES):
+            if text is not None:
+                check_data(text, load_model(options.reference))
+        raise
