@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from tests.carrying.adapters.networks import moved_base
 from tests.carrying.networks import difference, farthest
-from tests.carrying.test_carry import random_alignment
 
 peft = pytest.importorskip("peft", reason="peft is not installed: pip install peft")
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed; it comes with the extra 'hub'"
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+CLASSIFIER = "GPT2ForSequenceClassification"
 TOKENS = torch.arange(24).reshape(3, 8) % 50
 INPUTS = {"input_ids": TOKENS}
 SIZES = {"vocab_size": 50, "n_positions": 16, "n_embd": 8, "n_layer": 2, "n_head": 2}
@@ -31,6 +35,23 @@ def gpt(seed: int, kind: str = "GPT2LMHeadModel", **more: Any) -> Any:
     torch.manual_seed(seed)
     special = {"eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.2}
     return getattr(transformers, kind)(transformers.GPT2Config(**SIZES, **special, **more)).eval()
+
+
+@cache
+def reordering(kind: str = "GPT2LMHeadModel") -> sr.Alignment:
+    """Another order of the units and heads of every network of a kind."""
+    labels = {"num_labels": 3} if kind == CLASSIFIER else {}
+    network = llama() if kind == "llama" else gpt(0, kind, **labels)
+    spec = sr.discover_symmetry(network, INPUTS)
+    spec = spec.ignoring("score") if "score.weight" in spec.shapes else spec
+    return sr.Alignment(sr.random_permutations(spec, generator=torch.Generator().manual_seed(3)), spec)
+
+
+def llama() -> Any:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads)).eval()
 
 
 def adapted(base: nn.Module, folder: Path, **options: Any) -> Any:
@@ -70,8 +91,7 @@ def logits(model: nn.Module) -> Tensor:
     ids=["factors", "dora", "embedding", "lora_bias", "modules_to_save"],
 )
 def test_peft_loads_the_carried_folder_and_computes_the_same_function(tmp_path: Path, options: Any) -> None:
-    base = gpt(0)
-    alignment = random_alignment(base, INPUTS)
+    base, alignment = gpt(0), reordering()
     new_base = moved_base(base, alignment)
     model = adapted(base, tmp_path / "old", **options)
     carried = sr.carry_adapter(tmp_path / "old", base, new_base, alignment, 1.0, example_inputs=INPUTS)
@@ -90,7 +110,7 @@ def test_peft_loads_the_carried_folder_and_computes_the_same_function(tmp_path: 
 
 def test_what_peft_merges_is_the_carried_full_update(tmp_path: Path) -> None:
     base, new_base = gpt(0), gpt(1)
-    alignment = random_alignment(base, INPUTS)
+    alignment = reordering()
     model = adapted(base, tmp_path / "old", target_modules=["c_attn", "c_proj", "c_fc"])
     carried = sr.carry_adapter(tmp_path / "old", base, new_base, alignment, 1.0, example_inputs=INPUTS)
     carried.save(tmp_path / "new")
@@ -108,10 +128,10 @@ def test_what_peft_merges_is_the_carried_full_update(tmp_path: Path) -> None:
 
 
 def test_a_head_of_other_labels_is_left_and_peft_loads_the_rest(tmp_path: Path) -> None:
-    kind = "GPT2ForSequenceClassification"
-    base, new_base = gpt(0, kind, num_labels=3), gpt(1, kind, num_labels=5)
+    base, new_base = gpt(0, CLASSIFIER, num_labels=3), gpt(1, CLASSIFIER, num_labels=5)
     adapted(base, tmp_path / "old", target_modules=["c_attn"], modules_to_save=["score"])
-    carried = sr.carry_adapter(tmp_path / "old", base, new_base, scale=1.0, example_inputs=INPUTS)
+    alignment = reordering(CLASSIFIER)
+    carried = sr.carry_adapter(tmp_path / "old", base, new_base, alignment, 1.0, example_inputs=INPUTS)
     assert carried.notes == ("heads of other labels stay as they are: score.weight",)
     carried.save(tmp_path / "new")
     loaded = peft.PeftModel.from_pretrained(standalone_copy(new_base), tmp_path / "new").eval()
@@ -120,9 +140,7 @@ def test_a_head_of_other_labels_is_left_and_peft_loads_the_rest(tmp_path: Path) 
 
 
 def test_a_saved_head_of_the_same_labels_goes_along(tmp_path: Path) -> None:
-    kind = "GPT2ForSequenceClassification"
-    base = gpt(0, kind, num_labels=3)
-    alignment = random_alignment(base, INPUTS)
+    base, alignment = gpt(0, CLASSIFIER, num_labels=3), reordering(CLASSIFIER)
     new_base = moved_base(base, alignment)
     model = adapted(base, tmp_path / "old", target_modules=["c_attn"], task_type="SEQ_CLS")
     sr.carry_adapter(tmp_path / "old", base, new_base, alignment, 1.0, example_inputs=INPUTS).save(
@@ -132,30 +150,17 @@ def test_a_saved_head_of_the_same_labels_goes_along(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(loaded), logits(model), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        lambda: peft.IA3Config(target_modules=["c_attn"], feedforward_modules=[]),
-        lambda: peft.LoHaConfig(target_modules=["c_fc"]),
-    ],
-    ids=["IA3", "LOHA"],
-)
-def test_other_kinds_of_adapters_are_refused_by_name(tmp_path: Path, config: Any) -> None:
-    made = config()
-    model = peft.get_peft_model(
-        gpt(0) if made.peft_type.value == "IA3" else nn.ModuleDict({"c_fc": nn.Linear(2, 2)}), made
-    )
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ArchitectureError, match=f"its config says '{made.peft_type.value}'"):
+@pytest.mark.parametrize("kind", ["IA3", "LOHA"])
+def test_other_kinds_of_adapters_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    feedforward = {"feedforward_modules": []} if kind == "IA3" else {}
+    config = {"IA3": peft.IA3Config, "LOHA": peft.LoHaConfig}[kind](target_modules=["last"], **feedforward)
+    peft.get_peft_model(nn.ModuleDict({"last": nn.Linear(2, 2)}), config).save_pretrained(tmp_path)
+    with pytest.raises(ArchitectureError, match=f"its config says '{kind}'"):
         sr.Adapter.load(tmp_path)
 
 
 def test_llama_is_carried_with_its_grouped_heads(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False}
-    base = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads)).eval()
-    alignment = random_alignment(base, INPUTS)
+    base, alignment = llama(), reordering("llama")
     new_base = moved_base(base, alignment)
     options = {"target_modules": "all-linear", "fan_in_fan_out": False, "modules_to_save": ["embed_tokens"]}
     model = adapted(base, tmp_path / "old", **options)
