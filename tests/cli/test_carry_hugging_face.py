@@ -45,7 +45,10 @@ def folders(disk: Disk, planted: bool = True, **options: Any) -> list[str]:
 
 def test_the_carried_folder_computes_what_the_fine_tune_does(disk: Disk) -> None:
     tuned, base, new = folders(disk)
-    code, _, err = disk.run("carry", tuned, base, new, "--scale", "1", "--out", disk.folder / "out")
+    file = disk.folder / "alignment.safetensors"
+    assert disk.run("align", new, base, "--out", file)[0] == 0
+    arguments = ["carry", tuned, base, new, "--alignment", file, "--scale", "1", "--out", disk.folder / "out"]
+    code, _, err = disk.run(*arguments)
     assert code == 0, err
     carried = type(gpt()).from_pretrained(disk.folder / "out").eval()
     with torch.no_grad():
