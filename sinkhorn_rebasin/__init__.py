@@ -1,9 +1,9 @@
 """Differentiable weight-space alignment of neural networks: Sinkhorn re-basin for any PyTorch model.
 
 Start with :func:`align`, or with :class:`SinkhornRebasin`. The imports below are the table of contents, a folder a
-block. The folders ``carrying`` (``carry``, ``carry_many`` and ``CarriedUpdate``), ``front`` (``align``, ``Recipe``
-and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are loaded when they are first used, because they
-need torchmetrics, matplotlib and Lightning:
+block. The folders ``carrying`` (``carry``, ``carry_many``, ``carry_adapter``, ``CarriedUpdate`` and ``Adapter``),
+``front`` (``align``, ``Recipe`` and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are loaded when
+they are first used, because they need torchmetrics, matplotlib and Lightning:
 ``sinkhorn_rebasin.training.RebasinModule``.
 """
 
@@ -94,8 +94,10 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin import metrics as metrics
     from sinkhorn_rebasin import plots as plots
     from sinkhorn_rebasin import training as training
+    from sinkhorn_rebasin.carrying import Adapter as Adapter
     from sinkhorn_rebasin.carrying import CarriedUpdate as CarriedUpdate
     from sinkhorn_rebasin.carrying import carry as carry
+    from sinkhorn_rebasin.carrying import carry_adapter as carry_adapter
     from sinkhorn_rebasin.carrying import carry_many as carry_many
     from sinkhorn_rebasin.front import AlignmentResult as AlignmentResult
     from sinkhorn_rebasin.front import Recipe as Recipe
@@ -105,7 +107,7 @@ __version__ = "0.1.0"
 
 _LAZY = ("carrying", "front", "metrics", "plots", "training")
 _FRONT = ("AlignmentResult", "Recipe", "align")
-_CARRYING = ("CarriedUpdate", "carry", "carry_many")
+_CARRYING = ("Adapter", "CarriedUpdate", "carry", "carry_adapter", "carry_many")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Carrying what one network learned to another: one file a way, under one protocol."""
 
+from sinkhorn_rebasin.carrying.adapters import Adapter, carry_adapter
 from sinkhorn_rebasin.carrying.by_activations import ByActivations
 from sinkhorn_rebasin.carrying.by_weights import ByWeights
 from sinkhorn_rebasin.carrying.carried_update import CarriedUpdate
@@ -10,6 +11,7 @@ from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem, Way
 
 __all__ = [
+    "Adapter",
     "ByActivations",
     "ByWeights",
     "Carried",
@@ -20,5 +22,6 @@ __all__ = [
     "LayerByLayer",
     "Way",
     "carry",
+    "carry_adapter",
     "carry_many",
 ]

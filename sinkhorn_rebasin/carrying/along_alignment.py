@@ -47,7 +47,7 @@ def carried_along(
         alignment.receipt.check_target(tensors_of(base))
     frame: State = {}
     if alignment.continuous is not None:
-        canonical = canonical or not _is_canonical(alignment.continuous, base, new_base)
+        canonical = canonical or not is_canonical(alignment.continuous, base, new_base)
     if canonical and alignment.continuous is not None:
         tuned, base, new_base = (
             canonical_form(network, alignment, problem) for network in (tuned, base, new_base)
@@ -115,7 +115,8 @@ def canonical_form(network: nn.Module, alignment: Alignment, problem: CarryProbl
     return canonicalize(network, alignment.spec, alignment.continuous, problem.example_inputs)
 
 
-def _is_canonical(continuous: ContinuousSpec, *networks: nn.Module) -> bool:
+def is_canonical(continuous: ContinuousSpec, *networks: nn.Module) -> bool:
+    """Tell whether networks have the form that maps act on."""
     try:
         for network in networks:
             check_canonical(tensors_of(network), continuous, "network")

@@ -71,6 +71,8 @@ def carry_problem(
     if example_inputs is not None and not widths and not heads:
         check_same_function(new_base, base, example_inputs, spec.outputs)
     check_heads(update.heads, spec)
+    if heads and alignment is None:
+        spec = new_spec = spec.ignoring(*(name for name in heads if name in spec.shapes))
     problem = CarryProblem(
         *(tuned, base, new_base, update, spec, new_spec),
         heads=tuple(dict.fromkeys([*update.heads, *heads])),
@@ -119,8 +121,9 @@ def _check_new_base(
     if widths:
         return ()
     heads = differing_heads(tensors_of(new_base), tensors_of(base), "new base", "base")
-    check_heads(tuple(heads), spec)
-    return tuple(heads)
+    ordered = tuple(name for name in tensors_of(new_base) if name in heads)
+    check_heads(ordered, spec)
+    return ordered
 
 
 def check_heads(heads: tuple[str, ...], spec: PermutationSpec) -> None:

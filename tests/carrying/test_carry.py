@@ -155,6 +155,19 @@ def test_a_head_of_other_labels_stays_and_is_named() -> None:
     assert torch.allclose(same.state["2.weight"], update.state["2.weight"])
 
 
+@pytest.mark.parametrize("way", [sr.carrying.ByWeights(), None])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_a_new_base_of_other_labels_keeps_its_head(
+    activation: type[nn.Module], way: sr.carrying.Way | None
+) -> None:
+    base, new_base = (mlp(seed, activation=activation, labels=3 + 2 * seed) for seed in (0, 1))
+    update = sr.carry(tuned_from(base), base, new_base, scale=1.0, way=way, example_inputs=X)
+    applied = update.apply(new_base)
+    assert torch.equal(applied[4].weight, new_base[4].weight)
+    assert not torch.equal(applied[2].weight, new_base[2].weight)
+    assert any("heads of other labels stay as they are: 4.weight, 4.bias" in note for note in update.notes)
+
+
 def test_running_statistics_are_kept_without_data_and_that_is_said() -> None:
     base, new_base = convolutions(0), convolutions(1)
     tuned = tuned_from(base)

@@ -185,3 +185,78 @@ def test_what_is_there_stays_without_force_and_a_full_disk_leaves_nothing(
     code, _, err = disk.run(*carry(disk, tuned, "--way", "weights", "--force"))
     assert code == 0, err
     assert sorted(file.name for file in out.iterdir()) == ["README.md", "model.safetensors"]
+
+
+def lora(disk: Disk, **config: object) -> Path:
+    """A LoRA of the first layer of the base, on disk."""
+    generator = torch.Generator().manual_seed(6)
+    tensors = {
+        "first.lora_A.weight": torch.randn(2, 4, generator=generator),
+        "first.lora_B.weight": torch.randn(8, 2, generator=generator),
+    }
+    folder = disk.folder / "lora"
+    sr.Adapter({"peft_type": "LORA", "lora_alpha": 2, **config}, tensors).save(folder)
+    return folder
+
+
+def adapt(disk: Disk, folder: Path, *more: object) -> list[object]:
+    models = [disk.target, disk.reference]
+    return ["carry", *models, "--adapter", folder, "--out", disk.folder / "out", *INPUTS, *more]
+
+
+def test_an_adapter_stands_for_the_fine_tune_and_an_adapter_is_written(disk: Disk) -> None:
+    folder = lora(disk)
+    code, said, err = disk.run(*adapt(disk, folder, "--scale", "0.5", "--alignment", disk.align()))
+    assert code == 0, err
+    assert "Adapter(rank 2; 2 tensors; scale 0.5)" in said
+    written, before = sr.Adapter.load(disk.folder / "out"), sr.Adapter.load(folder)
+    order = Alignment.load(disk.folder / "b_to_a.safetensors").permutations["first"]
+    assert torch.equal(written.tensors["first.lora_A.weight"], before.tensors["first.lora_A.weight"])
+    expected = 0.5 * before.tensors["first.lora_B.weight"][order]
+    torch.testing.assert_close(written.tensors["first.lora_B.weight"], expected)
+    assert not torch.equal(order, torch.arange(8))
+    card = (disk.folder / "out" / "README.md").read_text()
+    assert "library_name: peft" in card
+    assert "base_model_relation: adapter" in card
+    assert "| scale of the update | 0.5 |" in card
+    assert f"adapter's weights | {Fingerprint.of(before.tensors).contents} |" in card
+
+
+def test_an_adapter_is_named_in_a_file_of_settings_and_data_choose_its_scale(disk: Disk) -> None:
+    settings = disk.folder / "settings.yaml"
+    settings.write_text(
+        f"base: {disk.target}\nnew_base: {disk.reference}\nadapter: {lora(disk)}\nout: {disk.folder / 'out'}\n"
+    )
+    code, said, err = disk.run("carry", "--config", settings, "--data", DATA)
+    assert code == 0, err
+    assert "scale 1: loss" in said
+    assert "| loss at scale 1 |" in (disk.folder / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "code", "said"),
+    [
+        ({"peft_type": "IA3"}, [], 1, "its config says 'IA3'"),
+        ({}, ["--scale", ".nan"], 1, "finite number"),
+        ({}, ["--way", "activations"], 1, "--way weights with --adapter"),
+        ({}, ["tests.cli.networks:small"], 1, "but got three models"),
+    ],
+)
+def test_adapters_that_cannot_be_carried_are_told(
+    disk: Disk, config: dict[str, object], more: list[str], code: int, said: str
+) -> None:
+    folder = lora(disk, **config)
+    arguments = adapt(disk, folder)
+    assert said in refused(disk, code, *arguments[:3], *more, *arguments[3:])
+
+
+def test_an_adapter_without_a_counterpart_and_one_cut_short_are_told(disk: Disk) -> None:
+    folder = lora(disk)
+    plain = ["carry", "tests.cli.networks:frozen", "tests.cli.networks:frozen", "--adapter", folder]
+    said = refused(disk, 2, *plain, "--out", disk.folder / "out", *INPUTS)
+    assert "counterpart of the adapter's target 'first'" in said
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert "does not load" in refused(disk, 1, *adapt(disk, folder))
+    weights.unlink()
+    assert "there is no such file" in refused(disk, 1, *adapt(disk, folder))

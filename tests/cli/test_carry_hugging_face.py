@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import discover_symmetry, permute_state, random_permutations
 from tests.cli.conftest import Disk
 from tests.cli.test_bad_input import refused
@@ -43,7 +45,10 @@ def folders(disk: Disk, planted: bool = True, **options: Any) -> list[str]:
 
 def test_the_carried_folder_computes_what_the_fine_tune_does(disk: Disk) -> None:
     tuned, base, new = folders(disk)
-    code, _, err = disk.run("carry", tuned, base, new, "--scale", "1", "--out", disk.folder / "out")
+    file = disk.folder / "alignment.safetensors"
+    assert disk.run("align", new, base, "--out", file)[0] == 0
+    arguments = ["carry", tuned, base, new, "--alignment", file, "--scale", "1", "--out", disk.folder / "out"]
+    code, _, err = disk.run(*arguments)
     assert code == 0, err
     carried = type(gpt()).from_pretrained(disk.folder / "out").eval()
     with torch.no_grad():
@@ -95,3 +100,27 @@ def test_streaming_refuses_what_it_cannot_carry_and_leaves_nothing(disk: Disk) -
     network.save_pretrained(tuned)
     said = refused(disk, 1, "carry", tuned, base, new, *options)
     assert "Expected a finite update but 'transformer.ln_f.bias'" in said
+
+
+def test_an_adapter_of_another_base_is_refused_by_the_name_in_its_config(disk: Disk) -> None:
+    _, base, new = folders(disk)
+    factors = {
+        "transformer.h.0.attn.c_attn.lora_A.weight": torch.ones(2, 8),
+        "transformer.h.0.attn.c_attn.lora_B.weight": torch.ones(24, 2),
+    }
+    file = disk.folder / "alignment.safetensors"
+    assert disk.run("align", new, base, "--out", file)[0] == 0
+    arguments = ["carry", base, new, "--adapter", disk.folder / "lora", "--alignment", file, "--out"]
+    config = {"peft_type": "LORA", "lora_alpha": 2}
+    sr.Adapter({**config, "base_model_name_or_path": "org/another"}, factors).save(disk.folder / "lora")
+    said = refused(disk, 2, *arguments, disk.folder / "out")
+    assert f"which its config says is 'org/another', but got {base!r}" in said
+    shutil.copytree(base, disk.folder / "copy")
+    for number, name in enumerate((base, str(disk.folder / "copy"), "org/base")):
+        sr.Adapter({**config, "base_model_name_or_path": name}, factors).save(disk.folder / "lora")
+        code, _, err = disk.run(*arguments, disk.folder / f"out{number}")
+        assert code == 0, err
+        written = sr.Adapter.load(disk.folder / f"out{number}")
+        assert written.config["base_model_name_or_path"] == new
+    sr.Adapter({**config, "base_model_name_or_path": new}, factors).save(disk.folder / "lora")
+    assert "which its config says is" in refused(disk, 2, *arguments, disk.folder / "out")

@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sinkhorn_rebasin.carrying import CarriedUpdate, carry
+from sinkhorn_rebasin.carrying import Adapter, carry, carry_adapter
 from sinkhorn_rebasin.carrying.scale import Scale, scales_of
-from sinkhorn_rebasin.cli.carrying import WAYS, check_alignment_of, check_bases, check_tuned, facts_of_carry
+from sinkhorn_rebasin.cli.carrying import (
+    WAYS,
+    check_adapter,
+    check_alignment_of,
+    check_bases,
+    check_tuned,
+    facts_of_carry,
+)
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.failures import UsageError
 from sinkhorn_rebasin.cli.models.source import load_model
-from sinkhorn_rebasin.cli.output_folder import write_model
+from sinkhorn_rebasin.cli.output_folder import card, write_model
 from sinkhorn_rebasin.cli.pair import inputs_of
 from sinkhorn_rebasin.cli.streaming_update import StreamedCarry
 from sinkhorn_rebasin.cli.terminal import say
 from sinkhorn_rebasin.cli.verb import MODEL_HELP, Options, Verb, add_data, add_inputs, add_output
-from sinkhorn_rebasin.files.atomic import check_free
+from sinkhorn_rebasin.files.adapter_folder import write_adapter
+from sinkhorn_rebasin.files.atomic import check_free, whole_folder
 from sinkhorn_rebasin.files.fingerprint import Fingerprint
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -27,6 +35,12 @@ def _add_options(parser: Any) -> None:
     for name in ("tuned", "base", "new_base"):
         parser.add_argument(name, metavar=name.upper(), nargs="?", type=str, help=MODEL_HELP)
     add_output(parser, "DIR")
+    parser.add_argument(
+        "--adapter",
+        type=str,
+        metavar="DIR",
+        help="a LoRA of PEFT for BASE, in place of TUNED; a LoRA is written",
+    )
     parser.add_argument(
         "--alignment",
         type=str,
@@ -61,7 +75,9 @@ def _run(options: Options) -> None:
         )
     alignment = None if options.alignment is None else Alignment.load(options.alignment)
     scale = scale_of(options)
-    if alignment is None or not _streamed(alignment, scale, options):
+    if options.adapter is not None:
+        _carry_adapter(alignment, scale, options)
+    elif alignment is None or not _streamed(alignment, scale, options):
         _carry_loaded(alignment, scale, options)
     say(f"written to {options.out}")
 
@@ -95,7 +111,7 @@ def _carry_loaded(alignment: Alignment | None, scale: Scale, options: Options) -
     )
     say(update)
     prints = [Fingerprint.of(tensors_of(network)) for network in networks]
-    facts = facts_of_carry(update.way, scale_told(update), prints, alignment, update.notes)
+    facts = facts_of_carry(update.way, update.scales, prints, alignment, update.notes)
     facts += [(f"loss at scale {tried:g}", f"{loss:.4g}") for tried, loss in update.judged.items()]
     title = _title(Path(tuned.name), Path(new_base.name))
     new_base.module = update.apply(new_base.module)
@@ -103,15 +119,48 @@ def _carry_loaded(alignment: Alignment | None, scale: Scale, options: Options) -
     write_model(new_base, options.out, title, parents, facts, "finetune")
 
 
-def scale_told(update: CarriedUpdate) -> str:
-    """Write an update's scale.
+def _carry_adapter(alignment: Alignment | None, scale: Scale, options: Options) -> None:
+    if options.way not in (None, "weights"):
+        raise UsageError(
+            f"Expected --way weights with --adapter, whose factors move by an alignment, but got {options.way}: "
+            f"merge the adapter into its base, and carry the merged network."
+        )
+    adapter = Adapter.load(options.adapter)
+    base, new_base = (load_model(text) for text in (options.base, options.new_base))
+    check_adapter(adapter, options.adapter, base)
+    batches = None if options.data is None else read_data(options.data, base)
+    inputs = inputs_of(base, options.inputs, batches)
+    check_bases(base, new_base, inputs)
+    if alignment is not None:
+        check_alignment_of(alignment, base, new_base)
+    networks = base.module, new_base.module
+    carried = carry_adapter(
+        adapter, *networks, alignment, scale, data=batches, example_inputs=inputs, seed=options.seed
+    )
+    say(carried)
+    states = adapter.tensors, *(tensors_of(network) for network in networks)
+    prints = [Fingerprint.of(state) for state in states]
+    facts = facts_of_carry("weights", carried.scales, prints, alignment, carried.notes, "adapter")
+    facts += [(f"loss at scale {tried:g}", f"{loss:.4g}") for tried, loss in carried.judged.items()]
+    title = _title(Path(options.adapter), Path(new_base.name))
+    load = "from peft import PeftModel; net = PeftModel.from_pretrained(new_base, FOLDER)"
+    with whole_folder(options.out) as part:
+        write_adapter(part, carried.config, carried.tensors)
+        text = card("peft", load, title, [options.new_base], facts, "adapter")
+        (part / "README.md").write_text(text, encoding="utf-8")
 
-    >>> from types import SimpleNamespace
-    >>> scale_told(SimpleNamespace(scales={"a": 1.0, "b": 0.5}))
-    '0.5 to 1'
-    """
-    values = sorted(set(update.scales.values()))
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+def _settle(options: Options) -> None:
+    """Read BASE and NEW_BASE where an adapter stands for TUNED."""
+    if options.adapter is None:
+        return
+    given = [text for text in (options.tuned, options.base, options.new_base) if text is not None]
+    if options.tuned is not None and len(given) == 3:
+        raise UsageError(
+            "Expected BASE and NEW_BASE alone with --adapter, which stands for TUNED, but got three models."
+        )
+    options.tuned = options.adapter
+    options.base, options.new_base = (*given, None, None)[:2]
 
 
 def _title(tuned: Path, new_base: Path) -> str:
@@ -126,4 +175,5 @@ CARRY = Verb(
     _run,
     ("tuned", "base", "new_base"),
     ("out",),
+    _settle,
 )
