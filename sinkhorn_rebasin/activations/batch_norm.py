@@ -21,7 +21,7 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
-from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.networks.layers import first_argument, is_folded
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
@@ -197,8 +197,9 @@ def measured_buffers(state: StateLike, moments: Mapping[str, Moments]) -> State:
 
 
 def has_statistics(layer: nn.Module) -> bool:
-    """Tell whether a layer keeps running statistics.
+    """Tell whether a layer keeps running statistics that are to be measured.
 
-    It is then a batch norm.
+    It is then a batch norm that was not folded into the layer before it.
     """
-    return isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None
+    kept = isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.running_mean is not None
+    return kept and not is_folded(layer)

@@ -16,7 +16,7 @@ from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.execution import device_of, run_at
-from sinkhorn_rebasin.networks.layers import first_argument
+from sinkhorn_rebasin.networks.layers import first_argument, is_folded
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -58,7 +58,9 @@ def stages_of(
         """Make the hook of a norm."""
 
         def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            """Note a norm in place of the layer before."""
+            """Note a norm in place of the layer before, unless it was folded into that."""
+            if is_folded(norm):
+                return
             given = first_argument(arguments, keywords)
             for output, version, layer in outputs:
                 if given is output and output._version == version:

@@ -18,6 +18,7 @@ from sinkhorn_rebasin.activations.repair_sites import stages_of
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
+from sinkhorn_rebasin.networks.layers import folded_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
@@ -80,6 +81,7 @@ class RepairLoss(RandomPointLoss):
                 f"{type(repair).__name__}."
             )
         self.repair = repair
+        self._folded = folded_in(repair.network)
         stages, _ = stages_of(repair.network, repair.spec, repair.end, repair.inputs[0])
         self._layers = {layer: stage for layer, stage in stages.items() if isinstance(stage, AffineLayer)}
 
@@ -96,7 +98,8 @@ class RepairLoss(RandomPointLoss):
         permutations = rebasin.permutations()
         state = rebasin.state_at(position, permutations=permutations)
         corrected = _corrected(self._corrections(permutations, position))
-        with corrected, batch_statistics(network, on=rebasin.training), untouched_randomness():
+        statistics = batch_statistics(network, rebasin.training, self._folded)
+        with corrected, statistics, untouched_randomness():
             outputs = run_at(network, state, inputs)
         return scored(self.criterion, outputs, labels)
 

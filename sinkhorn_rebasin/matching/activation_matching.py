@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike
+from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike, Permutations
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, SpecError
 from sinkhorn_rebasin.matching.activation_assignment import Seen, assign_seen
@@ -19,6 +19,7 @@ from sinkhorn_rebasin.matching.rotations.turned_streams import TurnedStreams
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.signed_activations import signed_state
 from sinkhorn_rebasin.matching.weight_matching import match_remaining
+from sinkhorn_rebasin.matching.weights.beginning import beginning
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
@@ -36,6 +37,7 @@ def activation_matching(
     similarity: Literal["correlation", "uncentred"] = "correlation",
     batch: BatchAdapter | None = None,
     symmetry: ContinuousSpec | None = None,
+    start: Permutations | Alignment | None = None,
     ignore: Sequence[str] = (),
 ) -> Alignment:
     r"""Maximise how alike matched units behave on data.
@@ -79,6 +81,8 @@ def activation_matching(
         similarity: ``"correlation"``, or ``"uncentred"`` products.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
         symmetry: from :func:`discover_continuous`. The alignment then has maps.
+        start: what the groups that activations do not decide begin with: permutations or an :class:`Alignment`, with
+            the maps of ``symmetry``. They are matched by weights from there; None: from what weights show at once.
         ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
 
     Complexity: per sample and group of n units O(n²), then O(n³) for the assignment. Use it when data are at
@@ -110,9 +114,11 @@ def activation_matching(
     if data is None:
         raise DataError("Expected data, batches of inputs to see activations on, but got None.")
     network, generator = as_network(reference, target), generator or torch.Generator().manual_seed(0)
-    standing = Standing(first, second, spec, {}, rescaling=rescaling or NO_RESCALING)
+    rescaling = rescaling or NO_RESCALING
+    begin = None if start is None else beginning(start, spec, rescaling, symmetry)
+    standing = Standing(first, second, spec, {}, rescaling=rescaling)
     if symmetry is not None:
-        streams = TurnedStreams(TurnedWeights(standing, symmetry), network)
+        streams = TurnedStreams(TurnedWeights(standing, symmetry), network, begin)
         seen = _seen(network, streams.visible, data, batch)
         streams.look(seen)
         matched = assign_seen(streams.discrete, seen, similarity)
@@ -126,7 +132,7 @@ def activation_matching(
         _warn_of(spec, remaining)
         held = signed_state(second, spec, standing.rescaling, signs)
         rest = match_remaining(
-            first, held, spec, permutations, remaining, generator, rescaling=standing.rescaling
+            first, held, spec, permutations, remaining, generator, rescaling=rescaling, begin=begin
         )
         permutations = dict(rest.permutations)
         signs = {**rest.signs, **signs}

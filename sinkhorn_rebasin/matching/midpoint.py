@@ -15,6 +15,7 @@ from sinkhorn_rebasin.matching.pair_of_states import as_network, as_states
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
+from sinkhorn_rebasin.networks.layers import folded_in
 from sinkhorn_rebasin.networks.randomness import RandomStream, untouched_randomness
 from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
@@ -72,6 +73,7 @@ class Midpoint:
         criterion = task_loss if criterion is None else criterion
         self.spec, self.criterion, self.batch = spec, criterion, batch
         self.network = as_network(reference, target)
+        self._folded = folded_in(self.network)
         self._mixing = Interpolation(self.network)
         self.data = list(data) if isinstance(data, Iterator) else data
         self.device = device_of(self.reference)
@@ -111,7 +113,7 @@ class Midpoint:
         The weight is what the loss's mean was taken over. It is zero where nothing counts.
         """
         state = with_heads(self._mixing(rebased, self.reference, 0.5), self.reference, self.spec)
-        with untouched_randomness(), batch_statistics(self.network, on=True):
+        with untouched_randomness(), batch_statistics(self.network, True, self._folded):
             outputs = run_at(self.network, state, inputs)
             loss = scored(self.criterion, outputs, labels)
         scores, classes = compared(outputs, labels)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from sinkhorn_rebasin._typing import NetworkLike, Permutations, State
-from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
+from sinkhorn_rebasin.matching.weights.beginning import MatchingStart, beginning, search_from
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
-from sinkhorn_rebasin.permutations import (
-    PermutationSpec,
-    RescalingSpec,
-    check_permutations,
-    identity_permutations,
-)
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 
@@ -35,7 +31,7 @@ def weight_matching(
     generator: torch.Generator | None = None,
     max_passes: int = 100,
     restarts: int = 1,
-    start: Literal["invariants", "identity"] | Permutations = "invariants",
+    start: MatchingStart = "invariants",
     symmetry: ContinuousSpec | None = None,
     ignore: Sequence[str] = (),
     seconds: float | None = None,
@@ -86,7 +82,8 @@ def weight_matching(
         max_passes: most passes over all groups.
         restarts: how many orders to try; the alignment with the largest inner product is returned. The second one
             starts from what fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
-        start: what the first pass begins with; permutations to go on from are welcome.
+        start: what the first pass begins with; permutations or an :class:`Alignment` to go on from are welcome. Maps
+            of an alignment are those of ``symmetry``, and its signs those of ``rescaling``.
         symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
             anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
             no ``"invariants"``, it begins the first run, and the anchored one comes second.
@@ -100,8 +97,8 @@ def weight_matching(
     a baseline, and as the start of the Sinkhorn methods.
 
     Raises:
-        ArchitectureError, SpecError: when the networks differ, the spec is of another one, the start unknown, or
-            the seconds not above zero.
+        ArchitectureError, SpecError: when the networks differ, the spec is of another one, the start unknown or of
+            other symmetries, or the seconds not above zero.
         ArchitectureError: when a gain is not one under ``symmetry``; it is named.
 
     Example:
@@ -121,27 +118,26 @@ def weight_matching(
     generator = generator or torch.Generator().manual_seed(0)
     first, second, spec = as_states(reference, target, spec, ignore)
     first, second = comparable_states(first, second, spec)
-    if isinstance(start, str) and start not in ("invariants", "identity"):
-        raise SpecError(f"Expected start to be 'invariants', 'identity' or permutations but got {start!r}.")
-    begin = identity_permutations(spec) if isinstance(start, str) else dict(start)
-    check_permutations(spec, begin)
-    standing = Standing(first, second, spec, begin, rescaling=rescaling or NO_RESCALING)
+    rescaling = rescaling or NO_RESCALING
+    begin = beginning(start, spec, rescaling, symmetry)
+    standing = Standing(first, second, spec, begin.permutations, rescaling=rescaling)
     watch = Watch(seconds, progress)
     turned = TurnedWeights(standing, symmetry, watch) if symmetry is not None else None
 
     def run(number: int) -> Alignment:
         if turned is not None and number == (0 if start == "invariants" else 1):
             return turned.anchored(generator, max_passes)
-        search = CoordinateAscent(standing, generator, watch)
+        if turned is not None and start != "invariants":
+            return turned.climb_from(begin, generator, max_passes)
+        search = search_from(begin, standing, generator, watch)
         if start == "invariants" and turned is None and number == 1:
             search.anchor(spec.groups)
         elif start == "invariants":
             search.guess(spec.groups)
         if turned is None:
             return search.climb(spec.groups, max_passes)
-        if start == "invariants":
-            search.climb(spec.groups, max_passes)
-        return turned.climb_from(search.standing.permutations, generator, max_passes)
+        search.climb(spec.groups, max_passes)
+        return turned.climb_from(Alignment(search.standing.permutations, spec), generator, max_passes)
 
     with watch:
         runs = [run(0)]
@@ -159,13 +155,20 @@ def match_remaining(
     generator: torch.Generator,
     max_passes: int = 100,
     rescaling: RescalingSpec = NO_RESCALING,
+    begin: Alignment | None = None,
 ) -> Alignment:
     """Match the named groups by weights, all others held.
 
-    Signs are found with them. A named group that has groups nested in it must be named together with all of them.
+    Signs are found with them. They begin with what is given, or else with what their weights show at once. A
+    named group that has groups nested in it must be named together with all of them.
     """
     groups = [group for group in spec.groups if group.name in names]
     states = comparable_states(reference, target, spec)
-    search = CoordinateAscent(Standing(*states, spec, permutations, rescaling=rescaling), generator)
-    search.guess(groups)
-    return search.climb(groups, max_passes)
+    if begin is None:
+        search = CoordinateAscent(Standing(*states, spec, permutations, rescaling=rescaling), generator)
+        search.guess(groups)
+        return search.climb(groups, max_passes)
+    permutations = {**permutations, **{name: begin.permutations[name] for name in names}}
+    begin = replace(begin, signs={name: signs for name, signs in begin.signs.items() if name in names})
+    standing = Standing(*states, spec, permutations, rescaling=rescaling)
+    return search_from(begin, standing, generator).climb(groups, max_passes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
@@ -126,14 +126,15 @@ def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 @contextmanager
-def batch_statistics(network: nn.Module, on: bool) -> Iterator[None]:
+def batch_statistics(network: nn.Module, on: bool, folded: Collection[str] = ()) -> Iterator[None]:
     """Switch batch norm to batch statistics, or back.
 
-    All else of the network is in eval mode. Batch norm is in training mode when ``on``.
+    All else of the network is in eval mode, and so is batch norm that was folded into the layer before it. Other
+    batch norm is in training mode when ``on``.
     """
     modes = [(module, module.training) for module in network.modules()]
-    for module, _ in modes:
-        module.training = on and isinstance(module, nn.modules.batchnorm._BatchNorm)
+    for name, module in network.named_modules():
+        module.training = on and isinstance(module, _BatchNorm) and name not in folded
     try:
         yield
     finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 _AFFINE = (
@@ -33,6 +35,32 @@ def is_plain_affine(layer: nn.Module) -> bool:
         for plain in _AFFINE
         if isinstance(layer, plain)
     )
+
+
+def is_folded(layer: nn.Module) -> bool:
+    """Tell whether a layer is a batch norm whose statistics change nothing in eval mode.
+
+    They are a mean of zero and a variance of 1 - epsilon, as :func:`canonicalize` leaves them; a new batch norm has
+    a variance of one.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> before, _ = is_folded(norm), norm.running_var.fill_(1 - norm.eps)
+    >>> before, is_folded(norm)
+    (False, True)
+    """
+    if not isinstance(layer, _BatchNorm) or layer.running_mean is None or layer.running_var is None:
+        return False
+    neutral = torch.full_like(layer.running_var, 1 - layer.eps)
+    return layer.eps > 0 and torch.equal(layer.running_var, neutral) and not bool(layer.running_mean.any())
+
+
+def folded_in(network: nn.Module) -> frozenset[str]:
+    """Name the batch norms of a network that were folded into the layers before them.
+
+    >>> folded_in(nn.Sequential(nn.BatchNorm1d(2)))
+    frozenset()
+    """
+    return frozenset(name for name, layer in network.named_modules() if is_folded(layer))
 
 
 def first_argument(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:

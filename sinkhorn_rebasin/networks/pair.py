@@ -13,6 +13,7 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy, thawed_copy, traits_of
+from sinkhorn_rebasin.networks.layers import folded_in
 from sinkhorn_rebasin.networks.support import check_supported
 
 
@@ -45,6 +46,7 @@ class NetworkPair(nn.Module):
         self._traits, self._reference_traits = traits_of(target), traits_of(reference)
         self.reference = frozen_copy(reference)
         self.target = frozen_copy(target)
+        self._folded = folded_in(self.target)
 
     def reference_state(self) -> State:
         """Return the reference's tensors by name."""
@@ -60,7 +62,7 @@ class NetworkPair(nn.Module):
         Batch norm is in this module's mode. Where heads differ, the network whose head is in the state runs.
         """
         network = self.target if heads == "target" else self.reference
-        with batch_statistics(network, on=self.training):
+        with batch_statistics(network, on=self.training, folded=self._folded):
             return run_at(network, state, inputs)
 
     def plain(self, state: StateLike, heads: Heads = "target") -> nn.Module:

@@ -13,8 +13,7 @@ from sinkhorn_rebasin.matching.activation_assignment import Matched, Seen
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.rotations.turned_weights import MOST_ROUNDS, TurnedWeights
-from sinkhorn_rebasin.matching.signed_activations import signed_state
-from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.beginning import search_from
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, RescalingSpec, Slot, permute_tensor
 
 
@@ -27,8 +26,9 @@ class TurnedStreams:
         rotations: of every stream that was seen.
     """
 
-    def __init__(self, turned: TurnedWeights, network: nn.Module) -> None:
-        """Find the places where each stream is seen."""
+    def __init__(self, turned: TurnedWeights, network: nn.Module, begin: Alignment | None = None) -> None:
+        """Find the places where each stream is seen; what is not seen begins as given."""
+        self.begin = begin
         self.turned, spec, given = turned, turned.spec, turned.given
         groups = [each.group for each in turned.continuous.symmetries]
         self.streams = [
@@ -81,15 +81,19 @@ class TurnedStreams:
         """Match the rest by weights, all else held."""
         turned, standing = self.turned, self.turned.standing
         decided = {name: matched.permutations[name] for name in matched.decided}
-        permutations = {**standing.permutations, **decided, **self.rotations}
-        target = signed_state(standing.target, standing.spec, standing.rescaling, matched.signs)
-        search = CoordinateAscent(replace(standing, target=target, permutations=permutations), generator)
         remaining = [
             group
             for group in standing.spec.groups
             if group.name not in decided and group.name not in self.rotations
         ]
-        search.anchor(remaining)
+        given, signs = standing.permutations, dict(matched.signs)
+        if self.begin is not None:
+            begin = replace(self.begin, permutations={**self.begin.permutations, **decided})
+            given, signs = turned.as_balanced(begin), {**begin.signs, **signs}
+        placed = replace(standing, permutations={**given, **decided, **self.rotations})
+        search = search_from(Alignment({}, turned.spec, signs=signs), placed, generator)
+        if self.begin is None:
+            search.anchor(remaining)
         found = turned.as_alignment(search.climb(remaining, MOST_ROUNDS))
         return replace(
             found,

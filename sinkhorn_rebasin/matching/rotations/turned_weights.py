@@ -11,6 +11,8 @@ from sinkhorn_rebasin._typing import Permutations, State
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.balancing import balanced
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
+from sinkhorn_rebasin.matching.rotations.polar import best_rotation
+from sinkhorn_rebasin.matching.weights.beginning import search_from
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
@@ -58,14 +60,10 @@ class TurnedWeights:
         search.anchor(self.turning_spec.groups)
         return self._climbed(search, max_passes)
 
-    def climb_from(
-        self, permutations: Permutations, generator: torch.Generator, max_passes: int
-    ) -> Alignment:
-        """Start from permutations, then alternate."""
-        everywhere = {**identity_permutations(self.turning_spec), **permutations}
-        begin = with_matrices(self.turning_spec, self.continuous, everywhere)
-        search = CoordinateAscent(replace(self.standing, permutations=begin), generator, self.watch)
-        return self._climbed(search, max_passes)
+    def climb_from(self, begin: Alignment, generator: torch.Generator, max_passes: int) -> Alignment:
+        """Start from an alignment of the networks as given, then alternate."""
+        placed = replace(self.standing, permutations=self.as_balanced(begin))
+        return self._climbed(search_from(begin, placed, generator, self.watch), max_passes)
 
     def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:
         return self.as_alignment(search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS)))
@@ -98,6 +96,30 @@ class TurnedWeights:
             whole[blocks] = torch.linalg.solve(back, rotations[blocks] @ to[blocks])
             maps[group.name] = whole.reshape(*group.shape, group.size)
         return maps
+
+    def as_balanced(self, begin: Alignment) -> Permutations:
+        r"""Carry an alignment of the networks as given over to the balanced ones.
+
+        .. math:: R = \operatorname{polar}(M_R\, X\, M_T^{-1})
+
+        The nearest orthogonal map stands for one that stretches: in balanced networks none that stretches is best.
+        """
+        everywhere = {**identity_permutations(self.turning_spec), **begin.permutations}
+        matrices = with_matrices(self.turning_spec, self.continuous, everywhere)
+        for symmetry in self.continuous.symmetries:
+            group = symmetry.group
+            if group.name not in begin.maps:
+                continue
+            given = begin.maps[group.name].double().cpu().reshape(group.blocks, group.size, group.size)
+            blocks = block_movement(self.turning_spec, matrices, group)
+            to, back = (
+                balancing[group.name].reshape(given.shape)
+                for balancing in (self._from_reference, self._from_target)
+            )
+            turned = torch.empty_like(given)
+            turned[blocks] = torch.linalg.solve(back[blocks], to @ given[blocks], left=False)
+            matrices[group.name] = best_rotation(turned, symmetry).reshape(*group.shape, group.size)
+        return matrices
 
 
 def turning_spec(spec: PermutationSpec, continuous: ContinuousSpec) -> PermutationSpec:

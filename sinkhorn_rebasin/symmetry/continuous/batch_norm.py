@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from sinkhorn_rebasin._typing import State
+from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.action import apply_matrices
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.shift_moves import bias_beside
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
 from sinkhorn_rebasin.symmetry.continuous.function_proof import FunctionProof, Move
+from sinkhorn_rebasin.symmetry.continuous.neutral import batch_norms_among
 
 
 def batch_norms_to_fold(network: nn.Module, continuous: ContinuousSpec) -> dict[str, float]:
     """The names of batch norms whose gain must be one, each with its epsilon."""
-    gains = {gain for symmetry in continuous.symmetries for gain in symmetry.gains}
-    return {
-        name: module.eps
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and f"{name}.weight" in gains and module.running_var is not None
-    }
+    return batch_norms_among(network, {gain for symmetry in continuous.symmetries for gain in symmetry.gains})
+
+
+def check_eval_mode(network: nn.Module, continuous: ContinuousSpec) -> None:
+    """Refuse a network whose batch norms are to be folded while their statistics move.
+
+    Raises:
+        ArchitectureError: the network is in training mode; the batch norms are named.
+    """
+    norms = dict(network.named_modules())
+    moving = [name for name in batch_norms_to_fold(network, continuous) if norms[name].training]
+    if moving:
+        raise ArchitectureError(
+            f"Expected {type(network).__name__} in eval mode, since its batch norms {listed(moving)} are folded with "
+            f"the running statistics that they have, but got one in training mode, in which these move: call "
+            f"model.eval()."
+        )
 
 
 def neutral_statistics(state: State, norms: dict[str, float]) -> State:

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
 from sinkhorn_rebasin.permutations.shift_moves import center_state
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
-from sinkhorn_rebasin.symmetry.continuous.batch_norm import fold_batch_norms
+from sinkhorn_rebasin.symmetry.continuous.batch_norm import check_eval_mode, fold_batch_norms
 from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
 from sinkhorn_rebasin.symmetry.continuous.gains_less_one import (
     as_gains,
@@ -62,14 +62,15 @@ def canonicalize(
 
     Note:
         - It speaks of the function in eval mode, and on outputs that the spec was found for.
-        - Batch norms are folded into the layers before them, with their running statistics: in training mode the
-          copy normalizes by batches and is another function. Use it for inference.
+        - Batch norms are folded into the layers before them, with their running statistics: a copy that is trained
+          further normalizes by batches and is another function. Use it for inference.
         - Weights are computed in float64 and rounded once to the type they have.
 
     Raises:
         SymmetryError: when a gain cannot be folded, or a shift that must be zero is not moved; each is named. Also
             when the function would change.
-        ArchitectureError: when the network does not run on the inputs, or not in float64.
+        ArchitectureError: when the network does not run on the inputs, or not in float64, or is in training mode
+            though its batch norms are to be folded.
         SpecError: when the symmetries are of another network.
 
     Example:
@@ -85,6 +86,7 @@ def canonicalize(
 
     Source: folding as in Ashkboos et al., "SliceGPT" (2024); balanced forms: Kempf and Ness (1979).
     """
+    check_eval_mode(model, continuous)
     if rescaling is None:
         folds = any(symmetry.gains for symmetry in continuous.symmetries)
         rescaling = discover_rescaling(model, spec, example_inputs, signs=False) if folds else NO_RESCALING

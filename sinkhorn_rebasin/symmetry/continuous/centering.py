@@ -24,7 +24,7 @@ def centered_slots(trials: Trials, symmetry: ContinuousSymmetry) -> tuple[Slot, 
     if not symmetry.fixes_ones:
         return ()
     slots = [slot for slot, _ in symmetry.exponents if slot.tensor in trials.spec.parameters]
-    state = Held.of([symmetry]).at(trials.weights())
+    state = Held.of([symmetry]).at(trials.weights(), trials.network)
     names = {slot.tensor for slot in slots}
     gradients = gradients_of(trials.network, state, names, trials.example_inputs, trials.generator) or {}
     unseen = [slot for slot in slots if _sees_no_mean(gradients.get(slot.tensor), slot, trials.rounding)]

@@ -12,6 +12,7 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.symmetry.continuous.batch_norm import batch_norms_to_fold
 from sinkhorn_rebasin.symmetry.continuous.folding import with_reasons_of_gains, with_unfoldable
 from sinkhorn_rebasin.symmetry.continuous.gains_less_one import with_gains_less_one
 from sinkhorn_rebasin.symmetry.continuous.proof import change_of
@@ -26,6 +27,7 @@ def discover_continuous(
     example_inputs: ExampleInputs,
     *,
     rescaling: RescalingSpec | None = None,
+    fold_batch_norm: bool = False,
     generator: torch.Generator | None = None,
 ) -> ContinuousSpec:
     r"""Find the largest group of matrices that mixes the units of each group and changes nothing.
@@ -48,6 +50,9 @@ def discover_continuous(
         spec: its permutation symmetries: larger ones are looked for among their groups.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
         rescaling: the rescalings of the same network, if they are known.
+        fold_batch_norm: look for the symmetries that streams have once their batch norms are folded into the layers
+            before them, as those of inverted residuals. :func:`canonicalize` folds them, which is a form for
+            inference: such norms keep their statistics in training mode from then on.
         generator: draws weights, inputs and maps; without it they are the same in every call.
 
     Raises:
@@ -68,11 +73,16 @@ def discover_continuous(
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         continuous = in_precision(
-            lambda trials: Search(trials).run(), model, spec, example_inputs, TOLERANCE, generator
+            lambda trials: Search(trials, fold_batch_norm).run(),
+            model,
+            spec,
+            example_inputs,
+            TOLERANCE,
+            generator,
         )
     if any(symmetry.gains for symmetry in continuous.symmetries):
         rescaling = rescaling or discover_rescaling(model, spec, example_inputs, signs=False)
-        continuous = with_unfoldable(spec, continuous, rescaling)
+        continuous = with_unfoldable(spec, continuous, rescaling, batch_norms_to_fold(model, continuous))
         with torch.inference_mode(False), torch.no_grad(), undisturbed():
             continuous = with_gains_less_one(model, spec, continuous, example_inputs, generator)
     return with_reasons_of_gains(continuous)

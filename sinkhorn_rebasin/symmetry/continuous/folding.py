@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,23 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousS
 
 
 def with_unfoldable(
-    spec: PermutationSpec, continuous: ContinuousSpec, rescaling: RescalingSpec
+    spec: PermutationSpec,
+    continuous: ContinuousSpec,
+    rescaling: RescalingSpec,
+    batch_norms: Collection[str] = (),
 ) -> ContinuousSpec:
-    """The symmetries with the names of the gains that no rescaling brings to one."""
-    symmetries = (
-        replace(each, unfoldable=unfoldable(spec, each, rescaling)) for each in continuous.symmetries
-    )
+    """The symmetries with the names of the gains that no rescaling brings to one.
+
+    Gains of these batch norms go into the layers before them, with the statistics.
+    """
+    folded = {f"{name}.weight" for name in batch_norms}
+
+    def left(symmetry: ContinuousSymmetry) -> tuple[str, ...]:
+        """Name the gains that stay."""
+        others = replace(symmetry, gains=tuple(name for name in symmetry.gains if name not in folded))
+        return unfoldable(spec, others, rescaling)
+
+    symmetries = (replace(each, unfoldable=left(each)) for each in continuous.symmetries)
     return replace(continuous, symmetries=tuple(symmetries))
 
 

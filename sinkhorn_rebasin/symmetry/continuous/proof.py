@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import ArchitectureError
@@ -14,6 +14,7 @@ from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.permutations import identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.random_maps import random_map
+from sinkhorn_rebasin.symmetry.continuous.neutral import batch_norms_among
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely
 from sinkhorn_rebasin.symmetry.rescaling.trials import FARTHEST, NEAREST, Trials
 from sinkhorn_rebasin.symmetry.verification.perturbation import scrambled
@@ -25,10 +26,15 @@ MOST_MIXED = 256
 
 @dataclass(frozen=True)
 class Held:
-    """Names of the tensors that are held at one, and at zero."""
+    """Names of the tensors that are held at one, and at zero.
+
+    Attributes:
+        neutral: whether batch norms whose gain is held at one have statistics that change nothing.
+    """
 
     ones: frozenset[str] = frozenset()
     zeros: frozenset[str] = frozenset()
+    neutral: bool = False
 
     @classmethod
     def of(cls, symmetries: Sequence[ContinuousSymmetry]) -> Held:
@@ -36,6 +42,7 @@ class Held:
         return cls(
             frozenset(name for one in symmetries for name in one.gains),
             frozenset(name for one in symmetries for name in one.shifts),
+            neutral=True,
         )
 
     def __bool__(self) -> bool:
@@ -44,10 +51,15 @@ class Held:
     def __contains__(self, name: object) -> bool:
         return name in self.ones or name in self.zeros
 
-    def at(self, state: State) -> State:
+    def at(self, state: State, network: nn.Module) -> State:
         """The weights with these tensors, under all names that they have, at their values."""
         values = {id(state[name]): torch.ones_like(state[name]) for name in self.ones}
         values |= {id(state[name]): torch.zeros_like(state[name]) for name in self.zeros}
+        if self.neutral:
+            for name, epsilon in batch_norms_among(network, self.ones).items():
+                mean, variance = (state[f"{name}.{part}"] for part in ("running_mean", "running_var"))
+                values[id(mean)] = torch.zeros_like(mean)
+                values[id(variance)] = torch.full_like(variance, 1 - epsilon)
         return {name: values.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
@@ -83,7 +95,7 @@ def _change_once(
     growth: float = 1.0,
     strict: bool = False,
 ) -> float:
-    state = Held.of(symmetries).at(_grown(trials, growth))
+    state = Held.of(symmetries).at(_grown(trials, growth), trials.network)
     maps = {one.group.name: random_element(trials, one, log_scale) for one in symmetries}
     (change,) = changes_of_outputs(trials, state, [moved(trials, state, symmetries, maps)], strict)
     return change

@@ -32,10 +32,12 @@ class Search:
     """What is known so far of the groups of one network.
 
     Attributes:
+        fold_batch_norm: hold batch norms at neutral statistics where their gain is held at one.
         reasons: per group, why it is not larger.
     """
 
     trials: Trials
+    fold_batch_norm: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
     symmetries: list[ContinuousSymmetry] = field(default_factory=list)
 
@@ -50,7 +52,8 @@ class Search:
             vectors = {name: vectors_of(self.trials.spec, slots[name]) for name in left}
             again = {name: slots[name] for name in left if vectors[name] and slots[name][0].layout.size > 2}
             names = frozenset(slot.tensor for name in again for slot in vectors[name])
-            left = self._ask(again, Held(names) if value else Held(zeros=names)) if again else left
+            held = Held(names, neutral=self.fold_batch_norm) if value else Held(zeros=names)
+            left = self._ask(again, held) if again else left
         found, reasons = rotary_symmetries(self.trials)
         self.symmetries += found
         self.reasons.update(reasons)
@@ -113,7 +116,7 @@ class Search:
         answers: dict[str, Answers] = {}
         asked, draw = dict(slots), 0
         while asked:
-            state = held.at(trials.weights())
+            state = held.at(trials.weights(), trials.network)
             drawn = responses(trials.network, state, asked, trials.example_inputs, trials.generator)
             add_draw(answers, drawn, random)
             draw += 1

@@ -35,7 +35,7 @@ def with_turning_vectors(
         return list(claims)
     symmetries = [one.symmetry(trials.spec, True, one.linear) for one in claims]
     maps = {one.group.name: random_element(trials, one) for one in symmetries}
-    state = held.at(trials.weights())
+    state = held.at(trials.weights(), trials.network)
     before_draw = trials.generator.get_state()
     before = _gradients(trials, state, names, before_draw)
     after = _gradients(trials, moved(trials, state, symmetries, maps), names, before_draw)
