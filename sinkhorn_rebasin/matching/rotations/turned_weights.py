@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -42,6 +43,7 @@ class TurnedWeights:
         self.turning_spec = turning_spec(self.spec, continuous)
         first, self._from_reference = balanced(in_double(standing.reference), continuous)
         second, self._from_target = balanced(in_double(standing.target), continuous)
+        first, second = (without_identity(state, continuous) for state in (first, second))
         discrete = [each for each in standing.rescaling.generators if each.group not in continuous]
         self.standing = Standing(
             first,
@@ -122,6 +124,25 @@ def with_matrices(
         for name, order in permutations.items()
         if name in spec
     }
+
+
+def without_identity(state: State, continuous: ContinuousSpec) -> State:
+    r"""Take the multiple of the identity off matrices that a group turns on both sides.
+
+    .. math:: \langle A, R B R^\top \rangle = \langle A_0, R B_0 R^\top \rangle + \tfrac1n \operatorname{tr} A
+        \operatorname{tr} B, \qquad A_0 = A - \tfrac1n \operatorname{tr}(A)\, I
+
+    No rotation moves it, but in the slope of the product it would hold every rotation where it is.
+    """
+    moved = dict(state)
+    for symmetry in continuous.symmetries:
+        axes = Counter(slot.tensor for slot, _ in symmetry.exponents)
+        for name in (name for name, count in axes.items() if count == 2):
+            matrix, size = moved[name], symmetry.group.size
+            if matrix.shape == (size, size):
+                eye = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+                moved[name] = matrix - matrix.trace() / size * eye
+    return moved
 
 
 def in_double(state: State) -> State:
