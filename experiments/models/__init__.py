@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.models.bottleneck import BottleneckMLP, InvertedResidualNet
 from experiments.models.cnn import CNN
 from experiments.models.lstm import LSTM
 from experiments.models.mlp import MLP
@@ -24,6 +25,8 @@ __all__ = [
     "MLP",
     "VGG",
     "Architecture",
+    "BottleneckMLP",
+    "InvertedResidualNet",
     "ResNet",
     "ViT",
     "build_model",
@@ -34,8 +37,10 @@ __all__ = [
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "bottleneck_mlp": BottleneckMLP,
     "cnn": CNN,
     "gpt": GPT,
+    "inverted_residual": InvertedResidualNet,
     "lstm": LSTM,
     "mlp": MLP,
     "resnet18": resnet18,

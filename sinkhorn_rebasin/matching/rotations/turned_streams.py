@@ -49,8 +49,8 @@ class TurnedStreams:
         shown = [Group(slot.group, slot.layout.size) for slot in slots]
         self.visible = replace(
             self.discrete,
-            reference=_in_types_of(given.reference, standing.reference),
-            target=_in_types_of(given.target, standing.target),
+            reference=_in_types_of(given.reference, turned.balanced[0]),
+            target=_in_types_of(given.target, turned.balanced[1]),
             spec=replace(plain, groups=(*plain.groups, *shown), slots=(*plain.slots, *slots)),
         )
         self.rotations: dict[str, Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import torch
@@ -34,6 +35,10 @@ class TurnedWeights:
     Both networks are first brought into the gauge where writers and readers of each linear group have one Gram
     matrix. There only orthogonal maps are left, whose best choice is a polar factor. The maps found are then carried
     back to the networks as they were given.
+
+    Attributes:
+        balanced: the tensors of both networks in that gauge.
+        standing: the same without what no rotation moves, and what is known so far.
     """
 
     def __init__(self, standing: Standing, continuous: ContinuousSpec, watch: Watch | None = None) -> None:
@@ -44,6 +49,14 @@ class TurnedWeights:
         self.turning_spec = turning_spec(self.spec, continuous)
         first, self._from_reference = balanced(in_double(standing.reference), continuous)
         second, self._from_target = balanced(in_double(standing.target), continuous)
+        self.balanced = first, second
+        first, multiples = without_identity(first, continuous)
+        second, others = without_identity(second, continuous)
+        self._held = sum(
+            len(first[name]) * multiple * others[name]
+            for name, multiple in multiples.items()
+            if name in self.spec.compared
+        )
         discrete = [each for each in standing.rescaling.generators if each.group not in continuous]
         self.standing = Standing(
             first,
@@ -66,7 +79,10 @@ class TurnedWeights:
         return self._climbed(search_from(begin, placed, generator, self.watch), max_passes)
 
     def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:
-        return self.as_alignment(search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS)))
+        found = search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS))
+        return self.as_alignment(
+            replace(found, objective=tuple(value + self._held for value in found.objective))
+        )
 
     def as_alignment(self, found: Alignment) -> Alignment:
         """Part matrices from permutations, carried back to the networks."""
@@ -144,6 +160,32 @@ def with_matrices(
         for name, order in permutations.items()
         if name in spec
     }
+
+
+def without_identity(state: State, continuous: ContinuousSpec) -> tuple[State, dict[str, float]]:
+    r"""Take the multiple of the identity off matrices that a group turns on both sides.
+
+    .. math:: \langle A, R B R^\top \rangle = \langle A_0, R B_0 R^\top \rangle + n\, a\, b, \qquad
+        A_0 = A - a I, \quad a = \tfrac1n \operatorname{tr} A
+
+    No rotation moves it, but in the slope of the product it would hold every rotation where it is.
+
+    Returns:
+        The tensors, and the multiple a of each such matrix by its name.
+    """
+    moved, multiples = dict(state), {}
+    for symmetry in continuous.symmetries:
+        size = symmetry.group.size
+        whole = [slot for slot, _ in symmetry.exponents if slot.layout.is_whole_axis(size)]
+        axes = Counter(slot.tensor for slot in whole if len(slot.axes) == 1)
+        for name in (name for name, count in axes.items() if count == 2):
+            matrix = moved[name]
+            if matrix.shape == (size, size):
+                multiples[name] = float(matrix.trace()) / size
+                moved[name] = matrix - multiples[name] * torch.eye(
+                    size, dtype=matrix.dtype, device=matrix.device
+                )
+    return moved, multiples
 
 
 def in_double(state: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -228,10 +229,19 @@ def _turned(
 
 
 def _understood(standing: Standing, together: Sequence[Group], waiting: set[str]) -> PermutationSpec:
-    """Keep tensors that no other waiting group stands on."""
+    """Keep tensors that no other waiting group stands on.
+
+    Those that one of these groups has on two axes are kept only where there are no others: what they say of one axis
+    depends on where the other is, which is not known yet.
+    """
     spec = standing.spec
-    others = waiting - {group.name for group in together}
-    hidden = {slot.tensor for slot in spec.slots if slot.group in others}
+    names = {group.name for group in together}
+    hidden = {slot.tensor for slot in spec.slots if slot.group in waiting - names}
+    places = {(slot.group, slot.tensor, slot.axes) for slot in spec.slots if slot.group in names}
+    axes = Counter((group, tensor) for group, tensor, _ in places)
+    both = {tensor for (_, tensor), count in axes.items() if count > 1}
+    if {tensor for _, tensor in axes} - hidden - both:
+        hidden |= both
     return replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor not in hidden))
 
 

@@ -140,8 +140,10 @@ def test_modules_import_torch_alone() -> None:
     )
     assert done.stdout.strip() == "[]"
     assert set(MODELS) == {
+        "bottleneck_mlp",
         "cnn",
         "gpt",
+        "inverted_residual",
         "lstm",
         "mlp",
         "resnet18",
