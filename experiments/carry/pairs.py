@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from experiments.data.image_data import ImageData
-from experiments.data.rotation import rotated
-from experiments.models.endpoints import EndpointConfig, load_or_train
+from experiments.carry.setting import Setting
+from experiments.carry.tasks import Task
+from experiments.models.endpoints import endpoint_key, load_or_train, read_tensors
 from experiments.models.training import train_endpoint
-from sinkhorn_rebasin.files.weights_file import read_weights
 from sinkhorn_rebasin.networks.copying import standalone_copy
-
-HELD_OUT = 5000
-DEGREES = 45.0
-SECOND_SEED = 50
-BASE_EPOCHS, TUNED_EPOCHS, TUNED_RATE = 4, 2, 3e-4
-
-
-@dataclass(frozen=True)
-class Task:
-    """Hold one task's training, held-out and test images with labels."""
-
-    train: tuple[Tensor, Tensor]
-    held_out: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,46 +27,29 @@ class Pair:
     new_tuned: nn.Module
 
 
-def tasks(data: ImageData) -> tuple[Task, Task]:
-    """Return the base task, upright images, and the new one, the same images turned."""
-    return _task(data), _task(turned(data))
+def load_pair(
+    folder: Path, setting: Setting, tasks: tuple[Task, Task], seeds: tuple[int, int], wide: bool = False
+) -> Pair:
+    """Return a pair from the folder, or train and keep it; `wide` is of the new base."""
+    old = _network(folder, setting, tasks, seeds[0], False)
+    return Pair(*old, *_network(folder, setting, tasks, seeds[1], wide))
 
 
-def turned(data: ImageData) -> ImageData:
-    """Return the images turned by 45 degrees."""
-    images = [rotated(each, DEGREES, "bilinear") for each in (data.train_images, data.test_images)]
-    return replace(data, train_images=images[0], test_images=images[1], name=f"{data.name}-turned")
-
-
-def load_pair(folder: Path, data: ImageData, seed: int, width: int, new_width: int) -> Pair:
-    """Return a pair from the folder, or train and keep it; the last images are held out of all training."""
-    kept, _ = data.hold_out(HELD_OUT)
-    bases, fine_tunes = [], []
-    for number, size in ((seed, width), (seed + SECOND_SEED, new_width)):
-        arguments = {"inputs": data.train_images[0].numel(), "widths": [size] * 3}
-        base = load_or_train(folder, EndpointConfig("mlp", number, BASE_EPOCHS, arguments), kept)
-        bases.append(base)
-        fine_tunes.append(_fine_tune(folder / f"turned-{size}-seed{number}.safetensors", base, kept, number))
-    return Pair(bases[0], fine_tunes[0], bases[1], fine_tunes[1])
-
-
-def _fine_tune(path: Path, base: nn.Module, data: ImageData, seed: int) -> nn.Module:
-    from safetensors.torch import save_file
-
+def _network(
+    folder: Path, setting: Setting, tasks: tuple[Task, Task], seed: int, wide: bool
+) -> tuple[nn.Module, nn.Module]:
+    config = setting.endpoint(seed, wide)
+    base = load_or_train(folder, config, tasks[0].data)
+    key = json.dumps([endpoint_key(config, tasks[0].data), setting.change, asdict(setting.tuning)])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    path = folder / f"{tasks[1].data.name}-{setting.model}-tuned-seed{seed}-{digest}.safetensors"
     tuned = standalone_copy(base)
-    if not path.is_file():
-        tuned = train_endpoint(
-            lambda: standalone_copy(base),
-            turned(data),
-            seed=seed,
-            epochs=TUNED_EPOCHS,
-            learning_rate=TUNED_RATE,
-        )
-        save_file({name: tensor.contiguous() for name, tensor in tuned.state_dict().items()}, path)
-    tuned.load_state_dict(read_weights(path))
-    return tuned.eval()
-
-
-def _task(data: ImageData) -> Task:
-    kept, held_out = data.hold_out(HELD_OUT)
-    return Task((kept.train_images, kept.train_labels), held_out, (data.test_images, data.test_labels))
+    if path.is_file():
+        tuned.load_state_dict(read_tensors(path))
+        return base, tuned.eval()
+    tuning = asdict(setting.tuning)
+    tuned = train_endpoint(lambda: standalone_copy(base), tasks[1].data, seed=seed, **tuning)
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tuned.state_dict().items()}, part)
+    part.replace(path)
+    return base, tuned

@@ -8,6 +8,7 @@ from sinkhorn_rebasin.carrying.carry import carry, carry_many
 from sinkhorn_rebasin.carrying.functional import Functional
 from sinkhorn_rebasin.carrying.functional_symmetry import FunctionalSymmetry
 from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
+from sinkhorn_rebasin.carrying.learned import Learned
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem, Way
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Functional",
     "FunctionalSymmetry",
     "LayerByLayer",
+    "Learned",
     "Way",
     "carry",
     "carry_adapter",

@@ -80,6 +80,7 @@ def carry_problem(
         canonical=canonical,
         example_inputs=example_inputs,
         batches=batches,
+        held_out=held_out,
         criterion=criterion,
         batch=batch,
         seed=seed,

@@ -28,6 +28,7 @@ class CarryProblem:
         canonical: whether that alignment was found for networks in canonical form.
         example_inputs: what the networks take; None where that is not known.
         batches: training batches in memory; empty without data.
+        held_out: batches that decide what is kept; empty without data.
         criterion: (outputs, labels) to a loss; None compares with the outputs of the tuned network.
         batch: a function from a batch to (inputs, labels).
         seed: of everything that is drawn.
@@ -44,6 +45,7 @@ class CarryProblem:
     canonical: bool = False
     example_inputs: ExampleInputs = None
     batches: list[Any] = field(default_factory=list)
+    held_out: list[Any] = field(default_factory=list)
     criterion: Criterion | None = None
     batch: BatchAdapter | None = None
     seed: int = 0

@@ -1,0 +1,107 @@
+"""Settings: which networks, what is changed in their data, and what each way may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from experiments.compare_methods.setting import Training
+from experiments.models.endpoints import EndpointConfig
+
+SETTINGS = Path(__file__).parent / "settings"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a base is tuned to the new task, with Adam."""
+
+    epochs: int
+    learning_rate: float = 5e-4
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """How networks are tuned on few labels: counts of labels, steps, and the rates that held-out data decide on."""
+
+    counts: tuple[int, ...] = (50, 200, 1000)
+    steps: int = 300
+    batch_size: int = 64
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of work.
+
+    Attributes:
+        title: of tables.
+        data: the base task.
+        change: what the new task is made of it by.
+        model, arguments, training: of the bases.
+        tuning: of the fine-tunes.
+        seeds: pairs of bases, (old, new).
+        wide: arguments of a wider new base, whose columns come beside.
+        every: each so many test samples one is held out, for all that is decided; the others are the test.
+        most_tested: test samples, at most.
+        decide: what choices are made by, on held-out samples.
+        looked_at: samples of the base task that ways with data see.
+        unlabelled: samples of the new task that ways with data see.
+        without: methods that are left out.
+        labels: few labels.
+        sparsity: share of weights that masks leave out; none without.
+    """
+
+    title: str
+    data: Literal["mnist", "cifar10", "source_text"]
+    change: Literal["turned", "colors", "blur", "prose"]
+    model: str
+    training: Training
+    tuning: Tuning
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[tuple[int, int], ...] = ((0, 1), (1, 2), (2, 0))
+    wide: Mapping[str, Any] | None = None
+    every: int = 5
+    most_tested: int | None = None
+    decide: Literal["loss", "accuracy"] = "loss"
+    looked_at: int = 4000
+    unlabelled: int = 1000
+    without: tuple[str, ...] = ()
+    labels: FewLabels = field(default_factory=FewLabels)
+    sparsity: float | None = None
+
+    def endpoint(self, seed: int, wide: bool = False) -> EndpointConfig:
+        """Return how the base of a seed is trained."""
+        training = {name: getattr(self.training, name) for name in Training.__dataclass_fields__}
+        arguments = {**self.arguments, **((self.wide or {}) if wide else {})}
+        return EndpointConfig(model=self.model, seed=seed, arguments=arguments, **training)
+
+
+def load_setting(name: str) -> Setting:
+    """Read a setting: the name of a file in `experiments/carry/settings`, or the path of one's own.
+
+    Example:
+        >>> load_setting("mnist_mlp").change
+        'turned'
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SETTINGS / f"{name}.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a setting out of {', '.join(known_settings())}, or the path of a .yaml file, but got {name!r}."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Setting, "setting")
+    import yaml
+
+    loaded = parser.instantiate(parser.parse_object({"setting": yaml.safe_load(path.read_text())}))
+    setting: Setting = loaded.setting
+    return setting
+
+
+def known_settings() -> list[str]:
+    """Return the names of the settings that come with the repository."""
+    return sorted(path.stem for path in SETTINGS.glob("*.yaml"))
