@@ -28,6 +28,9 @@ class Rebasin(Protocol):
     def rebased_state(self, hard: bool | None = None, *, own_dtype: bool = True) -> State:
         """Return the target's tensors after the permutations."""
 
+    def scaled_state(self) -> State:
+        """Return the target's tensors before the permutations."""
+
     def __call__(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """Return the output at a position of the segment."""
 

@@ -76,11 +76,23 @@ class SignedPermutations:
             spec, inverted = self._whole
             state = rescale_state(state, self.spec, self.rescaling, signs=signs)
             return permute_state(state, spec, {**permutations, **with_inverses(maps, inverted)})
+        return permute_state(state, *self.matrices(permutations, signs, maps))
+
+    def matrices(
+        self,
+        permutations: Permutations,
+        signs: Mapping[str, Tensor],
+        maps: Maps = MappingProxyType({}),
+    ) -> tuple[PermutationSpec, dict[str, Tensor]]:
+        """Return the slots by what moves them, and matrices.
+
+        Slots that are negated or inverted have groups of their own. Permutations are soft.
+        """
         (spec, inverted), (_, odd) = self._whole_split, self._split
         matrices = {**permutations, **with_inverses(maps, inverted)}
         for name, (group, generators) in odd.items():
             matrices[name] = permutations[group] * signs[group][list(generators)].prod(0)
-        return permute_state(state, spec, matrices)
+        return spec, matrices
 
     @cached_property
     def _whole(self) -> tuple[PermutationSpec, dict[str, str]]:

@@ -134,7 +134,10 @@ class SinkhornRebasin(RebasedSegment):
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self._action = SignedPermutations(self.spec, self.rescaling, self.continuous)
         states = tensors_of(self.reference), self.target_state()
-        self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
+        infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
+        self._whole = [
+            n for n in self.spec.shapes if n in self._mixing.whole | infinite and self.spec.slots_on(n)
+        ]
         first = initial_scores(
             *states, self.spec, start, self.rescaling, self.continuous, noise=noise, generator=generator
         )
@@ -144,12 +147,10 @@ class SinkhornRebasin(RebasedSegment):
         self.sign_scores = LearnedTensors(first.sign_scores)
         self.log_scales = LearnedTensors(first.log_scales)
         self.maps = LearnedMaps(self.continuous, first.maps)
-        self.reference_maps = LearnedMaps(
-            self.continuous if both_sides else NO_CONTINUOUS, identities_like(first.maps)
-        )
-        self.register_buffer(
-            "temperature", torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
-        )
+        moving = self.continuous if both_sides else NO_CONTINUOUS
+        self.reference_maps = LearnedMaps(moving, identities_like(first.maps))
+        begin = torch.tensor(float(temperature), dtype=torch.float32, device="cpu")
+        self.register_buffer("temperature", begin)
         # Where the last Sinkhorn iteration ended, from which the next one starts.
         self.scalings = KeptTensors({n: torch.zeros_like(v[..., 0]) for n, v in first.scores.items()})
         self.register_load_state_dict_pre_hook(check_checkpoint)
@@ -166,10 +167,7 @@ class SinkhornRebasin(RebasedSegment):
         return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
 
     def soft_assignments(self) -> dict[str, SinkhornResult]:
-        """Run Sinkhorn on every group at the current temperature.
-
-        Returns each group's result with its diagnosis.
-        """
+        """Run Sinkhorn on every group, and diagnose it."""
         results = sinkhorn_by_size(
             dict(self.scores.items()),
             float(self.temperature),
@@ -183,25 +181,17 @@ class SinkhornRebasin(RebasedSegment):
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
-        """Return the doubly stochastic matrices Sinkhorn(X/τ).
-
-        Per group (n, n) or (blocks, n, n), differentiable in the scores.
-        """
+        """Return Sinkhorn(X/τ) per group, differentiable in the scores."""
         return {name: result.matrix for name, result in self.soft_assignments().items()}
 
     @torch.no_grad()
     def hard_permutations(self) -> dict[str, Tensor]:
-        """Return the permutations that maximize ⟨P, X⟩.
-
-        Per group index vectors, (n,) or (blocks, n).
-        """
-        return {name: hard_assignment(scores) for name, scores in self.scores.items()}
+        """Return indices per group that maximize ⟨P, X⟩, (n,) or (blocks, n)."""
+        soft = {name: getattr(self.scalings, name) for name in self.scores}
+        return {name: hard_assignment(scores, soft[name]) for name, scores in self.scores.items()}
 
     def soft_signs(self) -> dict[str, Tensor]:
-        """Return tanh(Z/τ) of every pair of units.
-
-        Per group with sign generators, (generators, ..., n, n).
-        """
+        """Return tanh(Z/τ) per group, (generators, ..., n, n)."""
         return {name: (scores / self.temperature).tanh() for name, scores in self.sign_scores.items()}
 
     def hard_signs(self) -> dict[str, Tensor]:
@@ -243,22 +233,36 @@ class SinkhornRebasin(RebasedSegment):
                 through which small gradients come back.
         """
         permutations = self.permutations(hard) if permutations is None else permutations
-        target = self.target_state()
-        scaled = rescale_state(target, self.spec, self.rescaling, dict(self.log_scales.items()))
-        rebased = self._action.applied(scaled, permutations, self.signs(permutations), self.maps())
+        scaled, signs = self.scaled_state(), self.signs(permutations)
+        rebased = self._action.applied(scaled, permutations, signs, self.maps())
         rebased.update(self._moved_whole(permutations))
-        if not own_dtype:
-            return rebased
         # Scores are wider than half precision; the network takes its own type.
-        return {name: tensor.to(target[name].dtype) for name, tensor in rebased.items()}
+        types = self.target_state() if own_dtype else rebased
+        return {name: tensor.to(types[name].dtype) for name, tensor in rebased.items()}
+
+    def scaled_state(self) -> State:
+        """Return the target's tensors after rescaling, in their order."""
+        target, scales = self.target_state(), dict(self.log_scales.items())
+        return rescale_state(target, self.spec, self.rescaling, scales)
+
+    def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
+        """Return the soft matrices, and the slots that they act on.
+
+        None where more than they moves the networks: scales, hard permutations, a reference that turns.
+        """
+        others = bool(self.log_scales or self.reference_maps.symmetries)
+        whole = set(self._whole) & self.spec.parameters.keys()
+        if whole or others or not (self.training and self.learn_permutations):
+            return None
+        permutations = self.soft_permutations()
+        return self._action.matrices(permutations, self.signs(permutations), self.maps())
 
     def _moved_whole(self, permutations: Permutations) -> State:
         """Move what cannot be mixed by hard permutations."""
-        whole = [name for name in self._mixing.whole | self._infinite if self.spec.slots_on(name)]
-        if is_hard(permutations) or not whole:
+        if is_hard(permutations) or not self._whole:
             return {}
         moved = self.rebased_state(hard=True)
-        return {name: moved[name] for name in whole}
+        return {name: moved[name] for name in self._whole}
 
     @torch.no_grad()
     def alignment(self) -> Alignment:

@@ -21,7 +21,7 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.rebasin.initialization import Start
 
-LossName = Literal["l1", "l2", "midpoint", "random_point"]
+LossName = Literal["inner", "l1", "l2", "midpoint", "random_point"]
 
 
 def sinkhorn_matching(
@@ -52,10 +52,10 @@ def sinkhorn_matching(
     Args:
         reference, target: networks of one architecture, as modules, states or paths; neither is changed.
         spec: the symmetries, from :func:`discover_symmetry`.
-        data: batches of (inputs, labels); not needed for ``"l1"`` and ``"l2"``.
+        data: batches of (inputs, labels); not needed for ``"inner"``, ``"l1"`` and ``"l2"``.
         generator: draws the order of weight matching and the positions of ``"random_point"``.
-        loss: ``"l1"``, ``"l2"``, ``"midpoint"``, ``"random_point"``, or any callable (rebasin, batch) to a scalar,
-            such as a :class:`FisherDistance`, which needs no data here.
+        loss: ``"inner"``, ``"l1"`` or ``"l2"`` (see :class:`WeightDistance`), ``"midpoint"``, ``"random_point"``, or
+            any callable (rebasin, batch) to a scalar, such as a :class:`FisherDistance`, which needs no data here.
         criterion: (outputs, labels) to a scalar, for ``"midpoint"`` and ``"random_point"``.
         steps: how many steps of Adam.
         lr: its learning rate.
@@ -67,7 +67,7 @@ def sinkhorn_matching(
 
     Complexity: per step O(n²) a Sinkhorn iteration for a group of n units, and the loss with its backward. Use it
     where weight matching leaves a barrier: with ``"midpoint"`` or ``"random_point"`` when labelled data are at
-    hand, with ``"l1"`` or ``"l2"`` when not.
+    hand, with ``"inner"`` when not.
 
     Raises:
         ArchitectureError, SpecError: when the networks differ, are no modules, or the spec is of another one.
@@ -106,6 +106,8 @@ def sinkhorn_matching(
             given = next(batches)
             given = move_to(given if batch is None else read_batch(given, batch, labelled=False), device)
             rebasin.temperature.fill_(schedule(step / max(1, steps - 1)))
+            if isinstance(measure, WeightDistance):
+                measure.progress = step / steps
             optimizer.zero_grad()
             value = checked_loss(measure(rebasin, given))
             value.backward()
@@ -118,11 +120,11 @@ def sinkhorn_matching(
 def _loss(loss: LossName | RebasinLoss, criterion: Criterion, generator: torch.Generator) -> RebasinLoss:
     if not isinstance(loss, str):
         return loss
-    if loss == "l1" or loss == "l2":
+    if loss == "inner" or loss == "l1" or loss == "l2":
         return WeightDistance(loss)
     if loss not in ("midpoint", "random_point"):
         raise LossError(
-            f"Expected loss to be 'l1', 'l2', 'midpoint', 'random_point' or a callable but got {loss!r}."
+            f"Expected loss to be 'inner', 'l1', 'l2', 'midpoint', 'random_point' or a callable but got {loss!r}."
         )
     return MidpointLoss(criterion) if loss == "midpoint" else RandomPointLoss(criterion, generator=generator)
 

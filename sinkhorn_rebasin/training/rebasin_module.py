@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs
 from sinkhorn_rebasin.errors import DataError, RebasinError
-from sinkhorn_rebasin.losses import RebasinLoss, checked_loss
+from sinkhorn_rebasin.losses import RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
@@ -197,6 +197,8 @@ class RebasinModule(PathSteps):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         given = batch if self.batch is None else read_batch(batch, self.batch, labelled=False)
+        if isinstance(self.loss, WeightDistance) and self._trainer is not None:
+            self.loss.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         loss = checked_loss(self.loss(self.rebasin, given))
         self._waits_for_batch = False
         if self._trainer is not None:

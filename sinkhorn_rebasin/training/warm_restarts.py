@@ -7,7 +7,6 @@ from typing import Any
 import lightning
 import torch
 
-from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.permutations import permutation_matrix
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
@@ -78,8 +77,9 @@ class WarmRestarts(lightning.Callback):
         with torch.no_grad():
             for name, parameter in rebasin.named_parameters():
                 parameter.copy_(best[name])
-            for scores in rebasin.scores.values():
-                matrix = permutation_matrix(hard_assignment(scores), scores.dtype).to(scores.device)
+            permutations = rebasin.hard_permutations()
+            for name, scores in rebasin.scores.items():
+                matrix = permutation_matrix(permutations[name], scores.dtype).to(scores.device)
                 scores.copy_(matrix + self.noise * torch.randn_like(matrix))
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
