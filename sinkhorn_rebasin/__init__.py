@@ -45,15 +45,18 @@ from sinkhorn_rebasin.losses import task_loss as task_loss
 # Methods that align without a re-basin.
 from sinkhorn_rebasin.matching import Alignment as Alignment
 from sinkhorn_rebasin.matching import activation_matching as activation_matching
-from sinkhorn_rebasin.matching import align_many as align_many
 from sinkhorn_rebasin.matching import greedy_cosine as greedy_cosine
-from sinkhorn_rebasin.matching import merge_many as merge_many
 from sinkhorn_rebasin.matching import ot_fusion as ot_fusion
 from sinkhorn_rebasin.matching import ot_fusion_across_widths as ot_fusion_across_widths
 from sinkhorn_rebasin.matching import simulated_annealing as simulated_annealing
 from sinkhorn_rebasin.matching import straight_through as straight_through
 from sinkhorn_rebasin.matching import weight_matching as weight_matching
 from sinkhorn_rebasin.matching import widen_into as widen_into
+
+# Several networks, aligned together and merged.
+from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
+from sinkhorn_rebasin.merging import align_many as align_many
+from sinkhorn_rebasin.merging import merge_many as merge_many
 
 # Networks with parameters more, so that they have more symmetries.
 from sinkhorn_rebasin.networks.expanding import expand as expand

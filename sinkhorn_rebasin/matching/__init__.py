@@ -5,7 +5,6 @@ from sinkhorn_rebasin.matching.across_widths.widening import widen_into
 from sinkhorn_rebasin.matching.activation_matching import activation_matching
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.greedy_cosine import greedy_cosine
-from sinkhorn_rebasin.matching.merge_many import align_many, merge_many
 from sinkhorn_rebasin.matching.optimal_transport import ot_fusion
 from sinkhorn_rebasin.matching.simulated_annealing import simulated_annealing
 from sinkhorn_rebasin.matching.straight_through import straight_through
@@ -14,9 +13,7 @@ from sinkhorn_rebasin.matching.weight_matching import weight_matching
 __all__ = [
     "Alignment",
     "activation_matching",
-    "align_many",
     "greedy_cosine",
-    "merge_many",
     "ot_fusion",
     "ot_fusion_across_widths",
     "simulated_annealing",

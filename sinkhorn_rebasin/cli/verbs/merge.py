@@ -34,7 +34,8 @@ from sinkhorn_rebasin.cli.verbs.apply import facts_of, rebase
 from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
-from sinkhorn_rebasin.matching import Alignment, align_many, merge_many
+from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.merging import align_many, merge_many
 
 
 def add_alignment(parser: Any) -> None:

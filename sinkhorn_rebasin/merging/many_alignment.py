@@ -1,0 +1,185 @@
+"""Several networks carried into one basin, and what follows from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import overload
+
+import torch
+
+from sinkhorn_rebasin._typing import NetworkLike, State
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
+from sinkhorn_rebasin.files.given_networks import state_of
+from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.merging.states import check_shares, mean_state
+from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.shown import html_table
+
+
+@dataclass(frozen=True, repr=False)
+class ManyAlignment(Sequence[Alignment]):
+    r"""Carry several networks into the order of the first.
+
+    .. math:: \pi_{p \leftarrow q} = \pi_p^{-1} \circ \pi_q, \qquad
+        \pi_{p \leftarrow q} \circ \pi_{q \leftarrow r} = \pi_{p \leftarrow r}
+
+    The second equation holds by construction: whatever way leads from one network to another, it is the same one.
+
+    Attributes:
+        alignments: one a network; the first one's is the identity.
+        objective: the method's own objective after each round.
+        converged: whether the method stopped because nothing improved any more.
+        method: its name.
+    """
+
+    alignments: tuple[Alignment, ...]
+    objective: tuple[float, ...] = field(default=())
+    converged: bool = True
+    method: str = field(default="", compare=False)
+
+    @property
+    def spec(self) -> PermutationSpec:
+        """Return the symmetries of all."""
+        return self.alignments[0].spec
+
+    def __len__(self) -> int:
+        return len(self.alignments)
+
+    @overload
+    def __getitem__(self, index: int) -> Alignment: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Alignment, ...]: ...
+    def __getitem__(self, index: int | slice) -> Alignment | tuple[Alignment, ...]:
+        return self.alignments[index]
+
+    def __iter__(self) -> Iterator[Alignment]:
+        return iter(self.alignments)
+
+    def between(self, to: int, start: int) -> Alignment:
+        """Return the alignment that carries network ``start`` into the order of network ``to``.
+
+        >>> from sinkhorn_rebasin.permutations import Group
+        >>> spec = PermutationSpec((Group("a", 3),), (), {})
+        >>> orders = [torch.arange(3), torch.tensor([1, 2, 0]), torch.tensor([2, 1, 0])]
+        >>> many = ManyAlignment(tuple(Alignment({"a": order}, spec) for order in orders))
+        >>> many.between(1, 1).permutations["a"].tolist()
+        [0, 1, 2]
+        """
+        return self.alignments[to].invert().compose(self.alignments[start])
+
+    def cycle_error(self) -> float:
+        """Measure how far the ways around three networks are from the identity; see :func:`cycle_error`."""
+        numbers = range(len(self))
+        ways = {(p, q): self.between(p, q) for p in numbers for q in numbers if p != q}
+        return cycle_error(ways)
+
+    def apply(self, networks: Sequence[NetworkLike]) -> list[State]:
+        """Return the states of all networks in the order of the first.
+
+        Raises:
+            ArchitectureError: not one network an alignment.
+        """
+        if len(networks) != len(self):
+            raise ArchitectureError(
+                f"Expected one network an alignment, {len(self)}, but got {len(networks)}: pass those that were "
+                f"aligned, in the same order."
+            )
+        return [each.apply(network) for each, network in zip(self.alignments, networks, strict=True)]
+
+    def merge(self, networks: Sequence[NetworkLike], shares: Sequence[float] | None = None) -> State:
+        r"""Return the mean of the aligned networks.
+
+        .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
+
+        Statistics of batch norm are mixed too, and then fit no network: see :func:`reset_batch_norm`. Whole numbers
+        and ignored layers are the first network's.
+
+        Args:
+            networks: those that were aligned, in the same order.
+            shares: w, one a network; equal without it.
+
+        Raises:
+            ArchitectureError: another number of networks or shares, or shares that do not add up to 1.
+        """
+        shares = check_shares(shares, len(self))
+        states = self.apply(networks)
+        first = state_of(networks[0], "reference", self.spec.shapes)
+        mixed = mean_state([_without_heads(state, self.spec) for state in states], shares)
+        return {**mixed, **{name: first[name] for name in self.spec.ignored if name in first}}
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write a folder with one file of safetensors a network, without weights and code.
+
+        Raises:
+            CheckpointError: a file cannot be written.
+        """
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        for number, alignment in enumerate(self.alignments):
+            told = replace(alignment, objective=self.objective, converged=self.converged, method=self.method)
+            told.save(path / f"{number}.safetensors")
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> ManyAlignment:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, cut short, or something else.
+        """
+        files = sorted(Path(folder).glob("*.safetensors"), key=lambda file: (len(file.stem), file.stem))
+        if [file.stem for file in files] != [str(number) for number in range(len(files))] or not files:
+            raise CheckpointError(
+                f"Expected 0.safetensors, 1.safetensors and so on in {folder} but got "
+                f"{[file.name for file in files]}: give the folder that ManyAlignment.save wrote."
+            )
+        alignments = tuple(Alignment.load(file) for file in files)
+        first = alignments[0]
+        return cls(alignments, first.objective, first.converged, first.method)
+
+    def __repr__(self) -> str:
+        ends = [f"{value:.5g}" for value in (self.objective[:1] + self.objective[-1:])]
+        parts = [self.method, f"{len(self)} networks", f"{len(self.spec.groups)} groups"]
+        parts += [f"objective {' to '.join(ends)} in {len(self.objective)} rounds"] if ends else []
+        parts += [] if self.converged else ["not converged"]
+        return f"ManyAlignment({', '.join(part for part in parts if part)})"
+
+    def _repr_html_(self) -> str:
+        rows = [(str(number), repr(alignment)) for number, alignment in enumerate(self.alignments)]
+        return html_table(f"ManyAlignment {self.method}".strip(), rows)
+
+
+def cycle_error(ways: Mapping[tuple[int, int], Alignment]) -> float:
+    r"""Return the share of units that a way around three networks moves.
+
+    .. math:: \frac{1}{|C|} \sum_{(p, q, r) \in C} \frac{1}{n} \sum_i \bigl[\,
+        (\pi_{p \leftarrow q} \circ \pi_{q \leftarrow r} \circ \pi_{r \leftarrow p})(i) \ne i \,\bigr]
+
+    Zero where all were aligned together. Pairs that were aligned apart contradict each other.
+
+    Args:
+        ways: alignments by the numbers of the networks that they lead to and start from.
+
+    Returns:
+        From 0 to 1; 0 where there are no three networks.
+
+    Source: Crisostomi et al., "C2M3: Cycle-Consistent Multi-Model Merging" (2024).
+    """
+    numbers = sorted({number for pair in ways for number in pair})
+    shares = []
+    for p, q, r in itertools.combinations(numbers, 3):
+        around = ways[p, q].compose(ways[q, r]).compose(ways[r, p])
+        moved = [_moved_units(order) for order in around.permutations.values()]
+        shares.append(sum(moved) / max(1, sum(order.numel() for order in around.permutations.values())))
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _moved_units(order: torch.Tensor) -> int:
+    return int((order != torch.arange(order.shape[-1], device=order.device)).sum())
+
+
+def _without_heads(state: State, spec: PermutationSpec) -> State:
+    return {name: tensor for name, tensor in state.items() if name not in spec.ignored}

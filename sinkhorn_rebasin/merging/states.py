@@ -1,0 +1,83 @@
+"""Several networks as states, their mean, and the sum of products that methods raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
+from sinkhorn_rebasin.networks.architecture import real_view, single_precision
+from sinkhorn_rebasin.permutations import PermutationSpec
+
+
+def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[list[State], PermutationSpec]:
+    """Read the states of several networks of one architecture.
+
+    Returns:
+        The states, and the spec, in which last layers of other shapes are ignored.
+
+    Raises:
+        ArchitectureError, SpecError: fewer than two networks, or networks that differ from each other or the spec.
+    """
+    if len(networks) < 2:
+        raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
+    first, *others = networks
+    for other in others:
+        spec = as_states(first, other, spec).spec
+    pairs = [as_states(first, other, spec) for other in others]
+    finite = [comparable_states(pair.reference, pair.target, spec) for pair in pairs]
+    return [finite[0][0], *(target for _, target in finite)], spec
+
+
+def mean_state(states: Sequence[StateLike], shares: Sequence[float] | None = None) -> State:
+    r"""Return the weighted mean of states, :math:`\sum_m w_m \theta_m`.
+
+    Whole numbers are the first one's.
+
+    >>> mean_state([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])["w"].item()
+    2.0
+    """
+    shares = [1 / len(states)] * len(states) if shares is None else shares
+    return {name: _mixed([state[name] for state in states], shares) for name in states[0]}
+
+
+def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
+    """Return one share a network, equal ones without any.
+
+    Raises:
+        ArchitectureError: another number of shares, or shares that do not add up to one.
+    """
+    given = [1 / count] * count if shares is None else [float(share) for share in shares]
+    if len(given) != count:
+        raise ArchitectureError(f"Expected one share a network, {count} of them, but got {len(given)}.")
+    if not abs(sum(given) - 1) < 1e-6:
+        raise ArchitectureError(f"Expected shares that add up to 1 but got a sum of {sum(given):g}.")
+    return given
+
+
+def sum_of_products(states: Sequence[Mapping[str, Tensor]], names: Iterable[str]) -> float:
+    r"""Return :math:`\sum_{p<q} \langle \theta_p, \theta_q \rangle = (\lVert \sum_p \theta_p \rVert^2 - \sum_p
+    \lVert \theta_p \rVert^2) / 2` over the named tensors.
+
+    >>> sum_of_products([{"w": torch.ones(2)}, {"w": torch.ones(2)}, {"w": torch.zeros(2)}], ["w"])
+    2.0
+    """
+    total = 0.0
+    for name in names:
+        each = torch.stack([real_view(state[name]).double() for state in states])
+        total += float(each.sum(0).square().sum() - each.square().sum()) / 2
+    return total
+
+
+def _mixed(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    first = tensors[0]
+    if not (first.is_floating_point() or first.is_complex()):
+        return first.clone()
+    wide = single_precision(first) * shares[0]
+    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+        wide = wide + single_precision(tensor).to(wide.device) * share
+    return wide.to(first.dtype)
