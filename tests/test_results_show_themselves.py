@@ -89,6 +89,8 @@ def results() -> dict[str, Any]:
         "RepairAlongPath": sr.RepairAlongPath(first, second, spec(), data),
         "BatchNormReset": sr.BatchNormReset(data),
         "AlignmentResult": sr.align(small, small, example_inputs=x[:, :3]),
+        "Adapter": sr.Adapter({"peft_type": "LORA"}, {"0.lora_A.weight": x}),
+        "ManyAlignment": sr.ManyAlignment((matched,) * 9, (1.0, 2.0), method="merge_many"),
         "CarriedUpdate": sr.carry(first, second, first, matched, example_inputs=x),
         "Recipe": sr.Recipe.transformer(seconds=60),
     }
