@@ -34,6 +34,7 @@ INNER = {
             "learned_update",
             "preparation",
             "scale",
+            "teacher",
             "way",
         )
     ),
