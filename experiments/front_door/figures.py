@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 
 from experiments.compare_methods.methods import PUBLISHED
+from experiments.reporting.pictures import save_picture
 from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin import PathEvaluation
 
@@ -75,7 +76,7 @@ def draw(rows: Sequence[Mapping[str, Any]], tables: Path, path: Path) -> None:
         list(handles.values()), list(handles), loc="outside right center", frameon=False, fontsize=8
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path)
     plt.close(figure)
 
 
