@@ -17,11 +17,12 @@ def save_picture(figure: Figure, path: Path, dpi: int = 100) -> None:
     Example:
         >>> import tempfile
         >>> figure = Figure(figsize=(1, 1))
-        >>> _ = figure.add_subplot().plot([0, 1])
+        >>> lines = figure.add_subplot().plot([0, 1])
         >>> file = Path(tempfile.mkdtemp()) / "line.png"
         >>> save_picture(figure, file)
-        >>> Image.open(file).mode, Image.open(file).size
-        ('P', (100, 100))
+        >>> with Image.open(file) as picture:
+        ...     print(picture.mode, picture.size)
+        P (100, 100)
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
