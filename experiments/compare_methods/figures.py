@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 
 from experiments.compare_methods.methods import names_of
+from experiments.reporting.pictures import save_picture
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
@@ -45,7 +46,7 @@ def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> N
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
     plt.close(figure)
 
 
@@ -70,7 +71,7 @@ def draw_agreement(shares: Mapping[str, Mapping[str, float]], path: Path, title:
     figure.colorbar(image, label="share of units placed as by weight matching")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_picture(figure, path)
     plt.close(figure)
 
 

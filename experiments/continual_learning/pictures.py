@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 
 from experiments.continual_learning.runs import Run
+from experiments.reporting.pictures import save_picture
 from sinkhorn_rebasin.plots import plot_accuracy_matrix, plot_average_accuracy, plot_task_accuracies
 
 
@@ -28,12 +29,12 @@ def draw(runs: Sequence[Run], out: Path) -> None:
         plot_task_accuracies(matrix, axes[1])
         figure.suptitle(method)
         stem = method.replace(" ", "_").replace(",", "").replace("+", "p")
-        figure.savefig(out / f"matrix-{stem}.png", dpi=110)
+        save_picture(figure, out / f"matrix-{stem}.png")
         plt.close(figure)
     figure, single = plt.subplots(figsize=(10, 5), layout="constrained")
     plot_average_accuracy(matrices, single)
     _beside(single, matrices)
-    figure.savefig(out / "average_accuracy.png", dpi=110)
+    save_picture(figure, out / "average_accuracy.png")
     plt.close(figure)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
+from experiments.reporting.pictures import save_picture
 from sinkhorn_rebasin.plots import Bar, plot_barriers
 
 
@@ -85,5 +86,5 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     )
     figure.tight_layout()
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "planted.png", dpi=120)
+    save_picture(figure, out / "planted.png")
     plt.close(figure)

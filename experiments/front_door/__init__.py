@@ -1,1 +1,1 @@
-"""What one call of :func:`sinkhorn_rebasin.align` gives with its defaults; see :mod:`experiments.front_door.__main__`."""
+"""What one call of :func:`sinkhorn_rebasin.align` gives with its defaults."""

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 
 from experiments.compare_methods.methods import PUBLISHED
+from experiments.reporting.pictures import save_picture
 from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin import PathEvaluation
 
@@ -54,12 +55,11 @@ def draw(rows: Sequence[Mapping[str, Any]], tables: Path, path: Path) -> None:
         first = next(row["seeds"] for row in rows if row["name"] == name)
         pair = [row for row in rows if row["name"] == name and row["seeds"] == first]
         lines = {"as they are": pair[0]["paths"]["before"]}
-        lines |= {
-            PUBLISHED: row["test_path"]
-            for row in _rows(tables, name)
-            if row["method"] == PUBLISHED and row["seeds"] == first
-        }
-        lines |= {row["call"].replace(", recipe", ",\nrecipe"): row["paths"]["after"] for row in pair}
+        published = [
+            row for row in _rows(tables, name) if row["method"] == PUBLISHED and row["seeds"] == first
+        ]
+        lines |= {row["method"]: row["test_path"] for row in published}
+        lines |= {_label(row["call"]): row["paths"]["after"] for row in pair}
         for label, told in lines.items():
             path_told = PathEvaluation.from_dict(told)
             axis.plot(path_told.positions, path_told.losses, label=label)
@@ -76,8 +76,18 @@ def draw(rows: Sequence[Mapping[str, Any]], tables: Path, path: Path) -> None:
         list(handles.values()), list(handles), loc="outside right center", frameon=False, fontsize=8
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path)
     plt.close(figure)
+
+
+def _label(call: str) -> str:
+    """Shorten a call to what fits a legend: a budget is told, other recipes are not.
+
+    >>> _label("align(A, B, train, recipe=Recipe(seconds=60))"), _label("align(A, B, train, recipe=Recipe(steps=9))")
+    ('align(A, B, train, recipe=Recipe(seconds=60))', 'align(A, B, train, recipe=...)')
+    """
+    start, with_recipe, _ = call.partition(", recipe=")
+    return f"{start}, recipe=...)" if with_recipe and "seconds=" not in call else call
 
 
 def _in_tables(tables: Path, name: str, method: str, seeds: Sequence[Sequence[int]]) -> float | None:

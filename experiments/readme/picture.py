@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from experiments.compare_methods.methods import PUBLISHED
+from experiments.reporting.pictures import save_picture
 from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin import PathEvaluation
 
@@ -35,5 +36,5 @@ def draw_lead(results: Path, path: Path) -> None:
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel("test loss")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=100)
+    save_picture(figure, path)
     plt.close(figure)

@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 
+from experiments.reporting.pictures import save_picture
+
 
 def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """A bar a network of the share covered, and one of the seconds of discovery."""
@@ -34,5 +36,5 @@ def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
         f"Published weights: random permutations of all groups leave {sound} of {len(run)} unchanged"
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
+    save_picture(figure, file)
     plt.close(figure)

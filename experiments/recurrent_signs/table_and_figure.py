@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from experiments.reporting.pictures import save_picture
 from sinkhorn_rebasin import (
     PathEvaluation,
 )
@@ -56,5 +57,5 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     right.set_title("pair 1, chosen on held-out windows")
     figure.suptitle("LSTM networks that predict the next character, merged without and with signs")
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "recurrent_signs.png", dpi=110)
+    save_picture(figure, out / "recurrent_signs.png")
     plt.close(figure)

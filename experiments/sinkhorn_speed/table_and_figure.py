@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from rich.table import Table
 
+from experiments.reporting.pictures import save_picture
 from experiments.sinkhorn_speed.operators import TOLERANCES
 
 
@@ -67,7 +68,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("forward + backward [processor ms]")
     panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    save_picture(figure, path)
     plt.close(figure)
 
 

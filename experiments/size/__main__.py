@@ -6,6 +6,7 @@ every unit went home is read from the file that ``apply`` wrote, bit by bit. Cop
 beside. It needs transformers, 12 GB of memory and 12 GB of disk; ``--size small`` does the same in a minute.
 
 The other sizes are ResNet50, ViT-B and GPT-2 small: two networks of random weights each, merged in one command.
+A table over all sizes that were measured is left beside them; ``--show`` makes it anew and measures nothing.
 """
 
 from __future__ import annotations
@@ -26,18 +27,27 @@ from safetensors import safe_open
 from experiments.reporting.receipts import write_receipt
 from experiments.size import unrelated_pairs
 from experiments.size.planted_pair import BILLION, NOISE, SMALL, tensors, write
+from experiments.size.table import write_table
 
 COPY = "import shutil, sys; shutil.copytree(*sys.argv[1:])"
 RESULTS = Path(__file__).parents[1] / "results" / "size"
 
 
 def main() -> None:
-    """Write the pair, run the verbs, and write what they took."""
+    """Measure a size, and gather all that were measured in one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=["billion", "small", *unrelated_pairs.NETWORKS], default="billion")
     parser.add_argument("--folder", type=Path, help="where the checkpoints are written for a while")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--show", action="store_true", help="measure nothing; make the table anew")
     chosen = parser.parse_args()
+    if not chosen.show:
+        measure_size(chosen)
+    write_table(chosen.out)
+
+
+def measure_size(chosen: argparse.Namespace) -> None:
+    """Write the pair of one size, run the verbs, and write what they took."""
     planted = chosen.size not in unrelated_pairs.NETWORKS
     sizes = (BILLION if chosen.size == "billion" else SMALL) if planted else {}
     with tempfile.TemporaryDirectory(dir=chosen.folder) as made:

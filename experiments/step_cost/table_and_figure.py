@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from experiments.reporting.pictures import save_picture
 from sinkhorn_rebasin.plots import Bar, plot_barriers
 
 FIGURES = ("train_ms", "eval_ms", "peak_memory_mb")
@@ -72,5 +73,5 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
     figure.suptitle("Cost of one data-free step, one thread: median and range over rounds")
     figure.tight_layout()
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "step_cost.png", dpi=110)
+    save_picture(figure, out / "step_cost.png")
     plt.close(figure)

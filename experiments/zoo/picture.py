@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 
+from experiments.reporting.pictures import save_picture
+
 # More networks than this are counted instead of named.
 MOST_NAMED = 200
 _COVERED = "parameters on a\npermutable axis (%)"
@@ -42,7 +44,7 @@ def draw(family: str, rows: Sequence[dict[str, Any]], out: Path) -> None:
         f"{family}: random permutations of all groups leave {sum(sound)} of {len(sound)} unchanged"
     )
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "zoo.png", dpi=110)
+    save_picture(figure, out / "zoo.png")
     plt.close(figure)
 
 

@@ -1,0 +1,52 @@
+"""Rows of :mod:`experiments.compare_methods` that are one call of :func:`sinkhorn_rebasin.align`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import sinkhorn_rebasin
+from experiments.compare_methods.setting import Recipe, load_setting
+from experiments.reporting.json_files import read_json
+
+
+def compared(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Return the finished rows "ours, every symmetry" of a setting, each in the form of the front door's."""
+    finished = folder / Path(name).stem / "finished"
+    rows = []
+    for file in sorted(finished.glob("*-ours-every-symmetry.json")):
+        row = read_json(file)["row"]
+        before = read_json(finished / f"seeds{row['seeds'][0]}-{row['seeds'][1]}-naive.json")["row"]
+        setting = load_setting(name)
+        rows.append(
+            {
+                "name": Path(name).stem,
+                "setting": setting.title,
+                "seeds": row["seeds"],
+                "command": row["command"],
+                "call": f"align(A, B, train, validation{told(setting.recipe)})",
+                "before": before["test_barrier"],
+                "barrier": row["test_barrier"],
+                "seconds": row["seconds"],
+                "start": row["start"],
+                "function change": row["relative_change"],
+                "notes": row["told"],
+                "paths": {"before": before["test_path"], "after": row["test_path"]},
+            }
+        )
+    return rows
+
+
+def told(recipe: Recipe) -> str:
+    """Write what a setting's recipe changes of the defaults, as an argument.
+
+    >>> told(Recipe(steps=1000, batch_size=128)), told(Recipe())
+    (', recipe=Recipe(steps=1000)', '')
+    """
+    default = sinkhorn_rebasin.Recipe()
+    names = [each.name for each in fields(default)]
+    changed = {
+        name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)
+    }
+    return f", recipe={sinkhorn_rebasin.Recipe(**changed)!r}" if changed else ""
