@@ -36,7 +36,7 @@ class CarryModule(RebasinModule):
     Training logs ``train_loss`` and ``temperature``. Validation runs hard permutations and logs ``val_loss`` and
     ``val_new_base_loss``, the loss of the new base alone; tests log the same as ``test_loss`` and
     ``test_new_base_loss``. Prediction runs the network that :meth:`to_model` returns. Afterwards
-    ``carry(tuned, base, new_base, module.rebasin.alignment(), float(module.scale))`` is that update.
+    ``carry(tuned, base, new_base, module.rebasin.alignment(), module.scale)`` is that update.
 
     Args:
         rebasin: of the new base as reference and the base as target; it starts at their weight matching.
@@ -89,12 +89,17 @@ class CarryModule(RebasinModule):
         if isinstance(scale, bool) or not math.isfinite(scale):
             raise SpecError(f"Expected scale to be a finite number but got {scale!r}.")
         self.difference = _difference(rebasin, tuned)
-        self.scale = nn.Parameter(torch.tensor(float(scale)), requires_grad=factor_lr > 0)
+        self.factor = nn.Parameter(torch.tensor(float(scale)), requires_grad=factor_lr > 0)
         self.factor_lr = factor_lr
         summed = adds_up(criterion)
         self.val_loss, self.val_new_base_loss = (SumMetric() if summed else MeanMetric() for _ in range(2))
         self._state: State | None = None
         self.save_hyperparameters({"scale": scale, "factor_lr": factor_lr})
+
+    @property
+    def scale(self) -> float:
+        """Return s as it is now."""
+        return float(self.factor.detach())
 
     def carried_state(self, hard: bool | None = None, scale: float | Tensor | None = None) -> State:
         """Return the new base's tensors with the update added.
@@ -103,7 +108,7 @@ class CarryModule(RebasinModule):
             hard: whether at hard permutations; None for soft ones in training mode and hard ones in eval mode.
             scale: s; None is the one that is learned.
         """
-        scale = self.scale if scale is None else scale
+        scale = self.factor if scale is None else scale
         rebasin = self.rebasin
         start = rebasin.reference_state()
         difference = {name: tensor.to(start[name].device) for name, tensor in self.difference.items()}
@@ -145,8 +150,8 @@ class CarryModule(RebasinModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make Adam for scores, scales, maps and the scale of the update; or what the factory makes."""
         optimizer = super().configure_optimizers()
-        if self.scale.requires_grad:
-            optimizer.add_param_group({"params": [self.scale], "lr": self.factor_lr, "weight_decay": 0.0})
+        if self.factor.requires_grad:
+            optimizer.add_param_group({"params": [self.factor], "lr": self.factor_lr, "weight_decay": 0.0})
         return optimizer
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
@@ -156,6 +161,9 @@ class CarryModule(RebasinModule):
     def on_validation_epoch_start(self) -> None:
         """Carry once, for all batches."""
         self._state = self.carried_state(hard=True)
+        # Here, as what was reset in inference mode cannot be updated outside of it.
+        self.val_loss.reset()
+        self.val_new_base_loss.reset()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Record the losses with the update and without it for one batch."""
@@ -182,7 +190,6 @@ class CarryModule(RebasinModule):
     def _log_path(self, stage: str) -> None:
         for name, metric in (("loss", self.val_loss), ("new_base_loss", self.val_new_base_loss)):
             self.log(f"{stage}_{name}", metric.compute(), prog_bar=name == "loss")
-            metric.reset()
         self._state = None
 
     def _loss_of_carried(self, rebasin: SinkhornRebasin, batch: Any) -> Tensor:

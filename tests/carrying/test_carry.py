@@ -276,3 +276,33 @@ def test_a_fine_tune_that_maps_cannot_carry_is_carried_by_permutations_and_that_
     with torch.no_grad():
         same_gain.last.weight.fill_(1.0)
     assert sr.carry(same_gain, base, new_base, scale=1.0, example_inputs=tokens).frame
+
+
+class Untied(Tokens):
+    """The same with a head of its own, so that maps carry all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(tokens)
+        x = x + self.down(torch.relu(self.up(self.norm(x))))
+        return self.head(self.last(x))
+
+
+def test_maps_that_are_given_bring_a_tuned_gain_into_canonical_form() -> None:
+    tokens = torch.arange(10).reshape(2, 5)
+    torch.manual_seed(0)
+    base = Untied().eval()
+    new_base, tuned = standalone_copy(base), tuned_from(base)
+    spec = sr.discover_symmetry(base, tokens)
+    continuous = sr.discover_continuous(base, spec, tokens)
+    maps = sr.random_maps(continuous, generator=torch.Generator().manual_seed(0))
+    order = {name: each for name, each in sr.identity_permutations(spec).items() if name not in maps}
+    alignment = sr.Alignment(order, spec, maps=maps, continuous=continuous)
+    canonical = sr.canonicalize(base, spec, continuous, tokens)
+    new_base.load_state_dict(alignment.apply(canonical))
+    applied = sr.carry(tuned, base, new_base, alignment, 1.0, example_inputs=tokens).apply(new_base)
+    assert torch.allclose(applied(tokens), tuned(tokens), atol=1e-4)
+    assert not torch.allclose(new_base(tokens), tuned(tokens), atol=1e-1)
