@@ -73,8 +73,9 @@ print(f"carried by a learned alignment, scale {module.scale:.2f}: {accuracy(lear
 file = Path(tempfile.mkdtemp()) / "update.safetensors"
 with_data.save(file)
 again = sr.CarriedUpdate.load(file).apply(new_base)
+upright = [accuracy(network, DATA.test_images) for network in (new_base, carried, again)]
 print(
-    f"upright digits: {accuracy(new_base, DATA.test_images):.3f} before, {accuracy(again, DATA.test_images):.3f} after"
+    f"upright digits: {upright[0]:.3f} before; {upright[1]:.3f} carried without data, {upright[2]:.3f} with"
 )
 
 check(accuracy(carried) > max(accuracy(new_base), accuracy(added)), "the update helps once it is carried")
