@@ -47,7 +47,7 @@ def carried_along(
         alignment.receipt.check_target(tensors_of(base))
     frame: State = {}
     if alignment.continuous is not None:
-        canonical = canonical or not is_canonical(alignment.continuous, base, new_base)
+        canonical = canonical or not is_canonical(alignment.continuous, tuned, base, new_base)
     if canonical and alignment.continuous is not None:
         tuned, base, new_base = (
             canonical_form(network, alignment, problem) for network in (tuned, base, new_base)

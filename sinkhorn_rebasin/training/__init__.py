@@ -3,6 +3,7 @@
 from sinkhorn_rebasin.training import continual
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.bounded_fit import bounded_fit
+from sinkhorn_rebasin.training.carry_module import CarryModule
 from sinkhorn_rebasin.training.cosine_annealing import CosineAnnealing
 from sinkhorn_rebasin.training.data_free import data_free_steps
 from sinkhorn_rebasin.training.loss_monitor import LossMonitor
@@ -13,6 +14,7 @@ from sinkhorn_rebasin.training.warm_restarts import WarmRestarts
 
 __all__ = [
     "BarrierMonitor",
+    "CarryModule",
     "CosineAnnealing",
     "LossMonitor",
     "RebasinModule",

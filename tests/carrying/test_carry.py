@@ -248,31 +248,3 @@ def test_tied_tensors_stay_one() -> None:
     applied = sr.carry(tuned, base, new_base, scale=1.0, example_inputs=X).apply(new_base)
     assert applied.first.weight is applied.last.weight
     assert torch.allclose(applied(X), tuned(X), atol=1e-5)
-
-
-class Tokens(nn.Module):
-    """A residual block on embeddings, read by them again: the gain of its last norm cannot be folded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.last = nn.Embedding(10, 6), nn.LayerNorm(6)
-        self.norm, self.up, self.down = nn.LayerNorm(6), nn.Linear(6, 8), nn.Linear(8, 6)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.embedding(tokens)
-        x = x + self.down(torch.relu(self.up(self.norm(x))))
-        return self.last(x) @ self.embedding.weight.T
-
-
-def test_a_fine_tune_that_maps_cannot_carry_is_carried_by_permutations_and_that_is_said() -> None:
-    tokens = torch.arange(10).reshape(2, 5)
-    torch.manual_seed(0)
-    base, new_base = Tokens().eval(), Tokens().eval()
-    tuned = tuned_from(base)
-    update = sr.carry(tuned, base, new_base, scale=1.0, example_inputs=tokens)
-    assert any(note.startswith("permutations alone: ") and "'last.weight'" in note for note in update.notes)
-    assert not update.frame
-    same_gain = tuned_from(base)
-    with torch.no_grad():
-        same_gain.last.weight.fill_(1.0)
-    assert sr.carry(same_gain, base, new_base, scale=1.0, example_inputs=tokens).frame

@@ -236,10 +236,10 @@ def test_an_adapter_is_named_in_a_file_of_settings_and_data_choose_its_scale(dis
 @pytest.mark.parametrize(
     ("config", "more", "code", "said"),
     [
-        ({"peft_type": "IA3"}, [], 1, "its config says 'IA3'"),
-        ({}, ["--scale", ".nan"], 1, "finite number"),
-        ({}, ["--way", "activations"], 1, "--way weights with --adapter"),
-        ({}, ["tests.cli.networks:small"], 1, "but got three models"),
+        ({"peft_type": "IA3"}, [], 2, "its config says 'IA3'"),
+        ({}, ["--scale", ".nan"], 2, "finite number"),
+        ({}, ["--way", "activations"], 2, "--way weights with --adapter"),
+        ({}, ["tests.cli.networks:small"], 2, "but got three models"),
     ],
 )
 def test_adapters_that_cannot_be_carried_are_told(
@@ -257,6 +257,6 @@ def test_an_adapter_without_a_counterpart_and_one_cut_short_are_told(disk: Disk)
     assert "counterpart of the adapter's target 'first'" in said
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    assert "does not load" in refused(disk, 1, *adapt(disk, folder))
+    assert "does not load" in refused(disk, 2, *adapt(disk, folder))
     weights.unlink()
-    assert "there is no such file" in refused(disk, 1, *adapt(disk, folder))
+    assert "there is no such file" in refused(disk, 2, *adapt(disk, folder))
