@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from experiments.compare_methods import matching, sinkhorn_losses, symmetries
+from experiments.compare_methods import heads_multiplied_out, matching, sinkhorn_losses, symmetries
 from experiments.compare_methods.ours import align
 from experiments.compare_methods.pair import Align, Outcome, Pair
 from experiments.compare_methods.setting import Setting
@@ -51,6 +51,7 @@ METHODS: dict[str, Method] = {
     "OT fusion": Method(matching.transport, "peer"),
     "simulated annealing": Method(matching.annealing, "peer"),
     "greedy cosine": Method(matching.greedy, "peer"),
+    "heads multiplied out": Method(heads_multiplied_out.weights, "peer"),
     "Sinkhorn l1": Method(sinkhorn_losses.sinkhorn("l1"), "loss"),
     "Sinkhorn l2": Method(sinkhorn_losses.sinkhorn("l2"), "loss"),
     "Sinkhorn Fisher": fisher(diagonal_fisher),
