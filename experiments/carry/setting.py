@@ -46,6 +46,7 @@ class Setting:
         tuning: of the fine-tunes.
         seeds: pairs of bases, (old, new).
         wide: arguments of a wider new base, whose columns come beside.
+        train_images: the first so many; all by default.
         every: each so many test samples one is held out, for all that is decided; the others are the test.
         most_tested: test samples, at most.
         decide: what choices are made by, on held-out samples.
@@ -65,6 +66,7 @@ class Setting:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (1, 2), (2, 0))
     wide: Mapping[str, Any] | None = None
+    train_images: int | None = None
     every: int = 5
     most_tested: int | None = None
     decide: Literal["loss", "accuracy"] = "loss"

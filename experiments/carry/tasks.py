@@ -36,8 +36,8 @@ class Task:
 def load_tasks(setting: Setting, root: Path) -> tuple[Task, Task]:
     """Return the base task and the new one; each `setting.every` test samples one is held out."""
     load: dict[str, Callable[[], ImageData]] = {
-        "mnist": lambda: load_mnist(root),
-        "cifar10": lambda: load_cifar10(root),
+        "mnist": lambda: load_mnist(root, setting.train_images),
+        "cifar10": lambda: load_cifar10(root, setting.train_images),
         "source_text": load_source_text,
     }
     data = load[setting.data]()

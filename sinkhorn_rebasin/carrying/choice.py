@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from sinkhorn_rebasin.carrying.by_weights import ByWeights
 from sinkhorn_rebasin.carrying.layer_activations import plain_layers
 from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
-from sinkhorn_rebasin.carrying.update_inputs import first_weight
+from sinkhorn_rebasin.carrying.update_inputs import shows_inputs
 from sinkhorn_rebasin.carrying.way import CarryProblem, Way
+
+MOST = 0.5
+"""Least share of parameters in linear and convolution layers of networks that are carried layer by layer."""
 
 
 def default_way(problem: CarryProblem) -> Way:
     """Return the way that carries most with what there is.
 
-    An alignment that is given is used. Networks of linear and convolution layers alone are carried layer by layer,
-    where there are data or the first layer's update shows its inputs; all others by weights.
+    An alignment that is given is used. Networks whose parameters are mostly those of linear and convolution layers
+    are carried layer by layer, where there are data, or inputs can be drawn without any; all others by weights, those
+    with batch norms too.
     """
     if problem.alignment is not None:
         return ByWeights()
+    if any(isinstance(layer, _BatchNorm) for layer in problem.base.modules()):
+        return ByWeights()
     layers = plain_layers(problem.base)
     held = {f"{name}.{part}".lstrip(".") for name in layers for part in ("weight", "bias")}
-    if set(problem.update.difference) - held:
+    sizes = {name: tensor.numel() for name, tensor in problem.update.difference.items()}
+    inside = sum(size for name, size in sizes.items() if name in held)
+    if inside < MOST * sum(sizes.values()):
         return ByWeights()
-    shown = bool(problem.batches) or first_weight(problem) is not None
-    return LayerByLayer() if shown else ByWeights()
+    return LayerByLayer() if problem.batches or shows_inputs(problem) else ByWeights()

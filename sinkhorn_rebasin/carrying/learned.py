@@ -14,6 +14,7 @@ from sinkhorn_rebasin.carrying.along_alignment import canonical_form, carried_al
 from sinkhorn_rebasin.carrying.by_weights import signs_alone
 from sinkhorn_rebasin.carrying.learned_update import LearnedUpdate
 from sinkhorn_rebasin.carrying.teacher import Followed, Teacher
+from sinkhorn_rebasin.carrying.update_inputs import inputs_of_update
 from sinkhorn_rebasin.carrying.way import Carried, CarryProblem
 from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
@@ -34,7 +35,7 @@ class Learned:
     with P the soft permutations of a :class:`SinkhornRebasin`, or its maps where there are continuous symmetries, and
     s a factor of each tensor. Labels and a criterion give :math:`\ell`; without a criterion a teacher is followed. At
     the end P is hard. What is best on held-out examples is kept, the start among it: matching by weights or by
-    activations, whichever does better.
+    activations, whichever does better. Without data, inputs are drawn: see :func:`inputs_of_update`.
 
     Attributes:
         steps: of Adam, a batch each.
@@ -44,6 +45,7 @@ class Learned:
         temperatures: at the first and the last step.
         evaluate_every: steps between evaluations on held-out examples.
         follow: who is followed without a criterion: the tuned network, or the sum new base + tuned - base of outputs.
+        synthetic: share of what the update shows that is added to given inputs.
         symmetry: ``"full"``, or ``"permutation"`` to leave maps out.
 
     Example:
@@ -58,6 +60,7 @@ class Learned:
     temperatures: tuple[float, float] = (0.2, 0.05)
     evaluate_every: int = 25
     follow: Followed = "tuned"
+    synthetic: float = 0.0
     symmetry: RequestedSymmetry = "full"
 
     @property
@@ -67,6 +70,7 @@ class Learned:
 
     def carried(self, problem: CarryProblem) -> Carried:
         """Return the update for the new base."""
+        problem, drawn = inputs_of_update(problem, self.synthetic)
         problem.seen(self.name)
         teacher = Teacher(problem, self.follow)
         held_out = problem.held_out or problem.batches
@@ -93,7 +97,7 @@ class Learned:
         if best == first:
             told = "the start is kept, as nothing that was learned does better on held-out examples"
         alignment = learned.rebasin.alignment()
-        carried = carried_along(problem, alignment, bool(continuous), (*notes, told))
+        carried = carried_along(problem, alignment, bool(continuous), (*notes, *drawn, told))
         factors = learned.factors()
         return Carried(_multiplied(carried.state, factors), carried.frame, carried.notes)
 

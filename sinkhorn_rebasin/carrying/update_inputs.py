@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sinkhorn_rebasin.carrying.drawn_text import drawn_text, position_axis
 from sinkhorn_rebasin.carrying.layer_activations import plain_layers
 from sinkhorn_rebasin.carrying.way import CarryProblem
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -19,6 +20,7 @@ from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 SAMPLES = 4096
+TEXTS, ROWS = 16, 128
 SIZE = 0.8
 """Standard deviation of what is drawn, where inputs have one of one."""
 
@@ -29,8 +31,8 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
     .. math:: x \sim \mathcal N(0, C), \qquad C \propto \Delta W_1^\top \Delta W_1
 
     A gradient of the first layer is a sum of products with inputs, so the rows of its update lie among the inputs of
-    the fine-tune's own data. It needs a first layer that is linear in the whole input. Other networks, and data where
-    ``synthetic`` is zero, are returned as they are.
+    the fine-tune's own data. It needs a first layer that is linear in the whole input. A language model draws text
+    itself: see :func:`drawn_text`. Other networks, and data where ``synthetic`` is zero, are returned as they are.
 
     Args:
         problem: with or without data.
@@ -41,6 +43,11 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
     """
     if problem.batches and not synthetic:
         return problem, ()
+    if not problem.batches and position_axis(problem.tuned, problem.example_inputs) is not None:
+        text = drawn_text(problem.tuned, problem.example_inputs, problem.seed)
+        return _with_drawn(problem, text, TEXTS), (
+            "the tuned network drew the text that is looked at, as there are no data",
+        )
     weight = first_weight(problem)
     if weight is None:
         return problem, ()
@@ -55,8 +62,7 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
         return (normal.to(root.device) @ root.T).reshape(samples, *like.shape[1:]).to(like)
 
     if not problem.batches:
-        batches: list[Any] = [(SIZE * drawn(problem.example_inputs, SAMPLES), None)]
-        return replace(problem, batches=batches, batch=None), (
+        return _with_drawn(problem, SIZE * drawn(problem.example_inputs, SAMPLES), ROWS), (
             "inputs were drawn from the rows of the first layer's update, as there are no data",
         )
     batches = []
@@ -64,6 +70,23 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
         inputs, _ = read_batch(found, problem.batch, network=problem.base, labelled=False)
         batches.append((inputs + synthetic * SIZE * drawn(inputs, len(inputs)), None))
     return replace(problem, batches=batches, batch=None), ()
+
+
+def _with_drawn(problem: CarryProblem, inputs: Tensor, size: int) -> CarryProblem:
+    """Put drawn inputs in the place of data, an eighth of them held out, of which labels are not known."""
+    batches: list[Any] = list(inputs.split(size))
+    held_out = batches[: len(batches) // 8]
+    return replace(
+        problem, batches=batches[len(held_out) :], held_out=held_out, criterion=None, batch=None
+    )
+
+
+def shows_inputs(problem: CarryProblem) -> bool:
+    """Tell whether inputs can be drawn without data."""
+    return (
+        first_weight(problem) is not None
+        or position_axis(problem.tuned, problem.example_inputs) is not None
+    )
 
 
 def first_weight(problem: CarryProblem) -> str | None:
