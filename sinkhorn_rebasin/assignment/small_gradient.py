@@ -76,7 +76,8 @@ class _LedRows:
 
     def spread(self, values: Array) -> Array:
         """Add up values of rows at the columns of their leaders."""
-        return np.bincount(self.places, values.ravel(), values.size).reshape(self.shape)
+        added = np.bincount(self.places, values.ravel(), values.size)
+        return np.asarray(added, dtype=np.float64).reshape(self.shape)
 
     def mean(self, weighted: Array, at_leader: Given) -> tuple[Array, Array]:
         """Return row means and x_leader − mean, from Σ rest·x and x_leader."""
