@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,10 @@ class ImplicitSinkhorn(torch.autograd.Function):
         if start is not None:
             start = start.expand(size, *start.shape) if in_dims[1] is None else start.movedim(in_dims[1], 0)
         return ImplicitSinkhorn.apply(scores, start, *rest), (0, 0, 0)
+
+
+# What apply() asks for at every call, and finds out anew where it is not written down.
+ImplicitSinkhorn.forward.__signature__ = inspect.signature(ImplicitSinkhorn.forward)  # type: ignore[attr-defined]
 
 
 def unrolled_sinkhorn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from sinkhorn_rebasin.assignment.conjugate_gradient import (
     prefers_factorization,
     solve_dense,
 )
+from sinkhorn_rebasin.assignment.small_matrices import is_small, small_residual
 from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["Adjoint", "tangent_residual"]
@@ -168,6 +170,8 @@ class _Residual(torch.autograd.Function):
         if matrix.numel() == 0:
             return torch.zeros_like(matrix)
         flat = matrix.reshape(-1, n, n)
+        if is_small(matrix):
+            return small_residual(flat, gradient.to(matrix.dtype).reshape(-1, n, n)).reshape(matrix.shape)
         # small systems are factorised in float64, so their right side may as well be exact
         exact = torch.float64 if prefers_factorization(*flat.shape[:2]) else matrix.dtype
         with torch.autocast(matrix.device.type, enabled=False):
@@ -238,6 +242,10 @@ class Adjoint(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         """Run over a mapped axis as a batch."""
         return Adjoint.apply(*_batched(info.batch_size, in_dims[:2], args[:2]), args[2]), 0
+
+
+# What apply() asks for at every call, and finds out anew where it is not written down.
+Adjoint.forward.__signature__ = inspect.signature(Adjoint.forward)  # type: ignore[attr-defined]
 
 
 def _batched(size: int, dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:

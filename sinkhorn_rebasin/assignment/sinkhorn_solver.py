@@ -19,6 +19,7 @@ from sinkhorn_rebasin.assignment.conjugate_gradient import (
     solve_dense,
 )
 from sinkhorn_rebasin.assignment.scaled_kernel import ScaledKernel
+from sinkhorn_rebasin.assignment.small_matrices import is_small, small_scaling
 from sinkhorn_rebasin.assignment.sums import weighted_column_sums
 from sinkhorn_rebasin.assignment.warm_starts import usable_start
 
@@ -107,8 +108,10 @@ def _scale_from(
     potential: Tensor,
     small_spread: bool,
 ) -> Scaling:
-    kernel = ScaledKernel(scores, temperature, potential, small_spread)
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
+    if is_small(scores):
+        return Scaling(*small_scaling(scores, temperature, target, max_iterations, potential))
+    kernel = ScaledKernel(scores, temperature, potential, small_spread)
     iterations = _iterate(kernel, target, max_iterations)
     potential = kernel.log_scaling * temperature
     matrix = kernel.into_matrix()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.assignment.assignment_potentials import assignment_potentials
+from sinkhorn_rebasin.assignment.assignment_potentials import assignment_potentials, sweeping_potentials
 from tests.assignment.test_sinkhorn import random_scores
 
 
@@ -23,3 +23,20 @@ def test_certify_optimality() -> None:
     dual = (scores + y.unsqueeze(-2)).amax(-1).sum() - y.sum()
     primal = scores.gather(-1, hard_assignment(scores).unsqueeze(-1)).sum()
     torch.testing.assert_close(dual, primal)
+
+
+@pytest.mark.parametrize("n", [1, 40, 300])
+def test_sweeping_potentials_lead_to_the_same_assignment(n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    units = [torch.randn(n, 60, generator=generator) for _ in range(2)]
+    scores = (units[0] @ (units[1] * torch.rand(n, 1, generator=generator)).T).double()
+    y = sweeping_potentials(scores)
+    expected = hard_assignment(scores)
+    assert torch.equal(hard_assignment(scores, y), expected)
+    assert torch.equal(hard_assignment(scores, sweeping_potentials(scores, y, sweeps=3)), expected)
+    wanted = torch.bincount((scores + y).argmax(1), minlength=n).max()
+    assert wanted <= torch.bincount(scores.argmax(1), minlength=n).max()
+
+
+def test_sweeping_potentials_of_equal_scores_are_equal() -> None:
+    assert sweeping_potentials(torch.full((5, 5), 3.0)).tolist() == [-3.0] * 5

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.assignment import hard_assignment
+from sinkhorn_rebasin.assignment.assignment_potentials import sweeping_potentials
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.weights.neighbors import Settled
@@ -28,6 +29,9 @@ from sinkhorn_rebasin.permutations.algebra import block_movement
 LEAST_GAIN = 1e-9
 """Of the size of what is added up: less is round-off."""
 
+WIDE, SWEEPS, SWEEPS_AGAIN = 1024, 10, 3
+"""Units from which potentials pay, and how many sweeps find them, at first and from those of the last pass."""
+
 
 class CoordinateAscent:
     r"""Move permutations, signs and maps uphill.
@@ -40,11 +44,13 @@ class CoordinateAscent:
         signs: those found so far, of the target's units in their original order.
         settled: groups that no pass needs to look at, since nothing changed that they are placed by.
         watch: ends the search when its time is up.
+        potentials: of wide groups, the columns' when they were last assigned, (blocks, n).
     """
 
     def __init__(self, standing: Standing, generator: torch.Generator, watch: Watch | None = None) -> None:
         self.standing, self.generator = standing, generator
         self.settled, self.watch = Settled(standing.spec), watch or Watch()
+        self.potentials: dict[str, Tensor] = {}
         self.signs = {
             name: torch.ones(shape, dtype=torch.float64, device="cpu")
             for name, shape in standing.rescaling.shapes(standing.spec, "sign").items()
@@ -168,7 +174,7 @@ class CoordinateAscent:
             return _turned(standing, group, similarity[0], blocks)
         best, pattern = (similarity[0], None) if len(similarity) == 1 else similarity.max(0)
         current = standing.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
-        units = hard_assignment(best).cpu()
+        units = self._assigned(group, best).cpu()
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
         moved = torch.empty_like(units)
         moved[blocks] = units
@@ -179,6 +185,17 @@ class CoordinateAscent:
             flips[group.name] = chosen.reshape(-1, *group.shape)
         proposal = Proposal({**standing.permutations, group.name: moved.reshape(group.shape)}, flips)
         return proposal, gain, float(torch.linalg.vector_norm(best, 1))
+
+    def _assigned(self, group: Group, best: Tensor) -> Tensor:
+        """Assign the units of every block, from the potentials of the last pass."""
+        if best.shape[-1] < WIDE:
+            return hard_assignment(best)
+        known = self.potentials.get(group.name)
+        sweeps = SWEEPS if known is None else SWEEPS_AGAIN
+        starts = [None] * len(best) if known is None else list(known)
+        found = [sweeping_potentials(*pair, sweeps) for pair in zip(best, starts, strict=True)]
+        self.potentials[group.name] = torch.stack(found)
+        return hard_assignment(best, self.potentials[group.name])
 
     def _settle(self, family: set[str], besides: Iterable[str] = ()) -> None:
         """Note that a family was placed, by itself and by groups that are known, but for those besides."""

@@ -1,0 +1,173 @@
+"""The kernel exp(X / τ) of small matrices between its scalings, in double precision and without tensors.
+
+Of small matrices the calls cost more than the arithmetic, and a call of NumPy costs a fraction of one of PyTorch.
+Vectors are columns, (..., n, 1), so that the same code serves one matrix (n, n) and a batch (B, n, n).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["Array", "SmallKernel", "gram", "scratch", "solve_laplacian"]
+
+Array = NDArray[np.float64]
+Given = NDArray[Any]
+"""Numbers in single or double precision."""
+
+MOST_KEPT = 2**20
+"""Elements of a scratch array that is kept for the next call: fresh memory costs more than a pass over it."""
+
+DRIFT_LIMIT = 150.0
+"""Logarithm of the column scalings from which they are absorbed into the kernel."""
+
+RIDGE = 1e-14
+"""Of the unit diagonal: what keeps a Laplacian of several components regular."""
+
+
+class SmallKernel:
+    """Hold a kernel between row and column scalings.
+
+    It is diag(u) K diag(v) with K = exp(X / τ + offset − row maximum). Every row of it sums to one at all times;
+    ``sums`` are its column sums.
+
+    Args:
+        scores: X, (..., n, n), finite, in single or double precision.
+        temperature: τ > 0.
+        potential: y = τ·log v to start from, (..., n, 1).
+    """
+
+    def __init__(self, scores: Given, temperature: float, potential: Array) -> None:
+        self.scores, self.temperature = scores, temperature
+        self.offset = potential / temperature
+        self._absorb()
+        if self.sums.min() < 1e-12:
+            # A column nobody wants: one sweep in logarithms leaves every column sum above 1/n.
+            exponents = scores.astype(np.float64) / temperature + self.offset.swapaxes(-1, -2)
+            exponents -= exponents.max(-1, keepdims=True)
+            exponents -= np.log(np.exp(exponents).sum(-1, keepdims=True))
+            largest = exponents.max(-2, keepdims=True)
+            columns = largest + np.log(np.exp(exponents - largest).sum(-2, keepdims=True))
+            self.offset = self.offset - columns.swapaxes(-1, -2)
+            self._absorb()
+
+    def _absorb(self) -> None:
+        kernel = scratch(self.scores.shape, 0)
+        np.divide(self.scores, self.temperature, out=kernel, dtype=np.float64)
+        kernel += self.offset.swapaxes(-1, -2)
+        kernel -= kernel.max(-1, keepdims=True)
+        self.kernel = np.exp(kernel, out=kernel)
+        self.transposed = kernel.swapaxes(-1, -2)
+        self.log_v = np.zeros_like(self.offset)
+        self.v = np.ones_like(self.offset)
+        self.u = 1 / (kernel @ self.v)
+        self.sums: Array = self.transposed @ self.u
+
+    def move(self, step: Array) -> Array:
+        """Add to the logarithm of the column scalings.
+
+        Returns the change of Σ log(row sums), (..., 1, 1).
+        """
+        before = self.u
+        self.log_v = self.log_v + step
+        self.v = np.exp(self.log_v)
+        self.u = 1 / (self.kernel @ self.v)
+        self.sums = self.v * (self.transposed @ self.u)
+        change: Array = np.log(before / self.u).sum(-2, keepdims=True)
+        if np.abs(self.log_v).max() > DRIFT_LIMIT:
+            self.offset = self.offset + self.log_v
+            self._absorb()
+        return change
+
+    def error(self) -> float:
+        """Return the column sums' largest deviation from one."""
+        return float(np.abs(self.sums - 1).max())
+
+    def schur_product(self, x: Array) -> Array:
+        """Multiply by (diag(column sums) − PᵀP), by two products."""
+        inner = self.u * self.u * (self.kernel @ (self.v * x))
+        return self.sums * x - self.v * (self.transposed @ inner)
+
+    def matrix(self) -> Array:
+        """Return P, (..., n, n)."""
+        matrix = self.kernel * self.v.swapaxes(-1, -2)
+        matrix *= self.u
+        return matrix
+
+    def into_matrix(self) -> Array:
+        """Turn the kernel into P, in its memory, which the next kernel of this thread takes."""
+        self.kernel *= self.v.swapaxes(-1, -2)
+        self.kernel *= self.u
+        return self.kernel
+
+
+class _Kept(threading.local):
+    """Hold a thread's scratch arrays by place and shape."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[int, Array] = {}
+
+
+_KEPT = _Kept()
+
+
+def scratch(shape: tuple[int, ...], place: int) -> Array:
+    """Return memory that holds until the next call for the same place in this thread.
+
+    >>> scratch((2, 2), 0).shape, scratch((3, 3), 1) is scratch((3, 3), 1)
+    ((2, 2), True)
+    """
+    kept = _KEPT.arrays.get(place)
+    if kept is not None and kept.shape == shape:
+        return kept
+    fresh = np.empty(shape)
+    if fresh.size <= MOST_KEPT:
+        _KEPT.arrays[place] = fresh
+    return fresh
+
+
+def solve_laplacian(weights: Array, right_side: Array, shift: Array | None = None) -> Array:
+    r"""Solve dense Laplacian systems.
+
+    They are :math:`(\mathrm{diag}(M1 + s) - M)x = r`, scaled to unit diagonal. The diagonal is the sum of the
+    off-diagonal weights, so nothing cancels. Without a shift the null direction is filled by a rank-one term.
+
+    Args:
+        weights: M, (..., n, n), symmetric, >= 0; overwritten.
+        right_side: r, (..., n, 1).
+        shift: s, (..., n, 1), >= 0; None for the singular system.
+
+    >>> weights = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> solve_laplacian(weights, np.array([[1.0], [-1.0]])).round(6).tolist()
+    [[0.5], [-0.5]]
+    """
+    here = np.arange(weights.shape[-1])
+    weights[..., here, here] = 0
+    diagonal = weights.sum(-1, keepdims=True)
+    if shift is not None:
+        diagonal = diagonal + shift
+    present = diagonal > 0
+    root = present / np.sqrt(np.where(present, diagonal, 1.0))
+    weights *= -root
+    weights *= root.swapaxes(-1, -2)
+    weights[..., here, here] = 1 + RIDGE
+    if shift is None:
+        null = np.sqrt(diagonal)
+        null /= np.maximum(np.sqrt(diagonal.sum(-2, keepdims=True)), 1e-300)
+        weights += null * null.swapaxes(-1, -2)
+    # By the threads of PyTorch: those of NumPy's own library would contend with them.
+    solution = torch.linalg.solve(torch.from_numpy(weights), torch.from_numpy(right_side * root))
+    return solution.numpy() * root
+
+
+def gram(matrix: Array, scaled: Array) -> Array:
+    """Return AᵀB of two batches, (..., n, n).
+
+    >>> gram(np.eye(2), np.full((2, 2), 3.0)).tolist()
+    [[3.0, 3.0], [3.0, 3.0]]
+    """
+    return (torch.from_numpy(matrix).mT @ torch.from_numpy(scaled)).numpy()
