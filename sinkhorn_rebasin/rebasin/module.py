@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, Outputs, Permutations, State
-from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
+from sinkhorn_rebasin.assignment import SinkhornResult, SparseSinkhornResult
 from sinkhorn_rebasin.assignment.temperature import check_temperature
 from sinkhorn_rebasin.connectivity.interpolation import is_mixable, possibly_infinite
 from sinkhorn_rebasin.errors import listed
@@ -25,6 +25,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identi
 from sinkhorn_rebasin.permutations.algebra import is_hard
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations, signs_of_units
+from sinkhorn_rebasin.rebasin.candidates import Candidates, CandidateScores
 from sinkhorn_rebasin.rebasin.initialization import Start, initial_scores
 from sinkhorn_rebasin.rebasin.learned_maps import LearnedMaps, identities_like
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, prepared
@@ -76,6 +77,8 @@ class SinkhornRebasin(RebasedSegment):
             The rebased target has its own.
         heads: whose ignored layers the networks between both have, ``"reference"`` or ``"target"``; None: the
             reference's, and :meth:`path` wants it said.
+        candidates: k, for scores on k candidates of each unit in wider groups; they change as training goes on.
+            None: 32 from a width of 2048 on; ``"all"``: never. Groups with free signs have all scores.
 
     Raises:
         AssignmentError: when the temperature is not positive.
@@ -124,6 +127,7 @@ class SinkhornRebasin(RebasedSegment):
         min_coverage: float = 0.0,
         ignore: Sequence[str] = (),
         heads: Heads | None = None,
+        candidates: Candidates = None,
     ) -> None:
         check_temperature(temperature)
         asked = spec, symmetry, rescale, outputs, min_coverage, ignore
@@ -135,9 +139,12 @@ class SinkhornRebasin(RebasedSegment):
         states = tensors_of(self.reference), self.target_state()
         self._infinite = possibly_infinite({n: t for n, t in states[1].items() if is_mixable(t)})
         first = initial_scores(
-            *states, self.spec, start, self.rescaling, self.continuous, noise=noise, generator=generator
+            *(*states, self.spec, start, self.rescaling, self.continuous),
+            noise=noise,
+            generator=generator,
+            candidates=candidates,
         )
-        self.scores = LearnedTensors(first.scores)
+        self.scores, self.candidates = LearnedTensors(first.scores), CandidateScores(first.candidates)
         self.learn_permutations = not self.continuous if learn_permutations is None else learn_permutations
         self.scores.requires_grad_(self.learn_permutations)
         self.sign_scores = LearnedTensors(first.sign_scores)
@@ -164,18 +171,13 @@ class SinkhornRebasin(RebasedSegment):
         moved = self._action.applied(state, stay, {}, maps)
         return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
 
-    def soft_assignments(self) -> dict[str, SinkhornResult]:
+    def soft_assignments(self) -> dict[str, SinkhornResult | SparseSinkhornResult]:
         """Run Sinkhorn on every group at the current temperature.
 
         Returns each group's result with its diagnosis.
         """
-        results = sinkhorn_by_size(
-            dict(self.scores.items()),
-            float(self.temperature),
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            initial_scalings={name: getattr(self.scalings, name) for name in self.scores},
-        )
+        solver = float(self.temperature), self.tolerance, self.max_iterations
+        results = self.candidates.soft(self.scores, self.scalings, *solver)
         if self.training:
             for name, result in results.items():
                 getattr(self.scalings, name).copy_(result.column_scaling)
@@ -184,9 +186,10 @@ class SinkhornRebasin(RebasedSegment):
     def soft_permutations(self) -> dict[str, Tensor]:
         """Return the doubly stochastic matrices Sinkhorn(X/τ).
 
-        Per group (n, n) or (blocks, n, n), differentiable in the scores.
+        Per group (n, n) or (blocks, n, n), differentiable in the scores. Scores on candidates give a
+        :class:`SparsePermutation` in place of a matrix.
         """
-        return {name: result.matrix for name, result in self.soft_assignments().items()}
+        return self.candidates.permutations(self.soft_assignments())
 
     @torch.no_grad()
     def hard_permutations(self) -> dict[str, Tensor]:
@@ -194,7 +197,7 @@ class SinkhornRebasin(RebasedSegment):
 
         Per group index vectors, (n,) or (blocks, n).
         """
-        return {name: hard_assignment(scores) for name, scores in self.scores.items()}
+        return self.candidates.hard(self.scores)
 
     def soft_signs(self) -> dict[str, Tensor]:
         """Return tanh(Z/τ) of every pair of units.

@@ -7,9 +7,8 @@ from typing import Any
 import lightning
 import torch
 
-from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.errors import RebasinError
-from sinkhorn_rebasin.permutations import permutation_matrix
+from sinkhorn_rebasin.rebasin.candidates import restore_learned
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
@@ -75,12 +74,11 @@ class WarmRestarts(lightning.Callback):
                 f"at step {step}: none of its {len(self.monitor.history)} evaluations has a finite mean loss."
             )
         self._restarted_at = step
+        restore_learned(rebasin, best)
+        rebasin.candidates.place(rebasin.scores, rebasin.hard_permutations())
         with torch.no_grad():
-            for name, parameter in rebasin.named_parameters():
-                parameter.copy_(best[name])
             for scores in rebasin.scores.values():
-                matrix = permutation_matrix(hard_assignment(scores), scores.dtype).to(scores.device)
-                scores.copy_(matrix + self.noise * torch.randn_like(matrix))
+                scores.add_(self.noise * torch.randn_like(scores))
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
 
