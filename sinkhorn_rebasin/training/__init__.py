@@ -5,6 +5,7 @@ from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.bounded_fit import bounded_fit
 from sinkhorn_rebasin.training.cosine_annealing import CosineAnnealing
 from sinkhorn_rebasin.training.data_free import data_free_steps
+from sinkhorn_rebasin.training.joint_module import JointRebasinModule
 from sinkhorn_rebasin.training.loss_monitor import LossMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 from sinkhorn_rebasin.training.step_progress import StepProgress
@@ -14,6 +15,7 @@ from sinkhorn_rebasin.training.warm_restarts import WarmRestarts
 __all__ = [
     "BarrierMonitor",
     "CosineAnnealing",
+    "JointRebasinModule",
     "LossMonitor",
     "RebasinModule",
     "StepProgress",
