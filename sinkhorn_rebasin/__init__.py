@@ -2,8 +2,8 @@
 
 Start with :func:`align`, or with :class:`SinkhornRebasin`. The imports below are the table of contents, a folder a
 block. The folders ``carrying`` (``carry``, ``carry_many``, ``carry_adapter``, ``CarriedUpdate`` and ``Adapter``),
-``front`` (``align``, ``Recipe`` and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are loaded when
-they are first used, because they need torchmetrics, matplotlib and Lightning:
+``front`` (``align``, ``align_many``, ``Recipe`` and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are
+loaded when they are first used, because they need torchmetrics, matplotlib and Lightning:
 ``sinkhorn_rebasin.training.RebasinModule``.
 """
 
@@ -39,6 +39,7 @@ from sinkhorn_rebasin.losses import FisherDistance as FisherDistance
 from sinkhorn_rebasin.losses import MidpointLoss as MidpointLoss
 from sinkhorn_rebasin.losses import RandomPointLoss as RandomPointLoss
 from sinkhorn_rebasin.losses import RepairLoss as RepairLoss
+from sinkhorn_rebasin.losses import SimplexLoss as SimplexLoss
 from sinkhorn_rebasin.losses import WeightDistance as WeightDistance
 from sinkhorn_rebasin.losses import task_loss as task_loss
 
@@ -54,8 +55,9 @@ from sinkhorn_rebasin.matching import weight_matching as weight_matching
 from sinkhorn_rebasin.matching import widen_into as widen_into
 
 # Several networks, aligned together and merged.
+from sinkhorn_rebasin.merging import JointRebasin as JointRebasin
 from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
-from sinkhorn_rebasin.merging import align_many as align_many
+from sinkhorn_rebasin.merging import match_many as match_many
 from sinkhorn_rebasin.merging import merge_many as merge_many
 
 # Networks with parameters more, so that they have more symmetries.
@@ -105,11 +107,12 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.front import AlignmentResult as AlignmentResult
     from sinkhorn_rebasin.front import Recipe as Recipe
     from sinkhorn_rebasin.front import align as align
+    from sinkhorn_rebasin.front import align_many as align_many
 
 __version__ = "0.1.0"
 
 _LAZY = ("carrying", "front", "metrics", "plots", "training")
-_FRONT = ("AlignmentResult", "Recipe", "align")
+_FRONT = ("AlignmentResult", "Recipe", "align", "align_many")
 _CARRYING = ("Adapter", "CarriedUpdate", "carry", "carry_adapter", "carry_many")
 
 

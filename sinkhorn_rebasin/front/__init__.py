@@ -1,7 +1,8 @@
 """The front door: two networks in, one aligned with the other out."""
 
 from sinkhorn_rebasin.front.align import align
+from sinkhorn_rebasin.front.align_many import align_many
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.result import AlignmentResult
 
-__all__ = ["AlignmentResult", "Recipe", "align"]
+__all__ = ["AlignmentResult", "Recipe", "align", "align_many"]

@@ -95,6 +95,20 @@ class Recipe:
         }
         return cls(**{**measured, **changes})
 
+    @classmethod
+    def many(cls, **changes: Any) -> Recipe:
+        """Return the settings measured on several networks learned together.
+
+        Example:
+            >>> Recipe.many().temperatures
+            (1.0, 0.1)
+        """
+        measured = {
+            **{"steps": 1100, "cycles": 1, "temperatures": (1.0, 0.1), "scale_learning_rate": 0.02},
+            **{"closing_steps": 500, "closing_learning_rate": 0.02, "validation_samples": 2000},
+        }
+        return cls(**{**measured, **changes})
+
     def __post_init__(self) -> None:
         for name in ("starts", "temperatures", "closing_positions"):
             value = getattr(self, name)

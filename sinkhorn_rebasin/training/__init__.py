@@ -6,6 +6,7 @@ from sinkhorn_rebasin.training.bounded_fit import bounded_fit
 from sinkhorn_rebasin.training.carry_module import CarryModule
 from sinkhorn_rebasin.training.cosine_annealing import CosineAnnealing
 from sinkhorn_rebasin.training.data_free import data_free_steps
+from sinkhorn_rebasin.training.joint_module import JointRebasinModule
 from sinkhorn_rebasin.training.loss_monitor import LossMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 from sinkhorn_rebasin.training.step_progress import StepProgress
@@ -16,6 +17,7 @@ __all__ = [
     "BarrierMonitor",
     "CarryModule",
     "CosineAnnealing",
+    "JointRebasinModule",
     "LossMonitor",
     "RebasinModule",
     "StepProgress",

@@ -87,7 +87,8 @@ class PutsBackAfterErrors(lightning.Callback):
 def _is_of_network(name: str) -> bool:
     """Tell a tensor of the reference or the target from the re-basin's own.
 
-    >>> _is_of_network("reference.0"), _is_of_network("scalings")
-    (True, False)
+    >>> [_is_of_network(name) for name in ("reference.0", "rebasins.1.target", "scalings", "rebasins.0.scalings")]
+    [True, True, False, False]
     """
-    return name.split(".")[0] in ("reference", "target")
+    parts = name.split(".")
+    return (parts[2:3] if parts[0] == "rebasins" else parts[:1]) in (["reference"], ["target"])

@@ -135,7 +135,7 @@ def test_align_keeps_heads_apart() -> None:
 def test_the_mean_of_several_has_the_head_of_the_first() -> None:
     reference, target, _, x = planted()
     with pytest.warns(RebasinWarning, match=r"'4.weight'") as told:
-        found = sr.align_many([reference, target, reference], sr.discover_symmetry(reference, x))
+        found = sr.match_many([reference, target, reference], sr.discover_symmetry(reference, x))
     assert told[0].filename == __file__
     merged = sr.merge_many([reference, target, reference], found)
     for name, tensor in reference.state_dict().items():

@@ -8,7 +8,7 @@ import torch
 
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.merging import ManyAlignment, align_many, cycle_error, merge_many
+from sinkhorn_rebasin.merging import ManyAlignment, cycle_error, match_many, merge_many
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matcher_contract import equal
 from tests.merging.test_merge_many import unrelated
@@ -17,7 +17,7 @@ from tests.merging.test_merge_many import unrelated
 def test_ways_between_networks_carry_them_and_agree_around_every_three() -> None:
     networks = unrelated(4)
     spec = discover_symmetry(networks[0], torch.ones(2, 5))
-    many = align_many(networks, spec)
+    many = match_many(networks, spec)
     states = many.apply(networks)
     for to, start in itertools.permutations(range(4), 2):
         carried = many.between(to, start).apply(networks[start])
@@ -41,7 +41,7 @@ def test_pairs_matched_apart_contradict_each_other() -> None:
 
 def test_a_folder_brings_back_what_was_saved(tmp_path: Path) -> None:
     networks = unrelated(3)
-    many = align_many(networks, discover_symmetry(networks[0], torch.ones(2, 5)))
+    many = match_many(networks, discover_symmetry(networks[0], torch.ones(2, 5)))
     many.save(tmp_path / "many")
     again = ManyAlignment.load(tmp_path / "many")
     assert (again.objective, again.converged, again.method) == (many.objective, True, "merge_many")
@@ -55,7 +55,7 @@ def test_a_folder_brings_back_what_was_saved(tmp_path: Path) -> None:
 
 def test_wrong_numbers_of_networks_and_shares_are_named() -> None:
     networks = unrelated(3)
-    many = align_many(networks, discover_symmetry(networks[0], torch.ones(2, 5)))
+    many = match_many(networks, discover_symmetry(networks[0], torch.ones(2, 5)))
     with pytest.raises(ArchitectureError, match="one network an alignment, 3, but got 2"):
         many.merge(networks[:2])
     with pytest.raises(ArchitectureError, match="one share a network, 3 of them, but got 2"):
@@ -63,6 +63,6 @@ def test_wrong_numbers_of_networks_and_shares_are_named() -> None:
     with pytest.raises(ArchitectureError, match=r"add up to 1 but got a sum of 1\.5"):
         merge_many(networks, many, [0.5, 0.5, 0.5])
     with pytest.raises(ArchitectureError, match="one of merge_many, universe, frank_wolfe but got 'best'"):
-        align_many(networks, many.spec, method="best")  # type: ignore[arg-type]
+        match_many(networks, many.spec, method="best")  # type: ignore[arg-type]
     assert "3 networks" in repr(many)
     assert "merge_many" in many._repr_html_()

@@ -8,8 +8,8 @@ from torch import nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.merging import align_many, merge_many
-from sinkhorn_rebasin.merging.align_many import ManyMethod
+from sinkhorn_rebasin.merging import match_many, merge_many
+from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import identity_permutations, inverse, permute_state, random_permutations
 from sinkhorn_rebasin.symmetry import discover_symmetry
@@ -42,7 +42,7 @@ def test_planted_permutations_of_several_networks_are_found(name: str, method: M
             }
         )
         answers.append(inverse(problem.spec, planting))
-    alignments = align_many(networks, problem.spec, method=method)
+    alignments = match_many(networks, problem.spec, method=method)
     for alignment, answer in zip(alignments, answers, strict=True):
         assert equal(alignment.permutations, answer)
         assert alignment.converged
@@ -55,7 +55,7 @@ def test_planted_permutations_of_several_networks_are_found(name: str, method: M
 def test_rounds_raise_the_sum_over_all_pairs_above_matching_to_the_first(method: ManyMethod) -> None:
     networks = unrelated(4)
     spec = discover_symmetry(networks[0], torch.ones(2, 5))
-    alignments = align_many(networks, spec, method=method)
+    alignments = match_many(networks, spec, method=method)
     assert equal(alignments[0].permutations, identity_permutations(spec))
     objective = alignments.objective
     assert len(objective) > 1
@@ -76,12 +76,12 @@ def test_networks_are_neither_changed_nor_asked_to_be_few() -> None:
     networks = unrelated(3)
     spec = discover_symmetry(networks[0], torch.ones(2, 5))
     before = [{name: tensor.clone() for name, tensor in net.state_dict().items()} for net in networks]
-    alignments = align_many(networks, spec, seconds=1e-9)
+    alignments = match_many(networks, spec, seconds=1e-9)
     assert not alignments.converged
     merge_many(networks, alignments, [0.5, 0.25, 0.25])
     assert all(equal(old, net.state_dict()) for old, net in zip(before, networks, strict=True))
     with pytest.raises(ArchitectureError, match="at least two networks"):
-        align_many(networks[:1], spec)
+        match_many(networks[:1], spec)
     with pytest.raises(ArchitectureError, match="one network an alignment, 2, but got 3"):
         merge_many(networks, alignments[:2])
 

@@ -35,7 +35,7 @@ from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment
-from sinkhorn_rebasin.merging import align_many, merge_many
+from sinkhorn_rebasin.merging import match_many, merge_many
 
 
 def add_alignment(parser: Any) -> None:
@@ -160,7 +160,7 @@ def _merge_many(options: Options) -> None:
     for other in others:
         check_function(first, other, inputs, spec.ignored)
     say_apart(spec.ignored)
-    alignments = align_many(
+    alignments = match_many(
         [first.module, *(other.module for other in others)],
         spec,
         generator=torch.Generator().manual_seed(wish.seed),

@@ -1,4 +1,4 @@
-"""Several networks aligned by any method, and their mean."""
+"""Several networks matched by their weights, and their mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ManyMethod = Literal["merge_many", "universe", "frank_wolfe"]
 METHODS = {"merge_many": match_to_mean, "universe": match_to_universe, "frank_wolfe": match_by_frank_wolfe}
 
 
-def align_many(
+def match_many(
     networks: Sequence[NetworkLike],
     spec: PermutationSpec,
     *,
@@ -30,7 +30,7 @@ def align_many(
     seconds: float | None = None,
     progress: bool = False,
 ) -> ManyAlignment:
-    r"""Align several networks by their weights.
+    r"""Match several networks by their weights.
 
     .. math:: \max_{\pi_1, \dots, \pi_M} \sum_{p < q} \langle \pi_p(\theta_p), \pi_q(\theta_q) \rangle
 
@@ -58,7 +58,7 @@ def align_many(
         >>> from torch import nn
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> nets = [nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)) for _ in range(3)]
-        >>> aligned = align_many(nets, discover_symmetry(nets[0], torch.randn(4, 3)), method="frank_wolfe")
+        >>> aligned = match_many(nets, discover_symmetry(nets[0], torch.randn(4, 3)), method="frank_wolfe")
         >>> len(aligned), aligned[0].permutations["0"].tolist(), aligned.cycle_error()
         (3, [0, 1, 2, 3, 4, 5, 6, 7], 0.0)
     """
@@ -81,7 +81,7 @@ def merge_many(
 
     Args:
         networks: of one architecture, or their states.
-        alignments: one a network, from :func:`align_many`.
+        alignments: one a network, from :func:`match_many`.
         shares: w, one a network; equal without it.
 
     Raises:
@@ -91,7 +91,7 @@ def merge_many(
         >>> from torch import nn
         >>> from sinkhorn_rebasin.symmetry import discover_symmetry
         >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> alignments = align_many([net, net], discover_symmetry(net, torch.randn(4, 3)))
+        >>> alignments = match_many([net, net], discover_symmetry(net, torch.randn(4, 3)))
         >>> torch.equal(merge_many([net, net], alignments)["0.weight"], net[0].weight)
         True
     """
