@@ -137,6 +137,34 @@ def merged(data: Any, batch: Any) -> Any:
     )
 
 
+def jointly_merged(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    return list(sr.JointRebasin([a, b, a], spec=spec).merge(repair=data, batch=batch).state_dict().values())
+
+
+def aligned_together(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    recipe = sr.Recipe.many(steps=2, closing_steps=0)
+    options: dict[str, Any] = {"validation": data, "rescale": False, "progress": False, "recipe": recipe}
+    found = sr.align_many([a, b, a], spec, train=data, batch=batch, trainer={"accelerator": "cpu"}, **options)
+    return [order for alignment in found for order in alignment.permutations.values()]
+
+
+def at_simplex(data: Any, batch: Any) -> Tensor:
+    a, b, spec = networks()
+    loss = sr.SimplexLoss(CE, float("inf"), batch=batch)
+    return loss(sr.JointRebasin([a, b, a], spec=spec), data[0]).detach()
+
+
+def carrying(data: Any, batch: Any) -> Any:
+    base, new_base, spec = networks()
+    tuned = Net().eval()
+    module = sr.training.CarryModule(sr.SinkhornRebasin(new_base, base, spec=spec), tuned, batch=batch)
+    return [
+        tensor for name, tensor in fitted(module, list(data)).items() if name.startswith("rebasin.scores")
+    ]
+
+
 def fisher(function: Callable[..., Any]) -> Callable[[Any, Any], float]:
     def traced(data: Any, batch: Any) -> float:
         found: float = function(networks()[0], data, labels="observed", batch=batch).trace()
@@ -153,9 +181,11 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
     ),
     "ContinualLearner": learned,
+    "CarryModule": carrying,
     "carry": carried,
     "ContinualLoss": continual_loss,
     "ElasticWeightConsolidation": elastic,
+    "JointRebasin.merge": jointly_merged,
     "JointTraining": jointly,
     "Midpoint": at_midpoint,
     "MidpointLoss": lambda d, b: called(sr.MidpointLoss(CE, batch=b), d),
@@ -164,7 +194,9 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "RepairAlongPath": lambda d, b: list(sr.RepairAlongPath(*networks(), d, batch=b).start_moments["a"].mean),
     "RepairLoss": repaired_loss,
     "RebasedSegment.merge": merged,
+    "SimplexLoss": at_simplex,
     "activation_matching": matched(sr.activation_matching),
+    "align_many": aligned_together,
     "batch_norm_statistics": lambda d, b: list(
         batch_norm_statistics(networks()[0], networks()[0].state_dict(), d, batch=b).values()
     ),

@@ -183,10 +183,7 @@ class SinkhornRebasin(RebasedSegment):
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
-        """Return Sinkhorn(X/τ) per group, differentiable in the scores.
-
-        Scores on candidates give a :class:`SparsePermutation` in place of a matrix.
-        """
+        """Return Sinkhorn(X/τ) per group, differentiable in the scores; sparse where they are."""
         return self.candidates.permutations(self.soft_assignments())
 
     @torch.no_grad()
@@ -252,9 +249,10 @@ class SinkhornRebasin(RebasedSegment):
     def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
         """Return the soft matrices, and the slots that they act on.
 
-        None where more than they moves the networks: scales, hard permutations, a reference that turns.
+        None where more than they moves the networks (scales, hard permutations, a reference that turns), or where
+        some are sparse.
         """
-        others = bool(self.log_scales or self.reference_maps.symmetries)
+        others = bool(self.log_scales or self.reference_maps.symmetries or len(self.candidates))
         whole = set(self._whole) & self.spec.parameters.keys()
         if whole or others or not (self.training and self.learn_permutations):
             return None
