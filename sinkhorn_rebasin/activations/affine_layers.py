@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.activations.sites import has_transposed_weight
 from sinkhorn_rebasin.networks.layers import is_plain_affine
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -25,7 +27,8 @@ class AffineLayer:
         units: positions along the output that a permutation group moves, ascending.
         outputs: how many output units there are.
         has_bias: whether there is a bias to shift by.
-        convolution_groups: of a transposed convolution, whose weight is (in, out / groups, ...); else None.
+        convolution_groups: of a layer whose weight is (in, out / groups, ...): a transposed convolution, or a linear
+            layer that is written so, in one group; else None.
     """
 
     name: str
@@ -91,7 +94,8 @@ class AffineLayer:
 def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, AffineLayer]:
     """List the layers that put out hidden units.
 
-    They are linear and convolution layers, in the order of registration.
+    They are linear and convolution layers, in the order of registration. Linear layers of other libraries with a
+    weight (in, out) are among them.
 
     Left out are layers that share a weight or bias with another layer, such as an embedding, whose function
     would change with it, layers whose weight is computed from other parameters, and those with a forward of their
@@ -106,15 +110,21 @@ def affine_layers(network: nn.Module, spec: PermutationSpec) -> dict[nn.Module, 
     owners = _owners(network)
     found: dict[nn.Module, AffineLayer] = {}
     for name, child in network.named_modules():
-        if not is_plain_affine(child) or _why_fixed(child, owners):
+        turned = has_transposed_weight(child)
+        if not (is_plain_affine(child) or turned) or _why_fixed(child, owners):
             continue
-        units = _hidden_units(network, child, name, spec)
+        units = _hidden_units(network, child, name, spec, turned)
         if units:
-            transposed = isinstance(child, _ConvTransposeNd)
-            outputs = child.out_channels if isinstance(child, _ConvNd) else child.out_features
-            groups = child.groups if transposed else None
-            found[child] = AffineLayer(name, units, outputs, child.bias is not None, groups)
+            found[child] = AffineLayer(name, units, *_shape_of(child, turned))
     return found
+
+
+def _shape_of(layer: Any, turned: bool) -> tuple[int, bool, int | None]:
+    """Return how many outputs a layer has, whether it has a bias, and groups where its weight is (in, out)."""
+    if turned:
+        return layer.weight.shape[1], True, 1
+    outputs = layer.out_channels if isinstance(layer, _ConvNd) else layer.out_features
+    return outputs, layer.bias is not None, layer.groups if isinstance(layer, _ConvTransposeNd) else None
 
 
 def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
@@ -136,7 +146,7 @@ def fixed_layers(network: nn.Module, spec: PermutationSpec) -> dict[str, str]:
         if not reason:
             continue
         if isinstance(child, (nn.Linear, _ConvNd)):
-            hidden = bool(_hidden_units(network, child, name, spec))
+            hidden = bool(_hidden_units(network, child, name, spec, False))
         else:
             held = {**child._parameters, **child._buffers}  # a frozen copy has buffers in place of parameters
             own = [key for key, tensor in held.items() if tensor is not None and tensor.ndim > 1]
@@ -163,9 +173,10 @@ def _why_fixed(child: nn.Module, owners: Mapping[int, int]) -> str:
         return "it is recurrent"
     if isinstance(child, nn.MultiheadAttention):
         return "its projections are packed in one weight"
-    if not isinstance(child, (nn.Linear, _ConvNd)):
+    turned = has_transposed_weight(child)
+    if not (turned or isinstance(child, (nn.Linear, _ConvNd))):
         return ""
-    if not is_plain_affine(child):
+    if not (turned or is_plain_affine(child)):
         return "it has a forward of its own"
     if not _holds_its_weight(child):
         return "its weight is computed from other tensors"
@@ -189,15 +200,17 @@ def _holds_its_weight(layer: nn.Module) -> bool:
     return weight is not None and weight.is_floating_point() and (layer.bias is None) == (bias is None)
 
 
-def _hidden_units(network: nn.Module, layer: nn.Module, name: str, spec: PermutationSpec) -> tuple[int, ...]:
+def _hidden_units(
+    network: nn.Module, layer: nn.Module, name: str, spec: PermutationSpec, turned: bool
+) -> tuple[int, ...]:
     # The same layer may be registered under several names, of which the spec may use any.
     names = [path for path, child in network.named_modules(remove_duplicate=False) if child is layer]
     units: set[int] = set()
     for path in names or [name]:
         for slot in spec.slots_on(_joined(path, "bias")):
             units.update(slot.layout.table().ravel().tolist())
-        if isinstance(layer, _ConvTransposeNd):
-            axes = (1,) if layer.groups == 1 else ()
+        if turned or isinstance(layer, _ConvTransposeNd):
+            axes = (1,) if turned or layer.groups == 1 else ()
         else:
             axes = (0,)
         for slot in spec.slots_on(_joined(path, "weight")):

@@ -125,7 +125,9 @@ def has_transposed_weight(module: nn.Module | None) -> bool:
         or next(module.children(), None) is not None
     ):
         return False
-    parameters = dict(module.named_parameters(recurse=False))
+    # A frozen copy has buffers in place of parameters.
+    held = {**module._parameters, **module._buffers}
+    parameters = {name: tensor for name, tensor in held.items() if tensor is not None}
     weight, bias = parameters.get("weight"), parameters.get("bias")
     if len(parameters) != 2 or weight is None or bias is None or weight.ndim != 2:
         return False
@@ -134,7 +136,7 @@ def has_transposed_weight(module: nn.Module | None) -> bool:
     rows = torch.linspace(-1, 1, 3 * len(weight), dtype=weight.dtype, device=weight.device).reshape(3, 1, -1)
     try:
         with torch.no_grad():
-            found = module(rows)
+            found = module.forward(rows)  # no hook is called
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     return isinstance(found, Tensor) and largest_change(rows @ weight + bias, found) < EQUAL

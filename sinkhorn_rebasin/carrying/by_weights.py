@@ -12,8 +12,7 @@ from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
-from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, beside_maps
-from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, rescaling_beside
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,6 @@ def signs_alone(problem: CarryProblem, continuous: ContinuousSpec = NO_CONTINUOU
     if problem.example_inputs is None:
         return None
     spec: PermutationSpec = problem.new_spec
-    rescaling = beside_maps(discover_rescaling(problem.new_base, spec, problem.example_inputs), continuous)
+    rescaling = rescaling_beside(problem.new_base, spec, True, problem.example_inputs, continuous)
     signs = tuple(each for each in rescaling.generators if each.kind == "sign")
     return RescalingSpec(rescaling.groups, signs) if signs else None

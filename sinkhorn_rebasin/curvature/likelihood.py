@@ -15,6 +15,7 @@ from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.counting import compares_classes
 from sinkhorn_rebasin.networks.scoring import classes_second, compared, scored
+from sinkhorn_rebasin.networks.structures import flattened
 from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
 
 LabelKind: TypeAlias = Literal["sampled", "expected", "observed"]
@@ -115,21 +116,22 @@ class Likelihood:
     def losses(self, outputs: Any, labels: Any) -> Tensor:
         """Return the criterion on each sample, (samples,).
 
-        Each sample is a batch of its own.
+        Each sample is a batch of its own. A criterion of the caller's is given the outputs of one sample, in the
+        structure that the network returned: of every tensor with the samples along axis 0 one row. What else is in
+        there, such as the mean loss of the batch, belongs to no sample.
 
         Raises:
-            LossError: the outputs are no tensor, and the loss is not the cross entropy of their logits.
+            LossError: the outputs are no tensor, and their loss is neither the cross entropy of their logits nor
+                computed from what belongs to single samples.
         """
+        if not isinstance(outputs, Tensor) and compares_classes(self.criterion) is None:
+            return self._losses_of_parts(outputs, labels)
         if not isinstance(outputs, Tensor):
             pair = compared(outputs, labels)
             if self.labels != "observed":
                 pair = classes_second(self.scores(outputs), labels), labels
-            if compares_classes(self.criterion) is None or not isinstance(pair[0], Tensor):
-                raise LossError(
-                    f"Expected a loss that can be computed sample by sample but got {type(outputs).__name__} and "
-                    f"{getattr(self.criterion, '__name__', self.criterion)}: pass criterion=F.cross_entropy, wrap "
-                    f"the network so that it returns its logits, or use diagonal_fisher."
-                )
+            if not isinstance(pair[0], Tensor):
+                raise self._not_by_sample(outputs)
             outputs, labels = pair
 
         def alone(output: Tensor, label: Tensor) -> Tensor:
@@ -140,6 +142,34 @@ class Likelihood:
             return vmap(alone, randomness="different")(outputs, labels)
         except RuntimeError:  # a criterion that branches on values: the same, one by one
             return torch.stack([alone(*pair) for pair in zip(outputs, labels, strict=True)])
+
+    def _losses_of_parts(self, outputs: Any, labels: Any) -> Tensor:
+        """Return a criterion of structures on each sample."""
+        samples = len(self.scores(outputs))
+        leaves, rebuilt = flattened(outputs)
+        if self.criterion is task_loss or not (isinstance(labels, Tensor) and len(labels) == samples):
+            raise self._not_by_sample(outputs)
+        # What belongs to no sample must not be read: it makes NaN of whatever it enters.
+        spoiled = [torch.full_like(leaf, torch.nan) if leaf.is_floating_point() else leaf for leaf in leaves]
+        found = []
+        for row in range(samples):
+            parts = [
+                leaf[row, None] if leaf.ndim > 0 and len(leaf) == samples else other
+                for leaf, other in zip(leaves, spoiled, strict=True)
+            ]
+            value = self.criterion(rebuilt(parts), labels[row, None])
+            if not isinstance(value, Tensor) or value.numel() != 1 or not bool(value.isfinite()):
+                raise self._not_by_sample(outputs)
+            found.append(value.reshape(()))
+        return torch.stack(found)
+
+    def _not_by_sample(self, outputs: Any) -> LossError:
+        return LossError(
+            f"Expected a loss that can be computed sample by sample but got {type(outputs).__name__} and "
+            f"{getattr(self.criterion, '__name__', self.criterion)}: pass criterion=F.cross_entropy, or a function "
+            f"of (outputs, labels) that reads logits or other parts with the samples along axis 0 and returns one "
+            f"finite number, wrap the network so that it returns its logits, or use diagonal_fisher."
+        )
 
 
 def likelihood_of(

@@ -31,9 +31,8 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
-from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, beside_maps
+from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, rescaling_beside
 from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
-from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def _rescaling(
         return None, ("no scales, because there are no example inputs to find them with",)
     if rescale is False:
         return None, ()
-    rescaling = beside_maps(requested_rescaling(target, spec, rescale, example_inputs), continuous)
+    rescaling = rescaling_beside(target, spec, rescale, example_inputs, continuous)
     kinds = {generator.kind for generator in rescaling.generators}
     if not kinds:
         beside = " beside these" if continuous else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -80,8 +81,9 @@ def weight_matching(
             weight matching does not choose, :func:`normalize_scales` takes care beforehand.
         generator: draws the order of the groups; without it a fixed order of its own is used.
         max_passes: most passes over all groups.
-        restarts: how many orders to try; the alignment with the largest inner product is returned. The second one
-            starts from what fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
+        restarts: how many orders to try; the alignment with the largest inner product is returned. One that could
+            not catch up if all its passes gained as much as its last is given up. The second one starts from what
+            fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
         start: what the first pass begins with; permutations or an :class:`Alignment` to go on from are welcome. Maps
             of an alignment are those of ``symmetry``, and its signs those of ``rescaling``.
         symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
@@ -124,26 +126,40 @@ def weight_matching(
     watch = Watch(seconds, progress)
     turned = TurnedWeights(standing, symmetry, watch) if symmetry is not None else None
 
-    def run(number: int) -> Alignment:
+    def run(number: int, beat: float, generator: torch.Generator) -> Alignment:
         if turned is not None and number == (0 if start == "invariants" else 1):
             return turned.anchored(generator, max_passes)
         if turned is not None and start != "invariants":
-            return turned.climb_from(begin, generator, max_passes)
+            return turned.climb_from(begin, generator, max_passes, beat)
         search = search_from(begin, standing, generator, watch)
         if start == "invariants" and turned is None and number == 1:
             search.anchor(spec.groups)
         elif start == "invariants":
             search.guess(spec.groups)
         if turned is None:
-            return search.climb(spec.groups, max_passes)
+            return search.climb(spec.groups, max_passes, beat)
         search.climb(spec.groups, max_passes)
-        return turned.climb_from(Alignment(search.standing.permutations, spec), generator, max_passes)
+        return turned.climb_from(Alignment(search.standing.permutations, spec), generator, max_passes, beat)
 
     with watch:
-        runs = [run(0)]
-        runs += [run(number) for number in range(1, restarts) if not watch.expired]
-    best = max(runs, key=lambda alignment: alignment.objective[-1] if alignment.objective else 0.0)
+        best = run(0, -math.inf, generator)
+        # The orders of a run are its own, however long the runs before it took.
+        for number, own in enumerate(_spawned(generator, restarts - 1), start=1):
+            if watch.expired:
+                break
+            best = max(best, run(number, _height(best), own), key=_height)
     return best.named("weight_matching")
+
+
+def _spawned(generator: torch.Generator, count: int) -> list[torch.Generator]:
+    """Make generators that draw independently of each other."""
+    seeds = torch.randint(2**62, (max(count, 0),), generator=generator, device=generator.device).tolist()
+    return [torch.Generator(generator.device).manual_seed(seed) for seed in seeds]
+
+
+def _height(alignment: Alignment) -> float:
+    """Return the objective where a run ended."""
+    return alignment.objective[-1] if alignment.objective else 0.0
 
 
 def match_remaining(

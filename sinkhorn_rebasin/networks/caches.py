@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 # Names of caches in outputs of the transformers library, whose networks may hide their arguments behind others'.
 _THEIRS = frozenset({"past_key_values", "past_buckets_states", "cache", "cache_params", "mems"})
+_KEPT = frozenset({"past", "cache", "caches", "kv", "mems"})
+_CONTAINERS = frozenset({"list", "List", "tuple", "Tuple", "Sequence", "Iterable", "dict", "Dict", "Mapping"})
 _OF_MEMORY = frozenset({"past", "cache", "caches", "kv", "mems", "memory", "state"})
 
 
@@ -29,7 +31,10 @@ def without_caches(network: nn.Module, returned: Any) -> tuple[Any, tuple[str, .
 
     - is annotated with the class of the output, or has no annotation and a name of memory (``cache``, ``past``), as
       has the class of the output; the output is an object that is no tensor and no container;
-    - or has the name of the output, which is one of memory; the output is no single tensor.
+    - or has the name of the output, which is one of memory; the output is no single tensor;
+    - or, for an item of a plain tuple, which has no name, is the network's own argument with the name of a cache.
+      The item is a sequence of layers, each a tuple of keys and values: an even number of tensors of three or more
+      axes. Were two items such, both would count.
 
     Returns:
         The outputs that are none, and the places of those that are.
@@ -41,7 +46,45 @@ def without_caches(network: nn.Module, returned: Any) -> tuple[Any, tuple[str, .
     ('cache',)
     """
     caches: list[str] = []
+    place = _place_of_keys_and_values(network, returned)
+    if place is not None:
+        caches.append(f"[{place}]")
+        returned = tuple(() if number == place else item for number, item in enumerate(returned))
     return _kept(returned, _optional_arguments(network), "", caches), tuple(caches)
+
+
+def _place_of_keys_and_values(network: nn.Module, returned: Any) -> int | None:
+    """Find the cache in a plain tuple, if there is just one."""
+    if type(returned) not in (tuple, list):
+        return None
+    takes = any(
+        _KEPT.intersection(argument.name.lower().split("_"))
+        and (not argument.types or argument.types & _CONTAINERS)
+        for argument in _optional_of(getattr(network.forward, "__func__", network.forward))
+    )
+    places = [number for number, item in enumerate(returned) if takes and _is_of_layers(item)]
+    return places[0] if len(places) == 1 and len(returned) > 1 else None
+
+
+def _is_of_layers(item: Any) -> bool:
+    """Tell whether an item is keys and values of layers.
+
+    >>> keys, values = Tensor(2, 3, 4), Tensor(2, 3, 4)
+    >>> _is_of_layers([(keys, values)]), _is_of_layers([keys, values]), _is_of_layers((keys, values))
+    (True, False, False)
+    """
+    layers = list(item.values()) if type(item) is dict else item
+    return (
+        isinstance(layers, (tuple, list))
+        and len(layers) > 0
+        and all(
+            type(layer) in (tuple, list)
+            and len(layer) >= 2
+            and len(layer) % 2 == 0
+            and all(isinstance(tensor, Tensor) and tensor.ndim >= 3 for tensor in layer)
+            for layer in layers
+        )
+    )
 
 
 def _kept(returned: Any, arguments: list[_Argument], place: str, caches: list[str]) -> Any:

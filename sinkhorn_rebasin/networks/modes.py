@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TypeVar
+from weakref import ref
 
 from torch import nn
 
@@ -60,12 +61,42 @@ def hold_modes(module: nn.Module) -> None:
             vars(child)["eval"] = partial(_flag, child, False)
 
 
+def hold_modes_weakly(module: nn.Module) -> None:
+    """Make held modes hold no layer, for a copy that is to end with its last use.
+
+    >>> from weakref import ref
+    >>> class Fusing(nn.Linear):
+    ...     def train(self, mode=True):
+    ...         return super().train(mode)
+    >>> layer = Fusing(2, 2)
+    >>> hold_modes(layer)
+    >>> hold_modes_weakly(layer)
+    >>> layer.eval().training
+    False
+    >>> left = ref(layer)
+    >>> del layer
+    >>> left() is None
+    True
+    """
+    for child in module.modules():
+        if isinstance(vars(child).get("train"), partial) and MODE_BEFORE in vars(child):
+            vars(child)["train"] = partial(_flag_of, ref(child))
+            vars(child)["eval"] = partial(_flag_of, ref(child), False)
+
+
 def free_modes(module: nn.Module) -> None:
     """Take back what :func:`hold_modes` and :func:`in_mode` noted."""
     for child in module.modules():
         if MODE_BEFORE in vars(child):
             for name in (MODE_BEFORE, "train", "eval"):
                 vars(child).pop(name, None)
+
+
+def _flag_of(layer: ref[nn.Module], mode: bool = True) -> nn.Module:
+    module = layer()
+    if module is None:
+        raise ReferenceError("Expected a layer that is still there but it is gone.")
+    return _flag(module, mode)
 
 
 def _flag(module: nn.Module, mode: bool = True) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.networks.copying import copied
 from sinkhorn_rebasin.networks.handover import Handover
+from sinkhorn_rebasin.networks.modes import hold_modes_weakly
 from sinkhorn_rebasin.networks.shared_memory import views_at
 from sinkhorn_rebasin.networks.structures import flattened, tensors_in
 
@@ -37,6 +38,7 @@ def private_run(
     if graded and any(tensor.requires_grad for tensor in weights.values()):
         handover, weights, arguments, keywords = _handed_over(weights, arguments, keywords)
     twin = private_copy(module, weights)
+    hold_modes_weakly(twin)
     outputs = twin(*arguments, **keywords)
     _keep_new_buffers(module, twin, weights)
     twins = [ref(child) for child in twin.modules()]

@@ -75,9 +75,27 @@ def prepared(
         )
     for network, whose in ((reference, "reference"), (target, "target")):
         check_canonical(tensors_of(network), continuous, whose)
-    rescaling = requested_rescaling(target, spec, rescale, example_inputs, check=check)
-    rescaling = beside_maps(rescaling, continuous)
+    rescaling = rescaling_beside(target, spec, rescale, example_inputs, continuous, check=check)
     return Prepared(reference, target, spec, continuous, rescaling)
+
+
+def rescaling_beside(
+    model: nn.Module,
+    spec: PermutationSpec,
+    rescale: bool | RescalingSpec,
+    example_inputs: ExampleInputs,
+    continuous: ContinuousSpec,
+    *,
+    check: bool = True,
+) -> RescalingSpec:
+    """Return the rescalings that are asked for, of groups that have no maps.
+
+    Raises:
+        SymmetryError, SpecError, ArchitectureError: as :func:`requested_rescaling`.
+    """
+    turned = {symmetry.group.name for symmetry in continuous.symmetries}
+    found = requested_rescaling(model, spec, rescale, example_inputs, turned=turned, check=check)
+    return beside_maps(found, continuous)
 
 
 def beside_maps(rescaling: RescalingSpec, continuous: ContinuousSpec) -> RescalingSpec:

@@ -9,8 +9,9 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, prune
 
 from sinkhorn_rebasin import discover_symmetry
-from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers
+from sinkhorn_rebasin.activations.affine_layers import AffineLayer, affine_layers, fixed_layers
 from sinkhorn_rebasin.networks.frozen import frozen_copy
+from tests.activations.test_sites import Attention, Conv1D
 from tests.zoo.case import Function
 
 LAYERS = [
@@ -23,6 +24,7 @@ LAYERS = [
     (nn.Conv3d(6, 4, 2), (2, 6, 3, 3, 3)),
     (nn.ConvTranspose1d(6, 4, 3), (2, 6, 5)),
     (nn.ConvTranspose2d(6, 4, 3, stride=2, groups=2), (2, 6, 5, 5)),
+    (Conv1D(4, 6), (3, 2, 6)),
 ]
 
 
@@ -31,6 +33,7 @@ def test_the_layer_gives_the_corrected_output(layer: nn.Module, shape: tuple[int
     layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
     scale, shift = torch.rand(4, dtype=torch.float64) + 0.5, torch.randn(4, dtype=torch.float64)
     groups = layer.groups if isinstance(layer, nn.modules.conv._ConvTransposeNd) else None
+    groups = 1 if isinstance(layer, Conv1D) else groups
     affine = AffineLayer("", tuple(range(4)), 4, layer.bias is not None, groups)
     found = functional_call(layer, affine.transformed(layer.state_dict(), scale, shift), (x,))
     along = (-1, *[1] * (layer.weight.ndim - 2))
@@ -78,3 +81,35 @@ def test_frozen_networks_have_the_same_layers() -> None:
         ("0", tuple(range(6)), True),
         ("2", tuple(range(4)), False),
     ]
+
+
+def test_linear_layers_with_their_weight_the_other_way_round_are_among_them() -> None:
+    net = Attention()
+    spec = discover_symmetry(net, torch.randn(4, 5, 3))
+    found, frozen = (list(affine_layers(made, spec).values()) for made in (net, frozen_copy(net)))
+    assert found == frozen
+    assert [(layer.name, layer.outputs, layer.convolution_groups) for layer in found] == [
+        ("into", 6, 1),
+        ("qkv", 18, 1),
+    ]
+
+
+def test_a_hook_of_the_network_is_not_called() -> None:
+    net, seen = Attention(), []
+    spec = discover_symmetry(net, torch.randn(4, 5, 3))
+    net.into.register_forward_hook(lambda *_: seen.append(1))
+    affine_layers(net, spec)
+    assert seen == []
+
+
+def test_a_tied_layer_with_its_weight_the_other_way_round_is_told() -> None:
+    def run(net: Function, x: Tensor) -> Tensor:
+        return net.last(net.second(net.first(net.into(x)).relu()).relu())
+
+    first, second = Conv1D(6, 6), Conv1D(6, 6)
+    second.weight = first.weight
+    net = Function(run, into=Conv1D(6, 5), first=first, second=second, last=nn.Linear(6, 3))
+    spec = discover_symmetry(net, torch.randn(2, 5))
+    assert [layer.name for layer in affine_layers(net, spec).values()] == ["into"]
+    told = "it shares its weight with another layer"
+    assert fixed_layers(net, spec) == {"first": told, "second": told}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import discover_symmetry, repair, reset_batch_norm
 from sinkhorn_rebasin.errors import RebasinWarning
 from tests.activations.repair_problems import batches, merge, mlp, pair, recorded
+from tests.activations.test_sites import Conv1D
 from tests.zoo.case import Function
 
 
@@ -220,3 +221,17 @@ def test_every_layer_of_a_network_that_keeps_its_weights_is_corrected() -> None:
     for name in ("0", "2"):
         found, first, second = (recorded(net, name, data).std(1) for net in (repaired, target, reference))
         torch.testing.assert_close(found, (first + second) / 2)
+
+
+def test_layers_with_their_weight_the_other_way_round_are_corrected() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(Conv1D(12, 5), nn.ReLU(), Conv1D(9, 12), nn.ReLU(), nn.Linear(9, 3))
+
+    reference, target = pair(make)
+    data = batches(20, 30)
+    spec = discover_symmetry(reference, data[0])
+    repaired = repair(merge(reference, target), reference, target, spec, data)
+    for layer in ("0", "2"):
+        found, first, second = (recorded(net, layer, data) for net in (repaired, target, reference))
+        torch.testing.assert_close(found.mean(1), (first.mean(1) + second.mean(1)) / 2)
+        torch.testing.assert_close(found.std(1), (first.std(1) + second.std(1)) / 2)

@@ -95,3 +95,61 @@ def test_what_is_left_has_the_order_of_what_was_returned() -> None:
     assert [len(part) for part in (left[0], left[1]["b"])] == [1, 2]
     assert list(left[1]) == ["b"]
     assert places == ("[1]", "[2]['c']")
+
+
+KEYS = torch.ones(2, 3, 4)
+
+
+class Typed(nn.Module):
+    def forward(self, x: Tensor, past: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        return x
+
+
+class OfAnother(nn.Module):
+    def forward(self, x: Tensor, past: Tensor | None = None, features: list[Tensor] | None = None) -> Tensor:
+        return x
+
+
+class Holding(nn.Module):
+    """A network that takes nothing back, around one that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = Typed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "returned", "places"),
+    [
+        (Unannotated, (X, [(KEYS, KEYS)]), ("[1]",)),
+        (Typed, (X, ((KEYS, KEYS), (KEYS, KEYS))), ("[1]",)),
+        (Typed, (X, {0: (KEYS, KEYS)}), ("[1]",)),
+        (Typed, ([(KEYS, KEYS)], X), ("[0]",)),
+        (Typed, (X, [KEYS, KEYS]), ()),
+        (Typed, (X, (KEYS, KEYS)), ()),
+        (Typed, (X, [(X, X)]), ()),
+        (Typed, (X, [(KEYS, KEYS, KEYS)]), ()),
+        (Typed, (X, [(KEYS, KEYS)], [(KEYS, KEYS)]), ()),
+        (Typed, ([(KEYS, KEYS)],), ()),
+        (OfAnother, (X, [(KEYS, KEYS)]), ()),
+        (Plain, (X, [(KEYS, KEYS)]), ()),
+        (Holding, (X, [(KEYS, KEYS)]), ()),
+    ],
+)
+def test_keys_and_values_in_a_plain_tuple_are_a_cache_of_what_takes_them_back(
+    network: type[nn.Module], returned: Any, places: tuple[str, ...]
+) -> None:
+    assert without_caches(network(), returned)[1] == places
+
+
+def test_places_are_those_of_the_whole_tuple() -> None:
+    class Both(Annotated):
+        def forward(self, x: Tensor, past: Any = None, kept: Store | None = None) -> Tensor:
+            return x
+
+    left, places = without_caches(Both(), (X, [(KEYS, KEYS)], Store(), KEYS))
+    assert places == ("[1]", "[2]")
+    assert [part.shape for part in left if isinstance(part, Tensor)] == [X.shape, KEYS.shape]

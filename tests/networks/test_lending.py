@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
+from sinkhorn_rebasin.networks import lending
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.frozen import frozen_copy
+from sinkhorn_rebasin.networks.private_run import private_run
 
 
 class HooksItself(nn.Module):
@@ -65,3 +70,32 @@ def test_higher_order_operators_can_be_watched(lent: bool) -> None:
     net, inputs = Flexible().requires_grad_(False), torch.randn(2, 5, 8)
     state = {name: tensor.detach() for name, tensor in net.named_parameters()} if lent else {}
     assert torch.allclose(run_at(net, state, inputs), net(inputs), atol=1e-6)
+
+
+class Fusing(nn.Linear):
+    """A layer that does something of its own when its mode changes."""
+
+    def train(self, mode: bool = True) -> Fusing:
+        return super().train(mode)
+
+
+def test_a_frozen_network_with_modes_of_its_own_is_copied_for_its_first_run_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copies: list[bool] = []
+
+    def counting(*given: Any, **named: Any) -> tuple[Any, bool]:
+        outputs, lives_on = private_run(*given, **named)
+        copies.append(lives_on)
+        return outputs, lives_on
+
+    monkeypatch.setattr(lending, "private_run", counting)
+    network = nn.Sequential(Fusing(3, 4), nn.Tanh(), Fusing(4, 2))
+    frozen, x = frozen_copy(network), torch.randn(5, 3)
+    weights = {name: tensor.detach().requires_grad_() for name, tensor in network.named_parameters()}
+    for _ in range(3):
+        found = run_at(frozen, weights, x).square().sum()
+        (gradient,) = torch.autograd.grad(found, weights["0.weight"])
+        (expected,) = torch.autograd.grad(network(x).square().sum(), network[0].weight)
+        torch.testing.assert_close(gradient, expected)
+    assert copies == [False]

@@ -49,3 +49,18 @@ def test_keys_that_are_outputs_of_their_own_hold_the_units_fast() -> None:
     assert len(discover_symmetry(model, tokens()).groups) == 3
     chosen = discover_symmetry(model, tokens(), outputs=lambda found: found[0])
     assert len(chosen.groups) == GROUPS
+
+
+def test_attention_moves_whole_where_a_plain_tuple_holds_keys_and_values() -> None:
+    class Taking(LanguageModel):
+        """It takes back what it returns."""
+
+        def forward(self, ids: Any, past: Any = None) -> Any:
+            return super().forward(ids)
+
+    torch.manual_seed(0)
+    model = Taking(lambda logits, kept, _: (logits, kept.layers)).double().eval()
+    spec = discover_symmetry(model, tokens())
+    assert len(spec.groups) == GROUPS
+    assert "does not keep the outputs [1]" in str(spec)
+    assert verify_symmetry(model, spec, tokens()) < 1e-12

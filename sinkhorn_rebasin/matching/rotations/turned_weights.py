@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -73,13 +74,18 @@ class TurnedWeights:
         search.anchor(self.turning_spec.groups)
         return self._climbed(search, max_passes)
 
-    def climb_from(self, begin: Alignment, generator: torch.Generator, max_passes: int) -> Alignment:
-        """Start from an alignment of the networks as given, then alternate."""
-        placed = replace(self.standing, permutations=self.as_balanced(begin))
-        return self._climbed(search_from(begin, placed, generator, self.watch), max_passes)
+    def climb_from(
+        self, begin: Alignment, generator: torch.Generator, max_passes: int, beat: float = -math.inf
+    ) -> Alignment:
+        """Start from an alignment of the networks as given, then alternate.
 
-    def _climbed(self, search: CoordinateAscent, max_passes: int) -> Alignment:
-        found = search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS))
+        What would stay below an objective at its pace is given up.
+        """
+        placed = replace(self.standing, permutations=self.as_balanced(begin))
+        return self._climbed(search_from(begin, placed, generator, self.watch), max_passes, beat)
+
+    def _climbed(self, search: CoordinateAscent, max_passes: int, beat: float = -math.inf) -> Alignment:
+        found = search.climb(self.turning_spec.groups, min(max_passes, MOST_ROUNDS), beat - self._held)
         return self.as_alignment(
             replace(found, objective=tuple(value + self._held for value in found.objective))
         )

@@ -97,11 +97,14 @@ class CoordinateAscent:
                 self._accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
             waiting -= {group.name for group in together}
 
-    def climb(self, groups: Sequence[Group], max_passes: int) -> Alignment:
-        """Place these groups until none can be placed better."""
+    def climb(self, groups: Sequence[Group], max_passes: int, beat: float = -math.inf) -> Alignment:
+        """Place these groups until none can be placed better.
+
+        A climb is given up once it would stay below ``beat``, were all passes left to gain as much as the last.
+        """
         objective: list[float] = []
         converged = not groups
-        while not converged and len(objective) < max_passes:
+        while not converged and len(objective) < max_passes and not _is_behind(objective, max_passes, beat):
             improved = False
             self.watch.begin(f"pass {len(objective) + 1}", len(groups))
             for group in self._shuffled(groups):
@@ -227,6 +230,18 @@ class CoordinateAscent:
     def _shuffled(self, groups: Sequence[Group]) -> list[Group]:
         drawn = torch.randperm(len(groups), generator=self.generator, device=self.generator.device)
         return [groups[index] for index in drawn.tolist()]
+
+
+def _is_behind(objective: Sequence[float], passes: int, beat: float) -> bool:
+    """Tell whether passes that gain as much as the last one end too low.
+
+    >>> _is_behind([1.0, 3.0, 4.0], passes=6, beat=8.0), _is_behind([1.0, 3.0, 4.0], passes=6, beat=7.0)
+    (True, False)
+    """
+    if len(objective) < 2:
+        return False
+    pace = objective[-1] - objective[-2]
+    return objective[-1] + pace * (passes - len(objective)) < beat
 
 
 def _turned(

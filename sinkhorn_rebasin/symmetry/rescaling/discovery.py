@@ -27,7 +27,7 @@ from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling.independence import independent
 from sinkhorn_rebasin.symmetry.rescaling.integer_kernel import integer_kernel
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import draw_run, run_precisely
-from sinkhorn_rebasin.symmetry.rescaling.sign_flips import sign_candidates
+from sinkhorn_rebasin.symmetry.rescaling.sign_flips import odd_exponents, sign_candidates
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
 TOLERANCE = 1e-9
@@ -43,6 +43,7 @@ def discover_rescaling(
     tolerance: float = TOLERANCE,
     generator: torch.Generator | None = None,
     outputs: Outputs = None,
+    turned: Collection[str] = (),
 ) -> RescalingSpec:
     r"""Find scales and signs that keep the function.
 
@@ -75,6 +76,8 @@ def discover_rescaling(
             not run in float64 is asked in float32, to 1e-4.
         generator: draws weights, inputs and scales; without it they are the same in every call.
         outputs: which outputs count, as for :func:`discover_symmetry`; without it those that the spec was found for.
+        turned: groups whose flips are not looked for, because maps move them: of these only the flips that follow
+            from their scales are told. The search in a residual stream costs the most.
 
     Raises:
         ArchitectureError: when the network does not run on the inputs, has no derivatives, or cannot be copied.
@@ -96,14 +99,15 @@ def discover_rescaling(
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
         rescaling, unreached = in_precision(
-            lambda trials: search_rescalings(trials, signs), model, spec, example_inputs, tolerance, generator
+            lambda trials: search_rescalings(trials, signs, turned=turned),
+            *(model, spec, example_inputs, tolerance, generator),
         )
     _warn_of(unreached)
     return rescaling
 
 
 def search_rescalings(
-    trials: Trials, signs: bool, groups: Collection[str] | None = None
+    trials: Trials, signs: bool, groups: Collection[str] | None = None, turned: Collection[str] = ()
 ) -> tuple[RescalingSpec, Mapping[str, Sequence[str]]]:
     """Find rescalings of these groups or all, and the tensors that no draw reached."""
     equations = Equations(trials, groups)
@@ -116,7 +120,7 @@ def search_rescalings(
     }
     generators = _positive(trials, matrices, live)
     if signs:
-        generators += _signs(trials, live, generators)
+        generators += _signs(trials, live, generators, turned)
     return RescalingSpec(tuple(equations.slots), tuple(generators)), unreached
 
 
@@ -126,11 +130,13 @@ def requested_rescaling(
     rescale: bool | RescalingSpec,
     example_inputs: ExampleInputs,
     *,
+    turned: Collection[str] = (),
     check: bool = True,
 ) -> RescalingSpec:
     """Return the rescalings given, or find those asked for.
 
     Note:
+        Flips of turned groups are not looked for.
         Given rescalings are verified when there are example inputs.
 
     Raises:
@@ -145,7 +151,7 @@ def requested_rescaling(
         return RescalingSpec(groups=())
     if example_inputs is None:
         raise ArchitectureError("Expected example inputs, to discover the rescalings with, but got none.")
-    return discover_rescaling(model, spec, example_inputs)
+    return discover_rescaling(model, spec, example_inputs, turned=turned)
 
 
 def in_precision(
@@ -223,7 +229,10 @@ def _positive(
 
 
 def _signs(
-    trials: Trials, live: Mapping[str, Sequence[Slot]], positive: Sequence[ScaleSymmetry]
+    trials: Trials,
+    live: Mapping[str, Sequence[Slot]],
+    positive: Sequence[ScaleSymmetry],
+    turned: Collection[str],
 ) -> list[ScaleSymmetry]:
     """Find flips of sign that hold at random signs."""
     state = trials.weights()
@@ -238,9 +247,14 @@ def _signs(
     candidates = []
     for group, slots in live.items():
         known = [one for one in positive if one.group == group]
-        for chosen in sign_candidates(
-            trials.spec, group, slots, known, state, outputs, trials.tolerance, trials.generator
-        ):
+        flips = (
+            odd_exponents(slots, known)
+            if group in turned
+            else sign_candidates(
+                trials.spec, group, slots, known, state, outputs, trials.tolerance, trials.generator
+            )
+        )
+        for chosen in flips:
             candidates.append(_generator(trials.spec, group, slots, chosen, "sign"))
     return independent(trials.spec, trials.verified(candidates))
 

@@ -52,12 +52,12 @@ def sign_candidates(
     noise = torch.randn(spec[group].shape, generator=generator, dtype=torch.float64, device=generator.device)
     drawn = torch.where(noise == noise.min(), -1.0, noise.sign())[None]
     if len(slots) > MOST_SOLVED:
-        return _odd(slots, positive)
+        return odd_exponents(slots, positive)
     if len(slots) > MOST_SLOTS:
         chosen = torch.where(noise == noise.max(), noise == noise.min(), drawn[0] < 0)
         scaled = _scaling(spec, group, slots, state, outputs, chosen)
         solutions = SignEquations(scaled, len(slots), tolerance, generator).solved()
-        return _odd(slots, positive) if solutions is None else _smallest(solutions)
+        return odd_exponents(slots, positive) if solutions is None else _smallest(solutions)
     signs = {group: drawn.to(state[slots[0].tensor].dtype.to_real())}
 
     def flipped(chosen: Flips) -> list[Tensor]:
@@ -99,7 +99,7 @@ def _scaling(
     return scaled
 
 
-def _odd(slots: Sequence[Slot], positive: Sequence[ScaleSymmetry]) -> list[Flips]:
+def odd_exponents(slots: Sequence[Slot], positive: Sequence[ScaleSymmetry]) -> list[Flips]:
     """Find slots with odd exponents in positive generators."""
     exponents = [dict(one.exponents) for one in positive]
     odd = (np.array([found.get(slot, 0) % 2 for slot in slots]) for found in exponents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,25 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
+from sinkhorn_rebasin.networks.task_loss import logits_of
+
+
+def class_scores(outputs: Any) -> Tensor:
+    """Return the tensor that a network returned, or its logits.
+
+    Raises:
+        DataError: it returned neither.
+
+    >>> class_scores({"loss": None, "logits": torch.ones(1, 2)})
+    tensor([[1., 1.]])
+    """
+    scores = logits_of(outputs)
+    if not isinstance(scores, Tensor):
+        raise DataError(
+            f"Expected a network that returns a tensor (samples, columns), or an object with such logits, but got "
+            f"{type(outputs).__name__}: wrap it so that it returns its logits."
+        )
+    return scores
 
 
 class Heads(nn.Module):
@@ -47,14 +67,15 @@ class Heads(nn.Module):
             visible[task, list(own)] = True
         self.register_buffer("visible", visible)
 
-    def forward(self, outputs: Tensor, tasks: Tensor | int, fill: float = -torch.inf) -> Tensor:
+    def forward(self, outputs: Any, tasks: Tensor | int, fill: float = -torch.inf) -> Tensor:
         """Return the outputs with other tasks' replaced.
 
         Args:
-            outputs: (samples, columns).
+            outputs: (samples, columns), or an object with such ``logits``.
             tasks: (samples,), the task of each sample, or one number for all.
             fill: what other tasks' outputs become.
         """
+        outputs = class_scores(outputs)
         if self.shared:
             return outputs
         if outputs.ndim != 2 or outputs.shape[1] < self.visible.shape[1]:
@@ -66,7 +87,7 @@ class Heads(nn.Module):
         hidden = nn.functional.pad(~own, (0, outputs.shape[1] - own.shape[1]), value=True)
         return outputs.masked_fill(hidden, fill)
 
-    def loss(self, criterion: Criterion, outputs: Tensor, labels: Tensor, tasks: Tensor | int) -> Tensor:
+    def loss(self, criterion: Criterion, outputs: Any, labels: Tensor, tasks: Tensor | int) -> Tensor:
         """Return the criterion within each sample's task.
 
         Each sample sees the outputs of its own task.
@@ -80,7 +101,7 @@ class Heads(nn.Module):
             >>> torch.allclose(loss.exp(), torch.tensor(2.0))    # two classes, not four
             True
         """
-        counted = counted_labels(labels, criterion)
+        outputs, counted = class_scores(outputs), counted_labels(labels, criterion)
         self.check_labels(counted, tasks)
         loss = criterion(self(outputs, tasks), labels)
         if self.shared or labels.ndim != 1 or labels.is_floating_point() or bool(loss.isfinite().all()):

@@ -22,7 +22,7 @@ from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.counting import counted_labels
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.lending import run_itself
-from sinkhorn_rebasin.training.continual.heads import Heads
+from sinkhorn_rebasin.training.continual.heads import Heads, class_scores
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.continual.stepping import OptimizerFactory, StepsByHand
 from sinkhorn_rebasin.training.continual.unlearned import ENOUGH, rates_of, recall_by_class, warn_if_unlearned
@@ -47,7 +47,7 @@ class ContinualLearner(StepsByHand):
             :math:`2 (1 + \text{momentum}) / \text{lr}`.
         optimizer: a function from the parameters to an optimiser, instead.
         cosine: whether the learning rate falls to zero along a cosine over the steps of each task.
-        criterion: (outputs, labels) to the mean loss.
+        criterion: (outputs, labels) to the mean loss; outputs are the logits where the network returns more.
         per_class: how many samples of each class and task are remembered, where the method remembers samples.
         replay_batch: how many of them a step replays; None: as many as the batch has.
         seed: of the memory.
@@ -187,8 +187,8 @@ class ContinualLearner(StepsByHand):
         return self.memory.draw(self.replay_batch or len(labels), self.device)
 
     def forward(self, inputs: ExampleInputs) -> Any:
-        """Return the network's output."""
-        return run_itself(self.network, *arguments_of(self.network, inputs))
+        """Return the network's output, or the logits in it."""
+        return class_scores(run_itself(self.network, *arguments_of(self.network, inputs)))
 
     # What Lightning calls.
 
@@ -265,8 +265,7 @@ class ContinualLearner(StepsByHand):
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
         """Return eval-mode outputs and keep the mode."""
         with batch_statistics(self.network, on=False):
-            outputs: Tensor = run_at(self.network, {}, move_to(inputs, self.device))
-        return outputs
+            return class_scores(run_at(self.network, {}, move_to(inputs, self.device)))
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.matching import weight_matching
+from sinkhorn_rebasin.matching import Alignment, weight_matching
+from sinkhorn_rebasin.matching.weights import coordinate_ascent
+from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
 from sinkhorn_rebasin.permutations import rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling
 from tests.matching.rotations.turned_networks import (
@@ -92,3 +96,25 @@ def test_the_anchored_start_is_the_second_of_several() -> None:
         for restarts in (1, 2)
     )
     assert both.objective[-1] > first.objective[-1]
+
+
+def test_runs_that_cannot_catch_up_are_given_up_without_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, other = problem("bottlenecks", 0), problem("bottlenecks", 1)
+    climbed, passes = CoordinateAscent.climb, []
+
+    def noted(search: CoordinateAscent, groups: list, most: int, beat: float = -math.inf) -> Alignment:
+        found = climbed(search, groups, most, beat)
+        passes.append(len(found.objective))
+        return found
+
+    monkeypatch.setattr(CoordinateAscent, "climb", noted)
+    ends, counts = [], []
+    for given_up in (True, False):
+        if not given_up:
+            monkeypatch.setattr(coordinate_ascent, "_is_behind", lambda *_: False)
+        passes.clear()
+        states = given.network, other.network
+        ends.append(weight_matching(*states, given.spec, symmetry=given.continuous, restarts=4).objective[-1])
+        counts.append(sum(passes))
+    assert ends[0] == ends[1]
+    assert counts[0] < 0.8 * counts[1]
