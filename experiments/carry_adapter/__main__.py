@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import sinkhorn_rebasin as sr
+from experiments.carry.tasks import prose
 from experiments.data import ImageData, load_source_text
-from experiments.data.source_text import VOCABULARY, encoded
+from experiments.data.source_text import VOCABULARY
 from experiments.models.endpoints import EndpointConfig, load_or_train
 from experiments.reporting.receipts import write_receipt
 
@@ -32,17 +33,6 @@ ARGUMENTS = {"vocabulary": VOCABULARY, "context": 64, "width": 64, "depth": 2, "
 RANK, ALPHA, STEPS, RATE, BATCH = 4, 8, 200, 5e-3, 32
 PAIRS = ((0, 1), (0, 2), (1, 2))
 WINDOWS = 20
-
-
-def prose(context: int = 64) -> tuple[Tensor, Tensor]:
-    """Return windows of Python's reference in words; test windows are of other topics."""
-    from pydoc_data.topics import topics
-
-    names = sorted(topics)
-    parts = [[n for i, n in enumerate(names) if (i % 5 == 0) == held] for held in (False, True)]
-    texts = (torch.cat([encoded(str(topics[name])) for name in part]) for part in parts)
-    train, test = (text.unfold(0, context + 1, context).contiguous() for text in texts)
-    return train, test
 
 
 def trained_adapter(base: nn.Module, windows: Tensor, seed: int) -> sr.Adapter:
@@ -85,7 +75,11 @@ def measured(seeds: tuple[int, int], data: ImageData, folder: Path) -> list[dict
         load_or_train(folder, EndpointConfig("gpt", seed, 4, ARGUMENTS, 2e-3, 64), data).eval()
         for seed in seeds
     )
-    train, test = prose()
+    new = prose()
+    train, test = (
+        torch.cat([tokens, following[:, -1:]], 1)
+        for tokens, following in ((new.train_images, new.train_labels), (new.test_images, new.test_labels))
+    )
     test = test[:500]
     adapter, own = (
         trained_adapter(network, train, seed) for network, seed in zip((base, new_base), seeds, strict=True)
