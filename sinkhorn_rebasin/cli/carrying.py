@@ -12,6 +12,7 @@ from sinkhorn_rebasin.carrying import (
     Functional,
     FunctionalSymmetry,
     LayerByLayer,
+    Learned,
     Way,
 )
 from sinkhorn_rebasin.carrying.adapters.bases import check_made_for
@@ -31,6 +32,7 @@ WAYS: Mapping[str, Way] = {
     "functional": Functional(),
     "functional_symmetry": FunctionalSymmetry(),
     "layer_by_layer": LayerByLayer(),
+    "learned": Learned(),
 }
 """What ``--way`` may name."""
 

@@ -130,6 +130,18 @@ def test_integers_are_refused_by_name() -> None:
         sr.carry(networks[1], networks[0], networks[2], example_inputs=X)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantised_weights_are_refused_by_name() -> None:
+    networks = [tuned_from(mlp(0)), mlp(0), mlp(1)]
+    for network in networks[:2]:
+        weight = torch.quantize_per_tensor(network[2].weight.detach(), 0.1, 0, torch.qint8)
+        network[2].weight = nn.Parameter(weight, requires_grad=False)
+    with pytest.raises(
+        ArchitectureError, match=r"'2.weight' of the tuned network is torch.qint8: .*dequantise"
+    ):
+        sr.carry(*networks, example_inputs=X)
+
+
 def test_an_update_that_is_not_finite_is_refused_by_name() -> None:
     tuned = tuned_from(mlp(0))
     with torch.no_grad():

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.cli.carrying import WAYS
 from sinkhorn_rebasin.cli.models import loaded
 from sinkhorn_rebasin.files.fingerprint import Fingerprint
 from sinkhorn_rebasin.matching import Alignment
@@ -260,3 +261,9 @@ def test_an_adapter_without_a_counterpart_and_one_cut_short_are_told(disk: Disk)
     assert "does not load" in refused(disk, 2, *adapt(disk, folder))
     weights.unlink()
     assert "there is no such file" in refused(disk, 2, *adapt(disk, folder))
+
+
+def test_every_way_is_offered_by_name() -> None:
+    ways = {name for name in sr.carrying.__all__ if hasattr(getattr(sr.carrying, name), "carried")} - {"Way"}
+    assert {type(way).__name__ for way in WAYS.values()} == ways
+    assert [*WAYS][-1] == "learned"

@@ -186,6 +186,14 @@ def test_an_adapter_that_adds_nothing_is_refused() -> None:
         sr.carry_adapter(replace(lora(), tensors=zero), mixed(0), mixed(1), example_inputs=TOKENS)
 
 
+def test_weights_that_are_integers_are_refused_by_name() -> None:
+    networks = mixed(0), mixed(1)
+    for network in networks:
+        network.first.weight = nn.Parameter(network.first.weight.detach().to(torch.int8), requires_grad=False)
+    with pytest.raises(ArchitectureError, match=r"'first.weight' of the base is torch.int8"):
+        sr.carry_adapter(lora(), *networks, example_inputs=TOKENS)
+
+
 def test_the_adapter_of_another_base_is_refused_by_the_name_in_its_config(tmp_path: Path) -> None:
     base, new_base = mixed(0), mixed(1)
     base.name_or_path, new_base.name_or_path = "here/old-base", "there/new-base"
