@@ -97,12 +97,14 @@ def by_first_slot(groups: Sequence[Group], slots: Sequence[Slot]) -> list[Group]
 
 # Queries, keys and values, or the gates of a recurrent cell, in one tensor; pixels of a flattened map are more.
 MOST_PARTS = 4
+MOST_HEADS = 64
+"""Parts that may be mixed differently: queries and keys of heads that share their units, as by relative positions."""
 
 
-def parts_of(slot: Slot) -> list[Slot]:
+def parts_of(slot: Slot, most: int = MOST_PARTS) -> list[Slot]:
     """Split a slot where its parts may scale differently.
 
-    The parts are runs of positions far apart, at most ``MOST_PARTS`` of them. A slot with more stays whole.
+    The parts are runs of positions far apart, at most ``most`` of them. A slot with more stays whole.
 
     >>> from sinkhorn_rebasin.permutations import Layout
     >>> packed = Slot("inner", "in_proj", (0,), Layout(1, 4, outer=2, outer_stride=8))
@@ -110,17 +112,19 @@ def parts_of(slot: Slot) -> list[Slot]:
     [[0, 1, 2, 3], [8, 9, 10, 11]]
     """
     layout = slot.layout
-    if not 1 < layout.outer <= MOST_PARTS:
+    if not 1 < layout.outer <= most:
         return [slot]
     starts = (layout.offset + part * layout.outer_stride for part in range(layout.outer))
     return [replace(slot, layout=replace(layout, offset=at, outer=1, outer_stride=0)) for at in starts]
 
 
-def merged_parts(slots: Iterable[Slot], values: Mapping[Slot, int]) -> tuple[tuple[Slot, int], ...]:
+def merged_parts(
+    slots: Iterable[Slot], values: Mapping[Slot, int], most: int = MOST_PARTS
+) -> tuple[tuple[Slot, int], ...]:
     """Pair slots with the values of their parts: a whole slot where its parts agree, none where it is zero."""
     merged: list[tuple[Slot, int]] = []
     for slot in slots:
-        parts = parts_of(slot)
+        parts = parts_of(slot, most)
         of_parts = [values.get(part, 0) for part in parts]
         if len(set(of_parts)) == 1:
             parts, of_parts = [slot], of_parts[:1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
-from sinkhorn_rebasin.permutations.slots import merged_parts, parts_of
+from sinkhorn_rebasin.permutations.slots import MOST_HEADS, merged_parts, parts_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers
 
 NO_TURN = "no turn of its units leaves the output as it is: permutation"
@@ -99,10 +99,10 @@ def signed_slots(
     first = {name: names[0] for names in spec.tied for name in names}
     by_part = {}
     for slot in spec.slots_of(group):
-        for part in parts_of(slot):
+        for part in parts_of(slot, MOST_HEADS):
             known = replace(part, tensor=first.get(part.tensor, part.tensor))
             by_part[part] = signs.get(known, 0)
-    return merged_parts(spec.slots_of(group), by_part)
+    return merged_parts(spec.slots_of(group), by_part, MOST_HEADS)
 
 
 def is_vector(spec: PermutationSpec, slot: Slot) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from sinkhorn_rebasin.permutations import Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations.slots import MOST_HEADS
 from sinkhorn_rebasin.symmetry.continuous.branches import branches_on_data
 from sinkhorn_rebasin.symmetry.continuous.centering import centered_slots
 from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors_of
@@ -63,7 +64,7 @@ class Search:
         spec = self.trials.spec
         slots = {}
         for group in spec.groups:
-            parts = scalable_slots(spec, group.name)
+            parts = scalable_slots(spec, group.name, MOST_HEADS)
             if group.size < 2:
                 self.reasons[group.name] = "it has one unit in each block, with nothing to turn it to"
             elif not parts:

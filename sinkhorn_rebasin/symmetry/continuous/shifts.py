@@ -9,7 +9,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
 from sinkhorn_rebasin.permutations.gain_folding import generators_of_gain
 from sinkhorn_rebasin.permutations.shift_moves import center_state, moved_shift, without_shift
-from sinkhorn_rebasin.permutations.slots import parts_of
+from sinkhorn_rebasin.permutations.slots import MOST_HEADS, parts_of
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
 from sinkhorn_rebasin.symmetry.continuous.function_proof import Move
 
@@ -45,7 +45,7 @@ def unseen_shifts(spec: PermutationSpec, continuous: ContinuousSpec) -> list[Mov
     for symmetry in _mixing(continuous):
         places = {(slot.tensor, slot.axes, slot.layout) for slot, _ in symmetry.exponents}
         slots = spec.slots_of(symmetry.group.name) if symmetry.group.name in spec else ()
-        for part in (part for slot in slots for part in parts_of(slot)):
+        for part in (part for slot in slots for part in parts_of(slot, MOST_HEADS)):
             if _is_vector(spec, part) and (part.tensor, part.axes, part.layout) not in places:
                 moves.append(_vanishing(spec, part))
     return moves

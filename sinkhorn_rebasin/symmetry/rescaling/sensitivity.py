@@ -18,15 +18,16 @@ from sinkhorn_rebasin.networks.double_precision import is_wide, precision_of
 from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.networks.random_inputs import candidate_inputs
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.slots import parts_of
+from sinkhorn_rebasin.permutations.slots import MOST_PARTS, parts_of
 
 
-def scalable_slots(spec: PermutationSpec, group: str) -> list[Slot]:
+def scalable_slots(spec: PermutationSpec, group: str, most: int = MOST_PARTS) -> list[Slot]:
     """The parts of a group's slots on parameters, tied ones once.
 
     Statistics are left out: they are estimated from data, and come back unscaled when they are estimated again.
     """
-    return [p for slot in spec.slots_of(group) if slot.tensor in spec.parameters for p in parts_of(slot)]
+    slots = [slot for slot in spec.slots_of(group) if slot.tensor in spec.parameters]
+    return [part for slot in slots for part in parts_of(slot, most)]
 
 
 def draw_run(

@@ -63,6 +63,21 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
+class SharedPositions(nn.Module):
+    """Heads whose queries meet one table of relative positions, as in bottleneck transformers."""
+
+    def __init__(self, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.qk = heads, nn.Linear(5, 2 * heads * DIMENSIONS, bias=False)
+        self.positions = nn.Parameter(torch.randn(5, DIMENSIONS))
+        self.value = nn.Linear(5, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys = self.qk(x).unflatten(-1, (2, self.heads, DIMENSIONS)).permute(2, 0, 3, 1, 4)
+        weights = (queries @ keys.mT + queries @ self.positions.T).softmax(-1)
+        return (weights @ self.value(x).mT[..., None]).flatten(2)
+
+
 def turned(x: Tensor, turning: int) -> Tensor:
     """Rotary positions: of the turning dimensions the first half are real parts, the second imaginary ones."""
     half = turning // 2

@@ -42,6 +42,7 @@ def displaced(model: nn.Module) -> nn.Module:
 
 NAMES = [
     "bottleneck",
+    "positions that heads share",
     "ViT",
     "Llama",
     "Gemma",

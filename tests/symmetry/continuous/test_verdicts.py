@@ -21,6 +21,7 @@ from tests.symmetry.continuous.small_networks import (
     Mixer,
     PlusOneNorm,
     PostNorm,
+    SharedPositions,
     perceptron,
 )
 
@@ -111,6 +112,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor], l
         tokens,
         ["orthogonal", "linear", "rotary"],
     ),
+    "positions that heads share": (SharedPositions, rows(2, 5, 5), ["linear"]),
     "post-norm": (lambda: Language(PostNorm(), norm=LN), tokens, ["orthogonal ones", "linear", "linear"]),
     "batch norm apart": (lambda: InvertedResidual(folded=False), rows(2, 3, 5, 5), []),
     "batch norm folded": (lambda: InvertedResidual(folded=True), rows(2, 3, 5, 5), ["linear"]),
