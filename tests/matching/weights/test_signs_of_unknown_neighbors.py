@@ -34,7 +34,7 @@ def test_similarity_under_a_sign_is_the_best_over_all_orders_of_an_unknown_group
 def test_signs_of_a_linear_stream_bring_networks_closer() -> None:
     """On average over pairs, since each run ends at an optimum of its own."""
     torch.manual_seed(0)
-    pairs = [[Residual(torch.relu, 8, 16) for _ in range(2)] for _ in range(6)]
+    pairs = [[Residual(torch.relu, 8, 16) for _ in range(2)] for _ in range(12)]
     spec = discover_symmetry(pairs[0][0], torch.randn(2, 5))
     rescaling = discover_rescaling(pairs[0][0], spec, torch.randn(2, 5))
     assert {one.group for one in rescaling.generators if one.kind == "sign"} == {"stem"}
