@@ -1,4 +1,4 @@
-"""Networks whose stream is linear: what is added to it has no activation, and no norm of its own in the end.
+"""Networks whose stream is linear: what is added to it has no activation.
 
 Source: Mark Sandler and others, "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018).
 """
@@ -35,14 +35,14 @@ class BottleneckMLP(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wider by 1 x 1, 3 x 3 on each channel, narrower by 1 x 1: batch norm after each, ReLU after the first two."""
+    """Wider by 1 x 1, 3 x 3 on each channel, narrower by 1 x 1, ReLU after the first two; batch norm after each."""
 
-    def __init__(self, stream: int, hidden: int) -> None:
+    def __init__(self, stream: int, hidden: int, norms: bool) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(stream, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU()),
-            *(nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False), nn.BatchNorm2d(hidden)),
-            *(nn.ReLU(), nn.Conv2d(hidden, stream, 1, bias=False), nn.BatchNorm2d(stream)),
+            *(*_layer(stream, hidden, 1, norms), nn.ReLU()),
+            *(*_layer(hidden, hidden, 3, norms, padding=1, groups=hidden), nn.ReLU()),
+            *_layer(hidden, stream, 1, norms),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,6 +52,8 @@ class InvertedResidual(nn.Module):
 
 class InvertedResidualNet(nn.Module):
     """A small network like MobileNetV2: images (N, channels, size, size) -> (N, classes).
+
+    Without `norms` it has biases in their place, as such networks have once batch norm is folded.
 
     Example:
         >>> import torch
@@ -67,15 +69,20 @@ class InvertedResidualNet(nn.Module):
         depth: int = 3,
         features: int = 64,
         classes: int = 10,
+        norms: bool = True,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, stream, 4, stride=4, bias=False), nn.BatchNorm2d(stream)
-        )
-        self.blocks = nn.Sequential(*(InvertedResidual(stream, hidden) for _ in range(depth)))
+        self.stem = nn.Sequential(*_layer(channels, stream, 4, norms, stride=4))
+        self.blocks = nn.Sequential(*(InvertedResidual(stream, hidden, norms) for _ in range(depth)))
         self.features = nn.Sequential(nn.Conv2d(stream, features, 1), nn.ReLU())
         self.head = nn.Linear(features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         output: Tensor = self.head(self.features(self.blocks(self.stem(images))).mean((2, 3)))
         return output
+
+
+def _layer(inputs: int, outputs: int, kernel: int, norms: bool, **options: int) -> list[nn.Module]:
+    """Return a convolution with batch norm or, without it, a bias."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, bias=not norms, **options)
+    return [convolution, nn.BatchNorm2d(outputs)] if norms else [convolution]
