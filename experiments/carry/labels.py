@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from experiments.carry.bench import Bench, Tried, tuned_on
-from experiments.carry.methods import SCALES, carried
+from experiments.carry.methods import carried
 from sinkhorn_rebasin.carrying import Learned
 
 STARTS = (0.75, 1.0)
@@ -25,13 +23,14 @@ def from_new_base(count: int) -> Callable[[Bench], Iterable[Tried]]:
 
 
 def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
-    """Tune what the update was carried to, with data of the base task and with the samples themselves."""
+    """Tune what the update was carried to by looking at the samples themselves, or at the base task's."""
 
     def tried(bench: Bench) -> Iterator[Tried]:
         batches = list(bench.labelled(count)[0].split(max(1, count // 5)))
-        updates = {"carried with base data": carried(bench, None, bench.base_batches())}
-        if count >= 200 or bench.setting.data != "mnist":
-            updates["carried with the samples"] = carried(bench, None, batches)
+        updates = {
+            "learned on the samples": carried(bench, Learned(), batches),
+            "layer by layer": carried(bench, None, batches if count > 50 else bench.base_batches()),
+        }
         starts = {
             f"{name}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
             for name, update in updates.items()
@@ -39,20 +38,6 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
         }
         starts = dict(sorted(starts.items(), key=lambda item: bench.judged(item[1]))[:2])
         yield from _tuned(bench, count, starts)
-
-    return tried
-
-
-def learned(count: int) -> Callable[[Bench], Iterable[Tried]]:
-    """Learn the alignment on labelled samples, and nothing else."""
-
-    def tried(bench: Bench) -> Iterator[Tried]:
-        inputs, labels = bench.labelled(count)
-        size = max(1, count // 5)
-        batches: list[Any] = list(zip(inputs.split(size), labels.split(size), strict=True))
-        update = carried(bench, Learned(), batches, criterion=F.cross_entropy)
-        for scale in SCALES:
-            yield {"scale": scale}, update.apply(bench.pair.new_base, scale)
 
     return tried
 
