@@ -8,9 +8,9 @@ from torch import nn
 
 from experiments.carry.bench import Bench, Tried, tuned_on
 from experiments.carry.methods import carried
-from sinkhorn_rebasin.carrying import Learned
 
 STARTS = (0.75, 1.0)
+FEW = 200
 
 
 def from_new_base(count: int) -> Callable[[Bench], Iterable[Tried]]:
@@ -26,17 +26,14 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
     """Tune what the update was carried to by looking at the samples themselves, or at the base task's."""
 
     def tried(bench: Bench) -> Iterator[Tried]:
-        batches = list(bench.labelled(count)[0].split(max(1, count // 5)))
-        updates = {
-            "learned on the samples": carried(bench, Learned(), batches),
-            "layer by layer": carried(bench, None, batches if count > 50 else bench.base_batches()),
-        }
-        starts = {
-            f"{name}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
-            for name, update in updates.items()
+        few = count < FEW and bench.setting.data == "mnist"
+        inputs = bench.labelled(count)[0]
+        update = carried(bench, None, bench.base_batches() if few else list(inputs.split(max(1, count // 5))))
+        looked = "base data" if few else "the samples"
+        starts: dict[str, nn.Module] = {
+            f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
             for scale in STARTS
         }
-        starts = dict(sorted(starts.items(), key=lambda item: bench.judged(item[1]))[:2])
         yield from _tuned(bench, count, starts)
 
     return tried
