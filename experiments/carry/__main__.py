@@ -24,13 +24,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from experiments.carry.bench import Bench
-from experiments.carry.curves import curves
+from experiments.carry.curves import curves, curves_path
 from experiments.carry.pairs import load_pair
 from experiments.carry.picture import draw
 from experiments.carry.rows import WIDE_ROWS, Rows, row, row_path, rows_of
 from experiments.carry.setting import Setting, known_settings, load_setting
 from experiments.carry.table import lead, readable, with_shares
 from experiments.carry.tasks import load_tasks
+from experiments.reporting.json_files import read_json
 from experiments.reporting.receipts import read_receipt, write_receipt
 
 console = Console(width=max(Console().width, 160))
@@ -59,6 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--methods", nargs="+", default=None, help="names in the table; all by default")
     parser.add_argument("--again", nargs="+", default=[], help="methods to measure anew")
+    parser.add_argument("--tables", action="store_true", help="measure nothing; show what is finished")
     parser.add_argument("--pairs", type=int, default=None, help="at most so many of a setting's pairs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/carry"))
@@ -66,33 +68,55 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> None:
-    """Measure one setting, row by row; then its table, picture and receipt."""
+    """Measure one setting, row by row; then its table, picture and receipt of all rows that are finished."""
     folder = options.out / Path(name).stem
-    tasks = load_tasks(setting, options.root)
     pairs = setting.seeds[: options.pairs]
     named = rows_of(setting, setting.model in ("vit", "gpt"))
-    if options.methods is not None:
-        named = {n: m for n, m in named.items() if n in {*options.methods, *list(named)[:2]}}
-    found: list[dict[str, Any]] = []
-    lines: dict[str, Any] = {}
+    if not options.tables:
+        asked = {n: m for n, m in named.items() if options.methods is None or n in options.methods}
+        measure_all(setting, folder, pairs, asked, options)
+    found = []
+    for seeds in pairs:
+        for method in named:
+            for wide in (False, True):
+                path = row_path(folder / "wide" if wide else folder, setting, seeds, method)
+                if path.is_file():
+                    found.append({**read_json(path), "wide": wide})
+    lines = curves_path(folder, pairs[0])
+    report(found, read_json(lines) if lines.is_file() else {}, folder, setting, pairs)
+
+
+def measure_all(
+    setting: Setting,
+    folder: Path,
+    pairs: Sequence[tuple[int, int]],
+    named: Rows,
+    options: argparse.Namespace,
+) -> None:
+    """Measure every row that is asked for and not finished."""
+    tasks = load_tasks(setting, options.root)
     widths = (False, True) if setting.wide is not None else (False,)
+    wider = {name: make for name, make in named.items() if name in WIDE_ROWS}
+    total = len(pairs) * (len(named) + (len(widths) - 1) * len(wider))
     with Progress(console=console) as progress:
-        bar = progress.add_task(setting.title, total=len(pairs) * len(widths) * len(named))
-        for number, seeds in enumerate(pairs):
+        bar = progress.add_task(setting.title, total=total)
+        for seeds in pairs:
             for wide in widths:
                 pair = load_pair(options.cache, setting, tasks, seeds, wide)
                 bench = Bench(setting, pair, *tasks, seeds[0])
-                chosen: Rows = {n: m for n, m in named.items() if not wide or n in WIDE_ROWS}
-                for method, make in chosen.items():
+                for method, make in (wider if wide else named).items():
                     where = folder / "wide" if wide else folder
                     if method in options.again:
                         row_path(where, setting, seeds, method).unlink(missing_ok=True)
                     progress.update(bar, description=f"{setting.title}, {seeds}: {method}")
-                    found.append({**row(where, bench, seeds, method, make), "wide": wide})
+                    row(where, bench, seeds, method, make)
                     progress.advance(bar)
-                if number == 0 and not wide:
-                    lines = curves(folder, bench, seeds)
-    report(found, lines, folder, setting, pairs)
+            if seeds == pairs[0]:
+                curves(
+                    folder,
+                    Bench(setting, load_pair(options.cache, setting, tasks, seeds), *tasks, seeds[0]),
+                    seeds,
+                )
 
 
 def report(
@@ -111,7 +135,8 @@ def report(
     for entry in table:
         shown.add_row(*(str(value) for value in entry.values()))
     console.print(shown)
-    draw(lines, setting.title, folder / "scales.png")
+    if lines:
+        draw(lines, setting.title, folder / "scales.png")
     slim = [{key: value for key, value in each.items() if key != "tried"} for each in rows]
     complete = {"ours, no data", "sum of logits", "sum distilled", "as it is"} <= {e["method"] for e in rows}
     write_receipt(

@@ -15,7 +15,7 @@ SCALES = (0.0, 0.5, 0.75, 1.0)
 
 def curves(folder: Path, bench: Bench, seeds: tuple[int, int]) -> dict[str, list[dict[str, Any]]]:
     """Return points of several ways, from the folder or measured now; nothing is chosen by them."""
-    path = folder / "finished" / f"curves-{seeds[0]}-{seeds[1]}.json"
+    path = curves_path(folder, seeds)
     if path.is_file():
         return dict(read_json(path))
     updates = {
@@ -30,6 +30,11 @@ def curves(folder: Path, bench: Bench, seeds: tuple[int, int]) -> dict[str, list
         found[name] = [_point(bench, update.apply(bench.pair.new_base, scale), scale) for scale in SCALES]
     write_json(path, found, indent=1)
     return found
+
+
+def curves_path(folder: Path, seeds: tuple[int, int]) -> Path:
+    """Name the file of a pair's points."""
+    return folder / "finished" / f"curves-{seeds[0]}-{seeds[1]}.json"
 
 
 def _point(bench: Bench, network: Any, scale: float) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from experiments.carry.bench import Bench, Tried, tuned_on
-from experiments.carry.methods import SCALES, carried
-from sinkhorn_rebasin.carrying import Learned
+from experiments.carry.methods import carried
 
 STARTS = (0.75, 1.0)
+FEW = 200
 
 
 def from_new_base(count: int) -> Callable[[Bench], Iterable[Tried]]:
@@ -25,34 +23,18 @@ def from_new_base(count: int) -> Callable[[Bench], Iterable[Tried]]:
 
 
 def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
-    """Tune what the update was carried to, with data of the base task and with the samples themselves."""
+    """Tune what the update was carried to by looking at the samples themselves, or at the base task's."""
 
     def tried(bench: Bench) -> Iterator[Tried]:
-        batches = list(bench.labelled(count)[0].split(max(1, count // 5)))
-        updates = {"carried with base data": carried(bench, None, bench.base_batches())}
-        if count >= 200 or bench.setting.data != "mnist":
-            updates["carried with the samples"] = carried(bench, None, batches)
-        starts = {
-            f"{name}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
-            for name, update in updates.items()
+        few = count < FEW and bench.setting.data == "mnist"
+        inputs = bench.labelled(count)[0]
+        update = carried(bench, None, bench.base_batches() if few else list(inputs.split(max(1, count // 5))))
+        looked = "base data" if few else "the samples"
+        starts: dict[str, nn.Module] = {
+            f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
             for scale in STARTS
         }
-        starts = dict(sorted(starts.items(), key=lambda item: bench.judged(item[1]))[:2])
         yield from _tuned(bench, count, starts)
-
-    return tried
-
-
-def learned(count: int) -> Callable[[Bench], Iterable[Tried]]:
-    """Learn the alignment on labelled samples, and nothing else."""
-
-    def tried(bench: Bench) -> Iterator[Tried]:
-        inputs, labels = bench.labelled(count)
-        size = max(1, count // 5)
-        batches: list[Any] = list(zip(inputs.split(size), labels.split(size), strict=True))
-        update = carried(bench, Learned(), batches, criterion=F.cross_entropy)
-        for scale in SCALES:
-            yield {"scale": scale}, update.apply(bench.pair.new_base, scale)
 
     return tried
 

@@ -102,12 +102,13 @@ def _updates(make: Callable[[Bench], Mapping[str, Tensor]]) -> Callable[[Bench],
     return tried
 
 
-RIDGES = {f"ridge {ridge:g}": Functional(ridge=ridge) for ridge in (0.1, 0.03, 0.3)}
-LAYERS = {
-    f"ridge {ridge:g}, synthetic {synthetic:g}": LayerByLayer(ridge=ridge, synthetic=synthetic)
-    for ridge in (0.01, 0.03)
-    for synthetic in (0.5, 1.0)
+NO_DATA = {"default": None, "learned": Learned(), "by weights": ByWeights()}
+BASE_TASK = {
+    "default": None,
+    "learned": Learned(synthetic=1.0),
+    "layer by layer, synthetic": LayerByLayer(synthetic=1.0),
 }
+RIDGES = {f"ridge {ridge:g}": Functional(ridge=ridge) for ridge in (0.1, 0.03, 0.3)}
 
 METHODS: dict[str, Method] = {
     "as it is": Method("none", False, _updates(difference)),
@@ -118,8 +119,8 @@ METHODS: dict[str, Method] = {
     "functional": Method("base task", False, _ways(RIDGES, "base")),
     "functional, unlabelled": Method("unlabelled", False, _ways(RIDGES, "new")),
     "functional in the group": Method("unlabelled", True, _way(FunctionalSymmetry(), "new")),
-    "ours, no data": Method("none", True, _ways({"default": None, "by weights": ByWeights()}, "none")),
-    "ours, base task": Method("base task", True, _ways({"default": None, **LAYERS}, "base")),
+    "ours, no data": Method("none", True, _ways(NO_DATA, "none")),
+    "ours, base task": Method("base task", True, _ways(BASE_TASK, "base")),
     "ours, by activations": Method("base task", True, _way(ByActivations(), "base")),
     "ours, layer by layer": Method(
         "unlabelled", True, _ways({"default": None, "layer by layer": LayerByLayer()}, "new")

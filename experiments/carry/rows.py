@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.carry.bench import Bench, Tried, best
-from experiments.carry.labels import from_carried, from_new_base, learned
+from experiments.carry.labels import from_carried, from_new_base
 from experiments.carry.masks import MASKS, masked
 from experiments.carry.methods import METHODS
 from experiments.carry.setting import Setting
@@ -28,17 +28,17 @@ def rows_of(setting: Setting, transformer: bool) -> Rows:
     }
     rows |= {name: m.tried for name, m in METHODS.items() if transformer or not m.transformers}
     for count in setting.labels.counts:
-        rows[f"{count} labels, from the new base"] = from_new_base(count)
-        rows[f"{count} labels, from the carried"] = from_carried(count)
-        rows[f"{count} labels, alignment learned"] = learned(count)
+        rows[f"{count} {FROM_NEW_BASE}"] = from_new_base(count)
+        rows[f"{count} {FROM_CARRIED}"] = from_carried(count)
     if setting.sparsity is not None:
         rows |= {name: masked(mask) for name, mask in MASKS.items()}
     return {name: tried for name, tried in rows.items() if name not in setting.without}
 
 
+FROM_NEW_BASE, FROM_CARRIED = "labels, from the new base", "labels, from the carried"
 WIDE_ROWS = (
-    *("new base", "fine-tuned on all labels", "weight matching", "functional"),
-    *("ours, no data", "ours, base task", "ours, layer by layer"),
+    *("new base", "fine-tuned on all labels", "weight matching"),
+    *("ours, no data", "ours, layer by layer", "ours, learned"),
 )
 
 
@@ -57,8 +57,10 @@ def row(
 
 def row_path(folder: Path, setting: Setting, seeds: tuple[int, int], name: str) -> Path:
     """Name the file of a row, by what its figures depend on."""
-    facts = {k: v for k, v in asdict(setting).items() if k not in ("title", "seeds", "without", "labels")}
-    if "labels" in name:
+    facts = {
+        k: v for k, v in asdict(setting).items() if k not in ("title", "seeds", "without", "labels", "wide")
+    }
+    if name.endswith((FROM_NEW_BASE, FROM_CARRIED)):
         facts["labels"] = asdict(setting.labels)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     stem = name.replace(" ", "_").replace(",", "")

@@ -6,6 +6,7 @@ Source: Filippo Rinaldi and others, "Update Your Transformer to the Latest Relea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -58,25 +59,17 @@ def _spectra(state: Mapping[str, Tensor], spec: PermutationSpec, name: str) -> d
     heads = spec[name].size
     spectra: dict[str, list[Tensor]] = {}
     for inner in (group for group in spec.groups if group.parent == name):
+        alone = replace(inner, parent=None)
         slots = [slot for slot in spec.slots_of(inner.name) if len(spec.shapes[slot.tensor]) > 1]
         for head in range(heads):
             kept = torch.zeros(heads, inner.size, inner.size)
             kept[head] = torch.eye(inner.size)
             for number, slot in enumerate(slots):
                 whole = state[slot.tensor].float()
-                single = PermutationSpec((spec[inner.name],), (slot,), {slot.tensor: tuple(whole.shape)})
-                only = _with_matrix({slot.tensor: whole}, single, inner.name, kept)[slot.tensor]
-                none = _with_matrix({slot.tensor: whole}, single, inner.name, 0 * kept)[slot.tensor]
+                single = PermutationSpec((alone,), (slot,), {slot.tensor: tuple(whole.shape)})
+                only = permute_state({slot.tensor: whole}, single, {inner.name: kept})[slot.tensor]
+                none = permute_state({slot.tensor: whole}, single, {inner.name: 0 * kept})[slot.tensor]
                 part = (only - none).movedim(slot.axes[0], 0).flatten(1)
                 values = torch.linalg.svdvals(part)[: inner.size]
                 spectra.setdefault(f"{inner.name} {slot.tensor} {number}", []).append(values)
     return {key: torch.stack(values) for key, values in spectra.items()}
-
-
-def _with_matrix(
-    state: Mapping[str, Tensor], spec: PermutationSpec, group: str, matrix: Tensor
-) -> dict[str, Tensor]:
-    from dataclasses import replace
-
-    free = replace(spec, groups=tuple(replace(each, parent=None) for each in spec.groups))
-    return dict(permute_state(state, free, {group: matrix}))

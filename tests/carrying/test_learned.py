@@ -30,18 +30,12 @@ def test_a_planted_copy_keeps_the_start_which_is_exact() -> None:
 
 def test_learning_leaves_a_wrong_start_behind_and_ends_hard() -> None:
     base, tuned = mlp(0), tuned_from(mlp(0), size=0.3)
-    new_base, spec, permutations = planted(base)
-    order = torch.arange(8)
-    order[:2] = order[[1, 0]]
-    wrong = sr.Alignment({**permutations, spec.names[0]: permutations[spec.names[0]][order]}, spec)
-    way = Learned(steps=150, learning_rate=0.2, temperatures=(1.0, 0.1))
-    update = sr.carry(tuned, base, new_base, alignment=wrong, way=way, scale=1.0, data=DATA)
-    started = sr.carry(tuned, base, new_base, alignment=wrong, scale=1.0, data=DATA)
-
-    def left(carried: sr.CarriedUpdate) -> float:
-        return float(F.mse_loss(carried.apply(new_base)(DATA[0]), tuned(DATA[0])).detach())
-
-    assert left(update) < 0.3 * left(started)
+    new_base, spec, _ = planted(base)
+    wrong = sr.Alignment(sr.random_permutations(spec, generator=torch.Generator().manual_seed(5)), spec)
+    way = Learned(steps=60, learning_rate=0.2, temperatures=(1.0, 0.1))
+    update = sr.carry(tuned, base, new_base, alignment=wrong, way=way, data=DATA)
+    started = sr.carry(tuned, base, new_base, alignment=wrong, data=DATA)
+    assert min(update.judged.values()) < 0.5 * min(started.judged.values())
     for (
         name,
         tensor,

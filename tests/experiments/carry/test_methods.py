@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import sinkhorn_rebasin as sr
+from experiments.carry.bench import Bench, best
+from experiments.carry.gradfix import gradfix_update
+from experiments.carry.logits import sum_of_logits
+from experiments.carry.masks import carried_mask, own_mask
+from experiments.carry.pairs import Pair
+from experiments.carry.setting import known_settings, load_setting
+from experiments.carry.tasks import Task, blurred, swapped_colors
+from experiments.carry.transfusion import paired_heads
+from experiments.data import ImageData
+from experiments.models import build_model
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from tests.carrying.networks import at, mlp, tuned_from
+
+
+def bench(new_base: nn.Module | None = None) -> Bench:
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(60, 4, generator=generator), torch.randint(3, (60,), generator=generator)
+    data = ImageData(inputs, labels, inputs, labels, 3, "noise")
+    task = Task(data, (inputs[:30], labels[:30]), (inputs[30:], labels[30:]))
+    base = mlp(0)
+    pair = Pair(base, tuned_from(base), new_base or mlp(1), tuned_from(mlp(1)))
+    return Bench(load_setting("mnist_mlp"), pair, task, task, 0)
+
+
+def test_heads_that_were_moved_are_paired_whatever_is_done_inside_of_them() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("gpt", vocabulary=20, context=8, width=8, depth=1, heads=4).eval()
+    spec = sr.discover_symmetry(network, torch.zeros(2, 8, dtype=torch.long))
+    permutations = sr.random_permutations(spec, generator=torch.Generator().manual_seed(3))
+    moved = standalone_copy(network)
+    moved.load_state_dict(sr.permute_state(network.state_dict(), spec, permutations))
+    heads = paired_heads(moved, network, spec)
+    assert heads and all(torch.equal(order, permutations[name]) for name, order in heads.items())
+
+
+def test_gradfix_keeps_what_goes_downhill_at_the_new_base() -> None:
+    case = bench()
+    update = gradfix_update(case)
+    network = standalone_copy(case.pair.new_base).requires_grad_(True)
+    inputs, labels = case.labelled(20)
+    nn.functional.cross_entropy(network(inputs), labels).backward()
+    before = dict(case.pair.base.named_parameters())
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None
+        change = (dict(case.pair.tuned.named_parameters())[name] - before[name]).detach()
+        kept = change * parameter.grad < 0
+        assert torch.equal(update[name], torch.where(kept, change, 0.0))
+        assert 0 < kept.sum() < kept.numel()
+
+
+def test_the_sum_of_a_base_with_itself_is_the_tuned_network() -> None:
+    case = bench(mlp(0))
+    inputs = case.base_task.test[0]
+    whole = dict((choice["scale"], network(inputs)) for choice, network in sum_of_logits(case))
+    assert torch.allclose(whole[1.0], case.pair.tuned(inputs), atol=1e-6)
+
+
+def test_a_mask_of_a_planted_copy_is_the_copy_s_own() -> None:
+    base = mlp(0)
+    spec = sr.discover_symmetry(base, torch.zeros(2, 4))
+    permutations = sr.random_permutations(spec, generator=torch.Generator().manual_seed(1))
+    case = bench(at(base, sr.permute_state(base.state_dict(), spec, permutations)))
+    own = own_mask(case)
+    assert all(torch.equal(mask, own[name]) for name, mask in carried_mask(case).items())
+
+
+def test_held_out_samples_choose_and_the_test_is_measured() -> None:
+    case = bench()
+
+    def gives(loss: float) -> nn.Module:
+        class Fixed(nn.Module):
+            def forward(self, inputs: Tensor) -> Tensor:
+                right = torch.isin(inputs[:, 0], case.new_task.held_out[0][:, 0])
+                labels = torch.where(right[:1], case.new_task.held_out[1], case.new_task.test[1])
+                scores = torch.nn.functional.one_hot(labels, 3).float()
+                return scores if (loss > 0) == bool(right[0]) else 1 - scores
+
+        return Fixed()
+
+    row = best(case, [({"name": "right on the test"}, gives(-1.0)), ({"name": "right on held-out"}, gives(1.0))])
+    assert row["choice"] == {"name": "right on held-out"}
+    assert row["new_accuracy"] == 0.0
+
+
+def test_settings_load_and_changes_change() -> None:
+    assert [load_setting(name).title for name in known_settings()]
+    images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(swapped_colors(images)[:, 1], -images[:, 0])
+    assert torch.equal(blurred(images), blurred(images)) and blurred(images).std() < images.std()
