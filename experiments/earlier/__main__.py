@@ -6,7 +6,8 @@
 Each measurement runs in a fresh process with one thread, the earlier tree and this one in turn, round after round;
 the ratio of a round is that of its own pair. The table shows the median ratio and the range over rounds. Steps of
 ``"inner"`` with a fraction of the columns are stochastic: another algorithm than the earlier one, which has an exact
-l2 gradient at every step. Prints a table and leaves a receipt in OUT, to which later runs add.
+l2 gradient at every step. Prints a table and leaves a receipt in OUT, to which later runs add
+their rounds.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ REPOSITORY = Path(__file__).parents[2]
 WORK = REPOSITORY / "experiments" / "earlier" / "work.py"
 NETWORKS = ("MLP 784-512x3-10", "ResNet20 1x", "VGG11-BN", "ResNet18", "ResNet50")
 LOSSES = (("l2", 1.0), ("inner", 1.0), ("inner", 0.125))
+WIDTHS = ("384",)
 SIZES, TEMPERATURES, SCORES = (16, 64, 128, 256), (1.0, 0.1), ("identity", "noise")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, show and keep."""
+    """Measure, show and keep; every round is kept as soon as it is measured."""
     options = parse(arguments)
+    config = {"earlier": "3de742f", "threads": 1, "repeat": options.repeat}
     rows = kept(options.out)
     for job in options.jobs:
         for before, after in cases(job, options):
-            pairs = []
             for _ in range(options.rounds):
                 first = measured(options.earlier, before)
-                pairs.append((first, {name: measured(REPOSITORY, case) for name, case in after.items()}))
-            for name in after:
-                case = " ".join(before[:2] if job == "step" else before[:4])
-                rows[f"{case}: {name}"] = summary(pairs, name)
+                for name, case in after.items():
+                    title = f"{' '.join(before[:2] if job == 'step' else before[:4])}: {name}"
+                    rows[title] = summary(rows.get(title), first, measured(REPOSITORY, case))
+                metrics = {"rows": rows}
+                write_receipt(options.out, experiment="earlier", config=config, metrics=metrics, seeds=[0])
     show(rows)
-    config = {"rounds": options.rounds, "earlier": "3de742f", "threads": 1}
-    write_receipt(options.out, experiment="earlier", config=config, metrics={"rows": rows}, seeds=[0])
 
 
 def cases(job: str, options: argparse.Namespace) -> list[tuple[list[str], dict[str, list[str]]]]:
@@ -73,7 +74,7 @@ def cases(job: str, options: argparse.Namespace) -> list[tuple[list[str], dict[s
             for kind in SCORES
         ]
         return [(case, {"sinkhorn": case}) for case in found]
-    return [(["matching", "1", "1"], {"one pass": ["matching", "1", "1"]})]
+    return [(["matching", width, "1"], {"one pass": ["matching", width, "1"]}) for width in WIDTHS]
 
 
 def measured(tree: Path, case: Sequence[str]) -> dict[str, Any]:
@@ -85,23 +86,20 @@ def measured(tree: Path, case: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def summary(pairs: Sequence[tuple[dict[str, Any], dict[str, dict[str, Any]]]], name: str) -> dict[str, Any]:
-    """Medians, and the ratio of each round's pair with its range."""
-    figure = "ms" if "ms" in pairs[0][0] else "seconds"
-    before = [first[figure] for first, _ in pairs]
-    after = [rest[name][figure] for _, rest in pairs]
-    ratios = [one / other for one, other in zip(before, after, strict=True)]
-    row = {
-        "unit": figure,
-        "earlier": statistics.median(before),
-        "now": statistics.median(after),
+def summary(row: dict[str, Any] | None, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Add a round to a row: medians, and the ratio of each round's pair with its range."""
+    unit = "ms" if "ms" in first else "seconds"
+    rounds = [*(row or {"rounds": []})["rounds"], [first[unit], second[unit]]]
+    ratios = [one / other for one, other in rounds]
+    found = {
+        "unit": unit,
+        "earlier": statistics.median(one for one, _ in rounds),
+        "now": statistics.median(other for _, other in rounds),
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
-        "rounds": len(ratios),
+        "rounds": rounds,
     }
-    if "objective" in pairs[0][0]:
-        row["objectives"] = [pairs[0][0]["objective"], pairs[0][1][name]["objective"]]
-    return row
+    return found | ({"objectives": [first["objective"], second["objective"]]} if "objective" in first else {})
 
 
 def kept(out: Path) -> dict[str, Any]:

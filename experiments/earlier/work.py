@@ -2,7 +2,7 @@
 
     PYTHONPATH=TREE python experiments/earlier/work.py step "ResNet18" inner 1.0 5
     PYTHONPATH=TREE python experiments/earlier/work.py operator 64 0.1 identity 30
-    PYTHONPATH=TREE python experiments/earlier/work.py matching 1 1
+    PYTHONPATH=TREE python experiments/earlier/work.py matching 384 1
 
 Runs alone in its process with one thread. Times are processor time, which other work on a shared machine lengthens
 less than the clock on the wall.
@@ -65,16 +65,17 @@ def operator(size: str, temperature: str, kind: str, repeat: str) -> dict[str, A
     return {"ms": 1e3 * statistics.median(times)}
 
 
-def matching(depth: str, passes: str) -> dict[str, Any]:
-    """Seconds of weight matching of two random networks with the widths of GPT-2 small."""
+def matching(width: str, passes: str) -> dict[str, Any]:
+    """Seconds of weight matching of two random networks as GPT-2 begins: normal weights, biases of zero."""
     networks, package = (
         importlib.import_module("experiments.models"),
         importlib.import_module("sinkhorn_rebasin"),
     )
     torch.manual_seed(0)
-    pair = [networks.GPT(50257, 1024, 768, int(depth), 12).eval() for _ in range(2)]
-    for parameter in (p for net in pair for p in net.parameters() if p.ndim > 1):
-        nn.init.normal_(parameter, std=0.02)
+    pair = [networks.GPT(5000, 128, int(width), 1, int(width) // 64).eval() for _ in range(2)]
+    for name, parameter in (named for net in pair for named in net.named_parameters()):
+        if parameter.ndim > 1 or name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.02 if parameter.ndim > 1 else 0.0)
     spec = package.discover_symmetry(pair[0], torch.randint(0, 100, (1, 8)))
     begin = time.process_time()
     found = package.weight_matching(*pair, spec, max_passes=int(passes))

@@ -250,8 +250,7 @@ class SinkhornRebasin(RebasedSegment):
         None where more than they moves the networks: scales, hard permutations, a reference that turns.
         """
         others = bool(self.log_scales or self.reference_maps.symmetries)
-        whole = set(self._whole) & self.spec.parameters.keys()
-        if whole or others or not (self.training and self.learn_permutations):
+        if self._whole or others or not (self.training and self.learn_permutations):
             return None
         permutations = self.soft_permutations()
         return self._action.matrices(permutations, self.signs(permutations), self.maps())
