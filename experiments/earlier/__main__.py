@@ -3,10 +3,11 @@
     git worktree add ../before 3de742f
     python -m experiments.earlier --earlier ../before
 
-Each measurement runs in a fresh process with one thread, the earlier tree and this one in turn, round after round;
-the ratio of a round is that of its own pair. The table shows the median ratio and the range over rounds. Steps of
-``"inner"`` with a fraction of the columns are stochastic: another algorithm than the earlier one, which has an exact
-l2 gradient at every step. Prints a table and leaves a receipt in OUT, to which later runs add.
+Each case runs in fresh processes with one thread, one of the earlier tree and some of this one. They take turns,
+time after time; the first two times are not counted. The ratio of a turn is that of its own pair, so that other work
+on the machine meets both; the table shows the median ratio and its quartiles. Steps of ``"inner"`` with a fraction of
+the columns are stochastic: another algorithm than the earlier one, which has an exact l2 gradient at every step.
+Prints a table and leaves a receipt in OUT, in which cases that were measured before stay.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,98 +31,92 @@ from experiments.reporting.receipts import write_receipt
 REPOSITORY = Path(__file__).parents[2]
 WORK = REPOSITORY / "experiments" / "earlier" / "work.py"
 NETWORKS = ("MLP 784-512x3-10", "ResNet20 1x", "VGG11-BN", "ResNet18", "ResNet50")
-LOSSES = (("l2", 1.0), ("inner", 1.0), ("inner", 0.125))
-SIZES, TEMPERATURES, SCORES = (16, 64, 128, 256), (1.0, 0.1), ("identity", "noise")
+LOSSES = (("l2", "1.0"), ("inner", "1.0"), ("inner", "0.125"))
+SIZES, TEMPERATURES, SCORES = ("16", "64", "128", "256"), ("1.0", "0.1"), ("identity", "noise")
+NOT_COUNTED = 2
+
+Case = tuple[str, ...]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, show and keep."""
+    """Measure, show and keep; every case is kept as soon as it is measured."""
     options = parse(arguments)
-    rows = kept(options.out)
-    for job in options.jobs:
-        for before, after in cases(job, options):
-            pairs = []
-            for _ in range(options.rounds):
-                first = measured(options.earlier, before)
-                pairs.append((first, {name: measured(REPOSITORY, case) for name, case in after.items()}))
-            for name in after:
-                case = " ".join(before[:2] if job == "step" else before[:4])
-                rows[f"{case}: {name}"] = summary(pairs, name)
+    receipt = options.out / "receipt.json"
+    rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
+    for before, after in cases(options):
+        rows |= in_turn(options.earlier, before, after, options.turns)
+        config = {"earlier": "3de742f", "threads": 1}
+        write_receipt(options.out, experiment="earlier", config=config, metrics={"rows": rows}, seeds=[0])
     show(rows)
-    config = {"rounds": options.rounds, "earlier": "3de742f", "threads": 1}
-    write_receipt(options.out, experiment="earlier", config=config, metrics={"rows": rows}, seeds=[0])
 
 
-def cases(job: str, options: argparse.Namespace) -> list[tuple[list[str], dict[str, list[str]]]]:
-    """What is measured in the earlier tree, and by name what in this one."""
-    if job == "step":
-        repeat = str(options.repeat)
-        return [
-            (
-                ["step", network, "l2", "1.0", repeat],
-                {
-                    f"{kind}, {fraction:g} of the columns": ["step", network, kind, str(fraction), repeat]
-                    for kind, fraction in LOSSES
-                },
-            )
-            for network in options.networks
+def cases(options: argparse.Namespace) -> list[tuple[Case, list[Case]]]:
+    """What is measured in the earlier tree, and what in this one."""
+    found: list[tuple[Case, list[Case]]] = []
+    if "step" in options.jobs:
+        found += [
+            (("step", name, "l2", "1.0"), [("step", name, *loss) for loss in LOSSES])
+            for name in options.networks
         ]
-    if job == "operator":
-        found = [
-            ["operator", str(size), str(temperature), kind, "40"]
+    if "operator" in options.jobs:
+        found += [
+            (case, [case])
             for size in SIZES
             for temperature in TEMPERATURES
             for kind in SCORES
+            for case in [("operator", size, temperature, kind)]
         ]
-        return [(case, {"sinkhorn": case}) for case in found]
-    return [(["matching", "1", "1"], {"one pass": ["matching", "1", "1"]})]
+    if "matching" in options.jobs:
+        found.append((("matching", "384"), [("matching", "384")]))
+    return found
 
 
-def measured(tree: Path, case: Sequence[str]) -> dict[str, Any]:
-    """One measurement in a fresh process."""
+def in_turn(earlier: Path, before: Case, after: Sequence[Case], turns: int) -> dict[str, Any]:
+    """Let the earlier process and those of this tree take turns; a row for each of these."""
+    first: list[float] = []
+    times: dict[Case, list[float]] = {case: [] for case in after}
+    with ExitStack() as running:
+        old = running.enter_context(process(earlier, before))
+        new = {case: running.enter_context(process(REPOSITORY, case)) for case in after}
+        for _ in range(turns + NOT_COUNTED):
+            first.append(seconds(old))
+            for case, worker in new.items():
+                times[case].append(seconds(worker))
+    return {" ".join(case): row(first[NOT_COUNTED:], found[NOT_COUNTED:]) for case, found in times.items()}
+
+
+def process(tree: Path, case: Case) -> subprocess.Popen[str]:
+    """A process that does one kind of work in a tree."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree.absolute())}
     command = [sys.executable, str(WORK), *case]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tree)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tree, env=environment, **pipes)
 
 
-def summary(pairs: Sequence[tuple[dict[str, Any], dict[str, dict[str, Any]]]], name: str) -> dict[str, Any]:
-    """Medians, and the ratio of each round's pair with its range."""
-    figure = "ms" if "ms" in pairs[0][0] else "seconds"
-    before = [first[figure] for first, _ in pairs]
-    after = [rest[name][figure] for _, rest in pairs]
+def seconds(worker: subprocess.Popen[str]) -> float:
+    """Have the work done once more; its processor time."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write("\n")
+    worker.stdin.flush()
+    return float(worker.stdout.readline())
+
+
+def row(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
+    """Median milliseconds, and the ratios of all turns with their quartiles."""
     ratios = [one / other for one, other in zip(before, after, strict=True)]
-    row = {
-        "unit": figure,
-        "earlier": statistics.median(before),
-        "now": statistics.median(after),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "rounds": len(ratios),
-    }
-    if "objective" in pairs[0][0]:
-        row["objectives"] = [pairs[0][0]["objective"], pairs[0][1][name]["objective"]]
-    return row
-
-
-def kept(out: Path) -> dict[str, Any]:
-    """Rows of an earlier run in the same folder."""
-    receipt = out / "receipt.json"
-    return json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
+    spread = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    medians = {"earlier_ms": 1e3 * statistics.median(before), "now_ms": 1e3 * statistics.median(after)}
+    return {**medians, "ratio": spread[1], "quartiles": [spread[0], spread[2]], "ratios": ratios}
 
 
 def show(rows: dict[str, Any]) -> None:
     """One line a case."""
-    table = Table("case", "earlier", "now", "ratio (range)", title="processor time, one thread")
-    for name, row in rows.items():
-        low, high = row["ratio_range"]
-        cells = (
-            f"{row['earlier']:.4g} {row['unit']}",
-            f"{row['now']:.4g}",
-            f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
-        )
-        table.add_row(name, *cells)
+    table = Table("case", "earlier, ms", "now, ms", "ratio (quartiles)", title="processor time, one thread")
+    for name, found in rows.items():
+        low, high = found["quartiles"]
+        ratio = f"{found['ratio']:.2f} ({low:.2f}-{high:.2f})"
+        table.add_row(name, f"{found['earlier_ms']:.3g}", f"{found['now_ms']:.3g}", ratio)
     Console(width=120).print(table)
 
 
@@ -131,13 +127,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    jobs = ("step", "operator", "matching")
     parser.add_argument("--earlier", type=Path, required=True, help="a worktree of an earlier commit")
-    parser.add_argument(
-        "--jobs", nargs="+", choices=("step", "operator", "matching"), default=["step", "operator"]
-    )
+    parser.add_argument("--jobs", nargs="+", choices=jobs, default=list(jobs))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "experiments" / "results" / "earlier")
     return parser.parse_args(arguments)
 

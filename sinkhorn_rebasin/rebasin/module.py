@@ -253,8 +253,7 @@ class SinkhornRebasin(RebasedSegment):
         some are sparse.
         """
         others = bool(self.log_scales or self.reference_maps.symmetries or len(self.candidates))
-        whole = set(self._whole) & self.spec.parameters.keys()
-        if whole or others or not (self.training and self.learn_permutations):
+        if self._whole or others or not (self.training and self.learn_permutations):
             return None
         permutations = self.soft_permutations()
         return self._action.matrices(permutations, self.signs(permutations), self.maps())

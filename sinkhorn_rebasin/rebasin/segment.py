@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Heads, Permutations, State
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.connectivity import LinearPath
-from sinkhorn_rebasin.connectivity.interpolation import Interpolation
+from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
 from sinkhorn_rebasin.connectivity.statistics import moving_statistics
 from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.networks.architecture import check_heads
 from sinkhorn_rebasin.networks.pair import NetworkPair
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.heads import with_heads
+from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
 
 
 class RebasedSegment(NetworkPair):
@@ -51,12 +53,17 @@ class RebasedSegment(NetworkPair):
         super().__init__(reference, target, apart=spec.ignored)
         self.spec, self.heads = spec, heads
         self._mixing = Interpolation(target, moving_statistics(reference, target, example_inputs))
+        self._kept: Any = None
 
     def rebased_state(
         self, hard: bool | None = None, *, permutations: Permutations | None = None, own_dtype: bool = True
     ) -> State:
         """Return the target's tensors in their new place."""
         raise NotImplementedError
+
+    def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
+        """Return the soft matrices, and the slots that they act on, where nothing else moves the networks."""
+        return None
 
     def state_at(
         self,
@@ -84,13 +91,39 @@ class RebasedSegment(NetworkPair):
         Warns:
             RebasinWarning: Such buffers differ; they are named once.
         """
-        rebased, reference = self.rebased_state(hard, permutations=permutations), self.reference_state()
         ignored = self.spec.ignored
+        if hard is None and permutations is None and not ignored and isinstance(at, float):
+            moving = self.acting() if torch.is_grad_enabled() and 0 < at < 1 else None
+            if moving is not None:
+                return self._by_products(*moving, at)
+        rebased, reference = self.rebased_state(hard, permutations=permutations), self.reference_state()
         if not ignored:
             return self._mixing(rebased, reference, at)
         mixed = self._mixing({n: t for n, t in rebased.items() if n not in ignored}, reference, at)
         kept = rebased if self._whose(heads) == "target" else reference
         return {name: kept[name] if name in ignored else mixed[name] for name in rebased}
+
+    def _by_products(self, spec: PermutationSpec, matrices: dict[str, Tensor], at: float) -> State:
+        """Mix the networks without a graph through their weights; see :class:`MergedWeights`."""
+        target, reference = self.target_state(), self.reference_state()
+        mixed = [name for name in target if name not in self._mixing.whole and is_mixable(target[name])]
+        tensors = [state[name] for state in (target, reference) for name in mixed]
+        dtype = next(iter(matrices.values())).dtype
+        key = dtype, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._kept is None or self._kept[0] != key or self._kept[1] is not spec:
+            odd = possibly_infinite({name: reference[name] for name in mixed})
+            finite = [name for name in mixed if name not in odd]
+            # The tensors are held, so that no others get their memory while they are compared by it.
+            self._kept = key, spec, MergedWeights(target, reference, spec, finite, dtype), tensors
+        merged = self._kept[2](matrices, at)
+        others = [name for name in target if name not in merged]
+        moved = {name: permute_tensor(target[name], spec.slots_on(name), matrices) for name in others}
+        moved = {name: tensor.to(target[name].dtype) for name, tensor in moved.items()}
+        rest = self._mixing(moved, {name: reference[name] for name in others}, at)
+        return {name: merged[name] if name in merged else rest[name] for name in target}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None}
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor | None = None) -> Any:
         """Run the rebased target, or the network in between.

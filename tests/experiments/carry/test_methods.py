@@ -84,7 +84,9 @@ def test_held_out_samples_choose_and_the_test_is_measured() -> None:
 
         return Fixed()
 
-    row = best(case, [({"name": "right on the test"}, gives(-1.0)), ({"name": "right on held-out"}, gives(1.0))])
+    row = best(
+        case, [({"name": "right on the test"}, gives(-1.0)), ({"name": "right on held-out"}, gives(1.0))]
+    )
     assert row["choice"] == {"name": "right on held-out"}
     assert row["new_accuracy"] == 0.0
 

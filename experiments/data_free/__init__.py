@@ -1,0 +1,1 @@
+"""Compares data-free losses at equal seconds. Run as ``python -m experiments.data_free``."""

@@ -1,0 +1,198 @@
+"""Weights between a softly permuted network and another one, and the gradient for the permutations, by products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin._typing import State, StateLike
+from sinkhorn_rebasin.permutations.slots import Slot
+from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+
+@dataclass
+class _Weight:
+    """Hold one tensor of both networks with its units in front, and those of a second group at the end.
+
+    Attributes:
+        groups: the group in front, and the one at the end if there is one.
+        order: the axes as they are laid out.
+        shape: of the tensor with its axes so.
+        target, reference: (n, k, m), or (n, k) with one group.
+    """
+
+    groups: tuple[str, ...]
+    order: tuple[int, ...]
+    shape: torch.Size
+    target: Tensor
+    reference: Tensor
+
+    def laid_out(self, tensor: Tensor) -> Tensor:
+        """Bring a tensor of the network into this order."""
+        return tensor.permute(self.order).reshape(self.target.shape)
+
+    def restored(self, tensor: Tensor) -> Tensor:
+        """Bring it back, in memory as the network has it."""
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return tensor.reshape(self.shape).permute(back).contiguous()
+
+
+class MergedWeights:
+    r"""Mix a softly permuted network with another.
+
+    .. math:: W(\lambda) = (1 - \lambda)\, P\, T\, Q^\top + \lambda R, \qquad
+        \tfrac{\partial L}{\partial P} = (1 - \lambda)\, G\, Q\, T^\top, \quad
+        \tfrac{\partial L}{\partial Q} = (1 - \lambda)\, G^\top P\, T
+
+    with G the gradient of W. Autograd sees the matrices and the mixed weights, and nothing between.
+
+    Args:
+        target, reference: tensor name to tensor.
+        spec: the slots that the matrices act on.
+        names: tensors that are mixed; those of other forms are left out, see :attr:`names`.
+        dtype: of the matrices; tensors of another type are left out.
+
+    Example:
+        >>> from sinkhorn_rebasin.permutations import Group, Layout
+        >>> spec = PermutationSpec((Group("a", 2),), (Slot("a", "w", (0,), Layout(1, 2)),), {"w": (2, 1)})
+        >>> target, reference = {"w": torch.tensor([[2.0], [4.0]])}, {"w": torch.zeros(2, 1)}
+        >>> merged = MergedWeights(target, reference, spec, ["w"], torch.float32)
+        >>> merged({"a": torch.tensor([[0.0, 1.0], [1.0, 0.0]])}, 0.5)["w"].tolist()
+        [[2.0], [1.0]]
+    """
+
+    def __init__(
+        self,
+        target: StateLike,
+        reference: StateLike,
+        spec: PermutationSpec,
+        names: Iterable[str],
+        dtype: torch.dtype,
+    ) -> None:
+        self.weights: dict[str, _Weight] = {}
+        for name in names:
+            slots = sorted(spec.slots_on(name), key=lambda slot: slot.axes)
+            first, second = target[name], reference[name]
+            alike = first.dtype == second.dtype == dtype and first.device == second.device
+            if not alike or not 1 <= len(slots) <= 2 or not all(_fills(slot, first) for slot in slots):
+                continue
+            if len(slots) == 2 and slots[0].axes == slots[1].axes:
+                continue
+            ends = [slot.axes[0] for slot in slots]
+            between = [axis for axis in range(first.dim()) if axis not in ends]
+            order = (ends[0], *between, *ends[1:])
+            front, back = first.shape[ends[0]], [first.shape[axis] for axis in ends[1:]]
+            laid = [t.permute(order).reshape(front, -1, *back).contiguous() for t in (first, second)]
+            groups = tuple(slot.group for slot in slots)
+            self.weights[name] = _Weight(groups, order, first.permute(order).shape, *laid)
+        self.groups = list(dict.fromkeys(group for w in self.weights.values() for group in w.groups))
+
+    @property
+    def names(self) -> list[str]:
+        """Name the tensors that are mixed here."""
+        return list(self.weights)
+
+    def __call__(self, matrices: Mapping[str, Tensor], at: float) -> State:
+        """Return the tensors at λ, differentiable in the matrices (n, n) of each group."""
+        given = [matrices[name] for name in self.groups]
+        mixed = _Mixed.apply(self, at, *given) if given else ()
+        return dict(zip(self.weights, mixed, strict=False))
+
+
+def _fills(slot: Slot, tensor: Tensor) -> bool:
+    """Tell whether a slot is one whole axis, a unit a position."""
+    layout = slot.layout
+    return (
+        len(slot.axes) == 1
+        and layout.blocks * layout.width == 1
+        and layout.is_whole_axis(tensor.shape[slot.axes[0]])
+    )
+
+
+def _half(weight: _Weight, matrices: Mapping[str, Tensor]) -> Tensor:
+    """Return P T."""
+    wide = weight.target.reshape(len(weight.target), -1)
+    return (matrices[weight.groups[0]] @ wide).reshape(weight.target.shape)
+
+
+class _Mixed(torch.autograd.Function):
+    """Return the mixed weights, and P T of those with two groups.
+
+    The gradient of the weights becomes that of the matrices by products.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(form: MergedWeights, at: float, *matrices: Tensor) -> tuple[Tensor, ...]:
+        """Mix every weight by one product a group."""
+        given = dict(zip(form.groups, matrices, strict=True))
+        mixed, halves = [], []
+        with torch.autocast(matrices[0].device.type, enabled=False):
+            for weight in form.weights.values():
+                first = given[weight.groups[0]]
+                if len(weight.groups) == 1:
+                    found = torch.addmm(weight.reference, first, weight.target, beta=at, alpha=1 - at)
+                else:
+                    half = _half(weight, given)
+                    halves.append(half)
+                    flat, second = half.reshape(-1, half.shape[-1]), given[weight.groups[1]]
+                    reference = weight.reference.reshape(flat.shape)
+                    found = torch.addmm(reference, flat, second.mT, beta=at, alpha=1 - at)
+                mixed.append(weight.restored(found))
+        return *mixed, *halves
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Save the matrices and P T."""
+        ctx.form, ctx.at, *matrices = inputs
+        halves = output[len(ctx.form.weights) :]
+        ctx.mark_non_differentiable(*halves)
+        ctx.save_for_backward(*matrices, *halves)
+        ctx.save_for_forward(*matrices)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of every matrix."""
+        form, saved = ctx.form, ctx.saved_tensors
+        given = dict(zip(form.groups, saved[: len(form.groups)], strict=True))
+        halves = iter(saved[len(form.groups) :])
+        total: dict[str, Tensor] = {}
+
+        def add(name: str, part: Tensor) -> None:
+            total[name] = total[name] + part if name in total else part
+
+        with torch.autocast(saved[0].device.type, enabled=False):
+            for weight, gradient in zip(form.weights.values(), gradients, strict=False):
+                # Embeddings may give sparse gradients, which products do not take.
+                slope = weight.laid_out(gradient.to_dense() if gradient.is_sparse else gradient)
+                wide = weight.target.reshape(len(slope), -1)
+                if len(weight.groups) == 2:
+                    half = next(halves)
+                    half = _half(weight, given) if torch.is_grad_enabled() else half
+                    tall = slope.reshape(-1, slope.shape[-1])
+                    add(weight.groups[1], tall.mT @ half.reshape(tall.shape))
+                    slope = tall @ given[weight.groups[1]]
+                add(weight.groups[0], slope.reshape(len(wide), -1) @ wide.mT)
+        return None, None, *((1 - ctx.at) * total[name] for name in form.groups)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
+        """Return the derivative along tangents of the matrices."""
+        form = ctx.form
+        given = dict(zip(form.groups, ctx.saved_tensors, strict=True))
+        pairs = zip(form.groups, ctx.saved_tensors, tangents[2:], strict=True)
+        moving = {name: torch.zeros_like(m) if tangent is None else tangent for name, m, tangent in pairs}
+        changes = []
+        for weight in form.weights.values():
+            change = _half(weight, moving)
+            if len(weight.groups) == 2:
+                second = given[weight.groups[1]], moving[weight.groups[1]]
+                change = change @ second[0].mT + _half(weight, given) @ second[1].mT
+            changes.append(weight.restored((1 - ctx.at) * change))
+        two_sided = sum(len(weight.groups) == 2 for weight in form.weights.values())
+        return *changes, *([None] * two_sided)

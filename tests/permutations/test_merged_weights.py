@@ -1,0 +1,97 @@
+"""Mixed weights and their gradients by products, against autograd through the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from sinkhorn_rebasin import SinkhornRebasin
+from sinkhorn_rebasin.losses.closed_form import ClosedForm
+from sinkhorn_rebasin.losses.weight_products import every
+from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
+from tests.rebasin.rebasin_problems import NETWORKS, built, inputs
+
+
+def slow(rebasin: SinkhornRebasin, at: float) -> dict[str, Tensor]:
+    """The mixture through the re-based weights."""
+    return rebasin.state_at(at, permutations=rebasin.permutations())
+
+
+def soft(name: str) -> SinkhornRebasin:
+    _, _, rebasin = built(name)
+    return rebasin.double().train()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_mixed_weights_and_their_gradient_are_those_of_autograd(name: str) -> None:
+    rebasin = soft(name)
+    fast, expected = rebasin.state_at(0.3), slow(rebasin, 0.3)
+    assert list(fast) == list(expected)
+    generator = torch.Generator().manual_seed(0)
+    gradients = []
+    for state in (fast, expected):
+        generator.manual_seed(0)
+        floating = [tensor for tensor in state.values() if tensor.requires_grad]
+        loss = sum((t * torch.randn(t.shape, generator=generator).double()).sum() for t in floating)
+        gradients.append(torch.autograd.grad(loss, list(rebasin.scores.values())))
+    for tensor in expected:
+        torch.testing.assert_close(fast[tensor], expected[tensor], rtol=1e-9, atol=1e-10)
+        assert fast[tensor].stride() == expected[tensor].stride()
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9 * float(other.abs().max()))
+
+
+def test_second_derivatives_are_those_of_autograd() -> None:
+    rebasin = soft("mlp")
+    scores, found = list(rebasin.scores.values()), []
+    for state in (rebasin.state_at(0.5), slow(rebasin, 0.5)):
+        loss = sum(tensor.pow(3).sum() for tensor in state.values())
+        first = torch.autograd.grad(loss, scores, create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), scores))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8 * float(other.abs().max()))
+
+
+def test_changed_weights_and_statistics_are_seen_and_copies_are_apart() -> None:
+    rebasin = soft("residual")
+    rebasin.state_at(0.5)
+    twin = copy.deepcopy(rebasin)
+    for buffer in rebasin.target.buffers():
+        if buffer.is_floating_point():
+            buffer.add_(1.0)
+    fast, expected = rebasin.state_at(0.5), slow(rebasin, 0.5)
+    for name in expected:
+        torch.testing.assert_close(fast[name], expected[name], rtol=1e-9, atol=1e-10)
+    assert not torch.equal(twin.state_at(0.5)["stem.weight"], fast["stem.weight"])
+
+
+def test_the_network_between_is_the_one_at_its_state() -> None:
+    rebasin = soft("residual")
+    given = inputs("residual").double()
+    torch.testing.assert_close(rebasin(given, at=0.25), rebasin.run(slow(rebasin, 0.25), given))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_forward_and_reverse_derivatives_agree_with_differences() -> None:
+    rebasin = soft("mlp")
+    spec, matrices = rebasin.acting()  # type: ignore[misc]
+    states = rebasin.target_state(), rebasin.reference_state()
+    merged = MergedWeights(*states, spec, rebasin.spec.parameters, torch.float64)
+    given = [matrices[name].detach().requires_grad_() for name in merged.groups]
+
+    def mixed(*matrices: Tensor) -> Tensor:
+        return torch.cat(
+            [t.flatten() for t in merged(dict(zip(merged.groups, matrices, strict=True)), 0.3).values()]
+        )
+
+    def distance(*matrices: Tensor) -> Tensor:
+        form = ClosedForm(*states, spec, spec.compared, torch.float64, bilinear=False)
+        return form(dict(zip(merged.groups, matrices, strict=True)), every)
+
+    for function in (mixed, distance):
+        assert torch.autograd.gradcheck(function, given, check_forward_ad=True, fast_mode=True)
+    vectors = torch.func.vmap(distance)(*(torch.stack([matrix, 2 * matrix]) for matrix in given))
+    torch.testing.assert_close(vectors[0], distance(*given))
