@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment.scores import check_finite, check_scores
+from sinkhorn_rebasin.assignment.sparse.wide_hungarian import wide_assignment
 from sinkhorn_rebasin.errors import AssignmentError
 
 __all__ = ["hard_assignment"]
@@ -15,6 +17,9 @@ __all__ = ["hard_assignment"]
 
 WIDE = 256
 """Size from which potentials pay; smaller matrices are solved as they are."""
+
+VERY_WIDE = 8192
+"""Size from which matrices in single precision are solved row by row, for SciPy copies them in double precision."""
 
 
 def hard_assignment(scores: Tensor, potentials: Tensor | None = None) -> Tensor:
@@ -65,11 +70,18 @@ def hard_assignment(scores: Tensor, potentials: Tensor | None = None) -> Tensor:
     # float64 represents every value of the narrower dtypes exactly
     matrices = scores.detach().to(device="cpu").reshape(-1, n, n)
     columns = [
-        linear_sum_assignment(_costs(matrix, shift).numpy())[1]
+        _columns(matrix, shift)
         for matrix, shift in zip(matrices, _shifts(matrices, potentials, scores), strict=True)
     ]
     indices = np.stack(columns) if columns else np.empty((0, n), dtype=np.int64)
     return torch.from_numpy(indices).to(device=scores.device, dtype=torch.long).reshape(scores.shape[:-1])
+
+
+def _columns(matrix: Tensor, shift: Tensor | None) -> NDArray[np.int64]:
+    """Find the best permutation of one matrix."""
+    if len(matrix) >= VERY_WIDE and matrix.dtype != torch.float64:
+        return wide_assignment(matrix.float(), shift).numpy()
+    return np.asarray(linear_sum_assignment(_costs(matrix, shift).numpy())[1])
 
 
 def _costs(matrix: Tensor, shift: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 
 
@@ -172,15 +173,13 @@ def _by_data(
         heads=pair.heads,
         generator=torch.Generator().manual_seed(seed),
     )
-    first = {name: parameter.detach().clone() for name, parameter in rebasin.named_parameters()}
+    first = learned_tensors(rebasin)
     fits = Fits(rebasin, judge, pair.train, recipe, trainer, progress, pair.loss)
     fits.run(began)
     rebasin.to(device_of(tensors_of(pair.reference)))
     after = judge.of_rebasin(rebasin)
     if not height(after) <= height(start.verdict):
-        with torch.no_grad():
-            for name, parameter in rebasin.named_parameters():
-                parameter.copy_(first[name])
+        restore_learned(rebasin, first)
         after = judge.of_rebasin(rebasin)
     return AlignmentResult(
         rebasin.eval(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.permutations.algebra import check_permutations
 from sinkhorn_rebasin.permutations.layout import Layout
+from sinkhorn_rebasin.permutations.sparse_permutation import SparsePermutation, mix_sparsely
 from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
 
 
@@ -127,18 +128,20 @@ def apply_indices(tensor: Tensor, slot: Slot, indices: Tensor) -> Tensor:
     return _restore(flat.index_select(0, order.to(tensor.device)), slot.axes, shape)
 
 
-def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor) -> Tensor:
+def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor | SparsePermutation) -> Tensor:
     r"""Mix the units of a slot by matrices.
 
-    Unit i becomes :math:`\sum_j P_{ij}` unit j; matrices are (n, n) or (blocks, n, n).
+    Unit i becomes :math:`\sum_j P_{ij}` unit j; matrices are (n, n) or (blocks, n, n), or sparse.
     """
     layout, axes = slot.layout, slot.axes
     dtype = torch.promote_types(matrices.dtype, tensor.dtype)
-    tensor, matrices = tensor.to(dtype), matrices.to(tensor.device, dtype)
+    tensor = tensor.to(dtype)
     length = math.prod(tensor.shape[axis] for axis in axes)
     whole = layout.is_whole_axis(length)
-    if whole and len(axes) == 1 and layout.blocks * layout.width == 1 and axes[0] == tensor.dim() - 1:
-        return tensor @ matrices.mT
+    if isinstance(matrices, Tensor):
+        matrices = matrices.to(tensor.device, dtype)
+        if whole and len(axes) == 1 and layout.blocks * layout.width == 1 and axes[0] == tensor.dim() - 1:
+            return tensor @ matrices.mT
     flat, shape = _flatten(tensor, axes)
     if whole:
         mixed = _mix(matrices, flat, layout)
@@ -148,7 +151,9 @@ def apply_matrices(tensor: Tensor, slot: Slot, matrices: Tensor) -> Tensor:
     return _restore(mixed, axes, shape)
 
 
-def _mix(matrices: Tensor, units: Tensor, layout: Layout) -> Tensor:
+def _mix(matrices: Tensor | SparsePermutation, units: Tensor, layout: Layout) -> Tensor:
+    if isinstance(matrices, SparsePermutation):
+        return mix_sparsely(matrices, units, layout)
     if layout.blocks == 1:
         return (matrices.reshape(layout.size, layout.size) @ units.reshape(layout.size, -1)).view_as(units)
     blocked = units.reshape(layout.blocks, layout.size, -1)

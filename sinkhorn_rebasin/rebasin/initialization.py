@@ -22,6 +22,7 @@ from sinkhorn_rebasin.permutations import (
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.permutations.maps import identity_maps
 from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.rebasin.candidates import Candidates, first_candidates, sparse_groups
 
 Start: TypeAlias = str | Alignment | Mapping[str, Tensor]
 """``"weight_matching"``, ``"identity"``, an alignment, or group name to indices or scores."""
@@ -37,6 +38,7 @@ class StartingScores(NamedTuple):
     sign_scores: dict[str, Tensor]
     log_scales: dict[str, Tensor]
     maps: dict[str, Tensor]
+    candidates: dict[str, Tensor]
 
 
 def initial_scores(
@@ -49,6 +51,7 @@ def initial_scores(
     *,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
+    candidates: Candidates = None,
 ) -> StartingScores:
     """Turn a first guess into scores, plus normal noise.
 
@@ -77,13 +80,18 @@ def initial_scores(
         drawn = torch.randn(value.shape, generator=generator, dtype=dtype, device=device)
         return value + noise * drawn.to(first.device)
 
-    matrices = {
-        name: value if value.is_floating_point() else permutation_matrix(value, dtype)
-        for name, value in ((name, guess.permutations[name]) for name in spec.names if name not in continuous)
-    }
+    shapes = rescaling.shapes(spec, "sign")
+    counts = sparse_groups(spec, candidates, {*shapes, *(name for name in spec.names if name in continuous)})
+    matrices, indices = {}, {}
+    for name in (name for name in spec.names if name not in continuous):
+        value = guess.permutations[name]
+        if name in counts:
+            pairs, value = first_candidates(value, counts[name], dtype)
+            indices[name] = pairs.to(first.device)
+        matrices[name] = value if value.is_floating_point() else permutation_matrix(value, dtype)
     scores = {name: score(matrix) for name, matrix in matrices.items()}
     signs = {}
-    for name, shape in rescaling.shapes(spec, "sign").items():
+    for name, shape in shapes.items():
         own = guess.signs[name].to(matrices[name]) if name in guess.signs else matrices[name].new_ones(shape)
         signs[name] = score(own[..., None, :] * matrices[name])
     shapes = rescaling.shapes(spec)
@@ -95,7 +103,7 @@ def initial_scores(
     }
     maps = {**identity_maps(continuous, dtype), **guess.maps}
     maps = {name: matrix.to(first.device, dtype) for name, matrix in maps.items()}
-    return StartingScores(scores, signs, log_scales, maps)
+    return StartingScores(scores, signs, log_scales, maps, indices)
 
 
 def _first_guess(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, Outputs, Permutations, State
-from sinkhorn_rebasin.assignment import SinkhornResult, hard_assignment, sinkhorn_by_size
+from sinkhorn_rebasin.assignment import SinkhornResult, SparseSinkhornResult
 from sinkhorn_rebasin.assignment.temperature import check_temperature
 from sinkhorn_rebasin.connectivity.interpolation import is_mixable, possibly_infinite
 from sinkhorn_rebasin.errors import listed
@@ -25,6 +25,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identi
 from sinkhorn_rebasin.permutations.algebra import is_hard
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations, signs_of_units
+from sinkhorn_rebasin.rebasin.candidates import Candidates, CandidateScores
 from sinkhorn_rebasin.rebasin.initialization import Start, initial_scores
 from sinkhorn_rebasin.rebasin.learned_maps import LearnedMaps, identities_like
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, prepared
@@ -77,6 +78,8 @@ class SinkhornRebasin(RebasedSegment):
             The rebased target has its own.
         heads: whose ignored layers the networks between both have, ``"reference"`` or ``"target"``; None: the
             reference's, and :meth:`path` wants it said.
+        candidates: k, for scores on k candidates of each unit in wider groups; they change as training goes on.
+            None: 32 from a width of 2048 on; ``"all"``: never. Groups with free signs have all scores.
 
     Raises:
         AssignmentError: when the temperature is not positive.
@@ -125,6 +128,7 @@ class SinkhornRebasin(RebasedSegment):
         min_coverage: float = 0.0,
         ignore: Sequence[str] = (),
         heads: Heads | None = None,
+        candidates: Candidates = None,
     ) -> None:
         check_temperature(temperature)
         asked = spec, symmetry, rescale, outputs, min_coverage, ignore
@@ -139,9 +143,12 @@ class SinkhornRebasin(RebasedSegment):
             n for n in self.spec.shapes if n in self._mixing.whole | infinite and self.spec.slots_on(n)
         ]
         first = initial_scores(
-            *states, self.spec, start, self.rescaling, self.continuous, noise=noise, generator=generator
+            *(*states, self.spec, start, self.rescaling, self.continuous),
+            noise=noise,
+            generator=generator,
+            candidates=candidates,
         )
-        self.scores = LearnedTensors(first.scores)
+        self.scores, self.candidates = LearnedTensors(first.scores), CandidateScores(first.candidates)
         self.learn_permutations = not self.continuous if learn_permutations is None else learn_permutations
         self.scores.requires_grad_(self.learn_permutations)
         self.sign_scores = LearnedTensors(first.sign_scores)
@@ -166,29 +173,23 @@ class SinkhornRebasin(RebasedSegment):
         moved = self._action.applied(state, stay, {}, maps)
         return {name: tensor.to(state[name].dtype) for name, tensor in moved.items()}
 
-    def soft_assignments(self) -> dict[str, SinkhornResult]:
+    def soft_assignments(self) -> dict[str, SinkhornResult | SparseSinkhornResult]:
         """Run Sinkhorn on every group, and diagnose it."""
-        results = sinkhorn_by_size(
-            dict(self.scores.items()),
-            float(self.temperature),
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            initial_scalings={name: getattr(self.scalings, name) for name in self.scores},
-        )
+        solver = float(self.temperature), self.tolerance, self.max_iterations
+        results = self.candidates.soft(self.scores, self.scalings, *solver)
         if self.training:
             for name, result in results.items():
                 getattr(self.scalings, name).copy_(result.column_scaling)
         return results
 
     def soft_permutations(self) -> dict[str, Tensor]:
-        """Return Sinkhorn(X/τ) per group, differentiable in the scores."""
-        return {name: result.matrix for name, result in self.soft_assignments().items()}
+        """Return Sinkhorn(X/τ) per group, differentiable in the scores; of candidates a sparse one."""
+        return self.candidates.permutations(self.soft_assignments())
 
     @torch.no_grad()
     def hard_permutations(self) -> dict[str, Tensor]:
         """Return indices per group that maximize ⟨P, X⟩, (n,) or (blocks, n)."""
-        soft = {name: getattr(self.scalings, name) for name in self.scores}
-        return {name: hard_assignment(scores, soft[name]) for name, scores in self.scores.items()}
+        return self.candidates.hard(self.scores, self.scalings)
 
     def soft_signs(self) -> dict[str, Tensor]:
         """Return tanh(Z/τ) per group, (generators, ..., n, n)."""
@@ -248,9 +249,9 @@ class SinkhornRebasin(RebasedSegment):
     def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
         """Return the soft matrices, and the slots that they act on.
 
-        None where more than they moves the networks: scales, hard permutations, a reference that turns.
+        None where more than they moves the networks: scales, candidates, hard permutations, a reference that turns.
         """
-        others = bool(self.log_scales or self.reference_maps.symmetries)
+        others = bool(self.log_scales or self.candidates or self.reference_maps.symmetries)
         whole = set(self._whole) & self.spec.parameters.keys()
         if whole or others or not (self.training and self.learn_permutations):
             return None

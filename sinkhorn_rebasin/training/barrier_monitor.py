@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
-import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
@@ -16,6 +15,7 @@ from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
 from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.networks.task_loss import task_loss
+from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
@@ -131,9 +131,7 @@ class BarrierMonitor(lightning.Callback):
     def restore(self, rebasin: SinkhornRebasin) -> None:
         """Put the best parameters so far into a re-basin, if there are any."""
         if self.best_parameters:
-            with torch.no_grad():
-                for name, parameter in rebasin.named_parameters():
-                    parameter.copy_(self.best_parameters[name])
+            restore_learned(rebasin, self.best_parameters)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -166,7 +164,7 @@ class BarrierMonitor(lightning.Callback):
         self.history.append((step, evaluation))
         if math.isfinite(height) and height < self.best:
             self.best = height
-            self.best_parameters = {name: p.detach().clone() for name, p in rebasin.named_parameters()}
+            self.best_parameters = learned_tensors(rebasin)
 
 
 class _Converted:

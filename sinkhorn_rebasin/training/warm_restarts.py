@@ -8,7 +8,7 @@ import lightning
 import torch
 
 from sinkhorn_rebasin.errors import RebasinError
-from sinkhorn_rebasin.permutations import permutation_matrix
+from sinkhorn_rebasin.rebasin.candidates import restore_learned
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
 
@@ -74,13 +74,11 @@ class WarmRestarts(lightning.Callback):
                 f"at step {step}: none of its {len(self.monitor.history)} evaluations has a finite mean loss."
             )
         self._restarted_at = step
+        restore_learned(rebasin, best)
+        rebasin.candidates.place(rebasin.scores, rebasin.hard_permutations())
         with torch.no_grad():
-            for name, parameter in rebasin.named_parameters():
-                parameter.copy_(best[name])
-            permutations = rebasin.hard_permutations()
-            for name, scores in rebasin.scores.items():
-                matrix = permutation_matrix(permutations[name], scores.dtype).to(scores.device)
-                scores.copy_(matrix + self.noise * torch.randn_like(matrix))
+            for scores in rebasin.scores.values():
+                scores.add_(self.noise * torch.randn_like(scores))
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
 

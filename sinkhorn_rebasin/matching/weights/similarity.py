@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sinkhorn_rebasin.assignment.hungarian import VERY_WIDE
 from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
@@ -37,12 +38,18 @@ def signed_similarity(standing: Standing, group: Group) -> Tensor:
     :func:`unit_similarity`.
 
     Returns:
-        (patterns, blocks, size, size) in float64.
+        (patterns, blocks, size, size) in float64, of very wide groups in float32.
     """
     count = len(standing.patterns(group.name).signs)
-    total = torch.zeros(count, group.blocks, group.size, group.size, dtype=torch.float64, device="cpu")
+    wide = group.size >= VERY_WIDE
+    dtype = torch.float32 if wide else torch.float64
+    total = torch.zeros(count, group.blocks, group.size, group.size, dtype=dtype, device="cpu")
     for slot in standing.spec.slots_of(group.name):
         for signs, ours, theirs in unit_rows(standing, slot, standing.beside(slot)):
+            if wide:
+                for pattern, sign in zip(total, signs.tolist(), strict=True):
+                    pattern.baddbmm_(ours.cpu().float(), theirs.cpu().float().mT, alpha=sign)
+                continue
             products = torch.bmm(ours, theirs.mT).cpu()
             for pattern, sign in zip(total, signs.tolist(), strict=True):
                 pattern.add_(products, alpha=sign)  # in double precision, and no copy of it

@@ -12,7 +12,7 @@ from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.losses import ContinualLoss, consolidated_state
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations, permutation_matrix
+from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
@@ -112,9 +112,10 @@ class RebasinLearner(ContinualLearner):
         with torch.no_grad():
             self.rebasin.reference.load_state_dict(self.network.state_dict())
             self.rebasin.target.load_state_dict(self.network.state_dict())
-            for name, indices in identity_permutations(self.rebasin.spec).items():
-                self.rebasin.scores[name].copy_(permutation_matrix(indices))
-                getattr(self.rebasin.scalings, name).zero_()
+            identity = identity_permutations(self.rebasin.spec)
+            self.rebasin.candidates.place(self.rebasin.scores, identity)
+            for scaling in self.rebasin.scalings.buffers():
+                scaling.zero_()
             for value in self.residual.parameters():
                 value.normal_(0.0, self.residual_scale)
         self.rebasin.train()
