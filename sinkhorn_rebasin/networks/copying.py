@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.modes import in_mode
+from sinkhorn_rebasin.networks.module_shells import fill_in
 from sinkhorn_rebasin.networks.originals import note_original
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.redirection import redirect
@@ -73,6 +74,7 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
         # deepcopy refuses tensors with a history and some sparse ones.
         memo.setdefault(id(tensor), tensor.detach().clone())
     try:
+        fill_in(module, memo)
         twin = copy.deepcopy(module, memo)
         redirect(twin, memo, replaced.values())
         return twin

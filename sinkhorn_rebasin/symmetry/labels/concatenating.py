@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, simplified
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct_values
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from sinkhorn_rebasin.symmetry.labels.summing import common_refinement
 
@@ -98,4 +98,4 @@ def _single(relations: Relations, part: Labels, axis: int) -> Factor | None:
 def _share_units(parts: Sequence[Labels]) -> bool:
     """Tell whether two parts hold the same unit."""
     units = [part.units for part in parts]
-    return len(np.unique(np.concatenate(units))) < sum(len(part) for part in units)
+    return len(distinct_values(np.concatenate(units))) < sum(len(part) for part in units)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-import numpy as np
-
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct_values
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
 Layouts = dict[str, frozenset[tuple[int, ...]]]
@@ -46,7 +44,7 @@ class BatchedParameters:
         """
         together: dict[str, set[int]] = {}
         for factor in labels.factors_covering(axes):
-            if not set(factor.axes) <= set(axes) and len(np.unique(factor.ids)) < factor.ids.size:
+            if not set(factor.axes) <= set(axes) and len(distinct_values(factor.ids)) < factor.ids.size:
                 continue
             unit = int(factor.ids.max(initial=-1))
             owner = self._owners.get(relations.class_of(unit)) if unit >= 0 else None
@@ -81,7 +79,7 @@ class BatchedParameters:
         for other in others:
             lead = rank - len(other.shape)
             inside = [f for f in other.factors if {axis + lead for axis in f.axes} <= set(wide.axes)]
-            if len(inside) > 1 and wide.ids.min() >= 0 and len(np.unique(wide.ids)) == wide.ids.size:
+            if len(inside) > 1 and wide.ids.min() >= 0 and len(distinct_values(wide.ids)) == wide.ids.size:
                 self.record_product(relations, Labels(other.shape, tuple(inside)), range(len(other.shape)))
 
     def record_visit(self, relations: Relations, matrices: Labels, visited: Ids, rows: Labels) -> None:

@@ -25,12 +25,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, count_distinct, factorize, row_hashes
+from sinkhorn_rebasin.symmetry.labels.numbering import (
+    Ids,
+    count_distinct,
+    distinct_values,
+    factorize,
+    row_hashes,
+)
 
 _NO_POSITIONS = 2**61 - 1
 
@@ -77,7 +84,7 @@ class Labels:
         unwanted = set(axes)
         return [factor for factor in self.factors if not unwanted & set(factor.axes)]
 
-    @property
+    @cached_property
     def units(self) -> Ids:
         """List every unit in any factor once, ascending.
 
@@ -87,7 +94,7 @@ class Labels:
         if not self.factors:
             return np.empty(0, dtype=np.int64)
         ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
-        return np.unique(ids[ids >= 0])
+        return distinct_values(ids[ids >= 0])
 
     @property
     def has_units(self) -> bool:

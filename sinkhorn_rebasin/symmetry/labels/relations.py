@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, factorize
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, distinct_values, factorize
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
 
@@ -110,7 +110,7 @@ class Relations:
 
     def fix(self, units: Ids, reason: str) -> None:
         """Fix each of these units in place."""
-        fixed = np.unique(units[units >= 0])
+        fixed = distinct_values(units[units >= 0])
         if len(fixed):
             kind = self.new_kind()
             self.reasons[kind] = reason
@@ -181,9 +181,9 @@ class Relations:
         starts = np.array(self.class_starts, dtype=np.int64)
         sizes = np.diff([*self.class_starts, self.count])
         class_of = np.searchsorted(starts, units, side="right") - 1
-        for number in np.unique(class_of):
+        for number in distinct_values(class_of):
             members = class_of == number
-            if int(members.sum()) < sizes[number] or len(np.unique(counts[members])) > 1:
+            if int(members.sum()) < sizes[number] or len(distinct_values(counts[members])) > 1:
                 self.marks.append((units[members], counts[members], kind))
 
     def _is_one_class(self, units: Ids) -> bool:

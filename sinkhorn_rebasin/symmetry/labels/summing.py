@@ -13,6 +13,7 @@ from sinkhorn_rebasin.symmetry.labels.numbering import (
     count_distinct,
     determines,
     distinct,
+    distinct_values,
     factorize,
     factorize_by_appearance,
     keyed,
@@ -160,7 +161,7 @@ def _blocks(relations: Relations, factor: Factor, gone: Sequence[int]) -> Factor
     units = relations.new_units((len(different),))
     owners = np.broadcast_to(units[:, None], different.shape)
     times = _multiplicity(different)
-    for number in np.unique(times):
+    for number in distinct_values(times):
         members = times == number
         relations.relate(owners[members], different[members])
     return Factor(tuple(kept), units[place].reshape(kept_shape))

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot
 from sinkhorn_rebasin.permutations.views.coverage import MEETS, MEETS_COMPUTED, UNUSED
+from sinkhorn_rebasin.symmetry.labels.numbering import distinct_values
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 from sinkhorn_rebasin.symmetry.labels.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
@@ -155,4 +156,4 @@ def _carry(rank: Ids, leader: Ids, follower: Ids) -> None:
 def _distinct(ids: Ids) -> bool:
     """Tell whether no id occurs twice."""
     steps = np.diff(ids)
-    return bool((steps > 0).all() or (steps < 0).all() or len(np.unique(ids)) == len(ids))
+    return bool((steps > 0).all() or (steps < 0).all() or len(distinct_values(ids)) == len(ids))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sinkhorn_rebasin.symmetry.labels.labels import Labels
-from sinkhorn_rebasin.symmetry.labels.numbering import Hashes, Ids
+from sinkhorn_rebasin.symmetry.labels.numbering import Hashes, Ids, distinct_values
 from sinkhorn_rebasin.symmetry.solving.solver import Solution
 
 
@@ -58,7 +58,7 @@ class Memberships:
         groups: set[int] = set()
         coordinates = self._solution.coordinates[labels.units]
         units = np.concatenate([labels.units, coordinates[coordinates >= 0]])
-        for leaf in np.unique(self._solution.group[units]):
+        for leaf in distinct_values(self._solution.group[units]):
             groups.update(self._chain(int(leaf)))
         return sorted(group for group in groups if self.groups[group].valid)
 

@@ -8,7 +8,16 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Column, Hashes, Ids, combine, distinct, factorize, mix
+from sinkhorn_rebasin.symmetry.labels.numbering import (
+    Column,
+    Hashes,
+    Ids,
+    combine,
+    distinct,
+    distinct_values,
+    factorize,
+    mix,
+)
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 from sinkhorn_rebasin.symmetry.solving.class_matching import contract_classes
 from sinkhorn_rebasin.symmetry.solving.color_refinement import refine
@@ -77,7 +86,7 @@ class _Solver:
     def level(self, graph: Graph) -> Graph:
         """Solve one level; return what lies inside its blocks."""
         size_before = (len(graph.nodes), len(graph.source))
-        blocks_before = len(np.unique(graph.block))
+        blocks_before = len(distinct_values(graph.block))
         graph = self._simplify(graph)
         if not len(graph.nodes):
             return graph
@@ -188,7 +197,7 @@ class _Solver:
 
     def _given_up(self, graph: Graph) -> Graph:
         """Freeze entangled units and the groups that carry them."""
-        for block in np.unique(graph.block):
+        for block in distinct_values(graph.block):
             group = self.owners[block][0]
             while group >= 0:
                 self.groups[group].valid = False
@@ -207,7 +216,7 @@ class _Solver:
         blocks = graph.block[first]
         signature = factorize(combine(combine(kinds, sizes), parents[:, 0] + 1))
         new_block = np.empty(count, dtype=np.int64)
-        for number in np.unique(signature):
+        for number in distinct_values(signature):
             members = np.flatnonzero(signature == number)
             self._group_of(graph, members, first[members], parents[members], blocks[members], new_block)
         leaves = sizes[component] == 1
@@ -254,7 +263,7 @@ def solve(relations: Relations) -> Solution:
     """
     representative, edges = contract_classes(relations)
     role = mix(relations.classes())
-    nodes = np.unique(representative)
+    nodes = distinct_values(representative)
     place = np.full(relations.count, -1, dtype=np.int64)
     place[nodes] = np.arange(len(nodes))
     color = mix(relations.classes()[nodes])
@@ -262,7 +271,7 @@ def solve(relations: Relations) -> Solution:
         marked, value = distinct(place[representative[units]], values)
         hashes = np.zeros(len(nodes), dtype=np.uint64)
         np.add.at(hashes, marked, combine(mix(value), np.array([kind])))
-        touched = np.unique(marked)
+        touched = distinct_values(marked)
         color[touched] = combine(color[touched], hashes[touched])
     source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
     target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])

@@ -1,0 +1,1 @@
+"""What scores on a few candidates cost beside dense products, and what they find beside all scores."""
