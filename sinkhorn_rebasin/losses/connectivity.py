@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.errors import LossError
@@ -74,9 +74,11 @@ class RandomPointLoss(MidpointLoss):
         low, high: the range of λ within [0, 1].
         generator: draws λ; without it torch's global random state does.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
+        across_processes: where several train together, whether each has a λ of its own in a step, which averages
+            over more of the segment, or all have that of the first. A generator must be seeded alike in all.
 
     Raises:
-        LossError: when not 0 ≤ low ≤ high ≤ 1.
+        LossError: when not 0 ≤ low ≤ high ≤ 1, or for another word.
 
     Source: Guerrero-Peña et al. (2023); the narrow range around the midpoint: Theus et al. (2025).
     """
@@ -89,12 +91,29 @@ class RandomPointLoss(MidpointLoss):
         *,
         generator: torch.Generator | None = None,
         batch: BatchAdapter | None = None,
+        across_processes: Literal["own", "same"] = "own",
     ) -> None:
         super().__init__(criterion, batch=batch)
+        if across_processes not in ("own", "same"):
+            raise LossError(f"Expected across_processes to be 'own' or 'same' but got {across_processes!r}.")
         if not 0 <= low <= high <= 1:
             raise LossError(f"Expected 0 <= low <= high <= 1 but got low={low}, high={high}.")
         self.low, self.high, self.generator = low, high, generator
+        self.across_processes = across_processes
 
     def position(self) -> float:
         """Draw a fresh λ."""
-        return self.low + (self.high - self.low) * float(torch.rand((), generator=self.generator))
+        rank, count = _place_among_processes()
+        # One number for each process, so that processes that were seeded alike draw different ones, and go on alike.
+        drawn = torch.rand(count if self.across_processes == "own" else 1, generator=self.generator)
+        if self.across_processes == "same" and count > 1:
+            told: list[float | None] = [float(drawn[0])]
+            distributed.broadcast_object_list(told, src=0)
+            drawn, rank = torch.tensor(told, dtype=torch.float64), 0
+        return self.low + (self.high - self.low) * float(drawn[rank if len(drawn) > 1 else 0])
+
+
+def _place_among_processes() -> tuple[int, int]:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()

@@ -249,10 +249,9 @@ class SinkhornRebasin(RebasedSegment):
     def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
         """Return the soft matrices, and the slots that they act on.
 
-        None where more than they moves the networks (scales, hard permutations, a reference that turns), or where
-        some are sparse.
+        None where more than they moves the networks: scales, candidates, hard permutations, a reference that turns.
         """
-        others = bool(self.log_scales or self.reference_maps.symmetries or len(self.candidates))
+        others = bool(self.log_scales or self.candidates or self.reference_maps.symmetries)
         if self._whole or others or not (self.training and self.learn_permutations):
             return None
         permutations = self.soft_permutations()

@@ -93,7 +93,7 @@ class BarrierMonitor(lightning.Callback):
         """Evaluate after every so many epochs."""
         if (trainer.current_epoch + 1) % self.every == 0:
             evaluation = self._evaluate(trainer, pl_module)
-            pl_module.log("barrier", float(evaluation.barrier), prog_bar=True)
+            pl_module.log("barrier", float(evaluation.barrier), prog_bar=True, sync_dist=True)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate the end and restore the best parameters.

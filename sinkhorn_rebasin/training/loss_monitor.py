@@ -51,7 +51,7 @@ class LossMonitor(BarrierMonitor):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Evaluate after every so many epochs."""
         if (trainer.current_epoch + 1) % self.every == 0:
-            pl_module.log("held_out_loss", self._evaluate(trainer, pl_module), prog_bar=True)
+            pl_module.log("held_out_loss", self._evaluate(trainer, pl_module), prog_bar=True, sync_dist=True)
 
     def _evaluate(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> float:
         rebasin = rebasin_of(pl_module).rebasin

@@ -125,6 +125,8 @@ class PathSteps(KeepsRandomState):
             "midpoint_loss": self.val_midpoint_loss,
         }
         for name, metric in metrics.items():
-            self.log(f"{stage}_{name}", metric.compute(), prog_bar=name == "barrier")
+            # Processes have added up already: their values are one, and so is the mean of them.
+            value = metric.compute()
+            self.log(f"{stage}_{name}", value, prog_bar=name == "barrier", sync_dist=True)
             metric.reset()
         self._path = None

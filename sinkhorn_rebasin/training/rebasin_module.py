@@ -17,6 +17,7 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.original_tensors import OriginalTensors, PutsBackAfterErrors
 from sinkhorn_rebasin.training.path_steps import PathSteps
+from sinkhorn_rebasin.training.several_processes import check_same_networks, check_strategy, frozen_names
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -30,6 +31,14 @@ class RebasinModule(PathSteps):
     validation runs the hard permutations and logs ``val_barrier``, ``val_auc`` and ``val_midpoint_loss``. Tests log
     the same as ``test_barrier``, ``test_auc`` and ``test_midpoint_loss``. Prediction runs the network at
     ``predict_at``. Hyper-parameters go to every logger.
+
+    Under DDP the scores of all processes stay equal, and the networks are neither sent nor reduced:
+
+    - The gradient is the mean over processes: that of one process on all of a step's samples, where each has as many.
+    - Lightning shuffles what it deals out to processes, also where the loader does not: for the batches of one
+      process, give the loader ``DistributedSampler(data, shuffle=False)`` and the Trainer
+      ``use_distributed_sampler=False``.
+    - Strategies that split weights over processes (FSDP, model parallel, DeepSpeed) are refused.
 
     Checkpoints hold torch's random state, see :class:`KeepsRandomState`. In a Trainer's precision such as
     ``bf16-true`` the networks are rounded for the run alone; checkpoints and the re-basin afterwards hold them as
@@ -56,7 +65,8 @@ class RebasinModule(PathSteps):
         LossError: when the loss is not a finite scalar, or does not depend on the scores.
         DataError: when the training dataloader is empty, the number of points is even, or λ is outside of [0, 1].
         CheckpointError: when a checkpoint of another architecture is loaded.
-        RebasinError: when ``hard`` leaves nothing to train because the re-basin learns no scales, or signs alone.
+        RebasinError: when processes hold different networks or parts of them, and when ``hard`` leaves nothing to
+            train because the re-basin learns no scales, or signs alone.
 
     Example:
         >>> from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
@@ -83,6 +93,8 @@ class RebasinModule(PathSteps):
         batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__(rebasin, criterion, points, predict_at, batch)
+        # Read by DistributedDataParallel.
+        self._ddp_params_and_buffers_to_ignore = frozen_names(rebasin, "rebasin.")
         self.loss = loss
         self.lr = lr
         self.scale_lr = lr if scale_lr is None else scale_lr
@@ -153,6 +165,8 @@ class RebasinModule(PathSteps):
         At hard permutations scores are not trained, which the Trainer's summary should tell.
         """
         self.put_originals_back()
+        if self._trainer is not None:
+            check_strategy(self.trainer.strategy)
         self._originals = OriginalTensors(self.rebasin)
         if self.hard and stage == "fit":
             self.rebasin.scores.requires_grad_(False)
@@ -160,6 +174,7 @@ class RebasinModule(PathSteps):
 
     def teardown(self, stage: str) -> None:
         """Put the networks back as they were."""
+        self.rebasin.candidates.share = None
         self.put_originals_back()
 
     def put_originals_back(self) -> None:
@@ -212,6 +227,9 @@ class RebasinModule(PathSteps):
         The re-basin may have been left in any mode.
         """
         self.rebasin.train()
+        if self.trainer.world_size > 1:
+            check_same_networks(self.rebasin)
+            self.rebasin.candidates.share = self.trainer.strategy.broadcast
 
     def on_train_start(self) -> None:
         """Train on hard permutations instead, if asked.
