@@ -42,7 +42,10 @@ def test_learning_leaves_a_wrong_start_behind_and_ends_hard() -> None:
         return float(F.mse_loss(carried.apply(new_base)(DATA[0]), tuned(DATA[0])).detach())
 
     assert left(update) < 0.3 * left(started)
-    for name, tensor in update.state.items():  # a hard permutation: the same sizes in another order, times a factor
+    for (
+        name,
+        tensor,
+    ) in update.state.items():  # a hard permutation: the same sizes in another order, times a factor
         own = difference(tuned, base)[name].abs().flatten().sort().values
         theirs = tensor.abs().flatten().sort().values
         assert torch.allclose(theirs / theirs.norm(), own / own.norm(), atol=1e-5), name
