@@ -8,8 +8,8 @@ a DataLoader over the networks' training images and nothing else is said. With `
 budgets instead; `--processor-time` counts them by the processor, where other work runs on the machine. Barriers are
 those of test images, at the positions of the setting. The tables' figures stand beside. Finished pairs are kept in
 OUT/finished, so that a run that was stopped goes on where it was. `--compared` adds the rows "ours, every symmetry"
-that `experiments.compare_methods` finished in a folder: the same call, with the setting's recipe. Leaves in OUT a
-picture and a receipt of all that is finished.
+and "ours" that `experiments.compare_methods` finished in a folder: the same call, with the setting's recipe. Leaves
+in OUT a picture and a receipt of all that is finished.
 """
 
 from __future__ import annotations

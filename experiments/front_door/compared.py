@@ -10,32 +10,34 @@ import sinkhorn_rebasin
 from experiments.compare_methods.setting import Recipe, load_setting
 from experiments.reporting.json_files import read_json
 
+METHODS = {"ours, every symmetry": "", "ours": ", symmetry='permutation'"}
+"""Rows of the comparison, and what their call says besides."""
+
 
 def compared(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Return the finished rows "ours, every symmetry" of a setting, each in the form of the front door's."""
+    """Return the finished rows of a setting that are such a call, each in the form of the front door's."""
+    setting = load_setting(name)
     finished = folder / Path(name).stem / "finished"
-    rows = []
-    for file in sorted(finished.glob("*-ours-every-symmetry.json")):
-        row = read_json(file)["row"]
-        before = read_json(finished / f"seeds{row['seeds'][0]}-{row['seeds'][1]}-naive.json")["row"]
-        setting = load_setting(name)
-        rows.append(
-            {
-                "name": Path(name).stem,
-                "setting": setting.title,
-                "seeds": row["seeds"],
-                "command": row["command"],
-                "call": f"align(A, B, train, validation{told(setting.recipe)})",
-                "before": before["test_barrier"],
-                "barrier": row["test_barrier"],
-                "seconds": row["seconds"],
-                "start": row["start"],
-                "function change": row["relative_change"],
-                "notes": row["told"],
-                "paths": {"before": before["test_path"], "after": row["test_path"]},
-            }
-        )
-    return rows
+    found = [read_json(file)["row"] for file in sorted(finished.glob("*.json"))]
+    before = {tuple(row["seeds"]): row for row in found if row["method"] == "naive"}
+    return [
+        {
+            "name": Path(name).stem,
+            "setting": setting.title,
+            "seeds": row["seeds"],
+            "command": row["command"],
+            "call": f"align(A, B, train, validation{METHODS[row['method']]}{told(setting.recipe)})",
+            "before": before[tuple(row["seeds"])]["test_barrier"],
+            "barrier": row["test_barrier"],
+            "seconds": row["seconds"],
+            "start": row["start"],
+            "function change": row["relative_change"],
+            "notes": row.get("told", []),
+            "paths": {"before": before[tuple(row["seeds"])]["test_path"], "after": row["test_path"]},
+        }
+        for row in found
+        if row["method"] in METHODS
+    ]
 
 
 def told(recipe: Recipe) -> str:

@@ -166,10 +166,14 @@ def function_change(alignment: Alignment, module: nn.Module, inputs: ExampleInpu
     Raises:
         ArchitectureError, SpecError: the alignment is of another network.
     """
-    check = replace(alignment, receipt=None)
     if alignment.receipt is not None:
         alignment.receipt.check_target(tensors_of(module))
     wide = None if is_large(module) else in_double_precision(module)
+    # A scale and its inverse cancel to the precision that they are computed in.
+    scales = (
+        alignment.log_scales if wide is None else {n: s.double() for n, s in alignment.log_scales.items()}
+    )
+    check = replace(alignment, receipt=None, log_scales=scales)
     network = evaluation_copy(module) if wide is None else wide.eval()
     given = inputs_like(inputs) if wide is None else _widened(inputs)
     count_only(network, alignment.spec.outputs)

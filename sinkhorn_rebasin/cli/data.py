@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
 
 
-class FolderOfBatches:
+class FolderOfBatches(Sequence[Any]):
     """Read one batch after the other from the files of a folder, in the order of their names.
 
     A file with ``inputs`` and, where there are any, ``labels`` is such a pair; any other is a dict of arguments.
@@ -40,10 +41,14 @@ class FolderOfBatches:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Any]:
-        for file in self.files:
-            batch = _arrays(file)
-            yield (batch["inputs"], batch.get("labels")) if "inputs" in batch else batch
+    def __getitem__(self, place: Any) -> Any:
+        """Read one batch, or hold a part of them that is read later."""
+        if isinstance(place, slice):
+            part = copy(self)
+            part.files = self.files[place]
+            return part
+        batch = _arrays(self.files[place])
+        return (batch["inputs"], batch.get("labels")) if "inputs" in batch else batch
 
 
 def read_data(text: str, model: LoadedModel, labelled: bool = False) -> Iterable[Any]:

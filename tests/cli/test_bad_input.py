@@ -123,6 +123,9 @@ def test_the_batch_at_fault_is_told(disk: Disk, function: str, said: str) -> Non
     assert said in refused(disk, 2, *path)
     if function in ("lazily_breaking", "later_wide"):
         assert said in refused(disk, 2, "merge", disk.reference, disk.target, "--repair", data, "--out", out)
+    if function == "later_wide":
+        networks = [disk.target, disk.reference, disk.reference]
+        assert said in refused(disk, 2, "carry", *networks, "--data", data, "--out", out)
 
 
 def test_an_error_that_is_no_fault_of_the_data_is_not_hidden(

@@ -166,6 +166,24 @@ def test_folders_of_arrays_are_data(disk: Disk) -> None:
     assert Alignment.load(file).method == "activation_matching"
 
 
+def test_an_alignment_is_learned_on_a_folder_of_arrays(disk: Disk) -> None:
+    folder, recipe = disk.folder / "data", disk.folder / "recipe.yaml"
+    folder.mkdir()
+    for number, (arrays, labels) in enumerate([*batches(), *batches()]):
+        save_file({"inputs": arrays, "labels": labels}, folder / f"{number}.safetensors")
+    recipe.write_text("steps: 2\ncycles: 1\nclosing_steps: 1\nevaluate_every: 1\n")
+    file = disk.folder / "b_to_a.safetensors"
+    options = ["--train", folder, "--recipe", recipe, "--out", file]
+    code, _, err = disk.run("align", disk.reference, disk.target, *options)
+    assert code == 0, err
+    found = Alignment.load(file)
+    assert found.method == "align"
+    assert found.log_scales
+    assert found.receipt is not None
+    assert found.receipt.verified_error < 1e-12
+    assert disk.run("verify", file, disk.reference, disk.target, *INPUTS)[0] == 0
+
+
 def test_learning_is_the_packages_own_call(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Alignment.load(disk.align())
     asked = {}

@@ -58,7 +58,7 @@ def test_gradfix_keeps_what_goes_downhill_at_the_new_base() -> None:
 def test_the_sum_of_a_base_with_itself_is_the_tuned_network() -> None:
     case = bench(mlp(0))
     inputs = case.base_task.test[0]
-    whole = dict((choice["scale"], network(inputs)) for choice, network in sum_of_logits(case))
+    whole = {choice["scale"]: network(inputs) for choice, network in sum_of_logits(case)}
     assert torch.allclose(whole[1.0], case.pair.tuned(inputs), atol=1e-6)
 
 
@@ -95,4 +95,5 @@ def test_settings_load_and_changes_change() -> None:
     assert [load_setting(name).title for name in known_settings()]
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(swapped_colors(images)[:, 1], -images[:, 0])
-    assert torch.equal(blurred(images), blurred(images)) and blurred(images).std() < images.std()
+    assert torch.equal(blurred(images), blurred(images))
+    assert blurred(images).std() < images.std()

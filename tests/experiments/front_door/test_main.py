@@ -74,10 +74,13 @@ def test_a_pair_is_measured_on_test_images_and_only_once(
 
 def test_rows_of_a_comparison_stand_beside(tmp_path: Path, tiny: str) -> None:
     places = ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "compared")]
-    comparison.main([tiny, "--methods", "naive", "ours, every symmetry", *places])
+    comparison.main([tiny, "--methods", "naive", "ours", "ours, every symmetry", *places])
     receipt = run(tmp_path, tiny, "--show", "--compared", str(tmp_path / "compared"))
-    (row,) = receipt["metrics"]["all"]
-    methods = read_receipt(tmp_path / "compared" / "tiny")["metrics"]["rows"]
-    assert (row["before"], row["barrier"]) == tuple(each["test_barrier"] for each in methods)
-    assert row["call"].startswith("align(A, B, train, validation, recipe=Recipe(steps=20, cycles=1")
+    plain, full = receipt["metrics"]["all"][::-1]
+    naive, ours, every = (
+        row["test_barrier"] for row in read_receipt(tmp_path / "compared" / "tiny")["metrics"]["rows"]
+    )
+    assert (plain["before"], plain["barrier"], full["before"], full["barrier"]) == (naive, ours, naive, every)
+    assert full["call"].startswith("align(A, B, train, validation, recipe=Recipe(steps=20, cycles=1")
+    assert "validation, symmetry='permutation', recipe" in plain["call"]
     assert receipt["metrics"]["rows"][0]["published"] == "–"
