@@ -37,7 +37,8 @@ def test_heads_that_were_moved_are_paired_whatever_is_done_inside_of_them() -> N
     moved = standalone_copy(network)
     moved.load_state_dict(sr.permute_state(network.state_dict(), spec, permutations))
     heads = paired_heads(moved, network, spec)
-    assert heads and all(torch.equal(order, permutations[name]) for name, order in heads.items())
+    assert heads
+    assert all(torch.equal(order, permutations[name]) for name, order in heads.items())
 
 
 def test_gradfix_keeps_what_goes_downhill_at_the_new_base() -> None:
