@@ -39,12 +39,13 @@ def carried_along(
         notes: what to tell.
 
     Raises:
-        ArchitectureError: the alignment has a receipt of another target, or the networks do not have the form that
+        ArchitectureError: the alignment has a receipt of other networks, or the networks do not have the form that
             its maps act on.
     """
     tuned, base, new_base = in_shape_of_new(problem)
     if alignment.receipt is not None and not canonical:
         alignment.receipt.check_target(tensors_of(base))
+        alignment.receipt.check_reference(tensors_of(new_base))
     frame: State = {}
     if alignment.continuous is not None:
         canonical = canonical or not is_canonical(alignment.continuous, tuned, base, new_base)

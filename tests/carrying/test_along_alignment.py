@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
 import torch
 from torch import nn
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.files.receipt import Receipt
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from tests.carrying.networks import tuned_from
+from tests.carrying.networks import mlp, tuned_from
 
 
 class Tokens(nn.Module):
@@ -29,13 +34,14 @@ def test_a_fine_tune_that_maps_cannot_carry_is_carried_by_permutations_and_that_
     torch.manual_seed(0)
     base, new_base = Tokens().eval(), Tokens().eval()
     tuned = tuned_from(base)
-    update = sr.carry(tuned, base, new_base, scale=1.0, example_inputs=tokens)
+    way = sr.carrying.ByWeights()
+    update = sr.carry(tuned, base, new_base, scale=1.0, way=way, example_inputs=tokens)
     assert any(note.startswith("permutations alone: ") and "'last.weight'" in note for note in update.notes)
     assert not update.frame
     same_gain = tuned_from(base)
     with torch.no_grad():
         same_gain.last.weight.fill_(1.0)
-    assert sr.carry(same_gain, base, new_base, scale=1.0, example_inputs=tokens).frame
+    assert sr.carry(same_gain, base, new_base, scale=1.0, way=way, example_inputs=tokens).frame
 
 
 class Untied(Tokens):
@@ -66,3 +72,16 @@ def test_maps_that_are_given_bring_a_tuned_gain_into_canonical_form() -> None:
     applied = sr.carry(tuned, base, new_base, alignment, 1.0, example_inputs=tokens).apply(new_base)
     assert torch.allclose(applied(tokens), tuned(tokens), atol=1e-4)
     assert not torch.allclose(new_base(tokens), tuned(tokens), atol=1e-1)
+
+
+def test_an_alignment_of_other_bases_is_refused_by_its_receipt() -> None:
+    base, new_base, other = (mlp(seed) for seed in range(3))
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    alignment = sr.weight_matching(new_base, base, sr.discover_symmetry(base, x))
+    receipt = Receipt.of(new_base.state_dict(), base.state_dict())
+    alignment = dataclasses.replace(alignment, receipt=receipt)
+    sr.carry(tuned_from(base), base, new_base, alignment, example_inputs=x)
+    with pytest.raises(ArchitectureError, match=r"reference of this alignment .* '0.weight'"):
+        sr.carry(tuned_from(base), base, other, alignment, example_inputs=x)
+    with pytest.raises(ArchitectureError, match=r"target of this alignment .* '0.weight'"):
+        sr.carry(tuned_from(other), other, new_base, alignment, example_inputs=x)
