@@ -82,7 +82,9 @@ class InvertedResidualNet(nn.Module):
         return output
 
 
-def _layer(inputs: int, outputs: int, kernel: int, norms: bool, **options: int) -> list[nn.Module]:
+def _layer(
+    inputs: int, outputs: int, kernel: int, norms: bool, stride: int = 1, padding: int = 0, groups: int = 1
+) -> list[nn.Module]:
     """Return a convolution with batch norm or, without it, a bias."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, bias=not norms, **options)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=not norms)
     return [convolution, nn.BatchNorm2d(outputs)] if norms else [convolution]
