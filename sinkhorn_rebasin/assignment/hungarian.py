@@ -78,7 +78,13 @@ def hard_assignment(scores: Tensor, potentials: Tensor | None = None) -> Tensor:
 
 
 def _columns(matrix: Tensor, shift: Tensor | None) -> NDArray[np.int64]:
-    """Find the best permutation of one matrix."""
+    """Find the best permutation of one matrix.
+
+    Where every row has its largest score in a column of its own, none can be better.
+    """
+    largest = matrix.argmax(-1).numpy()
+    if len(np.unique(largest)) == len(largest):
+        return np.asarray(largest)
     if len(matrix) >= VERY_WIDE and matrix.dtype != torch.float64:
         return wide_assignment(matrix.float(), shift).numpy()
     return np.asarray(linear_sum_assignment(_costs(matrix, shift).numpy())[1])

@@ -132,13 +132,13 @@ def batch_statistics(network: nn.Module, on: bool, folded: Collection[str] = ())
     All else of the network is in eval mode, and so is batch norm that was folded into the layer before it. Other
     batch norm is in training mode when ``on``.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    for name, module in network.named_modules():
+    modes = [(name, module, module.training) for name, module in network.named_modules()]
+    for name, module, _ in modes:
         module.training = on and isinstance(module, _BatchNorm) and name not in folded
     try:
         yield
     finally:
-        for module, training in modes:
+        for _, module, training in modes:
             module.training = training
             if isinstance(module, nn.RNNBase):
                 # Recurrent layers remember the weights of their last run: with them, its whole graph.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from functools import lru_cache
 from typing import Any
@@ -93,6 +94,10 @@ class _DenseGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return tangent.view_as(tangent)
+
+
+# PyTorch asks for it in every call, and it takes ten times as long as the rest of one.
+vars(_DenseGradient.forward)["__signature__"] = inspect.signature(_DenseGradient.forward)
 
 
 def dense_gradient(tensor: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from itertools import permutations
 
 import pytest
 import torch
@@ -63,3 +64,16 @@ def test_wide_scores_are_assigned_as_they_are_without_potentials() -> None:
 def test_potentials_that_do_not_fit_are_refused(potentials: torch.Tensor, said: str) -> None:
     with pytest.raises(AssignmentError, match=f"potentials.*{said}|{said}.*potentials"):
         hard_assignment(torch.eye(3), potentials)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_rows_whose_largest_scores_lie_in_columns_of_their_own_are_assigned_them(n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    order = torch.randperm(n, generator=generator)
+    scores = torch.rand(3, n, n, generator=generator)
+    scores[1] += 2 * torch.eye(n)[order]
+    found = hard_assignment(scores)
+    assert torch.equal(found[1], order)
+    for one, columns in zip(scores, found, strict=True):
+        best = max(float(one[range(n), list(each)].sum()) for each in permutations(range(n)))
+        assert float(one[range(n), columns].sum()) == pytest.approx(best)

@@ -103,7 +103,26 @@ def gradients_of(
 
     Returns:
         None where the output depends on nothing; for a tensor, None where it does not depend on that one.
+
+    Raises:
+        ArchitectureError: when the network has no derivatives.
     """
+    try:
+        return _gradients(network, state, names, example_inputs, generator)
+    except (RuntimeError, NotImplementedError) as error:
+        raise ArchitectureError(
+            f"Expected a network that can be differentiated, to find its rescalings and maps with, but "
+            f"{type(network).__name__} raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _gradients(
+    network: nn.Module,
+    state: State,
+    names: Collection[str],
+    example_inputs: ExampleInputs,
+    generator: torch.Generator,
+) -> dict[str, Tensor | None] | None:
     leaves = {name: state[name].detach().clone().requires_grad_() for name in sorted(names)}
     aliases = {id(state[name]): leaf for name, leaf in leaves.items()}
     moved = {name: aliases.get(id(tensor), tensor) for name, tensor in state.items()}

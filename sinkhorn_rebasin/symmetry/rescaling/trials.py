@@ -57,13 +57,7 @@ class Trials:
         Raises:
             ArchitectureError: when the network has no derivatives.
         """
-        try:
-            return self._sensitivities(network, self.weights(), slots, self.generator)
-        except (RuntimeError, NotImplementedError) as error:
-            raise ArchitectureError(
-                f"Expected a network that can be differentiated, to find its rescalings with, but "
-                f"{type(network).__name__} raised {type(error).__name__}: {error}"
-            ) from error
+        return self._sensitivities(network, self.weights(), slots, self.generator)
 
     def _sensitivities(
         self,

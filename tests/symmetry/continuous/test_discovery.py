@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from experiments.models.transformer import GPT, ViT
 from sinkhorn_rebasin import discover_continuous, discover_symmetry, identity_permutations, verify_continuous
-from sinkhorn_rebasin.errors import SpecError, SymmetryError
+from sinkhorn_rebasin.errors import ArchitectureError, SpecError, SymmetryError
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.random_maps import random_maps
@@ -232,3 +232,23 @@ def test_a_network_that_branches_on_its_data_is_left_alone() -> None:
     assert not continuous.symmetries
     assert spec.names
     assert all("reads numbers that differ" in continuous.reasons[name] for name in spec.names)
+
+
+class OverwritesWhatItNeeds(nn.Module):
+    """A network that runs, and whose derivatives were lost on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        output: Tensor = self.last(hidden) + hidden.exp().mul_(2.0).sum(-1, keepdim=True)
+        return output
+
+
+def test_a_network_without_derivatives_is_refused() -> None:
+    model, inputs = OverwritesWhatItNeeds(), torch.randn(4, 5)
+    spec = discover_symmetry(model, inputs)
+    with pytest.raises(ArchitectureError, match=r"can be differentiated.*OverwritesWhatItNeeds"):
+        discover_continuous(model, spec, inputs)
