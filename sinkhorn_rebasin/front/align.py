@@ -124,7 +124,7 @@ def align(
     """
     began = time.monotonic()
     recipe = Recipe() if recipe is None else recipe
-    with seeded(seed):
+    with torch.inference_mode(False), seeded(seed):
         pair = prepared(
             *(reference, target, train, validation),
             criterion=criterion,
@@ -144,7 +144,7 @@ def align(
             ignore=ignore,
             heads=heads,
         )
-    with seeded(seed):
+    with torch.inference_mode(False), seeded(seed):
         before = _path_before(pair)
         if pair.judge is None or pair.train is None:
             return _by_weights(pair, recipe, seed, began, before)

@@ -92,6 +92,21 @@ def check_readable(name: str, data: Any) -> None:
         raise DataError(f"Expected {name} to hold at least one batch but it is empty.")
 
 
+def check_comes_again(name: str, data: Any) -> None:
+    """Raise DataError for data that were read and are used up.
+
+    >>> check_comes_again("train", [1])
+    """
+    if isinstance(data, (DataLoader, Sequence)):
+        return
+    with untouched_randomness(), kept_order(data):
+        if next(iter(data), None) is None:
+            raise DataError(
+                f"Expected {name} to be read more than once but {type(data).__name__} is used up after one pass; "
+                f"pass a DataLoader or a list of batches."
+            )
+
+
 def split(train: Any, seed: int) -> tuple[Any, Any, str]:
     """Keep a tenth of the training data out.
 

@@ -17,7 +17,13 @@ from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, Rec
 from sinkhorn_rebasin.files.given_networks import check_weights, modules_of
 from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
-from sinkhorn_rebasin.front.data import AlignmentData, alignment_data, check_readable, first_batches
+from sinkhorn_rebasin.front.data import (
+    AlignmentData,
+    alignment_data,
+    check_comes_again,
+    check_readable,
+    first_batches,
+)
 from sinkhorn_rebasin.front.judge import Judge
 from sinkhorn_rebasin.front.larger_pair import larger_pair
 from sinkhorn_rebasin.front.recipe import Recipe
@@ -115,7 +121,7 @@ def prepared(
         ArchitectureError, DataError, LossError, RecipeError, SymmetryError: as :func:`align`.
     """
     reference, target = _checked_networks(reference, target, heads)
-    _check(train, loss, repair, recipe, trainer)
+    _check(train, criterion, loss, repair, recipe, trainer)
     data = _data(train, validation, recipe, seed, batch)
     measured, start_data = _measured(data, statistics, recipe, batch)
     first = next(iter(start_data or ([] if data is None else data.validation)), None)
@@ -184,6 +190,7 @@ def _kept_apart(spec: PermutationSpec, heads: Heads) -> tuple[str, ...]:
 
 def _check(
     train: Any,
+    criterion: Criterion | None,
     loss: RebasinLoss | None,
     repair: bool,
     recipe: Recipe,
@@ -192,6 +199,11 @@ def _check(
     if not isinstance(recipe, Recipe):
         raise RecipeError(
             f"Expected a Recipe, such as Recipe.quick() or Recipe(seconds=60), but got {type(recipe).__name__}."
+        )
+    if criterion is not None and not callable(criterion):
+        raise LossError(
+            f"Expected criterion= to be a function of (outputs, labels) but got {type(criterion).__name__}: pass "
+            f"one, such as torch.nn.functional.cross_entropy."
         )
     if loss is not None and not callable(loss):
         raise LossError(
@@ -231,6 +243,7 @@ def _measured(
     most = first_batches(source, max(recipe.start_samples, recipe.statistics_samples), batch)
     if not most:
         raise DataError("Expected at least one training batch but got none.")
+    check_comes_again("train" if statistics is None else "statistics", source)
     return first_batches(most, recipe.statistics_samples, batch), first_batches(
         most, recipe.start_samples, batch
     )

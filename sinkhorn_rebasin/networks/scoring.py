@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.networks.counting import compares_classes
-from sinkhorn_rebasin.networks.task_loss import has_classes_last, logits_of, loss_in, task_loss
+from sinkhorn_rebasin.networks.task_loss import has_classes_last, logits_of, loss_in, task_loss, wide_classes
 
 
 def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
@@ -29,6 +29,7 @@ def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
         0.6931
     """
     by_class = compares_classes(criterion)
+    labels = wide_classes(labels) if by_class else labels
     if isinstance(outputs, Tensor) or criterion is task_loss or by_class is None:
         return criterion(outputs, labels)
     scores = logits_of(outputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,7 +19,7 @@ def task_loss(outputs: Any, labels: Any) -> Tensor:
     cross entropy of the outputs, or of their ``logits``.
 
     Raises:
-        DataError: there are no labels, and the network reports no loss.
+        DataError: there are no labels, and the network reports no loss; or labels are no classes of the network.
         LossError: the outputs are no tensor and hold no logits; or logits of tokens without a loss, of which it is
             not known whether labels are those of the same or of the next token.
 
@@ -38,7 +39,7 @@ def task_loss(outputs: Any, labels: Any) -> Tensor:
             f"{type(outputs).__name__} without a loss."
         )
     if isinstance(outputs, Tensor):
-        return F.cross_entropy(outputs, labels)
+        return _cross_entropy(outputs, labels)
     scores = logits_of(outputs)
     if not isinstance(scores, Tensor):
         raise LossError(
@@ -52,7 +53,39 @@ def task_loss(outputs: Any, labels: Any) -> Tensor:
             f"none, and labels of shape {tuple(labels.shape)} may be those of the next token: put 'labels' into the "
             f"dict of its inputs, or pass criterion=."
         )
-    return F.cross_entropy(scores, labels)
+    return _cross_entropy(scores, labels)
+
+
+def wide_classes(labels: Any) -> Any:
+    """Widen narrow integers, which PyTorch takes for no classes.
+
+    >>> import torch
+    >>> wide_classes(torch.ones(2, dtype=torch.int32)).dtype, wide_classes(torch.ones(2)).dtype
+    (torch.int64, torch.float32)
+    """
+    narrow = isinstance(labels, Tensor) and labels.dtype in (torch.int8, torch.int16, torch.int32)
+    return labels.long() if narrow else labels
+
+
+def _cross_entropy(scores: Tensor, labels: Any) -> Tensor:
+    """Compute the cross entropy of labels that are classes of these scores.
+
+    Raises:
+        DataError: they are not.
+    """
+    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.shape != scores.shape:
+        raise DataError(
+            f"Expected labels to be classes, whole numbers, or one probability a class of shape "
+            f"{tuple(scores.shape)}, but got {labels.dtype} of shape {tuple(labels.shape)}: convert classes with "
+            f".long(), or pass criterion= for other targets."
+        )
+    try:
+        return F.cross_entropy(scores, wide_classes(labels))
+    except IndexError as error:
+        raise DataError(
+            f"Expected labels from 0 to {scores.shape[1] - 1}, as the network has {scores.shape[1]} classes, but got "
+            f"labels from {int(labels.min())} to {int(labels.max())}."
+        ) from error
 
 
 def loss_in(outputs: Any) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import signal
 import threading
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import lightning
@@ -143,7 +145,7 @@ def bounded_fit(
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise RebasinError for options of a Trainer that the fit decides itself.
+    """Raise RebasinError for options that no Trainer has, or that the fit decides itself.
 
     >>> check_options({"accelerator": "cpu"})
     """
@@ -153,6 +155,12 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"Expected options of a Trainer other than its length but got {', '.join(wrong)}: steps and seconds are "
             f"the recipe's, Recipe(steps=..., closing_steps=..., seconds=...)."
         )
+    known = set(inspect.signature(lightning.Trainer).parameters)
+    for name in options:
+        if name not in known:
+            nearest = get_close_matches(name, sorted(known), n=1)
+            meant = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise RebasinError(f"Expected options of lightning.Trainer but got {name!r}{meant}")
 
 
 @contextmanager

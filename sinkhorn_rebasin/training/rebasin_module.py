@@ -111,6 +111,7 @@ class RebasinModule(PathSteps):
         self.optimizer_factory = optimizer
         self._originals: OriginalTensors | None = None
         self._waits_for_batch = False
+        self._empty_epochs = 0
         learned = {
             "lr": lr,
             "scale_lr": self.scale_lr,
@@ -216,6 +217,7 @@ class RebasinModule(PathSteps):
             self.loss.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         loss = checked_loss(self.loss(self.rebasin, given))
         self._waits_for_batch = False
+        self._empty_epochs = 0
         if self._trainer is not None:
             self.log("train_loss", loss.detach(), prog_bar=True, batch_size=1)
             self.log("temperature", self.rebasin.temperature.clone(), prog_bar=True, batch_size=1)
@@ -238,8 +240,22 @@ class RebasinModule(PathSteps):
         """
         super().on_train_start()
         self._waits_for_batch = True
+        self._empty_epochs = 0
         if self.hard:
             self.rebasin.eval()
+
+    def on_train_epoch_start(self) -> None:
+        """Raise DataError where one epoch after the other is empty.
+
+        A fit of so many steps would never end. An epoch resumed at its end may be empty.
+        """
+        super().on_train_epoch_start()
+        if self._empty_epochs > 1:
+            raise DataError(
+                "Expected a training dataloader that can be read again in every epoch but it is used up after one "
+                "pass: pass a DataLoader or a list of batches, or stop after one epoch."
+            )
+        self._empty_epochs += 1
 
     def on_fit_end(self) -> None:
         """Raise DataError after a fit without steps.

@@ -171,6 +171,21 @@ def test_a_data_module_and_a_csv_logger(tmp_path: Path) -> None:
     assert logged == pytest.approx([0.1 ** (step / 9) for step in range(10)], rel=1e-5)
 
 
+def test_a_loader_that_is_used_up_ends_a_fit_of_so_many_steps(tmp_path: Path) -> None:
+    class Once:
+        """Batches that come once."""
+
+        def __init__(self) -> None:
+            self.batches = iter(loader())
+
+        def __iter__(self) -> Any:
+            return self.batches
+
+    module = RebasinModule(built()[2], MidpointLoss(F.cross_entropy))
+    with pytest.raises(DataError, match="used up after one pass"):
+        trainer(tmp_path, max_epochs=-1, max_steps=20).fit(module, Once())
+
+
 def test_clipped_and_accumulated_gradients(tmp_path: Path) -> None:
     def sgd(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1.0)
