@@ -76,16 +76,13 @@ def _with_drawn(problem: CarryProblem, inputs: Tensor, size: int) -> CarryProble
     """Put drawn inputs in the place of data, an eighth of them held out, of which labels are not known."""
     batches: list[Any] = list(inputs.split(size))
     held_out = batches[: len(batches) // 8]
-    return replace(
-        problem, batches=batches[len(held_out) :], held_out=held_out, criterion=None, batch=None
-    )
+    return replace(problem, batches=batches[len(held_out) :], held_out=held_out, criterion=None, batch=None)
 
 
 def shows_inputs(problem: CarryProblem) -> bool:
     """Tell whether inputs can be drawn without data."""
     return (
-        first_weight(problem) is not None
-        or position_axis(problem.tuned, problem.example_inputs) is not None
+        first_weight(problem) is not None or position_axis(problem.tuned, problem.example_inputs) is not None
     )
 
 

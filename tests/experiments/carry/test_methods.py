@@ -37,7 +37,8 @@ def test_heads_that_were_moved_are_paired_whatever_is_done_inside_of_them() -> N
     moved = standalone_copy(network)
     moved.load_state_dict(sr.permute_state(network.state_dict(), spec, permutations))
     heads = paired_heads(moved, network, spec)
-    assert heads and all(torch.equal(order, permutations[name]) for name, order in heads.items())
+    assert heads
+    assert all(torch.equal(order, permutations[name]) for name, order in heads.items())
 
 
 def test_gradfix_keeps_what_goes_downhill_at_the_new_base() -> None:
@@ -58,7 +59,7 @@ def test_gradfix_keeps_what_goes_downhill_at_the_new_base() -> None:
 def test_the_sum_of_a_base_with_itself_is_the_tuned_network() -> None:
     case = bench(mlp(0))
     inputs = case.base_task.test[0]
-    whole = dict((choice["scale"], network(inputs)) for choice, network in sum_of_logits(case))
+    whole = {choice["scale"]: network(inputs) for choice, network in sum_of_logits(case)}
     assert torch.allclose(whole[1.0], case.pair.tuned(inputs), atol=1e-6)
 
 
@@ -84,7 +85,9 @@ def test_held_out_samples_choose_and_the_test_is_measured() -> None:
 
         return Fixed()
 
-    row = best(case, [({"name": "right on the test"}, gives(-1.0)), ({"name": "right on held-out"}, gives(1.0))])
+    row = best(
+        case, [({"name": "right on the test"}, gives(-1.0)), ({"name": "right on held-out"}, gives(1.0))]
+    )
     assert row["choice"] == {"name": "right on held-out"}
     assert row["new_accuracy"] == 0.0
 
@@ -93,4 +96,5 @@ def test_settings_load_and_changes_change() -> None:
     assert [load_setting(name).title for name in known_settings()]
     images = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(swapped_colors(images)[:, 1], -images[:, 0])
-    assert torch.equal(blurred(images), blurred(images)) and blurred(images).std() < images.std()
+    assert torch.equal(blurred(images), blurred(images))
+    assert blurred(images).std() < images.std()

@@ -25,7 +25,13 @@ def test_shares_are_of_each_pair_s_own_gap() -> None:
 
 
 def test_the_lead_keeps_three_networks_apart_from_peers() -> None:
-    losses = {"as it is": 2.0, "weight matching": 1.8, "functional": 1.7, "ours, no data": 1.5, "ours, learned": 1.3}
+    losses = {
+        "as it is": 2.0,
+        "weight matching": 1.8,
+        "functional": 1.7,
+        "ours, no data": 1.5,
+        "ours, learned": 1.3,
+    }
     more = {"sum of logits": 1.1, "sum distilled": 1.2}
     rows = with_shares([*ENDS, *(row(name, loss, 0.3) for name, loss in {**losses, **more}.items())])
     line = lead(rows, "nets")
