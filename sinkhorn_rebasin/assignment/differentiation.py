@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
 from sinkhorn_rebasin.assignment.scores import check_finite, check_range
 from sinkhorn_rebasin.assignment.sinkhorn_solver import attainable_tolerance, marginal_error, scale
+from sinkhorn_rebasin.assignment.small_matrices import is_small
 from sinkhorn_rebasin.assignment.warm_starts import usable_start
 
 __all__ = ["ImplicitSinkhorn", "Report", "unrolled_sinkhorn"]
@@ -55,7 +57,8 @@ class ImplicitSinkhorn(torch.autograd.Function):
             report.fill(scores.new_zeros(shape[:-2]), 0, tolerance, n)
             return scores.clone(), scores.new_zeros(shape[:-2]), scores.new_zeros(shape[:-1])
         bounds = check_range(scores, tau)
-        with torch.autocast(scores.device.type, enabled=False):
+        off = nullcontext() if is_small(scores) else torch.autocast(scores.device.type, enabled=False)
+        with off:
             flat_start = None if start is None else start.reshape(-1, n)
             out = scale(scores.reshape(-1, n, n), tau, tolerance, limit, flat_start, bounds)
         report.fill(out.marginal_error, out.iterations, tolerance, n)

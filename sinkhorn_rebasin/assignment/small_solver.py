@@ -21,11 +21,14 @@ __all__ = ["DENSE_BELOW", "balanced", "iterate"]
 NEWTON_FROM = 6
 """Expected number of further plain iterations from which Newton steps take over."""
 
-DENSE_BELOW = 128**3
+DENSE_BELOW = 80**3
 """Size B·n³ up to which one factorization costs less than conjugate gradients."""
 
 IMBALANCE = 1e-3
 """Of what flows through a unit: more of it than this leaves the direction of the gradient uncertain."""
+
+LARGEST_BALANCED = 64
+"""Size up to which flows are balanced, by a factorization a step."""
 
 NEGLIGIBLE = 1e-6
 """Of the largest flow: units with less change no digit of the gradient that counts."""
@@ -147,7 +150,7 @@ def balanced(matrix: Array, potential: Array, budget: int, smallest: float) -> t
     leader = matrix.argmax(-1)
     flat = leader.ravel() + size * np.arange(batch * size)
     lead = matrix.reshape(-1)[flat].reshape(batch, size, 1)
-    if size < 2 or matrix.size * size > DENSE_BELOW or lead.min() <= 0.5:
+    if not 2 <= size <= LARGEST_BALANCED or lead.min() <= 0.5:
         return matrix, potential, 0
     if not (np.sort(leader, -1) == np.arange(size)).all():
         return matrix, potential, 0

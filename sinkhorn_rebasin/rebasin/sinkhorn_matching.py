@@ -31,7 +31,7 @@ def sinkhorn_matching(
     *,
     data: Iterable[Any] | None = None,
     generator: torch.Generator | None = None,
-    loss: LossName | RebasinLoss = "l2",
+    loss: LossName | RebasinLoss = "inner",
     criterion: Criterion = task_loss,
     steps: int = 100,
     lr: float = 0.1,

@@ -11,13 +11,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.losses import RandomPointLoss, WeightDistance
-from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
-from sinkhorn_rebasin.rebasin import sinkhorn_matching
+from sinkhorn_rebasin.rebasin import SinkhornRebasin, sinkhorn_matching
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matcher_contract import MatcherContract, equal
 from tests.planted import planted_case, planted_wide
+from tests.rebasin.rebasin_problems import mlp
 
 
 class TestWithoutData(MatcherContract):
@@ -167,3 +168,17 @@ def test_an_endless_iterator_is_read_as_far_as_it_is_needed() -> None:
     )
     assert again.objective == found.objective
     assert len(read) == 5
+
+
+def test_without_data_the_optimum_of_weight_matching_is_not_left_for_a_worse_one() -> None:
+    torch.manual_seed(0)
+    pair = [mlp(24) for _ in range(2)]
+    spec = discover_symmetry(pair[0], torch.zeros(2, 5))
+
+    def distance(start: Alignment) -> float:
+        rebasin = SinkhornRebasin(*pair, spec=spec, start=start, check=False).eval()
+        return float(WeightDistance("l2")(rebasin).detach())
+
+    matched = distance(weight_matching(*pair, spec))
+    assert distance(sinkhorn_matching(*pair, spec, steps=30)) <= matched + 1e-7
+    assert distance(sinkhorn_matching(*pair, spec, steps=30, loss="l2")) > matched
