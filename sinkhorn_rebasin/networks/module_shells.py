@@ -12,6 +12,8 @@ from torch import nn
 
 # What copy.deepcopy returns as it is.
 _SHARED = {type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size}
+# Methods by which a module says otherwise how it is copied or stored.
+_OTHER_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
 _CONTAINERS = {OrderedDict, dict, list, set}
 
 
@@ -40,35 +42,27 @@ def fill_in(module: nn.Module, memo: dict[int, Any]) -> None:
         plain.append(child)
         waiting += child._modules.values()
     for child in plain:
-        state = {name: _copied(value, memo) for name, value in vars(child).items()}
-        memo[id(child)].__setstate__(state)
+        given = child.__getstate__() if hasattr(child, "__getstate__") else vars(child)
+        memo[id(child)].__setstate__({name: _copied(value, memo) for name, value in given.items()})
 
 
 def _is_plain(module: nn.Module) -> bool:
     """Tell whether deepcopy would make an empty module and give it its attributes."""
     kind = type(module)
-    own = (
-        kind.__reduce_ex__ is object.__reduce_ex__
+    stored = (
+        kind.__new__ is object.__new__
+        and kind.__reduce_ex__ is object.__reduce_ex__
         and kind.__reduce__ is object.__reduce__
-        and kind.__setstate__ is nn.Module.__setstate__
-        and getattr(kind, "__getstate__", None) is getattr(object, "__getstate__", None)
-        and kind.__new__ is object.__new__
+        and getattr(kind, "__getstate__", None) is getattr(nn.Module, "__getstate__", None)
+        # PyTorch's layers fill in what older files lack.
+        and _owner(kind, "__setstate__").__module__.startswith("torch.nn.")
+        and kind not in copyreg.dispatch_table
     )
-    named = (
-        "__deepcopy__",
-        "__getstate__",
-        "__reduce_ex__",
-        "__getnewargs__",
-        "__getnewargs_ex__",
-        "__slots__",
-    )
-    told = any(name in vars(module) for name in named) or any(
-        name in vars(base)
-        for base in kind.__mro__
-        if base is not object
-        for name in ("__deepcopy__", *named[3:])
-    )
-    return own and not told and kind not in copyreg.dispatch_table
+    return stored and not any(hasattr(kind, name) or name in vars(module) for name in _OTHER_WAYS)
+
+
+def _owner(kind: type, name: str) -> type:
+    return next(base for base in kind.__mro__ if name in vars(base))
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:

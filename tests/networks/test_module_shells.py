@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin.networks.copying import copied
-from sinkhorn_rebasin.networks.module_shells import fill_in
+from sinkhorn_rebasin.networks.module_shells import _is_plain, fill_in
 
 
 class Tangled(nn.Module):
@@ -66,6 +66,19 @@ def test_a_copy_has_everything_and_shares_nothing() -> None:
     twin.second.register_forward_hook(lambda *_: None)
     assert not net.empty
     assert not net.second._forward_hooks
+
+
+def test_layers_of_pytorch_are_copied_at_once() -> None:
+    for layer in (
+        nn.Conv2d(1, 1, 1),
+        nn.BatchNorm2d(1),
+        nn.MultiheadAttention(2, 1),
+        nn.GELU(),
+        nn.Sequential(),
+    ):
+        assert _is_plain(layer)
+        assert vars(quick(layer)).keys() == vars(copy.deepcopy(layer)).keys()
+    assert not _is_plain(Counted())
 
 
 def test_modules_that_copy_themselves_are_asked_once() -> None:
