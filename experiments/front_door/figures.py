@@ -59,13 +59,15 @@ def draw(rows: Sequence[Mapping[str, Any]], tables: Path, path: Path) -> None:
             row for row in _rows(tables, name) if row["method"] == PUBLISHED and row["seeds"] == first
         ]
         lines |= {row["method"]: row["test_path"] for row in published}
-        lines |= {_label(row["call"]): row["paths"]["after"] for row in pair}
+        lines |= {
+            _label(row["call"]): row["paths"]["after"] for row in pair if "symmetry=" not in row["call"]
+        }
         for label, told in lines.items():
             path_told = PathEvaluation.from_dict(told)
-            axis.plot(path_told.positions, path_told.losses, label=label)
+            axis.plot(path_told.positions, path_told.losses, label=label, **_style(label))
         axis.set_title(pair[0]["setting"], fontsize=10)
         axis.set_xlabel("from B to A")
-        axis.set_yscale("log")
+        axis.set_ylim(bottom=0)
     axes[0][0].set_ylabel("test loss")
     handles = {
         label: handle
@@ -84,10 +86,17 @@ def _label(call: str) -> str:
     """Shorten a call to what fits a legend: a budget is told, other recipes are not.
 
     >>> _label("align(A, B, train, recipe=Recipe(seconds=60))"), _label("align(A, B, train, recipe=Recipe(steps=9))")
-    ('align(A, B, train, recipe=Recipe(seconds=60))', 'align(A, B, train, recipe=...)')
+    ('align(A, B, train, recipe=Recipe(seconds=60))', 'align(A, B, train)')
     """
     start, with_recipe, _ = call.partition(", recipe=")
-    return f"{start}, recipe=...)" if with_recipe and "seconds=" not in call else call
+    return f"{start})" if with_recipe and "seconds=" not in call else call
+
+
+def _style(label: str) -> dict[str, Any]:
+    """Draw what is not aligned in gray, peers in orange, and ours in black, budgets dashed."""
+    if "align(" not in label:
+        return {"color": "tab:orange" if label == PUBLISHED else "0.6"}
+    return {"color": "black", "linestyle": "--" if "seconds=" in label else "-"}
 
 
 def _in_tables(tables: Path, name: str, method: str, seeds: Sequence[Sequence[int]]) -> float | None:

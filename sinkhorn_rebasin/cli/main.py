@@ -99,8 +99,9 @@ def _parser(jsonargparse: Any) -> Any:
 def _fill_in(verb: Verb, options: Options) -> None:
     """Take positional options from the files of settings, and refuse missing ones."""
     for name in verb.positional:
-        if options[name] is None:
-            options[name] = next((value for value in _in_files(options.config, name) if value), None)
+        if not options[name]:
+            told = (value for value in _in_files(options.config, name) if value)
+            options[name] = next(told, options[name])
     if verb.settle is not None:
         verb.settle(options)
     for name in (*verb.positional, *verb.required):

@@ -224,6 +224,7 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
     assert main([verb, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"example: sinkhorn-rebasin {verb} " in said
+    assert "(required" not in said  # further models of merge are not
 
 
 def test_the_module_is_the_command() -> None:
@@ -252,6 +253,12 @@ def test_three_networks_are_merged_into_their_mean(disk: Disk) -> None:
     card = (out / "README.md").read_text()
     assert card.count("tests.cli.networks:small") >= 3
     assert "each to the mean of the others" in card
+    settings = disk.folder / "settings.yaml"
+    settings.write_text(f"more: [{json.dumps(third)}]\n")
+    options = ["--config", settings, "--out", disk.folder / "again", *INPUTS]
+    code, _, err = disk.run("merge", disk.reference, disk.target, *options)
+    assert code == 0, err
+    assert (disk.folder / "again" / "README.md").read_text() == card
     code, _, err = disk.run(
         "merge", disk.reference, disk.target, third, "--at", "0.3", "--out", out, "--force", *INPUTS
     )

@@ -67,7 +67,9 @@ def whose_layers(alignment: Alignment) -> dict[str, Any]:
 
 def _add_options(parser: Any) -> None:
     add_models(parser, "reference", "target")
-    parser.add_argument("more", metavar="C", nargs="*", type=str, help="further models of the same class")
+    parser.add_argument(
+        "more", metavar="C", nargs="*", type=str, default=[], help="further models of the same class"
+    )
     add_output(parser, "DIR")
     add_alignment(parser)
     parser.add_argument(
