@@ -213,7 +213,7 @@ def learned_tensors(rebasin: nn.Module) -> State:
     return {
         name: tensor.detach().clone()
         for name, tensor in tensors
-        if name in learned or name.startswith("candidates.")
+        if name in learned or "candidates" in name.split(".")[:3]
     }
 
 

@@ -17,7 +17,12 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.original_tensors import OriginalTensors, PutsBackAfterErrors
 from sinkhorn_rebasin.training.path_steps import PathSteps
-from sinkhorn_rebasin.training.several_processes import check_same_networks, check_strategy, frozen_names
+from sinkhorn_rebasin.training.several_processes import (
+    check_same_networks,
+    check_strategy,
+    frozen_names,
+    rebasins_in,
+)
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -175,7 +180,8 @@ class RebasinModule(PathSteps):
 
     def teardown(self, stage: str) -> None:
         """Put the networks back as they were."""
-        self.rebasin.candidates.share = None
+        for rebasin in rebasins_in(self.rebasin).values():
+            rebasin.candidates.share = None
         self.put_originals_back()
 
     def put_originals_back(self) -> None:
@@ -231,7 +237,8 @@ class RebasinModule(PathSteps):
         self.rebasin.train()
         if self.trainer.world_size > 1:
             check_same_networks(self.rebasin)
-            self.rebasin.candidates.share = self.trainer.strategy.broadcast
+            for rebasin in rebasins_in(self.rebasin).values():
+                rebasin.candidates.share = self.trainer.strategy.broadcast
 
     def on_train_start(self) -> None:
         """Train on hard permutations instead, if asked.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch import distributed
+from torch import distributed, nn
 
 from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
@@ -14,7 +14,7 @@ from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 SHARDING = {"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
 
 
-def frozen_names(rebasin: SinkhornRebasin, prefix: str = "") -> list[str]:
+def frozen_names(rebasin: nn.Module, prefix: str = "") -> list[str]:
     """Name the tensors of both networks, which no process sends.
 
     They never change. What is learned is averaged, and the buffers that go with it come from the first process.
@@ -24,12 +24,17 @@ def frozen_names(rebasin: SinkhornRebasin, prefix: str = "") -> list[str]:
     >>> sorted(frozen_names(SinkhornRebasin(net, net, torch.ones(1, 2)), "rebasin."))[:2]
     ['rebasin.reference.0.weight', 'rebasin.reference.2.weight']
     """
-    networks = {"reference": rebasin.reference, "target": rebasin.target}
     return [
-        f"{prefix}{role}.{name}"
-        for role, network in networks.items()
+        f"{prefix}{path and path + '.'}{role}.{name}"
+        for path, one in rebasins_in(rebasin).items()
+        for role, network in {"reference": one.reference, "target": one.target}.items()
         for name, _ in network.named_buffers(remove_duplicate=False)
     ]
+
+
+def rebasins_in(module: nn.Module) -> dict[str, SinkhornRebasin]:
+    """Return the re-basins of a module by name: itself, or several that are learned together."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, SinkhornRebasin)}
 
 
 def check_strategy(strategy: Any) -> None:
@@ -47,14 +52,18 @@ def check_strategy(strategy: Any) -> None:
         )
 
 
-def check_same_networks(rebasin: SinkhornRebasin) -> None:
+def check_same_networks(rebasin: nn.Module) -> None:
     """Raise RebasinError unless all processes hold the same networks.
 
     As nobody sends them, nothing else would tell. Every process must call this.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return
-    states = rebasin.reference_state(), rebasin.target_state()
+    states = [
+        state
+        for each in rebasins_in(rebasin).values()
+        for state in (each.reference_state(), each.target_state())
+    ]
     sums: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(sums, [part for state in states for part in _sums(state.values())])
     if not torch.allclose(torch.tensor(sums), torch.tensor(sums[:1]), rtol=1e-12, atol=0.0, equal_nan=True):
