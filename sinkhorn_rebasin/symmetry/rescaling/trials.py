@@ -94,10 +94,13 @@ class Trials:
         return twin
 
     def verified(self, candidates: Sequence[ScaleSymmetry]) -> list[ScaleSymmetry]:
-        """Keep the candidates that leave the output unchanged."""
+        """Keep the candidates that leave the output unchanged: all at once, or by halves."""
         if not candidates or self.hold(candidates):
             return list(candidates)
-        return [one for one in candidates if self.hold([one])]
+        if len(candidates) == 1:
+            return []
+        half = len(candidates) // 2
+        return [*self.verified(candidates[:half]), *self.verified(candidates[half:])]
 
     def hold(self, generators: Sequence[ScaleSymmetry]) -> bool:
         """Tell whether the output stays at random scales and signs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -12,6 +13,7 @@ from sinkhorn_rebasin import SinkhornRebasin
 from sinkhorn_rebasin.errors import RebasinWarning, SymmetryError
 from sinkhorn_rebasin.permutations import PermutationSpec, rescale_state
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 from tests.rebasin.rescaled_networks import factors, mlp
 from tests.symmetry.rescaling.test_discovery import found
 from tests.symmetry.witness import difference
@@ -155,3 +157,18 @@ def test_rescalings_of_another_activation_are_refused() -> None:
         SinkhornRebasin(reference, target, inputs, spec=spec, rescale=rescaling)
     assert SinkhornRebasin(reference, target, spec=spec, rescale=rescaling).rescaling == rescaling
     assert SinkhornRebasin(relu, relu, inputs, spec=spec, rescale=rescaling).rescaling == rescaling
+
+
+def test_one_wrong_candidate_among_many_is_found_by_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def hold(self: Trials, generators: Sequence[object]) -> bool:
+        asked.append(len(generators))
+        return "wrong" not in generators
+
+    monkeypatch.setattr(Trials, "hold", hold)
+    trials = object.__new__(Trials)
+    names = [*map(str, range(20)), "wrong", *map(str, range(21, 64))]
+    assert trials.verified(names) == [name for name in names if name != "wrong"]  # type: ignore[arg-type, comparison-overlap]
+    assert len(asked) == 1 + 2 * 6
+    assert trials.verified([]) == []
