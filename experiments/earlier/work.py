@@ -31,8 +31,11 @@ def step(network: str, kind: str, fraction: str) -> Callable[[], None]:
     torch.manual_seed(0)
     plan = networks.COST_NETWORKS[network]
     pair, example = [plan.build() for _ in range(2)], torch.randn(2, *plan.input_shape[1:])
-    started = "start" if "start" in inspect.signature(package.SinkhornRebasin.__init__).parameters else "init"
-    rebasin = package.SinkhornRebasin(*pair, example, noise=0.1, check=False, **{started: "identity"})
+    known = inspect.signature(package.SinkhornRebasin.__init__).parameters
+    options = {"start" if "start" in known else "init": "identity"}
+    # All scores in both trees, also of groups that have sparse ones by default.
+    options |= {"candidates": "all"} if "candidates" in known else {}
+    rebasin = package.SinkhornRebasin(*pair, example, noise=0.1, check=False, **options)
     part = {} if float(fraction) == 1 else {"fraction": float(fraction)}
     loss = package.WeightDistance(kind, **part)
     optimizer = torch.optim.AdamW(rebasin.parameters(), lr=0.1)
