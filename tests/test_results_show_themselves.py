@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import inspect
 import re
 from typing import Any
@@ -125,6 +126,22 @@ def test_a_notebook_shows_a_table(name: str) -> None:
     assert shown.startswith("<table><caption>")
     assert shown.count("<tr>") == shown.count("</tr>") > 1
     assert "tensor(" not in shown
+
+
+def test_a_notebook_shows_a_spec_in_the_tables_that_are_printed() -> None:
+    small = sr.discover_symmetry(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 3))
+    for shown_spec in (small, spec()):
+        shown, tables = shown_spec._repr_html_(), shown_spec._repr_markdown_().split("\n")
+        assert (
+            shown.count("<table>") == shown.count("</table>") == sum("|---|" in line for line in tables) == 2
+        )
+        cells = [html.unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)</td>", shown)]
+        rows = [line for line in tables if line.startswith("| ") and "`" in line]
+        expected = [cell.strip().strip("`") for row in rows for cell in row.strip("|").split(" | ")]
+        assert cells == expected
+    named = sr.PermutationSpec((sr.Group("<script>", 2),), (), {})._repr_html_()
+    assert "<script>" not in named
+    assert "&lt;script&gt;" in named
 
 
 def test_a_notebook_shows_the_curve_of_a_path() -> None:

@@ -21,6 +21,7 @@ from sinkhorn_rebasin.permutations.views.coverage import covered_share
 from sinkhorn_rebasin.permutations.views.git_rebasin import from_axes_to_perm, to_axes_to_perm
 from sinkhorn_rebasin.permutations.views.graph import to_mermaid, to_networkx
 from sinkhorn_rebasin.permutations.views.report import describe, describe_markdown, summarise
+from sinkhorn_rebasin.permutations.views.report_html import describe_html
 
 __all__ = ["Frozen", "Group", "PermutationSpec", "Slot", "tensor_shapes"]
 
@@ -218,6 +219,9 @@ class PermutationSpec(SpecStructure):
 
     def __str__(self) -> str:
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        return describe_html(self)
 
     def _repr_markdown_(self) -> str:
         return describe_markdown(self)

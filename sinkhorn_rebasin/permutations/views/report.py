@@ -50,7 +50,7 @@ def describe(spec: SpecStructure) -> str:
     They list groups with sizes, parents and slots, the share of parameters each covers, and what is frozen and why.
     Names that differ in numbers alone share a row when their groups have the same size and the same slots.
     """
-    parts = [headline(spec), *([str(spec.validity)] if spec.validity else []), *_kept_apart(spec)]
+    parts = [headline(spec), *([str(spec.validity)] if spec.validity else []), *kept_apart(spec)]
     for table in tables(spec):
         parts.append(f"\n{table.title}\n{_drawn(table)}" + (f"\n{table.rest}" if table.rest else ""))
     return "\n".join(parts)
@@ -59,7 +59,7 @@ def describe(spec: SpecStructure) -> str:
 def describe_markdown(spec: SpecStructure) -> str:
     """Describe a spec in Markdown tables, for notebooks."""
     lines = [headline(spec), *(["", _escaped(str(spec.validity))] if spec.validity else [])]
-    lines += [line for text in _kept_apart(spec) for line in ("", _escaped(text))]
+    lines += [line for text in kept_apart(spec) for line in ("", _escaped(text))]
     for table in tables(spec):
         lines += ["", f"**{table.title}**", "", "| " + " | ".join(table.columns) + " |"]
         lines.append("|" + "---|" * len(table.columns))
@@ -81,7 +81,7 @@ def headline(spec: SpecStructure) -> str:
     )
 
 
-def _kept_apart(spec: SpecStructure) -> list[str]:
+def kept_apart(spec: SpecStructure) -> list[str]:
     """Say which tensors each network keeps for itself."""
     names = collapse((name for name in spec.shapes if name in spec.ignored), leaves=True)
     return [f"ignored, each network keeps its own: {_listed(names)}"] if names else []
