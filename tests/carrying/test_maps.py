@@ -31,7 +31,7 @@ def test_a_copy_turned_at_random_gets_the_whole_update(name: str) -> None:
 
 
 def test_gains_of_all_three_are_folded_and_the_function_at_scale_zero_stays() -> None:
-    given, other = problem("vit"), problem("vit", 1)
+    given, other = problem("block"), problem("block", 1)
     networks = [tuned_from(given.network, size=0.05), given.network, other.network]
     with torch.no_grad():
         for number, network in enumerate(networks):

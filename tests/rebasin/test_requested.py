@@ -34,5 +34,5 @@ def test_rescalings_beside_maps_are_those_of_the_whole_search(
 
 
 def test_heads_whose_units_have_maps_keep_no_flips_that_those_hold() -> None:
-    given = problem("vit")
+    given = problem("block")
     assert not rescaling_beside(given.network, given.spec, True, given.inputs, given.continuous).generators

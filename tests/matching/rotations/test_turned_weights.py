@@ -35,7 +35,7 @@ def test_a_random_element_of_the_whole_group_is_found(name: str, seed: int) -> N
     assert largest_difference(found.invert().apply(moved), target) < 1e-8
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:-1], "block"])
 def test_unrelated_networks_keep_their_function(name: str) -> None:
     given, other = problem(name, 0), problem(name, 1)
     kept = {key: tensor.clone() for key, tensor in other.network.state_dict().items()}
@@ -48,7 +48,7 @@ def test_unrelated_networks_keep_their_function(name: str) -> None:
     assert largest_difference(kept, other.network.state_dict()) == 0
 
 
-@pytest.mark.parametrize("name", ["orthogonal", "vit"])
+@pytest.mark.parametrize("name", ["orthogonal", "block"])
 def test_maps_come_closer_than_permutations(name: str) -> None:
     given, other = problem(name, 0), problem(name, 1)
     alike = weight_matching(given.network, other.network, given.spec).objective[-1]

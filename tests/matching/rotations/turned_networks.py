@@ -69,6 +69,8 @@ def problem(name: str, seed: int = 0) -> Problem:
     torch.manual_seed(seed)
     if name == "vit":
         network, inputs = ViT(size=8, patch=4, width=12, depth=2, heads=3, hidden=20), torch.randn(3, 3, 8, 8)
+    elif name == "block":  # the same kinds of symmetries in a third of the time
+        network, inputs = ViT(size=8, patch=4, width=8, depth=1, heads=2, hidden=12), torch.randn(3, 3, 8, 8)
     elif name == "bottlenecks":
         layers = (nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3))
         network, inputs = nn.Sequential(*layers, nn.Linear(3, 6)), torch.randn(3, 5)
@@ -83,8 +85,8 @@ def problem(name: str, seed: int = 0) -> Problem:
             parameter.data += 0.3 * torch.randn_like(parameter)
     inputs = inputs.double()
     spec = discover_symmetry(network, inputs)
-    if name == "vit":
-        continuous = _of_vit(spec)
+    if name in ("vit", "block"):
+        continuous = _of_vit(spec, 2 if name == "vit" else 1)
     elif name == "rotary":
         slots = [Slot("turned", f"{path}.weight", (0,), Layout(1, 4)) for path in ("query", "key")]
         exponents = ((slots[0], 1), (slots[1], -1))
@@ -106,7 +108,7 @@ def _linear(spec: PermutationSpec, group: str, kind: ContinuousKind = "linear") 
     return ContinuousSymmetry(spec[group], kind, exponents)
 
 
-def _of_vit(spec: PermutationSpec) -> ContinuousSpec:
+def _of_vit(spec: PermutationSpec, blocks: int) -> ContinuousSpec:
     gains = tuple(
         slot.tensor
         for slot in spec.slots_of("positions")
@@ -114,7 +116,7 @@ def _of_vit(spec: PermutationSpec) -> ContinuousSpec:
     )
     turning = tuple((slot, 1) for slot in spec.slots_of("positions") if slot.tensor not in gains)
     symmetries = [ContinuousSymmetry(spec["positions"], "orthogonal", turning, True, gains)]
-    for block in range(2):
+    for block in range(blocks):
         name = f"blocks/{block}/attention/qkv"
         queries_and_keys = [parts_of(slot) for slot in spec.slots_of(f"{name}#2")]
         exponents = [
