@@ -47,7 +47,8 @@ class Teacher:
             (sign, evaluation_copy(network)) for sign, network in networks if problem.criterion is None
         ]
         self._device = device_of(tensors_of(problem.new_base))
-        self._read: dict[int, tuple[Any, Any]] = {}
+        # With the batch itself, so that no other gets its number.
+        self._read: dict[int, tuple[Any, tuple[Any, Any]]] = {}
 
     def batch(self, batch: Any) -> tuple[Any, Any]:
         """Return inputs, and labels or the outputs that are wanted; the latter are computed once."""
@@ -56,8 +57,8 @@ class Teacher:
             labelled = problem.criterion is not None
             inputs, labels = read_batch(batch, problem.batch, network=problem.new_base, labelled=labelled)
             inputs, labels = (move_to(part, self._device) for part in (inputs, labels))
-            self._read[id(batch)] = inputs, labels if labelled else self._wanted(inputs)
-        return self._read[id(batch)]
+            self._read[id(batch)] = batch, (inputs, labels if labelled else self._wanted(inputs))
+        return self._read[id(batch)][1]
 
     def loss(self, outputs: Any, wanted: Any) -> Tensor:
         """Return the mean loss of outputs."""
