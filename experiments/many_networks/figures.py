@@ -57,7 +57,9 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.invert_yaxis()
         axis.set_title(f"{each['networks']} of {each['setting']}", fontsize=10)
         axis.set_xlabel("test accuracy, %")
-    axes[0][0].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_picture(figure, path)
     plt.close(figure)
