@@ -88,4 +88,4 @@ def test_what_it_needs_is_said() -> None:
     with pytest.raises(SpecError, match="follow"):
         sr.carry(tuned, base, new_base, way=Learned(follow="me"), data=DATA)  # type: ignore[arg-type]
     with pytest.raises(LossError, match="criterion"):
-        sr.carry(mlp(0, labels=5), base, new_base, way=Learned(), data=DATA)
+        sr.carry(tuned_from(mlp(0, labels=5)), base, new_base, way=Learned(), data=DATA)
