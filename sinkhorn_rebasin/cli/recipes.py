@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import RecipeError
 if TYPE_CHECKING:
     from sinkhorn_rebasin.front import Recipe
 
-NAMES = ("default", "quick", "transformer")
+NAMES = ("default", "quick", "transformer", "many")
 
 
 def recipe_of(text: str | None, seconds: float | None = None) -> Recipe:
@@ -33,7 +33,8 @@ def recipe_of(text: str | None, seconds: float | None = None) -> Recipe:
         60
     """
     front: Any = importlib.import_module("sinkhorn_rebasin.front")
-    named = {"default": front.Recipe, "quick": front.Recipe.quick, "transformer": front.Recipe.transformer}
+    recipes = front.Recipe
+    named = {"default": recipes, **{each: getattr(recipes, each) for each in NAMES[1:]}}
     name = text or "default"
     settings = {} if name in named else _settings(name)
     base = settings.pop("base", name if name in named else "default")

@@ -241,31 +241,6 @@ def test_the_same_inputs_every_time() -> None:
     assert model(Path("a")) == "tests.cli.networks:small:a"
 
 
-def test_three_networks_are_merged_into_their_mean(disk: Disk) -> None:
-    save_file(states()[0], disk.folder / "c.safetensors")
-    out = disk.folder / "out"
-    third = model(disk.folder / "c.safetensors")
-    code, _, err = disk.run("merge", disk.reference, disk.target, third, "--out", out, *INPUTS)
-    assert code == 0, err
-    written = load_file(out / "model.safetensors")
-    for name, tensor in states()[0].items():
-        torch.testing.assert_close(written[name], tensor)
-    card = (out / "README.md").read_text()
-    assert card.count("tests.cli.networks:small") >= 3
-    assert "each to the mean of the others" in card
-    settings = disk.folder / "settings.yaml"
-    settings.write_text(f"more: [{json.dumps(third)}]\n")
-    options = ["--config", settings, "--out", disk.folder / "again", *INPUTS]
-    code, _, err = disk.run("merge", disk.reference, disk.target, *options)
-    assert code == 0, err
-    assert (disk.folder / "again" / "README.md").read_text() == card
-    code, _, err = disk.run(
-        "merge", disk.reference, disk.target, third, "--at", "0.3", "--out", out, "--force", *INPUTS
-    )
-    assert code == 2
-    assert "--at with two models alone" in err
-
-
 def test_a_recipe_of_a_file_reaches_learning(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     found, asked = Alignment.load(disk.align()), {}
     monkeypatch.setattr(

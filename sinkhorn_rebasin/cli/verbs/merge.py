@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sinkhorn_rebasin.activations import repair, reset_batch_norm
-from sinkhorn_rebasin.cli.aligning import align_models, check_alignment
+from sinkhorn_rebasin.activations import repair
+from sinkhorn_rebasin.cli.aligning import align_models
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.failures import UsageError
@@ -26,6 +25,7 @@ from sinkhorn_rebasin.cli.pair import (
     load_pair,
     spec_of,
 )
+from sinkhorn_rebasin.cli.several import aligned_together, repaired_mean
 from sinkhorn_rebasin.cli.streaming import shards_of, stream_merge
 from sinkhorn_rebasin.cli.terminal import complain, say, say_apart
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
@@ -35,7 +35,6 @@ from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment
-from sinkhorn_rebasin.merging import match_many, merge_many
 
 
 def add_alignment(parser: Any) -> None:
@@ -139,13 +138,8 @@ def _merge_two(options: Options, at: float) -> None:
 
 
 def _merge_many(options: Options) -> None:
-    """Write the mean of three models and more, each aligned with the mean of the others."""
-    told = {
-        "--at": options.at,
-        "--alignment": options.alignment,
-        "--train": options.train,
-        "--data": options.data,
-    }
+    """Write the mean of three models and more, aligned with the first."""
+    told = {"--at": options.at, "--alignment": options.alignment, "--data": options.data}
     told |= {"--method": options.method, "--signs": options.signs or None}
     for name, value in told.items():
         if value is not None:
@@ -153,39 +147,33 @@ def _merge_many(options: Options) -> None:
                 f"Expected {name} with two models alone, but got it with {2 + len(options.more)}."
             )
     texts = [options.reference, options.target, *options.more]
-    first, *others = (load_model(text) for text in texts)
+    models = [load_model(text) for text in texts]
+    first, *others = models
     for other in others:
         check_mergeable(first, other)
     statistics = None if options.repair is None else read_data(options.repair, first)
-    inputs, wish = inputs_of(first, options.inputs, statistics), wish_of(options)
-    spec = spec_of([first, *others], inputs, wish.ignore)
+    train = None if options.train is None else read_data(options.train, first)
+    known = train if train is not None else statistics
+    inputs, wish = inputs_of(first, options.inputs, known), wish_of(options)
+    spec = spec_of(models, inputs, wish.ignore)
     for other in others:
         check_function(first, other, inputs, spec.ignored)
     say_apart(spec.ignored)
-    alignments = match_many(
-        [first.module, *(other.module for other in others)],
-        spec,
-        generator=torch.Generator().manual_seed(wish.seed),
-        seconds=wish.seconds,
-        progress=wish.progress,
-    )
-    errors = [
-        check_alignment(alignment, other, inputs)
-        for alignment, other in zip(alignments[1:], others, strict=True)
-    ]
-    state = merge_many([first.module, *(other.module for other in others)], alignments)
-    first.module.load_state_dict(state, strict=False)
+    found, error = aligned_together(models, spec, inputs, train, wish)
+    by = "weight matching, each to the mean of the others"
     facts = [
-        ("aligned by", "weight matching, each to the mean of the others"),
-        ("verified change of the functions", f"{max(errors):.0e}"),
-        *_kept(alignments[0], first.name),
+        ("aligned by", by if train is None else "learning permutations and scales together"),
+        ("verified change of the functions", f"{error:.0e}"),
+        *_kept(found[0], first.name),
     ]
+    networks = [model.module for model in models]
     if statistics is not None:
-        first.module = reset_batch_norm(first.module, statistics)
-        facts.append(("statistics of batch norm", "measured anew"))
+        first.module = repaired_mean(networks, found, statistics)
+        facts.append(("statistics of activations", "restored (REPAIR)"))
     else:
+        first.module.load_state_dict(found.merge(networks), strict=False)
         _warn_of_batch_norm(first.module)
-    title = f"{', '.join(model.name for model in (first, *others))}, merged"
+    title = f"{', '.join(model.name for model in models)}, merged"
     write_model(first, options.out, title, texts, facts)
 
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.cli.conftest import INPUTS, Disk, model, states
+from tests.cli.networks import Small, batches
+
+DATA = "tests.cli.networks:batches"
+
+
+def test_three_networks_are_merged_into_their_mean(disk: Disk) -> None:
+    save_file(states()[0], disk.folder / "c.safetensors")
+    out = disk.folder / "out"
+    third = model(disk.folder / "c.safetensors")
+    code, _, err = disk.run("merge", disk.reference, disk.target, third, "--out", out, *INPUTS)
+    assert code == 0, err
+    written = load_file(out / "model.safetensors")
+    for name, tensor in states()[0].items():
+        torch.testing.assert_close(written[name], tensor)
+    card = (out / "README.md").read_text()
+    assert card.count("tests.cli.networks:small") >= 3
+    assert "each to the mean of the others" in card
+    settings = disk.folder / "settings.yaml"
+    settings.write_text(f"more: [{json.dumps(third)}]\n")
+    options = ["--config", settings, "--out", disk.folder / "again", *INPUTS]
+    code, _, err = disk.run("merge", disk.reference, disk.target, *options)
+    assert code == 0, err
+    assert (disk.folder / "again" / "README.md").read_text() == card
+    code, _, err = disk.run(
+        "merge", disk.reference, disk.target, third, "--at", "0.3", "--out", out, "--force", *INPUTS
+    )
+    assert code == 2
+    assert "--at with two models alone" in err
+
+
+def test_three_networks_are_learned_together_and_repaired(disk: Disk) -> None:
+    save_file(states()[0], disk.folder / "c.safetensors")
+    third, out, recipe = (
+        model(disk.folder / "c.safetensors"),
+        disk.folder / "out",
+        disk.folder / "recipe.yaml",
+    )
+    recipe.write_text("base: many\nsteps: 3\nclosing_steps: 2\n")
+    models, data = [disk.reference, disk.target, third], ["--train", DATA, "--repair", DATA]
+    code, _, err = disk.run("merge", *models, *data, "--recipe", recipe, "--out", out)
+    assert code == 0, err
+    card = (out / "README.md").read_text()
+    assert "learning permutations and scales together" in card
+    assert "restored (REPAIR)" in card
+    x, labels = (torch.cat(part) for part in zip(*batches(), strict=True))
+    merged, first = Small(), Small()
+    merged.load_state_dict(load_file(out / "model.safetensors"))
+    first.load_state_dict(states()[0])
+    # The three are one network, and a few steps of learning keep it good.
+    losses = [torch.nn.functional.cross_entropy(net.eval()(x), labels) for net in (merged, first)]
+    assert float(losses[0]) < float(losses[1]) + 0.05
+    code, _, err = disk.run("merge", *models, *data, "--seconds", "5", "--out", disk.folder / "more")
+    assert code == 2
+    assert "--seconds without --train for more than two models" in err
