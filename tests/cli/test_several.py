@@ -55,8 +55,10 @@ def test_three_networks_are_learned_together_and_repaired(disk: Disk) -> None:
     merged.load_state_dict(load_file(out / "model.safetensors"))
     first.load_state_dict(states()[0])
     # The three are one network, and a few steps of learning keep it good.
-    losses = [torch.nn.functional.cross_entropy(net.eval()(x), labels) for net in (merged, first)]
-    assert float(losses[0]) < float(losses[1]) + 0.05
+    losses = [
+        float(torch.nn.functional.cross_entropy(net.eval()(x), labels).detach()) for net in (merged, first)
+    ]
+    assert losses[0] < losses[1] + 0.05
     code, _, err = disk.run("merge", *models, *data, "--seconds", "5", "--out", disk.folder / "more")
     assert code == 2
     assert "--seconds without --train for more than two models" in err
