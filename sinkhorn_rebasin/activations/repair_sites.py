@@ -36,7 +36,9 @@ def stages_of(
     """
     layers = affine_layers(network, spec)
     norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
-    names: dict[nn.Module, str] = {layer: name for name, layer in norms.items()}
+    # Looked at before the run, in which a copy that keeps its weights must not read the network's own.
+    names: dict[nn.Module, str] = {layer: name for name, layer in norms.items() if not is_folded(layer)}
+    measured = {layer for layer in names if has_statistics(layer)}
     order: dict[nn.Module, AffineLayer | str] = {}
     ran: set[nn.Module] = set()
     # Kept alive, so that identity means the same tensor; with versions, for a function in place gives it too.
@@ -58,14 +60,12 @@ def stages_of(
         """Make the hook of a norm."""
 
         def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            """Note a norm in place of the layer before, unless it was folded into that."""
-            if is_folded(norm):
-                return
+            """Note a norm in place of the layer before."""
             given = first_argument(arguments, keywords)
             for output, version, layer in outputs:
                 if given is output and output._version == version:
                     order.pop(layer, None)
-            if has_statistics(norm):
+            if norm in measured:
                 order.setdefault(norm, names[norm])
 
         return hook

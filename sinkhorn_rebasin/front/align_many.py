@@ -19,6 +19,7 @@ from sinkhorn_rebasin.losses import SimplexLoss
 from sinkhorn_rebasin.losses.base import mean_loss
 from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
+from sinkhorn_rebasin.merging.states import states_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.symmetry import discover_symmetry
 
@@ -103,6 +104,7 @@ def align_many(
                 "pass example_inputs= or spec=."
             )
         spec = discover_symmetry(first, example_inputs)
+    spec = states_of(networks, spec)[1]
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
     if data is None:

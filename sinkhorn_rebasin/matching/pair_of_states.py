@@ -46,7 +46,11 @@ def as_network(reference: NetworkLike, target: NetworkLike) -> nn.Module:
 
 
 def as_states(
-    reference: NetworkLike, target: NetworkLike, spec: PermutationSpec, ignore: Sequence[str] = ()
+    reference: NetworkLike,
+    target: NetworkLike,
+    spec: PermutationSpec,
+    ignore: Sequence[str] = (),
+    stacklevel: int = 3,
 ) -> PairOfStates:
     """Read the states of two networks of the spec's architecture.
 
@@ -54,6 +58,7 @@ def as_states(
         reference, target: modules, states, or paths of files.
         spec: the symmetries.
         ignore: layers that each network keeps for itself: see :meth:`PermutationSpec.ignoring`.
+        stacklevel: of the warning; 3 is the caller of who calls this.
 
     Raises:
         ArchitectureError: when they differ in a tensor, or one is quantized or holds NaN; it is named.
@@ -66,7 +71,7 @@ def as_states(
     first = state_of(reference, "reference", spec.shapes)
     second = state_of(target, "target", spec.shapes)
     spec = spec.ignoring(*ignore) if ignore else spec
-    spec = without_differing_heads(spec, (first, second), stacklevel=3)
+    spec = without_differing_heads(spec, (first, second), stacklevel=stacklevel)
     spec.check_state(first)
     for state in (first, second):
         spec.check_constants(state)

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
+from sinkhorn_rebasin.merging.states import states_of
 from sinkhorn_rebasin.merging.universe import match_to_universe
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -65,7 +66,8 @@ def match_many(
     if method not in METHODS:
         raise ArchitectureError(f"Expected method to be one of {', '.join(METHODS)} but got {method!r}.")
     rounds = {} if max_rounds is None else {"max_rounds": max_rounds}
-    return METHODS[method](networks, spec, generator=generator, seconds=seconds, progress=progress, **rounds)
+    states, spec = states_of(networks, spec)
+    return METHODS[method](states, spec, generator=generator, seconds=seconds, progress=progress, **rounds)
 
 
 def merge_many(

@@ -27,7 +27,7 @@ def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[l
         raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
     first, *others = networks
     for other in others:
-        spec = as_states(first, other, spec).spec
+        spec = as_states(first, other, spec, stacklevel=4).spec
     pairs = [as_states(first, other, spec) for other in others]
     finite = [comparable_states(pair.reference, pair.target, spec) for pair in pairs]
     return [finite[0][0], *(target for _, target in finite)], spec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,10 +133,12 @@ def test_align_keeps_heads_apart() -> None:
     assert "each network keeps its own 4.bias, 4.weight" in str(result)
 
 
-def test_the_mean_of_several_has_the_head_of_the_first() -> None:
+@pytest.mark.parametrize("align", [sr.match_many, partial(sr.align_many, progress=False)])
+def test_the_mean_of_several_has_the_head_of_the_first(align: Callable[..., sr.ManyAlignment]) -> None:
     reference, target, _, x = planted()
+    spec = sr.discover_symmetry(reference, x)
     with pytest.warns(RebasinWarning, match=r"'4.weight'") as told:
-        found = sr.match_many([reference, target, reference], sr.discover_symmetry(reference, x))
+        found = align([reference, target, reference], spec)
     assert told[0].filename == __file__
     merged = sr.merge_many([reference, target, reference], found)
     for name, tensor in reference.state_dict().items():

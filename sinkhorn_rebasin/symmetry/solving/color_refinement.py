@@ -18,7 +18,7 @@ def refine(colors: Ids, source: Ids, target: Ids, kinds: Ids) -> Ids:
         - A collision could only merge different colors; what is claimed is verified afterwards.
 
     >>> kinds = np.zeros(2, dtype=np.int64)
-    >>> sorted(refine(np.zeros(4), np.array([0, 1]), np.array([1, 2]), kinds).tolist())
+    >>> sorted(refine(np.zeros(4, dtype=np.int64), np.array([0, 1]), np.array([1, 2]), kinds).tolist())
     [0, 1, 2, 3]
     """
     colors = factorize(colors)
