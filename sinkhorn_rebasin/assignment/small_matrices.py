@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment.small_gradient import small_tangent_residual
-from sinkhorn_rebasin.assignment.small_kernel import Array, SmallKernel
+from sinkhorn_rebasin.assignment.small_kernel import Array, Given, SmallKernel
 from sinkhorn_rebasin.assignment.small_solver import balanced, iterate
 
 __all__ = ["is_small", "small_residual", "small_scaling"]
@@ -44,19 +44,22 @@ def small_scaling(
     >>> bool((matrix.double().sum(1) - 1).abs().max() < 1e-6), bool(error < 1e-6)
     (True, True)
     """
-    kernel = SmallKernel(scores.detach().numpy(), temperature, _wide(potential)[..., None])
-    spent = iterate(kernel, target, max_iterations)
-    logarithm, matrix = kernel.offset + kernel.log_v, kernel.into_matrix()
     # As of large matrices: nothing that small changes a sum, and processors are slow at subnormal numbers.
     limits = torch.finfo(scores.dtype)
     smallest = limits.tiny / limits.eps
-    matrix, logarithm, steps = balanced(matrix, logarithm, max_iterations - spent, smallest)
+    # Whatever a program has NumPy do at underflows, which are harmless here.
+    with np.errstate(all="ignore"):
+        kernel = SmallKernel(_array(scores), temperature, _wide(potential)[..., None])
+        spent = iterate(kernel, target, max_iterations)
+        logarithm, matrix = kernel.offset + kernel.log_v, kernel.into_matrix()
+        matrix, logarithm, steps = balanced(matrix, logarithm, max_iterations - spent, smallest)
     if matrix.min() < smallest:
         matrix[matrix < smallest] = 0
     logarithm -= logarithm.mean(-2, keepdims=True)
     found = torch.empty_like(scores, memory_format=torch.contiguous_format)
     rounded = found.numpy()
-    rounded[...] = matrix
+    with np.errstate(all="ignore"):
+        rounded[...] = matrix
     rows, columns = rounded.sum(-1, dtype=np.float64), np.ones(len(rounded[0])) @ matrix
     error = np.maximum(np.abs(rows - 1).max(-1), np.abs(columns - 1).max(-1))
     return found, _like(error, scores), _like(logarithm[..., 0] * temperature, scores), spent + steps
@@ -69,12 +72,18 @@ def small_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     found = torch.empty_like(matrix, memory_format=torch.contiguous_format)
-    found.numpy()[...] = small_tangent_residual(matrix.detach().numpy(), gradient.detach().numpy())
+    with np.errstate(all="ignore"):
+        found.numpy()[...] = small_tangent_residual(_array(matrix), _array(gradient))
     return found
 
 
+def _array(tensor: Tensor) -> Given:
+    """Read a tensor's memory; a lazy negative, as of the imaginary part of a conjugate, is worked out."""
+    return tensor.numpy(force=True)
+
+
 def _wide(tensor: Tensor) -> Array:
-    return tensor.detach().numpy().astype(np.float64)
+    return _array(tensor).astype(np.float64)
 
 
 def _like(array: Array, tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -79,3 +80,26 @@ def test_scores_that_are_no_contiguous_memory() -> None:
     turned = scores.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     assert not turned.is_contiguous()
     torch.testing.assert_close(solved(turned, weights.mT, 0.3, 1e-6), solved(scores, weights.mT, 0.3, 1e-6))
+
+
+def test_errors_that_a_program_has_numpy_raise_and_lazy_negatives_change_nothing() -> None:
+    scores, weights = problem(6)
+    expected = solved(300 * scores, weights, 0.1, 1e-6)
+    with np.errstate(all="raise"):
+        found = solved(300 * scores, weights, 0.1, 1e-6)
+    negative = [torch.complex(torch.zeros(6, 6), -part).conj().imag for part in (300 * scores, weights)]
+    assert all(part.is_neg() for part in negative)
+    leaf = negative[0].detach().requires_grad_()
+    matrix = sinkhorn(leaf, 0.1, tolerance=1e-6).matrix
+    matrix.backward(negative[1])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close((matrix.detach(), leaf.grad), expected, rtol=0, atol=0)
+
+
+def test_gradients_that_are_infinite_come_out_as_no_numbers_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    scores, weights = problem(5)
+    slope = solved(scores, weights * torch.inf, 1.0, 1e-6)[1]
+    assert bool(slope.isnan().any())
+    assert not recwarn.list
