@@ -185,5 +185,5 @@ class _SparseSinkhorn(torch.autograd.Function):
         p, q = adjoint(kernel, rows, columns, precision)
         if ctx.watcher is not None:
             ctx.watcher(p.to(values).reshape(left.shape), q.to(values).reshape(left.shape))
-        found = gradient.sub_(p.unsqueeze(-1)).sub_(kernel.gather(q)).mul_(kernel.matrix)
+        found = gradient.sub(p.unsqueeze(-1)).sub_(kernel.gather(q)).mul_(kernel.matrix)
         return found.div_(ctx.temperature).to(values).reshape(values.shape), None, None, None, None, None

@@ -135,3 +135,14 @@ def test_what_does_not_belong_together_is_refused() -> None:
             sparse_sinkhorn(*wrong)
     with pytest.raises(AssignmentError, match="initial_scaling of shape"):
         sparse_sinkhorn(scores, candidates, initial_scaling=torch.zeros(3))
+
+
+def test_the_gradient_that_comes_in_is_left_alone() -> None:
+    scores, candidates = problem(9, 3)
+    scores.requires_grad_()
+    matrix = sparse_sinkhorn(scores, candidates)
+    given = torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = given.clone()
+    slopes = [torch.autograd.grad(matrix.values, scores, given, retain_graph=True)[0] for _ in range(2)]
+    assert torch.equal(given, before)
+    assert torch.equal(*slopes)
