@@ -90,7 +90,8 @@ class ClosedForm:
         given = [matrices[name] for name in self.groups]
         total = _Value.apply(self, picked, *given)[0] if given else torch.zeros((), dtype=self.dtype)
         for name, (first, second) in self.rest.items():
-            moved = permute_tensor(first, self.spec.slots_on(name), matrices)
+            with torch.autocast(first.device.type, enabled=False):
+                moved = permute_tensor(first, self.spec.slots_on(name), matrices)
             total = total + (
                 -2 * (moved * second).sum() if self.bilinear else (moved - second).square().sum()
             )
@@ -141,7 +142,7 @@ class _Value(torch.autograd.Function):
         """Save the gradients."""
         ctx.form, ctx.picked, *matrices = inputs
         ctx.save_for_backward(*matrices, *output[1:])
-        ctx.save_for_forward(*output[1:])
+        ctx.save_for_forward(*matrices)
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
@@ -158,7 +159,9 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor | None, ...]:
         """Return the derivative along tangents of the matrices."""
-        gradients = ctx.saved_tensors
-        pairs = zip(gradients, tangents[2:], strict=True)
-        parts = [(gradient * tangent).sum() for gradient, tangent in pairs if tangent is not None]
-        return torch.stack(parts).sum(), *(None for _ in gradients)
+        # Anew, for the gradients that were saved have no derivatives.
+        given = dict(zip(ctx.form.groups, ctx.saved_tensors, strict=True))
+        gradients = ctx.form.value_and_gradients(given, ctx.picked)[1]
+        pairs = zip(given, tangents[2:], strict=True)
+        parts = [(gradients[name] * tangent).sum() for name, tangent in pairs if tangent is not None]
+        return torch.stack(parts).sum(), *(None for _ in given)

@@ -44,7 +44,7 @@ class WeightDistance:
         - Gradients of ``"l2"`` and ``"inner"`` come in closed form, without a graph through the weights. Autograd
           does the rest: tensors that more than two groups move, learned scales, a reference that turns.
         - What the products need is kept from step to step: a copy of convolutions' weights, and two matrices for
-          each group. It is made anew when a weight changes.
+          each group. It is made anew when a weight changes, but through ``.data``, which PyTorch does not count.
 
     Args:
         kind: ``"l2"``, ``"inner"``, ``"l1"`` or ``"cosine"``.

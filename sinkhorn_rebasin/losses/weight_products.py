@@ -63,7 +63,8 @@ class OneSide:
         matrix = matrix.reshape(-1, *matrix.shape[-2:])
         if self.gram is not None and self.cross is not None:
             half = torch.bmm(matrix, self.gram) - self.cross
-            return (matrix * (half - self.cross)).sum() + self.constant, half
+            # What is left of numbers that cancel may be negative.
+            return ((matrix * (half - self.cross)).sum() + self.constant).clamp_min(0), half
         assert self.target is not None
         assert self.reference is not None
         difference = torch.baddbmm(self.reference, matrix, self.target, beta=-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin import SinkhornRebasin, WeightDistance
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.closed_form import ClosedForm
-from sinkhorn_rebasin.losses.weight_products import every
+from sinkhorn_rebasin.losses.weight_products import OneSide, every
 from tests.rebasin.rebasin_problems import NETWORKS, inputs, mlp
 
 
@@ -167,3 +167,40 @@ def test_a_fraction_of_another_kind_or_size_is_an_error() -> None:
         WeightDistance("l2", fraction=0.5)
     with pytest.raises(LossError, match="at most 1 but got 0"):
         WeightDistance("inner", fraction=0)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_the_derivative_along_tangents_can_be_differentiated(bilinear: bool) -> None:
+    rebasin = soft("mlp")
+    acting = rebasin.acting()
+    assert acting is not None
+    spec, matrices = acting
+    names, places = list(matrices), tuple(matrix.detach() for matrix in matrices.values())
+    tangents = tuple(torch.ones_like(matrix).tril() for matrix in places)
+    states = rebasin.target_state(), rebasin.reference_state()
+    form = ClosedForm(*states, spec, rebasin.spec.compared, torch.float64, bilinear)
+
+    def value(*given: Tensor) -> Tensor:
+        return form(dict(zip(names, given, strict=True)), every)
+
+    def along(*given: Tensor) -> Tensor:
+        return torch.func.jvp(value, given, tangents)[1]
+
+    def step(size: float) -> tuple[Tensor, ...]:
+        moved = (place + size * tangent for place, tangent in zip(places, tangents, strict=True))
+        return torch.func.grad(value, argnums=tuple(range(len(places))))(*moved)
+
+    found = torch.func.grad(along, argnums=tuple(range(len(places))))(*places)
+    # Gradients are polynomials of the third degree along a line, so that these differences are exact.
+    far, near = zip(step(1.0), step(-1.0), strict=True), zip(step(0.5), step(-0.5), strict=True)
+    expected = [(8 * (c - d) - (a - b)) / 6 for (a, b), (c, d) in zip(far, near, strict=True)]
+    torch.testing.assert_close(list(found), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_rounding_makes_no_distance_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        units = torch.randn(1, 8, 64, generator=generator) * 100
+        side = OneSide.of("a", [units], [units], bilinear=False)
+        assert float(side.squared(torch.eye(8) + 1e-6)[0]) >= 0
