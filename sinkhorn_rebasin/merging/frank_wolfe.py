@@ -27,6 +27,7 @@ PATIENCE = 5
 """Steps that gain too little, in a row, after which the search ends."""
 
 
+@torch.inference_mode(False)
 def match_by_frank_wolfe(
     networks: Sequence[NetworkLike],
     spec: PermutationSpec,

@@ -107,7 +107,7 @@ class JointRebasin(nn.Module):
             nn.ModuleDict(),
         )
         self._mixing = Interpolation(self._first.target, self._first._mixing.statistics)
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer("temperature", torch.tensor(float(temperature), device="cpu"))
 
     @property
     def _first(self) -> SinkhornRebasin:
@@ -138,8 +138,10 @@ class JointRebasin(nn.Module):
             hard: whether at hard permutations; None for soft ones in training mode and hard ones in eval mode.
         """
         for rebasin in self._each():
-            with torch.no_grad():
-                rebasin.temperature.copy_(self.temperature)
+            # Written only where it changed: another mean of the same step may wait for its backward pass.
+            if bool(rebasin.temperature != self.temperature):
+                with torch.no_grad():
+                    rebasin.temperature.copy_(self.temperature)
         return [self._first.reference_state(), *(rebasin.rebased_state(hard) for rebasin in self._each())]
 
     def state_at(self, shares: Sequence[float] | None = None, hard: bool | None = None) -> State:
@@ -155,11 +157,13 @@ class JointRebasin(nn.Module):
             ArchitectureError: another number of shares, or shares that do not add up to 1.
         """
         shares, states = check_shares(shares, len(self)), self.states(hard)
-        ignored, so_far = self.spec.ignored, shares[0]
-        mixed = {name: tensor for name, tensor in states[0].items() if name not in ignored}
-        for state, share in zip(states[1:], shares[1:], strict=True):
-            so_far += share
-            mixed = self._mixing(mixed, state, share / so_far if so_far > 0 else 0.0)
+        # Negative shares come last, so that no sum of shares on the way is negative.
+        order = sorted(range(len(self)), key=lambda number: shares[number] < 0)
+        ignored, so_far = self.spec.ignored, shares[order[0]]
+        mixed = {name: tensor for name, tensor in states[order[0]].items() if name not in ignored}
+        for number in order[1:]:
+            so_far += shares[number]
+            mixed = self._mixing(mixed, states[number], shares[number] / so_far if so_far > 0 else 0.0)
         return {name: tensor if name in ignored else mixed[name] for name, tensor in states[0].items()}
 
     def forward(self, inputs: ExampleInputs, shares: Sequence[float] | None = None) -> Any:

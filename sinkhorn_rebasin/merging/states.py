@@ -77,7 +77,10 @@ def _mixed(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     first = tensors[0]
     if not (first.is_floating_point() or first.is_complex()):
         return first.clone()
-    wide = single_precision(first) * shares[0]
-    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
-        wide = wide + single_precision(tensor).to(wide.device) * share
+    # What has no share does not count: zero times infinity is no number.
+    counted = [(tensor, share) for tensor, share in zip(tensors, shares, strict=True) if share]
+    parts = [single_precision(tensor).to(first.device) * share for tensor, share in counted]
+    wide = parts[0]
+    for part in parts[1:]:
+        wide = wide + part
     return wide.to(first.dtype)

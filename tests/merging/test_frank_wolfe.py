@@ -77,3 +77,13 @@ def test_every_step_goes_uphill_and_refining_lowers_nothing() -> None:
     published = match_by_frank_wolfe(networks, spec, refine=False)
     assert published.objective == found.objective[:-1]
     assert not match_by_frank_wolfe(networks, spec, seconds=1e-9).converged
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_programs_without_gradients_match_all_the_same(mode: type) -> None:
+    networks = unrelated(3)
+    spec = discover_symmetry(networks[0], torch.ones(2, 5))
+    expected = match_by_frank_wolfe(networks, spec)
+    with mode():
+        found = match_by_frank_wolfe(networks, spec)
+    assert found.objective == expected.objective

@@ -135,3 +135,22 @@ def test_too_few_networks_and_other_alignments_are_named(task: tuple) -> None:
         sr.JointRebasin(networks, x, start=pair)
     with pytest.raises(ArchitectureError, match="a module and example inputs"):
         sr.align_many([net.state_dict() for net in networks], progress=False)
+
+
+def test_shares_below_zero_are_those_of_the_formula(task: tuple) -> None:
+    networks, batches = task
+    joint = sr.JointRebasin(networks, batches[0][0]).eval()
+    states = joint.states()
+    for shares in ([-1.0, 1.0, 1.0], [1.0, -2.0, 2.0], [0.5, 0.75, -0.25]):
+        mixed = {n: sum(w * s[n] for w, s in zip(shares, states, strict=True)) for n in states[0]}
+        torch.testing.assert_close(joint.state_at(shares), mixed, atol=1e-5, rtol=1e-4)
+
+
+def test_two_means_with_signs_in_one_loss() -> None:
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)) for _ in range(3)]
+    x = torch.randn(4, 3)
+    joint = sr.JointRebasin(networks, x, rescale=True)
+    losses = [joint(x, shares).square().sum() for shares in ([0.2, 0.3, 0.5], [0.5, 0.3, 0.2])]
+    sum(losses).backward()
+    assert all(parameter.grad is not None for parameter in joint.sign_scores.parameters())

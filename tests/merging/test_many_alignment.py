@@ -9,6 +9,7 @@ import torch
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.merging import ManyAlignment, cycle_error, match_many, merge_many
+from sinkhorn_rebasin.merging.states import mean_state
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matcher_contract import equal
 from tests.merging.test_merge_many import unrelated
@@ -66,3 +67,9 @@ def test_wrong_numbers_of_networks_and_shares_are_named() -> None:
         match_many(networks, many.spec, method="best")  # type: ignore[arg-type]
     assert "3 networks" in repr(many)
     assert "merge_many" in many._repr_html_()
+
+
+def test_networks_without_a_share_do_not_count() -> None:
+    first, second = ({"mask": torch.tensor([-torch.inf, value])} for value in (1.0, 2.0))
+    assert mean_state([first, second], [1.0, 0.0])["mask"].tolist() == [-torch.inf, 1.0]
+    assert mean_state([first, second], [0.0, 1.0])["mask"].tolist() == [-torch.inf, 2.0]
