@@ -58,10 +58,10 @@ class SparsePattern:
     def _pairs(self, dtype: torch.dtype) -> Tensor:
         """Mark the candidates in PyTorch's own sparse form."""
         rows, k = self.flat.shape
-        starts, columns = torch.arange(0, rows * k + 1, k), self.flat.flatten()
+        starts, columns = torch.arange(0, rows * k + 1, k, device=self.flat.device), self.flat.flatten()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            zeros = torch.zeros(rows * k, dtype=dtype)
+            zeros = torch.zeros(rows * k, dtype=dtype, device=self.flat.device)
             return torch.sparse_csr_tensor(starts, columns, zeros, (rows, rows), check_invariants=False)
 
     def product(self, values: Tensor, units: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class CandidateScores(nn.Module):
         self.names = list(candidates)
         self.share: Callable[[Tensor], Tensor] | None = None
         self.interval = max(MOST_OFTEN, *(len(c.flatten(0, -2)) // 256 for c in candidates.values()), 0)
-        self._patterns: dict[str, tuple[tuple[object, ...], SparsePattern]] = {}
+        self._patterns: dict[str, tuple[tuple[object, ...], Tensor, SparsePattern]] = {}
         self._proposals: dict[str, Tensor] = {}
         if candidates:
             # Steps since candidates were looked up last; -1 before they ever were.
@@ -115,8 +115,12 @@ class CandidateScores(nn.Module):
         candidates = self.indices.get_buffer(name)
         key = (candidates.data_ptr(), candidates._version, candidates.device)
         if name not in self._patterns or self._patterns[name][0] != key:
-            self._patterns[name] = key, SparsePattern(candidates.clone())
-        return self._patterns[name][1]
+            # They are held, so that no others get their memory while they are compared by it.
+            self._patterns[name] = key, candidates, SparsePattern(candidates.clone())
+        return self._patterns[name][2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_patterns": {}}
 
     def soft(
         self,
@@ -272,6 +276,9 @@ def _exchange(indices: Tensor, scores: Tensor, wanted: Tensor) -> None:
     values = torch.where(taken, 0.0, scores.gather(-1, order))
     indices.scatter_(-1, order, columns)
     scores.scatter_(-1, order, values)
+    if scores.grad is not None:
+        # Of steps before this one that are still being added up: what went has no part in them.
+        scores.grad.masked_fill_(torch.zeros_like(taken).scatter(-1, order, taken), 0.0)
 
 
 def _gains(pairs: list[tuple[Tensor, Tensor]], q: Tensor, first: int, last: int) -> Tensor:

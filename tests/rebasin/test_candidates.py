@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -202,3 +203,25 @@ class Experts(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.einsum("deh,beh->bd", self.down, torch.einsum("ehd,bd->beh", self.up, x).relu())
+
+
+def test_steps_that_are_added_up_have_no_gradient_for_newcomers() -> None:
+    net, target, spec, _ = planted(32)
+    rebasin = SinkhornRebasin(net, target, spec=spec, start="identity", candidates=4, noise=0.3)
+    WeightDistance()(rebasin).backward()
+    learned = {name: (score.grad.clone(), score) for name, score in rebasin.scores.items()}
+    before = {name: indices.clone() for name, indices in rebasin.candidates.indices.named_buffers()}
+    rebasin.soft_permutations()
+    for name, indices in rebasin.candidates.indices.named_buffers():
+        new, (first, score) = indices != before[name], learned[name]
+        assert bool(first[new].any())
+        assert torch.equal(score.grad, first.masked_fill(new, 0.0))
+
+
+def test_copies_and_saved_ones_look_their_candidates_up_themselves() -> None:
+    net, target, spec, _ = planted(12)
+    rebasin = SinkhornRebasin(net, target, spec=spec, candidates=3)
+    rebasin.soft_permutations()
+    for other in (copy.deepcopy(rebasin), pickle.loads(pickle.dumps(rebasin))):
+        assert not other.candidates._patterns
+        assert torch.equal(WeightDistance()(other), WeightDistance()(rebasin))
