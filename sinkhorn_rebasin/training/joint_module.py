@@ -45,6 +45,7 @@ class JointRebasinModule(RebasinModule):
     def on_validation_epoch_start(self) -> None:
         """Merge once, for all batches."""
         self._merged = self.joint.state_at(hard=True)
+        self.val_merged_loss.reset()  # of what an epoch that was broken off has counted
 
     @property
     def joint(self) -> JointRebasin:

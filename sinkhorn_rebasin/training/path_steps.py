@@ -65,6 +65,8 @@ class PathSteps(KeepsRandomState):
     def on_validation_epoch_start(self) -> None:
         """Permute once, for all batches."""
         self._path = self.rebasin.path()
+        for metric in (self.val_barrier, self.val_auc, self.val_midpoint_loss):
+            metric.reset()  # of what an epoch that was broken off has counted
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Record losses along the path for one batch."""

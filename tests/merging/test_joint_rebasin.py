@@ -125,6 +125,20 @@ def test_a_trainer_validates_tests_and_predicts_with_the_mean(task: tuple) -> No
     torch.testing.assert_close(torch.cat(predicted), merged(x))  # type: ignore[arg-type]
 
 
+def test_validations_that_were_broken_off_do_not_count(task: tuple) -> None:
+    networks, batches = task
+    of_all = JointRebasinModule(sr.JointRebasin(networks, batches[0][0]), sr.SimplexLoss())
+    of_two = sr.training.RebasinModule(sr.SinkhornRebasin(*networks[:2], batches[0][0]), sr.MidpointLoss())
+    for module, metric in ((of_all, of_all.val_merged_loss), (of_two, of_two.val_midpoint_loss)):
+        values = []
+        for given in ([batches[0], batches[1]], [batches[1]]):
+            for batch in given:
+                module.on_validation_epoch_start()
+                module.validation_step(batch, 0)
+            values.append(float(metric.compute()))
+        assert values[0] == values[1]
+
+
 def test_too_few_networks_and_other_alignments_are_named(task: tuple) -> None:
     networks, batches = task
     x = batches[0][0]
