@@ -98,6 +98,11 @@ def test_weights_that_have_no_mean_are_refused_by_name(name: str) -> None:
     broken["a.weight"][1, 2] = torch.nan
     with pytest.raises(ArchitectureError, match=r"'a.weight' of the target holds NaN"):
         PAIRS[name](a, broken, spec)
+    spoiled = networks()[0]
+    with torch.no_grad():
+        spoiled.get_parameter("a.weight")[1, 2] = torch.nan
+    with pytest.raises(ArchitectureError, match=r"'a.weight' of the reference holds NaN"):
+        PAIRS[name](spoiled, dict(b.state_dict()), spec)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
