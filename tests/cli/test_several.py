@@ -5,6 +5,7 @@ import json
 import torch
 from safetensors.torch import load_file, save_file
 
+import sinkhorn_rebasin as sr
 from tests.cli.conftest import INPUTS, Disk, model, states
 from tests.cli.networks import Small, batches
 
@@ -62,3 +63,29 @@ def test_three_networks_are_learned_together_and_repaired(disk: Disk) -> None:
     code, _, err = disk.run("merge", *models, *data, "--seconds", "5", "--out", disk.folder / "more")
     assert code == 2
     assert "--seconds without --train for more than two models" in err
+
+
+def test_the_mean_of_several_has_the_statistics_of_its_networks(disk: Disk) -> None:
+    noise = torch.Generator().manual_seed(3)
+    noisy = {
+        name: tensor + 0.3 * torch.randn(tensor.shape, generator=noise)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in states()[0].items()
+    }
+    save_file(noisy, disk.folder / "c.safetensors")
+    models = [disk.reference, disk.target, model(disk.folder / "c.safetensors")]
+    code, _, err = disk.run("merge", *models, "--repair", DATA, "--out", disk.folder / "out")
+    assert code == 0, err
+    networks = [Small().eval() for _ in range(3)]
+    for network, state in zip(networks, (*states(), noisy), strict=True):
+        network.load_state_dict(state)
+    many = sr.match_many(networks, sr.discover_symmetry(networks[0], batches()[0][0]))
+    mean, *moved = (Small().eval() for _ in range(4))
+    for network, state in zip((mean, *moved), (many.merge(networks), *many.apply(networks)), strict=True):
+        network.load_state_dict(state)
+    expected = sr.repair(mean, moved[0], moved[1:], many.spec, batches()).state_dict()
+    written = load_file(disk.folder / "out" / "model.safetensors")
+    assert not torch.allclose(written["norm.running_var"], mean.norm.running_var)
+    for name, tensor in written.items():
+        torch.testing.assert_close(tensor, expected[name], msg=name)
