@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
-
-from experiments.compare_methods.setting import Training
+from experiments.compare_methods.setting import Training, read_setting
 from experiments.models.endpoints import EndpointConfig
 
 SETTINGS = Path(__file__).parent / "settings"
@@ -90,18 +88,7 @@ def load_setting(name: str) -> Setting:
         >>> load_setting("mnist_mlp").change
         'turned'
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SETTINGS / f"{name}.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a setting out of {', '.join(known_settings())}, or the path of a .yaml file, but got {name!r}."
-        )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Setting, "setting")
-    import yaml
-
-    loaded = parser.instantiate(parser.parse_object({"setting": yaml.safe_load(path.read_text())}))
-    setting: Setting = loaded.setting
-    return setting
+    return read_setting(Setting, SETTINGS, name)
 
 
 def known_settings() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -15,6 +15,7 @@ from experiments.models import Architecture
 from experiments.models.endpoints import EndpointConfig
 
 SETTINGS = Path(__file__).parent / "settings"
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,20 @@ def load_setting(name: str) -> Setting:
         >>> load_setting("digits_mlp_32").model
         'mlp'
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SETTINGS / f"{name}.yaml"
+    return read_setting(Setting, SETTINGS, name)
+
+
+def read_setting(kind: type[S], folder: Path, name: str) -> S:
+    """Read a setting of any experiment from its folder, or from a file of one's own."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise FileNotFoundError(
-            f"Expected a setting out of {', '.join(known_settings())}, or the path of a .yaml file, but got {name!r}."
+            f"Expected a setting out of {known}, or the path of a .yaml file, but got {name!r}."
         )
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Setting, "setting")
-    loaded = parser.instantiate(parser.parse_object({"setting": _read(path)}))
-    setting: Setting = loaded.setting
+    parser.add_class_arguments(kind, "setting")
+    setting: S = parser.instantiate(parser.parse_object({"setting": _read(path)})).setting
     return setting
 
 
