@@ -1,10 +1,11 @@
 """Differentiable weight-space alignment of neural networks: Sinkhorn re-basin for any PyTorch model.
 
 Start with :func:`align`, or with :class:`SinkhornRebasin`. The imports below are the table of contents, a folder a
-block. The folders ``carrying`` (``carry``, ``carry_many``, ``carry_adapter``, ``CarriedUpdate`` and ``Adapter``),
-``front`` (``align``, ``align_many``, ``Recipe`` and ``AlignmentResult``), ``metrics``, ``plots`` and ``training`` are
-loaded when they are first used, because they need torchmetrics, matplotlib and Lightning:
-``sinkhorn_rebasin.training.RebasinModule``.
+block. These folders are loaded when they are first used, because they need torchmetrics, matplotlib and Lightning:
+
+- ``carrying``: ``carry``, ``carry_many``, ``carry_adapter``, ``CarriedUpdate`` and ``Adapter``;
+- ``front``: ``align``, ``align_many``, ``compare``, ``Recipe``, ``AlignmentResult`` and ``Comparison``;
+- ``metrics``, ``plots`` and ``training``, such as ``sinkhorn_rebasin.training.RebasinModule``.
 """
 
 import importlib
@@ -55,6 +56,7 @@ from sinkhorn_rebasin.matching import weight_matching as weight_matching
 from sinkhorn_rebasin.matching import widen_into as widen_into
 
 # Several networks, aligned together and merged.
+from sinkhorn_rebasin.merging import Ensemble as Ensemble
 from sinkhorn_rebasin.merging import JointRebasin as JointRebasin
 from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
 from sinkhorn_rebasin.merging import match_many as match_many
@@ -105,14 +107,16 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.carrying import carry_adapter as carry_adapter
     from sinkhorn_rebasin.carrying import carry_many as carry_many
     from sinkhorn_rebasin.front import AlignmentResult as AlignmentResult
+    from sinkhorn_rebasin.front import Comparison as Comparison
     from sinkhorn_rebasin.front import Recipe as Recipe
     from sinkhorn_rebasin.front import align as align
     from sinkhorn_rebasin.front import align_many as align_many
+    from sinkhorn_rebasin.front import compare as compare
 
 __version__ = "0.1.0"
 
 _LAZY = ("carrying", "front", "metrics", "plots", "training")
-_FRONT = ("AlignmentResult", "Recipe", "align", "align_many")
+_FRONT = ("AlignmentResult", "Comparison", "Recipe", "align", "align_many", "compare")
 _CARRYING = ("Adapter", "CarriedUpdate", "carry", "carry_adapter", "carry_many")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, check_positions
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.shown import html_table, svg_curve
+
+PathFigure: TypeAlias = Literal["mean", "midpoint", "barrier"]
+"""One number for a path: its mean loss, the loss at its middle, which is a merge's, or its barrier."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +121,26 @@ class PathEvaluation:
         They stand at λ=0 and at λ=1, and are fractions.
         """
         return None if self.accuracies is None else (self.accuracies[0].item(), self.accuracies[-1].item())
+
+    def figure(self, name: PathFigure = "mean") -> float:
+        """Return one number, the lower the better.
+
+        Args:
+            name: ``"mean"`` loss of all positions, loss at the ``"midpoint"``, or ``"barrier"``.
+
+        Raises:
+            DataError: another name.
+
+        Example:
+            >>> path = PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 3.0]))
+            >>> path.figure(), path.figure("midpoint"), path.figure("barrier")
+            (3.0, 5.0, 3.0)
+        """
+        if name not in get_args(PathFigure):
+            raise DataError(f"Expected one of {', '.join(get_args(PathFigure))} of a path but got {name!r}.")
+        if name == "mean":
+            return self.losses.mean().item()
+        return self.midpoint_loss if name == "midpoint" else self.barrier
 
     @property
     def _midpoint(self) -> int:

@@ -54,13 +54,15 @@ def align(
     r"""Align one network with another.
 
     The symmetries are discovered and verified. Several matching methods give a start, and the best on held-out data
-    is kept. Soft permutations and scales are annealed from there in cycles, each of which begins at the best so far.
-    Scales are settled at hard permutations in a last fit. Each fit keeps the parameters with the lowest mean loss
+    is kept. Short trials choose how fast and how soft the permutations are. They and the scales are annealed from
+    the start in cycles, each of which begins at the best so far. Scales are settled at hard permutations in a last
+    fit. Each fit keeps what has the lowest mean loss
 
     .. math:: \frac1n \sum_{i=1}^{n} \mathcal C\bigl((1-\lambda_i)\, \pi(\theta_T) + \lambda_i\, \theta_R\bigr)
 
-    along the path on held-out data. Ctrl-C ends a fit and returns the best so far. Neither the networks nor the data
-    nor any random state is changed, and a seed gives the same result on the same machine.
+    along the path on held-out data, or another figure that the recipe names. The start is kept where no fit is
+    better. Ctrl-C ends a fit and returns the best so far. Neither the networks nor the data nor any random state is
+    changed, and a seed gives the same result on the same machine.
 
     Args:
         reference: the network that stays, :math:`\theta_R`.
@@ -178,9 +180,12 @@ def _by_data(
     fits.run(began)
     rebasin.to(device_of(tensors_of(pair.reference)))
     after = judge.of_rebasin(rebasin)
-    if not height(after) <= height(start.verdict):
+    notes = fits.notes
+    if not height(after, recipe.keep) <= height(start.verdict, recipe.keep):
         restore_learned(rebasin, first)
         after = judge.of_rebasin(rebasin)
+        notes += ("No step made the start better on held-out data, so it is kept.",)
+    told = _told(pair, rebasin, recipe, seed, began)
     return AlignmentResult(
         rebasin.eval(),
         start=start.name,
@@ -190,7 +195,7 @@ def _by_data(
         history=fits.history,
         steps=fits.steps,
         interrupted=fits.interrupted,
-        **_told(pair, rebasin, recipe, seed, began),
+        **{**told, "notes": (*told["notes"], *notes)},
     )
 
 

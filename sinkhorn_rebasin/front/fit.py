@@ -11,8 +11,9 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import kept_order
-from sinkhorn_rebasin.front.judge import Judge
+from sinkhorn_rebasin.front.judge import Judge, height
 from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.front.schedules import Schedule, best_of, schedules, trial_steps
 from sinkhorn_rebasin.losses import RandomPointLoss, RebasinLoss, RepairLoss
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
@@ -48,6 +49,7 @@ class Fits:
     history: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     steps: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def run(self, began: float) -> None:
         """Anneal, then close.
@@ -70,19 +72,48 @@ class Fits:
         """Anneal again and again from the best permutations so far, batch norm on the mixture's statistics."""
         from sinkhorn_rebasin.training import TemperatureAnnealing, WarmRestarts
 
-        recipe, judge = self.recipe, self.judge
-        preparation: dict[str, Any] = {"prepare": judge.batch_norm}
-        if judge.repair:
-            preparation = {"repair": judge.statistics}
-        monitor = self._monitor(**preparation)
+        recipe, monitor = self.recipe, self._monitor(**self._preparation())
+        schedule = self._tried(deadline)
+        if self.interrupted:
+            return
         cycles = min(recipe.cycles, recipe.steps)
         callbacks = [
-            TemperatureAnnealing(geometric(*recipe.temperatures), cycles=cycles),
+            TemperatureAnnealing(geometric(*schedule.temperatures), cycles=cycles),
             monitor,
             WarmRestarts(monitor, cycles, recipe.noise),
         ]
-        module = self._module(self._soft_loss(), lr=recipe.learning_rate, scale_lr=recipe.scale_learning_rate)
+        module = self._module(
+            self._soft_loss(), lr=schedule.learning_rate, scale_lr=schedule.scale_learning_rate
+        )
         self._fit("soft", module, monitor, recipe.steps, callbacks, deadline)
+
+    def _tried(self, deadline: float | None) -> Schedule:
+        """Anneal once by each schedule, always from the start, and return the one that ends best."""
+        from sinkhorn_rebasin.training import TemperatureAnnealing
+
+        steps, candidates, heights = trial_steps(self.recipe), schedules(self.recipe), []
+        if not steps:
+            return candidates[0]
+        first = {name: value.clone() for name, value in self.rebasin.state_dict().items()}
+        for schedule in candidates:
+            monitor = self._monitor(**self._preparation(), restore_best=False)
+            module = self._module(
+                self._soft_loss(), lr=schedule.learning_rate, scale_lr=schedule.scale_learning_rate
+            )
+            callbacks = [TemperatureAnnealing(geometric(*schedule.temperatures)), monitor]
+            self._fit("trial", module, monitor, steps, callbacks, deadline, every=steps)
+            if self.interrupted:
+                break
+            heights.append(height(monitor.history[-1][1], self.recipe.keep))
+            self.rebasin.load_state_dict(first)
+        best = best_of(candidates[: len(heights)], heights) if heights else candidates[0]
+        self.notes += (f"The best of {len(heights)} short trials is trained: {best}.",)
+        return best
+
+    def _preparation(self) -> dict[str, Any]:
+        """What puts the networks of the path right: REPAIR, or batch norm on the mixture's statistics."""
+        judge = self.judge
+        return {"repair": judge.statistics} if judge.repair else {"prepare": judge.batch_norm}
 
     def _turn(self, deadline: float | None) -> None:
         """Learn the maps of continuous symmetries at permutations that stay, by a rate that falls to zero."""
@@ -127,23 +158,17 @@ class Fits:
         batch = self.judge.batch if self.loss is not None else None
         return RebasinModule(self.rebasin, loss, scale_decay=self.recipe.scale_decay, batch=batch, **options)
 
-    def _monitor(self, **preparation: Any) -> BarrierMonitor:
+    def _monitor(self, *, restore_best: bool = True, **preparation: Any) -> BarrierMonitor:
         from sinkhorn_rebasin.training import BarrierMonitor, LossMonitor
 
-        judge, every = self.judge, self._epochs_between()
+        judge = self.judge
+        options: dict[str, Any] = {"restore_best": restore_best, "batch": judge.batch}
+        options["every"] = self._epochs_between()
         if judge.criterion is None:
             assert judge.loss is not None
-            options: dict[str, Any] = {"every": every, "restore_best": True, "batch": judge.batch}
             return LossMonitor(judge.loss, judge.validation, **options)
-        return BarrierMonitor(
-            judge.validation,
-            judge.criterion,
-            points=judge.points,
-            every=every,
-            restore_best=True,
-            batch=judge.batch,
-            **preparation,
-        )
+        options |= {"points": judge.points, "keep": self.recipe.keep, **preparation}
+        return BarrierMonitor(judge.validation, judge.criterion, **options)
 
     def _epochs_between(self) -> int:
         """Passes over short training data between two evaluations."""
@@ -160,6 +185,7 @@ class Fits:
         steps: int,
         callbacks: list[Any],
         deadline: float | None,
+        every: int | None = None,
     ) -> None:
         from sinkhorn_rebasin.training import bounded_fit
 
@@ -168,7 +194,7 @@ class Fits:
                 module,
                 self.train,
                 steps=steps,
-                epoch=self.recipe.evaluate_every,
+                epoch=every or self.recipe.evaluate_every,
                 callbacks=callbacks,
                 options=self.options,
                 title=stage if self.progress else None,
@@ -178,7 +204,7 @@ class Fits:
             self.interrupted = True
             monitor.restore(self.rebasin)
         before = sum(self.steps.values())
-        self.steps[stage] = end.steps
+        self.steps[stage] = self.steps.get(stage, 0) + end.steps
         self.history += [
             {"stage": stage, "step": before + step, **_figures(verdict)} for step, verdict in monitor.history
         ]
@@ -191,7 +217,8 @@ class Fits:
         per_step = self._pilot(began + PILOT_SHARE * seconds).seconds_per_step
         recipe, until = self.recipe, began + seconds - evaluation
         closing = recipe.closing_steps if self.rebasin.log_scales else 0
-        first = recipe.map_steps if self.rebasin.continuous else recipe.steps
+        trials = recipe.trials * trial_steps(recipe)
+        first = recipe.map_steps if self.rebasin.continuous else recipe.steps + trials
         costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (first, closing)]
         left = until - time.monotonic()
         self.recipe = recipe.shortened(min(1.0, max(0.0, left) / max(sum(costs), 1e-9)))

@@ -13,6 +13,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Heads, StateLike
 from sinkhorn_rebasin.activations import BatchNormReset, RepairAlongPath
 from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.losses.base import mean_loss
 from sinkhorn_rebasin.matching import Alignment
@@ -110,11 +111,11 @@ class Judge:
         )
 
 
-def height(verdict: Verdict) -> float:
-    """Return the mean loss along a path, or the loss; infinite where it is not finite.
+def height(verdict: Verdict, keep: PathFigure = "mean") -> float:
+    """Return a figure of a path, or the loss; infinite where it is not finite.
 
     >>> height(2.0), height(float("nan"))
     (2.0, inf)
     """
-    value = float(verdict.losses.mean()) if isinstance(verdict, PathEvaluation) else verdict
+    value = verdict.figure(keep) if isinstance(verdict, PathEvaluation) else verdict
     return value if math.isfinite(value) else math.inf

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.errors import RecipeError
 
 StartName: TypeAlias = Literal["weight_matching", "activation_matching", "activation_matching_uncentred"]
@@ -27,6 +28,8 @@ class Recipe:
         steps, cycles: of the soft fit, and how often its temperature falls.
         learning_rate, scale_learning_rate: of Adam on the scores and on the log-scales in the soft fit.
         temperatures: τ at the first and the last step of each cycle; it falls geometrically.
+        trials: schedules that are tried first, each for a twentieth of the steps: the rates and temperatures above,
+            and gentler ones. The one that ends best on held-out data is trained; 1 trains the first untried.
         noise: standard deviation of what is added to the best scores when a cycle begins.
         map_steps, map_learning_rate: of the fit of continuous maps, where a network has them; it takes the place of
             the soft fit, and its rate falls to zero by a cosine.
@@ -35,6 +38,8 @@ class Recipe:
         scale_decay: decoupled weight decay of the log-scales in both fits.
         validation_samples: at least so many held-out samples decide what is kept, if there are as many.
         statistics_samples: at least so many training samples measure batch norm, or do REPAIR.
+        keep: what the best has the lowest of on held-out data: the ``"mean"`` loss along the path, the loss at its
+            ``"midpoint"``, which is the merged network's, or the ``"barrier"``.
         points: positions on the path at which held-out data are evaluated, odd.
         evaluate_every: steps between evaluations.
         seconds: at most so many for the whole call; the fits are shortened to fit in, and never lengthened.
@@ -55,6 +60,7 @@ class Recipe:
     learning_rate: float = 0.1
     scale_learning_rate: float = 0.01
     temperatures: tuple[float, float] = (0.5, 0.2)
+    trials: int = 3
     noise: float = 0.1
     map_steps: int = 400
     map_learning_rate: float = 0.03
@@ -64,6 +70,7 @@ class Recipe:
     scale_decay: float = 0.0
     validation_samples: int = 5000
     statistics_samples: int = 500
+    keep: PathFigure = "mean"
     points: int = 9
     evaluate_every: int = 100
     seconds: float | None = None
@@ -115,7 +122,18 @@ class Recipe:
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
         if not isinstance(self.starts, tuple) or not self.starts or not set(self.starts) <= set(STARTS):
             raise RecipeError(f"Expected starts out of {', '.join(STARTS)} but got {self.starts!r}.")
-        for name in ("start_samples", "restarts", "cycles", "validation_samples", "statistics_samples"):
+        if self.keep not in get_args(PathFigure):
+            raise RecipeError(
+                f"Expected keep to be one of {', '.join(get_args(PathFigure))} but got {self.keep!r}."
+            )
+        for name in (
+            "start_samples",
+            "restarts",
+            "cycles",
+            "trials",
+            "validation_samples",
+            "statistics_samples",
+        ):
             self._check(name, int, least=1)
         for name in ("steps", "map_steps", "closing_steps"):
             self._check(name, int, least=0)

@@ -52,7 +52,7 @@ def best_start(
 
     Args:
         judge: of the pair.
-        recipe: its ``starts``.
+        recipe: its ``starts``, and what it keeps.
         data: training batches to match activations on.
         rescaling: with signs, where units may be negated.
         continuous: the groups that are turned.
@@ -77,7 +77,7 @@ def best_start(
     ]
     alignments = {name: methods[name]() for name in names or ["weight_matching"]}
     verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
-    best = min(verdicts, key=lambda name: height(verdicts[name]))
+    best = min(verdicts, key=lambda name: height(verdicts[name], recipe.keep))
     return BestStart(best, alignments[best], verdicts)
 
 

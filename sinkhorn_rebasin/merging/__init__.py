@@ -1,5 +1,6 @@
 """Several networks brought into one basin and merged."""
 
+from sinkhorn_rebasin.merging.ensemble import Ensemble
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
 from sinkhorn_rebasin.merging.joint_rebasin import JointRebasin
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment, cycle_error
@@ -8,6 +9,7 @@ from sinkhorn_rebasin.merging.merge_many import match_to_mean
 from sinkhorn_rebasin.merging.universe import match_to_universe
 
 __all__ = [
+    "Ensemble",
     "JointRebasin",
     "ManyAlignment",
     "cycle_error",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 from torch import Tensor
@@ -13,6 +13,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.connectivity import PathEvaluation, evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
@@ -26,9 +27,9 @@ class BarrierMonitor(lightning.Callback):
     It does so with hard permutations before training, at the end of epochs and of training, and logs ``barrier``. The
     network runs in the Trainer's precision, as in a validation step.
 
-    With ``restore_best`` the parameters with the lowest mean loss along the path on the monitored data are put back
-    when training ends, so the result is never worse there than the start. The data should be held out: neither the
-    training batches nor the test set. Where that loss is not finite the parameters are never the best.
+    With ``restore_best`` the best parameters on the monitored data are put back when training ends, so the result is
+    never worse there than the start. ``keep`` says what is best. The data should be held out: neither the training
+    batches nor the test set. Where that figure is not finite the parameters are never the best.
 
     Args:
         dataloader: batches of (inputs, labels).
@@ -39,15 +40,19 @@ class BarrierMonitor(lightning.Callback):
         repair: batches of training data on which REPAIR puts every state right first, as
             ``rebasin.merge(repair=...)`` does; instead of ``prepare``.
         restore_best: put the best parameters back at the end.
+        keep: the best have the lowest ``"mean"`` loss along the path, the lowest loss at its ``"midpoint"``, which
+            is the merged network's, or the lowest ``"barrier"``.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        RebasinError: on a module that is no :class:`RebasinModule`, or with both ``prepare`` and ``repair``.
+        RebasinError: on a module that is no :class:`RebasinModule`, with both ``prepare`` and ``repair``, or with
+            another ``keep``.
 
     Attributes:
         history: one (step, evaluation) per evaluation of the current or last fit.
-        best_parameters: the re-basin's parameters, scores and log-scales, by name, at the evaluation with the lowest
-            mean loss along the path; empty until one is finite.
+        best: the lowest figure so far.
+        best_parameters: the re-basin's parameters, scores and log-scales, by name, at that evaluation; empty until
+            one is finite.
     """
 
     def __init__(
@@ -60,8 +65,13 @@ class BarrierMonitor(lightning.Callback):
         prepare: Prepare | None = None,
         repair: Iterable[Any] | None = None,
         restore_best: bool = False,
+        keep: PathFigure = "mean",
         batch: BatchAdapter | None = None,
     ) -> None:
+        if keep not in get_args(PathFigure):
+            raise RebasinError(
+                f"Expected keep to be one of {', '.join(get_args(PathFigure))} but got {keep!r}."
+            )
         if prepare is not None and repair is not None:
             raise RebasinError("Expected prepare or repair for the states of the path but got both.")
         self.dataloader = dataloader
@@ -71,6 +81,7 @@ class BarrierMonitor(lightning.Callback):
         self.prepare = prepare
         self.repair = repair
         self.restore_best = restore_best
+        self.keep = keep
         self.batch = batch
         self.history: list[tuple[int, Any]] = []
         self.best: float = float("inf")
@@ -122,6 +133,7 @@ class BarrierMonitor(lightning.Callback):
             every=self.every,
             repair=self.repair is not None,
             restore_best=self.restore_best,
+            keep=self.keep,
         )
 
     def _restore(self, pl_module: lightning.LightningModule) -> None:
@@ -156,7 +168,7 @@ class BarrierMonitor(lightning.Callback):
             evaluation = evaluate_path(
                 rebasin, data, self.criterion, points=self.points, prepare=prepare, batch=self.batch
             )
-        self._remember(trainer.global_step, evaluation, float(evaluation.losses.mean()), rebasin)
+        self._remember(trainer.global_step, evaluation, evaluation.figure(self.keep), rebasin)
         return evaluation
 
     def _remember(self, step: int, evaluation: Any, height: float, rebasin: SinkhornRebasin) -> None:
