@@ -156,6 +156,14 @@ def at_simplex(data: Any, batch: Any) -> Tensor:
     return loss(sr.JointRebasin([a, b, a], spec=spec), data[0]).detach()
 
 
+def scores(data: Any, batch: Any) -> list[float | None]:
+    a, b, _ = networks()
+    comparison = sr.compare([a, b], a, data, CE, batch=batch)
+    assert comparison.ensemble is not None
+    measured = *comparison.members, comparison.merged, comparison.ensemble
+    return [figure for score in measured for figure in (score.loss, score.accuracy)]
+
+
 def carrying(data: Any, batch: Any) -> Any:
     base, new_base, spec = networks()
     tuned = Net().eval()
@@ -200,6 +208,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "batch_norm_statistics": lambda d, b: list(
         batch_norm_statistics(networks()[0], networks()[0].state_dict(), d, batch=b).values()
     ),
+    "compare": scores,
     "diagonal_fisher": fisher(sr.diagonal_fisher),
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
