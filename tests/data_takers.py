@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
+from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.training import continual
@@ -164,6 +165,17 @@ def scores(data: Any, batch: Any) -> list[float | None]:
     return [figure for score in measured for figure in (score.loss, score.accuracy)]
 
 
+def bent(data: Any, batch: Any) -> Any:
+    a, b, _ = networks()
+    curve = LearnedCurve(a, b)
+    module = sr.training.CurveModule(curve, batch=batch)
+    return [
+        tensor
+        for name, tensor in fitted(module, list(data)).items()
+        if "bends" in name and "running" not in name
+    ]
+
+
 def carrying(data: Any, batch: Any) -> Any:
     base, new_base, spec = networks()
     tuned = Net().eval()
@@ -190,6 +202,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     ),
     "ContinualLearner": learned,
     "CarryModule": carrying,
+    "CurveModule": bent,
     "carry": carried,
     "ContinualLoss": continual_loss,
     "ElasticWeightConsolidation": elastic,

@@ -1,16 +1,20 @@
 """Curves through weight space, and evaluating a network along them."""
 
 from sinkhorn_rebasin.connectivity.barrier import area_under_curve, barrier, excess
-from sinkhorn_rebasin.connectivity.curves import BezierPath, Curve, LinearPath, SupportsPath
+from sinkhorn_rebasin.connectivity.bent_curves import BezierPath, PolygonPath
+from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_path, evaluate_state
+from sinkhorn_rebasin.connectivity.learned_curve import LearnedCurve
 from sinkhorn_rebasin.connectivity.path_result import PathEvaluation
 from sinkhorn_rebasin.networks.execution import run_at
 
 __all__ = [
     "BezierPath",
     "Curve",
+    "LearnedCurve",
     "LinearPath",
     "PathEvaluation",
+    "PolygonPath",
     "SupportsPath",
     "area_under_curve",
     "barrier",

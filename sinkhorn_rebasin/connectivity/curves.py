@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, Heads, NetworkLike, State
 from sinkhorn_rebasin.connectivity.interpolation import (
     check_position,
-    common_type,
     is_mixable,
     lerp,
     nearer,
@@ -24,7 +23,7 @@ from sinkhorn_rebasin.connectivity.interpolation import (
 )
 from sinkhorn_rebasin.connectivity.path_ends import ignored_ends, state_like, warn_of_unsaved
 from sinkhorn_rebasin.files.given_networks import module_of
-from sinkhorn_rebasin.networks.architecture import check_heads, check_same, check_state, tensors_of, wider
+from sinkhorn_rebasin.networks.architecture import check_heads, check_same, check_state, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.support import check_module
@@ -218,56 +217,3 @@ class LinearPath(StatePath):
     def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
         """Return one tensor at a position."""
         return lerp(self.start[name], self.end[name], at)
-
-
-class BezierPath(StatePath):
-    """Join two states by a quadratic curve.
-
-    θ(λ) = (1−λ)²·θ_start + 2λ(1−λ)·θ_control + λ²·θ_end.
-
-    Args:
-        module: the architecture, never changed.
-        start: parameters and buffers at λ=0.
-        end: parameters and buffers at λ=1.
-        control: the point that bends the curve; with the mean of the ends the curve is the segment. Of its buffers
-            only statistics count.
-        statistics: as for :class:`LinearPath`.
-
-    Raises:
-        ArchitectureError: names or shapes of a state differ from the module's.
-
-    Example:
-        >>> layer = nn.Linear(1, 1, bias=False)
-        >>> states = [{"weight": torch.tensor([[value]])} for value in (0.0, 0.0, 2.0)]
-        >>> BezierPath(layer, *states)(torch.ones(1, 1), at=0.5).item() == 1.0
-        True
-
-    Reference: Garipov, Izmailov, Podoprikhin, Vetrov, Wilson, "Loss Surfaces, Mode Connectivity, and Fast
-    Ensembling of DNNs", 2018.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        start: NetworkLike,
-        end: NetworkLike,
-        control: NetworkLike,
-        statistics: Collection[str] = (),
-    ) -> None:
-        super().__init__(module, start, end, statistics)
-        control = state_like(module, control, "control")
-        check_state(module, control, "control")
-        check_same(self.start, control)
-        self.control: State = dict(control)
-
-    def tensor_at(self, name: str, at: float | Tensor) -> Tensor:
-        """Return one tensor at a position."""
-        start, control = common_type(self.start[name], self.control[name])
-        control, end = common_type(control, self.end[name])
-        wide = wider(control.dtype)
-        # Three steps in single precision, and one rounding.
-        first = lerp(start.to(wide), control.to(wide), at)
-        second = lerp(control.to(wide), end.to(wide), at)
-        bent = lerp(first, second, at).to(control.dtype)
-        # Rounding gives every NaN the same bits.
-        return torch.where(start.isnan() & bent.isnan(), start.to(bent.dtype), bent)

@@ -5,6 +5,7 @@ from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.bounded_fit import bounded_fit
 from sinkhorn_rebasin.training.carry_module import CarryModule
 from sinkhorn_rebasin.training.cosine_annealing import CosineAnnealing
+from sinkhorn_rebasin.training.curve_module import CurveModule
 from sinkhorn_rebasin.training.data_free import data_free_steps
 from sinkhorn_rebasin.training.joint_module import JointRebasinModule
 from sinkhorn_rebasin.training.loss_monitor import LossMonitor
@@ -17,6 +18,7 @@ __all__ = [
     "BarrierMonitor",
     "CarryModule",
     "CosineAnnealing",
+    "CurveModule",
     "JointRebasinModule",
     "LossMonitor",
     "RebasinModule",

@@ -158,9 +158,7 @@ def test_states_that_do_not_fit() -> None:
         LinearPath(net, state, {"weight": state["weight"]})
     with pytest.raises(ArchitectureError, match="start state to fit the network but it has no 'extra'"):
         LinearPath(net, {**state, "extra": torch.zeros(1)}, state)
-    with pytest.raises(
-        ArchitectureError, match=r"'bias' of shape \(2,\) in the control state but got \(3,\)"
-    ):
+    with pytest.raises(ArchitectureError, match=r"'bias' of shape \(2,\) in the bend 0 state but got \(3,\)"):
         BezierPath(net, state, state, {**state, "bias": torch.zeros(3)})
     with pytest.raises(ArchitectureError, match="0-d tensor as position"):
         LinearPath(net, state, state).state_at(torch.tensor([0.5]))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.connectivity import LearnedCurve
+from sinkhorn_rebasin.training import CurveModule
+from tests.front.pairs import loader, trained
+from tests.training.fitting import trainer
+
+
+def test_training_lowers_the_loss_on_the_way_and_moves_bends_alone(tmp_path: Path) -> None:
+    curve = LearnedCurve(trained(0), trained(1))
+    ends = [tensor.clone() for end in (curve.start, curve.end) for tensor in end.state_dict().values()]
+    before = sr.evaluate_path(curve, loader(shuffle=False), points=5)
+    trainer(tmp_path, max_epochs=15).fit(CurveModule(curve, lr=0.1), loader())
+    after = sr.evaluate_path(curve, loader(shuffle=False), points=5)
+    assert after.barrier < before.barrier / 3
+    moved = [tensor for end in (curve.start, curve.end) for tensor in end.state_dict().values()]
+    assert all(map(torch.equal, ends, moved))
+
+
+def test_the_loss_is_that_of_the_point_with_its_weight_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = LearnedCurve(trained(0), trained(1))
+    module, (x, y) = CurveModule(curve, weight_decay=0.3), next(iter(loader()))
+    monkeypatch.setattr(torch, "rand", lambda *_: torch.tensor(0.4))
+    loss = module.training_step((x, y), 0)
+    point = curve.module_at(0.4)
+    squares = sum(parameter.square().sum() for parameter in point.parameters())
+    torch.testing.assert_close(loss.detach(), (F.cross_entropy(point(x), y) + 0.15 * squares).detach())
+
+
+def test_batch_norm_runs_on_the_batch_in_training() -> None:
+    def net(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4))
+
+    curve = LearnedCurve(net(0), net(1)).train()
+    x = torch.randn(50, 2) * 7 + 3
+    outputs = curve(x, at=0.5)
+    point = curve.module_at(0.5).train()
+    torch.testing.assert_close(outputs, point(x))
+    assert not torch.allclose(outputs, point.eval()(x))
