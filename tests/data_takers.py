@@ -16,6 +16,7 @@ from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
+from sinkhorn_rebasin.landscape import Plane, evaluate_plane
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.training import continual
 
@@ -176,6 +177,12 @@ def bent(data: Any, batch: Any) -> Any:
     ]
 
 
+def on_plane(data: Any, batch: Any) -> Tensor:
+    a, b, _ = networks()
+    plane = Plane.through({"a": a, "b": b, "c": Net().eval()})
+    return evaluate_plane(plane, data, points=2, batch=batch).losses
+
+
 def carrying(data: Any, batch: Any) -> Any:
     base, new_base, spec = networks()
     tuned = Net().eval()
@@ -224,6 +231,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "compare": scores,
     "diagonal_fisher": fisher(sr.diagonal_fisher),
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
+    "evaluate_plane": on_plane,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
     "kronecker_fisher": fisher(sr.kronecker_fisher),
     "paired_moments": moments,

@@ -28,7 +28,7 @@ LAYERS = [
     ["connectivity"],
     ["activations", "curvature"],
     ["losses"],
-    ["metrics"],
+    ["metrics", "landscape"],
     ["matching"],
     ["rebasin"],
     ["merging"],

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import ArchitectureError, LossError
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
 from sinkhorn_rebasin.front.data import AlignmentData, alignment_data
+from sinkhorn_rebasin.front.many_starts import by_activations
 from sinkhorn_rebasin.front.preparation import seeded
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import SimplexLoss
@@ -60,7 +61,8 @@ def align_many(
         networks: at least two, of one architecture; without data states will do.
         spec: their symmetries, instead of discovering them.
         train, validation: as for :func:`align`.
-        method: of :func:`match_many`; None: the best of two on held-out data, or ``"merge_many"`` without data.
+        method: of :func:`match_many`; None: the best on held-out data of ``"merge_many"``, ``"frank_wolfe"`` and
+            matching each by activations to the first, or ``"merge_many"`` without data.
         criterion: (outputs, labels) to the mean loss of a batch; None: as for :func:`align`.
         concentration: α. At 8 the middle becomes good, at 1 all of the simplex.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
@@ -109,11 +111,13 @@ def align_many(
     options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
     if data is None:
         return match_many(networks, spec, method=method or "merge_many", **options)
-    starts = [match_many(networks, spec, method=each, **options) for each in ([method] if method else STARTS)]
     if not isinstance(networks[0], nn.Module):
         raise ArchitectureError(
             "Expected the first network to be a module, which can be run, but got a state."
         )
+    starts = [match_many(networks, spec, method=each, **options) for each in ([method] if method else STARTS)]
+    if method is None:
+        starts += by_activations(networks, spec, data.first(recipe.start_samples, batch), batch)
     measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
     if measure is None:
         raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
@@ -144,12 +148,14 @@ def _learn(
         JointRebasinModule,
         LossMonitor,
         TemperatureAnnealing,
+        WarmRestarts,
         bounded_fit,
     )
 
     rates = {"lr": recipe.learning_rate, "scale_lr": recipe.scale_learning_rate}
+    cycles = max(1, min(recipe.cycles, recipe.steps))
     fits: list[tuple[str, int, dict[str, Any], list[Any]]] = [
-        ("soft", recipe.steps, rates, [TemperatureAnnealing(geometric(*recipe.temperatures), recipe.cycles)]),
+        ("soft", recipe.steps, rates, [TemperatureAnnealing(geometric(*recipe.temperatures), cycles)]),
         (
             "closing",
             recipe.closing_steps if joint.log_scales else 0,
@@ -161,12 +167,16 @@ def _learn(
         if not steps:
             continue
         monitor = LossMonitor(middle, data.validation, restore_best=True)
+        if title == "soft":
+            callbacks = [*callbacks, monitor, WarmRestarts(monitor, cycles, recipe.noise)]
+        else:
+            callbacks = [*callbacks, monitor]
         end = bounded_fit(
             JointRebasinModule(joint, loss, **options),
             data.train,
             steps=steps,
             epoch=recipe.evaluate_every,
-            callbacks=[*callbacks, monitor],
+            callbacks=callbacks,
             options=trainer or {},
             title=title if progress else None,
         )

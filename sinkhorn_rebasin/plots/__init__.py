@@ -7,6 +7,7 @@ showing are the caller's.
 from sinkhorn_rebasin.plots.alignment import plot_history, plot_permutation
 from sinkhorn_rebasin.plots.connectivity import Bar, plot_barriers, plot_paths
 from sinkhorn_rebasin.plots.continual import plot_accuracy_matrix, plot_average_accuracy, plot_task_accuracies
+from sinkhorn_rebasin.plots.landscape import plot_plane
 from sinkhorn_rebasin.plots.style import COLOURS, DASHES, HATCHES, MARKERS
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "plot_history",
     "plot_paths",
     "plot_permutation",
+    "plot_plane",
     "plot_task_accuracies",
 ]

@@ -11,6 +11,7 @@ from sinkhorn_rebasin.errors import RebasinError
 from sinkhorn_rebasin.rebasin.candidates import restore_learned
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
+from sinkhorn_rebasin.training.several_processes import rebasins_in
 
 
 class WarmRestarts(lightning.Callback):
@@ -75,10 +76,11 @@ class WarmRestarts(lightning.Callback):
             )
         self._restarted_at = step
         restore_learned(rebasin, best)
-        rebasin.candidates.place(rebasin.scores, rebasin.hard_permutations())
-        with torch.no_grad():
-            for scores in rebasin.scores.values():
-                scores.add_(self.noise * torch.randn_like(scores))
+        for single in rebasins_in(rebasin).values():
+            single.candidates.place(single.scores, single.hard_permutations())
+            with torch.no_grad():
+                for scores in single.scores.values():
+                    scores.add_(self.noise * torch.randn_like(scores))
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
 
