@@ -8,12 +8,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin._typing import ExampleInputs, StateLike
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.nested_tensors import tensors_in
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.networks.uncompiled import run_uncompiled
 from sinkhorn_rebasin.networks.undisturbed import plain_operations
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
@@ -38,7 +38,7 @@ class Recorder(DispatchMode):
         self._keep = keep
         self._origins = CallSites()
         self._origins.follow(network)
-        self._reached = WeakTensorKeyDictionary()
+        self._reached: TensorTable[Any] = TensorTable()
         for tensor in tensors_in(inputs):
             self._reached[tensor] = True
 

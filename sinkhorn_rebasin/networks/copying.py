@@ -42,7 +42,8 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
     (False, True)
     """
     if share_parameters:
-        return copied(module, aliases(module))
+        tensors = reachable_tensors(module)
+        return _copied(module, aliases(module, tensors), tensors)
     twin = copied(module, {})
     note_original(twin, module)
     return twin
@@ -63,8 +64,12 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
     >>> twin.weight is weight, twin.weights[0] is weight
     (True, True)
     """
+    return _copied(module, replaced, reachable_tensors(module))
+
+
+def _copied(module: Module, replaced: Mapping[int, Any], tensors: list[Tensor]) -> Module:
+    """Copy a network that holds these tensors."""
     memo: dict[int, Any] = dict(replaced)
-    tensors = reachable_tensors(module)
     for group in overlapping(tensors):
         if all(id(tensor) not in memo for tensor in group):
             memo.update(rebuilt(group))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,9 +29,8 @@ class Call:
 
         The schema's defaults are filled in.
         """
-        schema = func._schema.arguments
-        given = dict(zip((argument.name for argument in schema), args, strict=False))
-        defaults = {argument.name: argument.default_value for argument in schema}
+        defaults = _defaults(func)
+        given = dict(zip(defaults, args, strict=False))
         return cls(func, {**defaults, **given, **kwargs}, outputs)
 
     def __getitem__(self, name: str) -> Any:
@@ -49,7 +49,7 @@ class Call:
 
         It is spelled as PyTorch spells it.
         """
-        return str(self.func.overloadpacket)
+        return _name(self.func)
 
     @property
     def output(self) -> Tensor:
@@ -62,11 +62,11 @@ class Call:
 
         They are tensors. Statistics of norms do not count.
         """
-        if "batch_norm" in self.name:
+        written = written_names(self.func)
+        if not written or "batch_norm" in self.name:
             return []
-        written = [a.name for a in self.func._schema.arguments if a.alias_info and a.alias_info.is_write]
-        if "noise" in written and not self.get("training"):
-            written.remove("noise")  # a randomised leaky ReLU draws its slopes in training only
+        # A randomised leaky ReLU draws its slopes in training only.
+        written = tuple(name for name in written if name != "noise" or self.get("training"))
         return [self.arguments[n] for n in written if isinstance(self.arguments[n], Tensor)]
 
     @property
@@ -80,6 +80,38 @@ class Call:
             values = value if isinstance(value, list | tuple) else [value]
             found.extend(item for item in values if isinstance(item, Tensor))
         return found
+
+
+@cache
+def _name(func: Any) -> str:
+    return str(func.overloadpacket)
+
+
+@cache
+def _defaults(func: Any) -> dict[str, Any]:
+    """Map the names of an operation's arguments to defaults."""
+    return {argument.name: argument.default_value for argument in func._schema.arguments}
+
+
+@cache
+def written_names(func: Any) -> tuple[str, ...]:
+    """Name the arguments that an operation writes to.
+
+    >>> written_names(torch.ops.aten.add_.Tensor), written_names(torch.ops.aten.add.Tensor)
+    (('self',), ())
+    """
+    arguments = func._schema.arguments
+    return tuple(each.name for each in arguments if each.alias_info and each.alias_info.is_write)
+
+
+@cache
+def writes(func: Any) -> bool:
+    """Tell whether an operation writes to any argument.
+
+    >>> writes(torch.ops.aten.add_.Tensor), writes(torch.ops.aten.add.Tensor)
+    (True, False)
+    """
+    return bool(func._schema.is_mutable)
 
 
 def tells_values(call: Call) -> bool:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # What copy.deepcopy returns as it is.
 _SHARED = {type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size}
@@ -69,8 +69,25 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     kind = type(value)
     if kind in _SHARED or (kind is tuple and all(type(part) in _SHARED for part in value)):
         return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is Tensor and _is_plain_tensor(value):
+        memo[id(value)] = value.detach().clone()
+        return memo[id(value)]
+    if kind is dict and not getattr(value, "__dict__", None) and all(type(key) is str for key in value):
+        table = memo[id(value)] = {}
+        table.update((key, _copied(item, memo)) for key, item in value.items())
+        return table
     if kind in _CONTAINERS and not value and not getattr(value, "__dict__", None):
-        if id(value) not in memo:
-            memo[id(value)] = kind()
+        memo[id(value)] = kind()
         return memo[id(value)]
     return copy.deepcopy(value, memo)
+
+
+def _is_plain_tensor(tensor: Tensor) -> bool:
+    """Tell whether a clone is all that deepcopy would make of a tensor."""
+    with torch._C.DisableTorchFunction():
+        strided = tensor.layout == torch.strided and tensor.is_contiguous() and not tensor.is_quantized
+        history = tensor.requires_grad or tensor.grad_fn is not None or tensor.is_inference()
+        bits = tensor.is_meta or tensor.is_conj() or tensor.is_neg() or vars(tensor)
+        return strided and not history and not bits

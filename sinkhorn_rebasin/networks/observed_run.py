@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
 from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
 from sinkhorn_rebasin.networks.shared_memory import storage_key
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 
 # Operations whose numbers are lengths, which follow from those of their tensors.
@@ -65,8 +65,8 @@ class GivenTensors(DispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._made = WeakTensorKeyDictionary()  # with whether it was made of numbers alone
-        self._given = WeakTensorKeyDictionary()
+        self._made: TensorTable[bool] = TensorTable()  # with whether it was made of numbers alone
+        self._given: TensorTable[bool] = TensorTable()
         self._computed: set[int] = set()  # memory that holds something else
         self._has_read = False
         self.tensors: list[Tensor] = []
@@ -134,7 +134,7 @@ class RunFingerprint(GivenTensors):
         super().__init__()
         self._names: dict[int, Any] = {id(tensor): name for name, tensor in state.items()}
         self._names |= {id(tensor): None for tensor in inputs}
-        self._values = WeakTensorKeyDictionary()
+        self._values: TensorTable[Any] = TensorTable()
         self._seen: list[Any] = []
 
     def fingerprint(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.networks.reachable import LruCache, parts_of
 
+_SKIPPED = {bool, int, float, complex, str, bytes, type(None), Tensor, nn.Parameter}
+_TABLES = {dict, OrderedDict, list, set}
 _LEAVES = (bool, int, float, complex, str, bytes, type(None), Tensor, type, ModuleType)
 
 
@@ -62,7 +65,7 @@ class _Redirection:
 
         What was copied is changed in place.
         """
-        if isinstance(value, _LEAVES):
+        if type(value) in _SKIPPED or isinstance(value, _LEAVES):
             return value
         if id(value) in self._done:
             return self._done[id(value)]
@@ -104,6 +107,9 @@ class _Redirection:
         """Redirect what an object of the copy holds."""
         if isinstance(value, dict):
             for key, item in list(value.items()):
+                kind = type(item)
+                if kind in _SKIPPED or (kind in _TABLES and not item and not getattr(item, "__dict__", None)):
+                    continue
                 new = self.of(item)
                 if new is not item:
                     value[key] = new

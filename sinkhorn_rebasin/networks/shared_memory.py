@@ -80,17 +80,17 @@ def rebuilt(group: list[Tensor]) -> dict[int, Tensor]:
         return {id(tensor): _like(tensor, _placed(tensor, storage)) for tensor in group}
 
 
-def aliases(module: nn.Module) -> dict[int, Tensor]:
+def aliases(module: nn.Module, tensors: Iterable[Tensor]) -> dict[int, Tensor]:
     """Make parameters in the same memory.
 
-    There is one for each of a module's, and the same for their views, by the originals' ids. Parameters of other
-    classes than PyTorch's, and those made in inference mode, stand for themselves.
+    There is one for each of a module's, and the same for their views among ``tensors``, by the originals' ids.
+    Parameters of other classes than PyTorch's, and those made in inference mode, stand for themselves.
     """
     shared: dict[int, Tensor] = {}
     for parameter in module.parameters():
         plain = type(parameter) is nn.Parameter and not parameter.is_inference()
         shared[id(parameter)] = _like(parameter, parameter.detach()) if plain else parameter
-    for group in overlapping(reachable_tensors(module)):
+    for group in overlapping(tensors):
         if any(id(tensor) in shared for tensor in group):
             for tensor in group:
                 shared.setdefault(id(tensor), tensor.detach())

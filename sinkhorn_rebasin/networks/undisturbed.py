@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -32,14 +33,31 @@ class _Process:
         self.analysis = threading.RLock()
         self._counting = threading.Lock()
         self._users = 0
+        self._one_dnn = False
 
     def switch_off_fused_kernels(self) -> None:
         """Switch fused kernels off for the first user."""
         with self._counting:
             if self._users == 0:
-                self._switched.callback(_set_fused_kernels, *_set_fused_kernels(False, False))
+                found = _set_fused_kernels(False, False)
+                self._switched.callback(_set_fused_kernels, *found)
+                self._one_dnn = found[1]
                 self._switched.enter_context(sdpa_kernel(SDPBackend.MATH))
             self._users += 1
+
+    def computed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute an operation that has been dispatched.
+
+        Convolutions are several times slower without oneDNN. Once one is dispatched as such, it may have it back,
+        unless another thread follows a network too.
+        """
+        if func is not _CONVOLUTION or not self._one_dnn or self._users != 1:
+            return func(*args, **kwargs)
+        torch._C._set_mkldnn_enabled(True)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            torch._C._set_mkldnn_enabled(False)
 
     def let_go_of_fused_kernels(self) -> None:
         """Put fused kernels back after the last user.
@@ -52,6 +70,7 @@ class _Process:
                 self._switched.close()
 
 
+_CONVOLUTION = torch.ops.aten.convolution.default
 _PROCESS = _Process()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_PROCESS.begin)
@@ -67,6 +86,18 @@ def _set_fused_kernels(fast_path: bool, one_dnn: bool) -> tuple[bool, bool]:
     # This sets the one flag, and so warns of no accelerator that is not there.
     torch.backends.mkldnn.set_flags(one_dnn, _fp32_precision=None)
     return found
+
+
+def computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Compute an operation dispatched inside of :func:`plain_operations`.
+
+    It may have fused kernels again: which operation it is has been settled.
+
+    >>> with plain_operations():
+    ...     computed(torch.ops.aten.add.Tensor, (torch.ones(1), torch.ones(1)), {})
+    tensor([2.])
+    """
+    return _PROCESS.computed(func, args, kwargs)
 
 
 @contextmanager

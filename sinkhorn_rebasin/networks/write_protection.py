@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
+from sinkhorn_rebasin.networks.dispatched_call import Call, writes, written_names
 from sinkhorn_rebasin.networks.function_mode import FunctionMode
 from sinkhorn_rebasin.networks.shared_memory import storage_key
 from sinkhorn_rebasin.networks.value_reads import MEMORY
 
 # Ways past the dispatcher to write to a tensor.
-_WRITABLE = (*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__)  # type: ignore[attr-defined]
+_WRITABLE = {*MEMORY, Tensor.numpy, Tensor.__array__, Tensor.data.__set__}  # type: ignore[attr-defined]
 
 
 class WriteProtection(DispatchMode):
@@ -52,11 +53,9 @@ class WriteProtection(DispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            schema = func._schema.arguments
-            given = {**dict(zip((argument.name for argument in schema), args, strict=False)), **kwargs}
-            written = [given.get(a.name) for a in schema if a.alias_info and a.alias_info.is_write]
-            self.check(func, tree_leaves(written))
+        if writes(func):
+            given = Call.bind(func, args, kwargs, None)
+            self.check(func, tree_leaves([given.get(name) for name in written_names(func)]))
         return func(*args, **kwargs)
 
     def check(self, func: Any, written: Sequence[Any]) -> None:

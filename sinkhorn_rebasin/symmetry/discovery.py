@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -137,41 +138,44 @@ def _followed(model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs)
     check_supported(model)
     protection = WriteProtection(model.parameters())
     try:
-        with protection:
-            followed = _run_and_follow(model, example_inputs, outputs, share_parameters=True)
+        followed = _run_and_follow(model, example_inputs, outputs, protection)
         if not protection.violated:
             return followed
     except ArchitectureError:
         pass
-    return _run_and_follow(model, example_inputs, outputs, share_parameters=False)
+    return _run_and_follow(model, example_inputs, outputs, None)
 
 
 def _run_and_follow(
-    model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs, share_parameters: bool
+    model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs, protection: WriteProtection | None
 ) -> tuple[Subject, Tape]:
-    watch = GivenTensors()
+    """Follow runs that are refused writes to parameters.
+
+    The copy has parameters of its own where there is no protection.
+    """
+    watch, guard, shared = GivenTensors(), protection or nullcontext(), protection is not None
     try:
-        model, inputs, returned = runnable_copy(
-            model, example_inputs, _watching(watch), share_parameters, outputs
-        )
+        watching = _watching(guard, watch)
+        model, inputs, returned = runnable_copy(model, example_inputs, watching, shared, outputs)
     except ArchitectureError:
         # Some networks do not run where their tensors are remembered, as those that swap them.
-        context = nullcontext()
-        model, inputs, returned = runnable_copy(model, example_inputs, context, share_parameters, outputs)
+        model, inputs, returned = runnable_copy(model, example_inputs, guard, shared, outputs)
     buffers = state_buffers(model)
     state = detached({**dict(model.named_parameters(remove_duplicate=False)), **buffers})
-    subject = Subject(model, inputs, returned, state, frozenset(buffers))
+    subject = Subject(model, inputs, returned, state, frozenset(buffers), guard)
     tape = follow(subject, [*watch.tensors, *watch.kept()])
     fix_unread(tape)
     fix_unseen(tape)
     if returned.keeps:
-        _fix_remembered(tape, remembered_sources(model, inputs))
+        with guard:
+            sources = remembered_sources(model, inputs)
+        _fix_remembered(tape, sources)
     return subject, tape
 
 
 @contextmanager
-def _watching(watch: GivenTensors) -> Iterator[None]:
-    with watch, ValueReads(watch.note_read, lambda tensor: None):
+def _watching(guard: AbstractContextManager[Any], watch: GivenTensors) -> Iterator[None]:
+    with guard, watch, ValueReads(watch.note_read, lambda tensor: None):
         yield
 
 

@@ -93,14 +93,16 @@ def _tape(
     tape.labelling.constants.add_foreign(given)
     followed = _follow(tape, subject, functional)
     outputs = subject.returned.tensors
-    check_repeatable(subject.model, outputs, followed, subject.inputs)
+    with subject.guard:
+        check_repeatable(subject.model, outputs, followed, subject.inputs)
     change = largest_change(outputs, followed)
     _follow_other_branches(tape, subject, functional)
     if all(tape.uses(tensor) for tensor in subject.state.values()):
         return tape, change
     trained = replace(subject, model=training_copy(subject.model))
     try:
-        checked_run(trained.model, {}, subject.inputs)
+        with subject.guard:
+            checked_run(trained.model, {}, subject.inputs)
         tape.labelling.noise_is_symmetric = True
         _follow(tape, trained, functional)
         tape.trained = True
@@ -164,7 +166,7 @@ def _control_flow(subject: Subject) -> tuple[int, set[str]]:
     """
     names = {**dict(subject.model.named_buffers()), **subject.state}
     readers, operations = TensorReads(subject.state), RunFingerprint(names, tensors_in(subject.inputs))
-    with readers, operations:
+    with subject.guard, readers, operations:
         checked_run(subject.model, subject.state, subject.inputs)
     return operations.fingerprint(), readers.names()
 
@@ -194,7 +196,13 @@ def _follow(tape: Tape, subject: Subject, functional: bool) -> list[Tensor]:
 
     run = functionalize(forward, remove="mutations") if functional else forward
     try:
-        with plain_operations(), tape, ValueReads(tape.note_read, tape.note_made), uncompiled():
+        with (
+            subject.guard,
+            plain_operations(),
+            tape,
+            ValueReads(tape.note_read, tape.note_made),
+            uncompiled(),
+        ):
             outputs: list[Tensor] = run(parameters, buffers, given)
     except Exception as error:
         raise ArchitectureError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +22,7 @@ class Subject:
         returned: what the first run returned.
         state: parameters and moving buffers by name, without gradients; names that are tied share one tensor.
         buffers: names of the buffers among them.
+        guard: what each run is inside of, so that it leaves the parameters as they are.
     """
 
     model: nn.Module
@@ -27,6 +30,7 @@ class Subject:
     returned: Returned
     state: State
     buffers: frozenset[str]
+    guard: AbstractContextManager[Any]
 
 
 def detached(tensors: State) -> State:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.shared_memory import storage_key
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels, fixed_labels
 from sinkhorn_rebasin.symmetry.labels.numbering import factorize, row_hashes
 
@@ -25,7 +25,7 @@ class Constants:
     """
 
     def __init__(self) -> None:
-        self._made = WeakTensorKeyDictionary()
+        self._made: TensorTable[bool] = TensorTable()
         # Storages are kept, so that nothing made later can lie at their place.
         self._own: dict[int, Any] = {}
         self._foreign: dict[int, Any] = {}

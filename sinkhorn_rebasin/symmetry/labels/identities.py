@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.labels import Factor, Labels
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
 
@@ -15,7 +15,7 @@ class Identities:
 
     def __init__(self, relations: Relations) -> None:
         self._relations = relations
-        self._labels = WeakTensorKeyDictionary()
+        self._labels: TensorTable[Labels] = TensorTable()
 
     def labels(self, tensor: Tensor) -> Labels | None:
         """Label an identity matrix, alike at every call.

@@ -7,9 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.constants import Constants, constant_labels
 from sinkhorn_rebasin.symmetry.labels.experts import BatchedParameters, Layouts
 from sinkhorn_rebasin.symmetry.labels.identities import Identities
@@ -45,10 +45,10 @@ class Labelling:
         self.noise_is_symmetric = False
         self.constants = Constants()
         self.memory = LabelledMemory(self.relations)
-        self.names = WeakTensorKeyDictionary()
+        self.names: TensorTable[str] = TensorTable()
         for name, tensor in parameters.items():
             self.names[tensor] = self.names.get(tensor, name)
-        self._places = WeakTensorKeyDictionary()
+        self._places: TensorTable[tuple[Labels, str]] = TensorTable()
         self._identities = Identities(self.relations)
 
     def __setitem__(self, tensor: Tensor, labels: Labels) -> None:
@@ -116,7 +116,7 @@ class Labelling:
 
     def fix_used(self, tensors: Iterable[Tensor]) -> None:
         """Fix what waits for these tensors' use."""
-        for tensor in tensors:
+        for tensor in tensors if self._places else ():
             labels, reason = self._places.pop(tensor, (None, ""))
             if labels is not None:
                 self.fix(labels, reason)

@@ -55,16 +55,25 @@ class Factor:
         >>> Factor((1,), np.array([3, 4])).over((0, 1), (2, 2)).tolist()
         [[3, 4], [3, 4]]
         """
+        if axes == self.axes:
+            return self.ids
         view = self.ids
         for place, axis in enumerate(axes):
             if axis not in self.axes:
                 view = np.expand_dims(view, place)
         return np.broadcast_to(view, [shape[axis] for axis in axes])
 
-    @property
+    @cached_property
     def has_units(self) -> bool:
         """Tell whether any entry is a unit."""
         return bool((self.ids >= 0).any())
+
+    @cached_property
+    def varies(self) -> bool:
+        """Tell whether entries differ along each axis."""
+        return all(
+            not bool((self.ids == self.ids.take([0], axis=place)).all()) for place in range(self.ids.ndim)
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Labels:
         ids = np.concatenate([factor.ids.ravel() for factor in self.factors])
         return distinct_values(ids[ids >= 0])
 
-    @property
+    @cached_property
     def has_units(self) -> bool:
         """Tell whether any factor has units."""
         return any(factor.has_units for factor in self.factors)
@@ -127,12 +136,16 @@ class Labels:
 
     def broadcast(self, shape: Sequence[int]) -> Labels:
         """Expand to a shape by the rules of broadcasting."""
+        if tuple(shape) == self.shape:
+            return self
         lead = len(shape) - len(self.shape)
         moved = self.renamed((1,) * lead + self.shape, range(lead, len(shape)))
         return Labels(tuple(shape), tuple(_broadcast(factor, shape) for factor in moved.factors))
 
     def reshaped(self, shape: Sequence[int]) -> Labels:
         """Reshape the elements, row by row."""
+        if tuple(shape) == self.shape:
+            return simplified(shape, self.factors)
         runs = matching_axes(self.shape, shape)
         moved = []
         for factor in self.factors:
@@ -181,6 +194,9 @@ def simplified(shape: Sequence[int], factors: Iterable[Factor]) -> Labels:
     for factor in factors:
         axes, ids = list(factor.axes), factor.ids
         if not ids.size:
+            continue
+        if factor.varies and (len(axes) == 1 or factor.has_units):
+            kept.append(factor if ids.flags.c_contiguous else Factor(factor.axes, np.ascontiguousarray(ids)))
             continue
         for place in reversed(range(len(axes))):
             first = ids.take([0], axis=place)

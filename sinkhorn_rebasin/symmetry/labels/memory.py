@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.dispatched_call import Call
 from sinkhorn_rebasin.networks.shared_memory import element_offsets, storage_key
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.constants import LARGEST_COMPARED_CONSTANT, Constants, constant_labels
 from sinkhorn_rebasin.symmetry.labels.labels import Labels, all_fixed, fixed_labels
 from sinkhorn_rebasin.symmetry.labels.outcome import NotUnderstoodError, Result
@@ -28,16 +28,15 @@ class LabelledMemory:
 
     def __init__(self, relations: Relations) -> None:
         self._relations = relations
-        self._labels = WeakTensorKeyDictionary()
-        self._outdated = WeakTensorKeyDictionary()
+        self._labels: TensorTable[Labels] = TensorTable()
+        self._outdated: TensorTable[list[tuple[Labels, str]]] = TensorTable()
         self._overwritten: dict[int, torch.UntypedStorage] = {}
 
     def __contains__(self, tensor: Tensor) -> bool:
         return tensor in self._labels
 
     def __getitem__(self, tensor: Tensor) -> Labels:
-        labels: Labels = self._labels[tensor]
-        return labels
+        return self._labels[tensor]
 
     def __setitem__(self, tensor: Tensor, labels: Labels) -> None:
         self._labels[tensor] = labels
@@ -55,6 +54,8 @@ class LabelledMemory:
         """Return fixed labels where labels are outdated."""
         if self.is_overwritten(tensor):
             return fixed_labels(tensor.shape)
+        if not self._outdated:
+            return None
         for outdated, operation in self._outdated.get(tensor, ()):
             self._relations.fix(outdated.units, f"{operation} writes in place through another view")
         return fixed_labels(tensor.shape) if tensor in self._outdated else None

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
 
@@ -28,14 +28,14 @@ class ParameterFlow:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self._bits = WeakTensorKeyDictionary()
+        self._bits: TensorTable[int] = TensorTable()
         self._names: dict[int, str] = {}
         for name, tensor in parameters.items():
             if tensor not in self._bits:
                 self._bits[tensor] = 2 << len(self._bits)
                 self._names[self._bits[tensor]] = name
         self._lost = self._arrived = 0
-        self._fixed_by = WeakTensorKeyDictionary()
+        self._fixed_by: TensorTable[Origin | None] = TensorTable()
         self.meets_fixed: dict[str, Origin | None] = {}  # parameters and what fixed computed values they meet
 
     def enters(self, inputs: Iterable[Tensor]) -> None:
@@ -108,7 +108,7 @@ class WatchedTensors:
 
     def __init__(self) -> None:
         self.read: dict[str, Tensor] = {}
-        self._names = WeakTensorKeyDictionary()
+        self._names: TensorTable[str] = TensorTable()
 
     def watch(self, tensors: Mapping[str, Tensor]) -> None:
         """Watch these tensors from now on."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, distinct, distinct_values, factorize
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, counted, distinct, distinct_values, factorize
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
 
@@ -46,6 +46,8 @@ class Relations:
     origins: dict[int, Origin] = field(default_factory=dict)
     origin: Origin | None = None
     _kinds: int = 0
+    _starts: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    _marked: dict[int, Ids] = field(default_factory=dict)
 
     def new_units(self, shape: tuple[int, ...]) -> Ids:
         """Make a class of fresh units, one a position.
@@ -84,6 +86,11 @@ class Relations:
         left, right = left.ravel(), right.ravel()
         kind = self.new_kind()
         both = (left >= 0) & (right >= 0)
+        if both.all():
+            if len(both):
+                first, second = distinct(left, right)
+                self._add_edges(first, second, kind)
+            return
         if both.any():
             first, second = distinct(left[both], right[both])
             self._add_edges(first, second, kind)
@@ -95,6 +102,9 @@ class Relations:
 
     def _add_edges(self, left: Ids, right: Ids, kind: int) -> None:
         """Add edges, one kind per pair of classes."""
+        if self._same_class(left) and self._same_class(right):
+            self.edges.append((left, right, kind))
+            return
         pair = factorize(self._class_of(left), self._class_of(right))
         for number in range(int(pair.max()) + 1):
             members = pair == number
@@ -106,7 +116,17 @@ class Relations:
 
     def _class_of(self, units: Ids) -> Ids:
         """Return the class of each of these units."""
-        return np.searchsorted(np.array(self.class_starts, dtype=np.int64), units, side="right") - 1
+        return np.searchsorted(self._class_starts(), units, side="right") - 1
+
+    def _class_starts(self) -> Ids:
+        """Return the first unit of each class, (classes,)."""
+        if len(self._starts) != len(self.class_starts):
+            self._starts = np.array(self.class_starts, dtype=np.int64)
+        return self._starts
+
+    def _same_class(self, units: Ids) -> bool:
+        """Tell whether units, at least one, were made together."""
+        return self.class_of(int(units.min())) == self.class_of(int(units.max()))
 
     def fix(self, units: Ids, reason: str) -> None:
         """Fix each of these units in place."""
@@ -135,14 +155,14 @@ class Relations:
     def is_partial(self, units: Ids) -> bool:
         """Tell whether a class is here only in part."""
         sizes = np.diff([*self.class_starts, self.count])
-        classes, counts = np.unique(self._class_of(units), return_counts=True)
+        classes, counts = counted(self._class_of(units))
         return bool((counts < sizes[classes]).any())
 
     def tied_to(self, units: Ids) -> NDArray[np.bool_]:
         """Find units tied to these or marked, (count,)."""
         classes = len(self.class_starts)
         of = self.classes()
-        pairs = [np.unique(np.stack([of[left], of[right]]), axis=1) for left, right, _ in self.edges]
+        pairs = [np.stack(distinct(of[left], of[right])) for left, right, _ in self.edges]
         source, target = np.concatenate([np.empty((2, 0), dtype=np.int64), *pairs], axis=1)
         links = coo_array((np.ones(len(source), dtype=np.int64), (source, target)), shape=(classes, classes))
         component = connected_components(links, directed=False)[1]
@@ -173,14 +193,16 @@ class Relations:
 
         An operation that reads some units of a class, or reads them unequally often, tells the units apart.
         """
-        units, counts = np.unique(ids[ids >= 0], return_counts=True)
+        if id(ids) in self._marked:
+            return
+        self._marked[id(ids)] = ids  # kept, as an id is an array's own only while it lives
+        units, counts = counted(ids[ids >= 0])
         if not len(units) or (self._is_one_class(units) and bool((counts == counts[0]).all())):
             return
         kind = self.new_kind()
         self.reasons[kind] = reason
-        starts = np.array(self.class_starts, dtype=np.int64)
         sizes = np.diff([*self.class_starts, self.count])
-        class_of = np.searchsorted(starts, units, side="right") - 1
+        class_of = self._class_of(units)
         for number in distinct_values(class_of):
             members = class_of == number
             if int(members.sum()) < sizes[number] or len(distinct_values(counts[members])) > 1:

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.permutations.slots import Frozen, Slot
 from sinkhorn_rebasin.permutations.views.coverage import MEETS, MEETS_COMPUTED, UNUSED
-from sinkhorn_rebasin.symmetry.labels.numbering import distinct_values
+from sinkhorn_rebasin.symmetry.labels.numbering import distinct_values, factorize
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 from sinkhorn_rebasin.symmetry.labels.relations import Ids, Relations
 from sinkhorn_rebasin.symmetry.tracing.tape import Tape
@@ -132,9 +132,8 @@ def _ranked(relations: Relations) -> list[tuple[Ids, Ids, int]]:
         if _distinct(values):
             ranked.append((units, np.zeros(len(units), dtype=np.int64), kind))
             continue
-        pairs = np.stack([classes[units], values])
-        _, place, counts = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
-        ranked.append((units, (counts[place.ravel()] > 1).astype(np.int64), kind))
+        pairs = factorize(classes[units], values)
+        ranked.append((units, (np.bincount(pairs)[pairs] > 1).astype(np.int64), kind))
     return ranked
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkhorn_rebasin.symmetry.labels.numbering import Ids, factorize
+from sinkhorn_rebasin.symmetry.labels.numbering import Ids, factorize, first_places
 
 
 @dataclass
@@ -73,7 +73,7 @@ def forest_of_matchings(graph: Graph) -> tuple[NDArray[np.bool_], Ids]:
         return color
 
     used = np.zeros(int(bundle.max()) + 1, dtype=bool)
-    _, edges = np.unique(bundle[matching], return_index=True)
+    edges = first_places(factorize(bundle[matching]))
     for edge in np.flatnonzero(matching)[edges]:
         first, second = find(int(left[edge])), find(int(right[edge]))
         if first != second:

@@ -137,6 +137,8 @@ class Memberships:
         The unit is -1 where there is none.
         """
         leaf, unit = self._solution.group[units], self._solution.unit[units]
+        if bool((leaf == group).all()):
+            return unit, np.zeros_like(unit)
         inside, scale = np.zeros_like(unit), np.ones_like(unit)
         result = np.full_like(unit, -1)
         active = leaf >= 0

@@ -13,9 +13,11 @@ from sinkhorn_rebasin.symmetry.labels.numbering import (
     Hashes,
     Ids,
     combine,
+    counted,
     distinct,
     distinct_values,
     factorize,
+    first_places,
     mix,
 )
 from sinkhorn_rebasin.symmetry.labels.relations import Relations
@@ -211,7 +213,7 @@ class _Solver:
         """
         kinds = np.zeros(count, dtype=np.uint64)
         np.add.at(kinds, component, mix(graph.color))
-        _, first, sizes = np.unique(component, return_index=True, return_counts=True)
+        first, sizes = first_places(component), np.bincount(component)
         parents = np.array(self.owners, dtype=np.int64)[graph.block[first]]
         blocks = graph.block[first]
         signature = factorize(combine(combine(kinds, sizes), parents[:, 0] + 1))
@@ -230,7 +232,7 @@ class _Solver:
     ) -> None:
         """Make a group of alike components, block by block."""
         order = np.lexsort((graph.nodes[first], blocks, parents[:, 1]))
-        distinct, counts = np.unique(blocks, return_counts=True)
+        distinct, counts = counted(blocks)
         parent = int(parents[0, 0])
         size = int(counts[0])
         if size == 1:
@@ -269,10 +271,11 @@ def solve(relations: Relations) -> Solution:
     color = mix(relations.classes()[nodes])
     for units, values, kind in relations.marks:
         marked, value = distinct(place[representative[units]], values)
-        hashes = np.zeros(len(nodes), dtype=np.uint64)
-        np.add.at(hashes, marked, combine(mix(value), np.array([kind])))
-        touched = distinct_values(marked)
-        color[touched] = combine(color[touched], hashes[touched])
+        hashes, touched = combine(mix(value), np.array([kind])), distinct_values(marked)
+        if len(touched) < len(marked):
+            parts, hashes = hashes, np.zeros(len(touched), dtype=np.uint64)
+            np.add.at(hashes, factorize(marked), parts)
+        color[touched] = combine(color[touched], hashes)
     source = np.concatenate([np.empty(0, dtype=np.int64), *(place[a] for a, _, _ in edges)])
     target = np.concatenate([np.empty(0, dtype=np.int64), *(place[b] for _, b, _ in edges)])
     kind_of = np.concatenate([np.empty(0, dtype=np.int64), *(np.full(len(a), k) for a, _, k in edges)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 
 _PRODUCTS = {"addbmm", "addmm", "baddbmm", "bmm", "convolution", "linear", "matmul", "mm", "mv"}
 _SOFTMAX = {"_safe_softmax", "_softmax", "softmax"}
@@ -30,10 +31,14 @@ class Projections:
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self.names: set[str] = set()
-        self._weights = WeakTensorKeyDictionary()  # tensors made of one matrix alone, and its name
-        self._made_by = WeakTensorKeyDictionary()  # computed tensors, and the matrices of the last products
-        self._scores = WeakTensorKeyDictionary()  # what comes of a product of two computed tensors
-        self._shares = WeakTensorKeyDictionary()  # softmax of that
+        self._weights: TensorTable[str] = TensorTable()  # tensors made of one matrix alone, and its name
+        self._made_by: TensorTable[frozenset[str]] = (
+            TensorTable()
+        )  # computed tensors, and the matrices of the last products
+        self._scores: TensorTable[frozenset[str]] = (
+            TensorTable()
+        )  # what comes of a product of two computed tensors
+        self._shares: TensorTable[frozenset[str]] = TensorTable()  # softmax of that
         for name, tensor in parameters.items():
             if tensor.ndim > 1 and tensor not in self._weights:
                 self._weights[tensor] = name
@@ -67,6 +72,6 @@ class Projections:
                     table[tensor] = names
 
     @staticmethod
-    def _of(table: WeakTensorKeyDictionary, tensors: Iterable[Tensor]) -> frozenset[str]:
+    def _of(table: TensorTable[frozenset[str]], tensors: Iterable[Tensor]) -> frozenset[str]:
         """Unite what a table has of tensors."""
         return _NOTHING.union(*(table.get(tensor, _NOTHING) for tensor in tensors))

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from sinkhorn_rebasin.networks.dispatch_mode import DispatchMode
-from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values
+from sinkhorn_rebasin.networks.dispatched_call import Call, tells_values, writes
 from sinkhorn_rebasin.networks.reachable import reachable_tensors
+from sinkhorn_rebasin.networks.tensor_tables import TensorTable
+from sinkhorn_rebasin.networks.undisturbed import computed
 from sinkhorn_rebasin.networks.value_reads import FROM_PYTHON
 from sinkhorn_rebasin.permutations.views.coverage import OUTPUT
 from sinkhorn_rebasin.symmetry.labels.experts import Layouts
@@ -44,7 +45,7 @@ class Tape(DispatchMode):
         self.integers = WatchedTensors()
         self.call_sites = CallSites()
         self.attention = Projections(parameters)
-        self._made_by = WeakTensorKeyDictionary()
+        self._made_by: TensorTable[Origin] = TensorTable()
         self.branches = False  # whether a run has read a value, so that others may go another way
         self._has_read = False  # whether this run has: what Python makes from now on may depend on it
         self.literals = False  # whether Python made tensors of several numbers of its own
@@ -71,11 +72,11 @@ class Tape(DispatchMode):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
             former = labelling.former_view(args[0]) if func is torch.ops.aten.as_strided.default else None
-            if func._schema.is_mutable:
+            if writes(func):
                 labelling.memory.take_in(
                     Call.bind(func, args, kwargs, None), labelling.constants, labelling.knows
                 )
-        outputs = func(*args, **kwargs)
+        outputs = computed(func, args, kwargs)
         with torch._C.DisableTorchFunction():
             if former is not None:
                 func, args = torch.ops.aten.as_strided.default, (former, *args[1:])
