@@ -35,15 +35,16 @@ class DoublePrecision(DispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.float64:
             return grouped_product(*args, **kwargs)
         if _in_backward_pass():
             return func(*args, **kwargs)
-        wide = {leaf.dtype for leaf in tree_leaves(args) if isinstance(leaf, Tensor)} & _WIDE
-        if wide and kwargs.get("dtype") is not None:
-            kwargs["dtype"] = _widened(kwargs["dtype"])
+        if kwargs.get("dtype") is not None and _any_wide(args):
+            kwargs = {**kwargs, "dtype": _widened(kwargs["dtype"])}
         outputs = func(*args, **kwargs)
+        if _none_is_narrow(outputs):
+            return outputs
         is_view = any(returned.alias_info is not None for returned in func._schema.returns)
         if is_view and func not in FROM_PYTHON:
             return outputs
@@ -79,6 +80,24 @@ def narrow_tolerance(tensors: Iterable[Tensor]) -> float:
     """
     types = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
     return max([ROUNDING_OF_NARROW_TYPES, *(20 * torch.finfo(dtype).eps for dtype in types)])
+
+
+def _any_wide(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.dtype in _WIDE for leaf in tree_leaves(args))
+
+
+def _none_is_narrow(outputs: Any) -> bool:
+    """Tell whether there is nothing to widen.
+
+    What is nested is taken to hold something narrow.
+    """
+    for part in outputs if isinstance(outputs, (tuple, list)) else (outputs,):
+        if isinstance(part, Tensor):
+            if part.dtype in _NARROW or part.dtype in _NARROW_COMPLEX:
+                return False
+        elif isinstance(part, (tuple, list, dict)):
+            return False
+    return True
 
 
 def _widened(dtype: torch.dtype) -> torch.dtype:

@@ -35,13 +35,13 @@ class _Known:
 
     Attributes:
         tensors: the identities of its parameters and buffers; it is met anew when they are others.
-        keeps_weights: whether attributes hold its weights too, or views of them.
+        keeps_weights: whether attributes hold its weights too, or views of them; None where nobody has looked.
         lives_on: by modes and shapes, whether its layers were still held by something after a run with gradients.
         watched: whether a run has been watched at its own weights (False), and at others (True).
     """
 
     tensors: Hashable = None
-    keeps_weights: bool = False
+    keeps_weights: bool | None = None
     lives_on: dict[Hashable, bool] = field(default_factory=dict)
     watched: set[bool] = field(default_factory=set)
 
@@ -66,8 +66,8 @@ def run_with(
             changed what it computes.
     """
     known = _known(module)
-    if True not in known.watched:
-        known.keeps_weights = bool(weights) and _keeps_weights(module)
+    if weights and known.keeps_weights is None:
+        known.keeps_weights = _keeps_weights(module)
     if bool(weights) in known.watched:
         return _lent(known, module, weights, arguments, keywords)
     watched = _can_be_watched()

@@ -29,13 +29,17 @@ def random_permutations(
     There is one of :attr:`Group.shape` per group, drawn from ``generator``. Without a generator torch's global random
     state is used, as ``torch.randperm`` does.
     """
+    return {group.name: random_permutation(group, generator) for group in spec.groups}
+
+
+def random_permutation(group: Group, generator: torch.Generator | None = None) -> Tensor:
+    """Draw uniformly random index vectors of one group.
+
+    The result is of :attr:`Group.shape`.
+    """
     device = "cpu" if generator is None else generator.device
-    return {
-        group.name: torch.stack(
-            [torch.randperm(group.size, generator=generator, device=device) for _ in range(group.blocks)]
-        ).reshape(group.shape)
-        for group in spec.groups
-    }
+    blocks = [torch.randperm(group.size, generator=generator, device=device) for _ in range(group.blocks)]
+    return torch.stack(blocks).reshape(group.shape)
 
 
 def permutation_matrix(indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

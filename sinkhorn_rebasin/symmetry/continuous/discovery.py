@@ -13,11 +13,15 @@ from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.symmetry.continuous.batch_norm import batch_norms_to_fold
-from sinkhorn_rebasin.symmetry.continuous.folding import with_reasons_of_gains, with_unfoldable
+from sinkhorn_rebasin.symmetry.continuous.folding import (
+    rescaling_of_gains,
+    with_reasons_of_gains,
+    with_unfoldable,
+)
 from sinkhorn_rebasin.symmetry.continuous.gains_less_one import with_gains_less_one
 from sinkhorn_rebasin.symmetry.continuous.proof import change_of
 from sinkhorn_rebasin.symmetry.continuous.search import Search
-from sinkhorn_rebasin.symmetry.rescaling.discovery import TOLERANCE, discover_rescaling, in_precision
+from sinkhorn_rebasin.symmetry.rescaling.discovery import TOLERANCE, in_precision
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
 
@@ -71,21 +75,18 @@ def discover_continuous(
     check_supported(model)
     spec.check_state(named_tensors(model))
     generator = generator or torch.Generator("cpu").manual_seed(0)
+
+    def search(trials: Trials) -> ContinuousSpec:
+        """Find the groups, then which of their gains stay."""
+        continuous = Search(trials, fold_batch_norm).run()
+        if any(symmetry.gains for symmetry in continuous.symmetries):
+            known = rescaling or rescaling_of_gains(trials, continuous)
+            norms = batch_norms_to_fold(trials.network, continuous)
+            continuous = with_gains_less_one(trials, with_unfoldable(spec, continuous, known, norms))
+        return with_reasons_of_gains(continuous)
+
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        continuous = in_precision(
-            lambda trials: Search(trials, fold_batch_norm).run(),
-            model,
-            spec,
-            example_inputs,
-            TOLERANCE,
-            generator,
-        )
-    if any(symmetry.gains for symmetry in continuous.symmetries):
-        rescaling = rescaling or discover_rescaling(model, spec, example_inputs, signs=False)
-        continuous = with_unfoldable(spec, continuous, rescaling, batch_norms_to_fold(model, continuous))
-        with torch.inference_mode(False), torch.no_grad(), undisturbed():
-            continuous = with_gains_less_one(model, spec, continuous, example_inputs, generator)
-    return with_reasons_of_gains(continuous)
+        return in_precision(search, model, spec, example_inputs, TOLERANCE, generator)
 
 
 def verify_continuous(

@@ -9,6 +9,16 @@ import numpy as np
 
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.symmetry.rescaling.discovery import search_rescalings
+from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
+
+
+def rescaling_of_gains(trials: Trials, continuous: ContinuousSpec) -> RescalingSpec:
+    """Find the rescalings of the groups that have gains, and of those inside them."""
+    spec = trials.spec
+    turning = {symmetry.group.name for symmetry in continuous.symmetries if symmetry.gains}
+    groups = [name for name in spec.names if turning & {name, *spec.ancestors(name)}]
+    return search_rescalings(trials.anew(), False, groups)[0]
 
 
 def with_unfoldable(

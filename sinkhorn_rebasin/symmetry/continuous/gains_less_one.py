@@ -17,13 +17,7 @@ from sinkhorn_rebasin.symmetry.rescaling.discovery import TOLERANCE, in_precisio
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials, shifted
 
 
-def with_gains_less_one(
-    model: nn.Module,
-    spec: PermutationSpec,
-    continuous: ContinuousSpec,
-    example_inputs: ExampleInputs,
-    generator: torch.Generator,
-) -> ContinuousSpec:
+def with_gains_less_one(trials: Trials, continuous: ContinuousSpec) -> ContinuousSpec:
     """Find which of the gains that cannot be folded are gains less one; these must be zero and not one.
 
     They are those with 1 + w in a rescaling. The symmetries are proven anew with such vectors at zero.
@@ -31,13 +25,11 @@ def with_gains_less_one(
     names = {name for symmetry in continuous.symmetries for name in symmetry.unfoldable}
     if not names:
         return continuous
-    rescaling = rescaling_of_factors(model, spec, continuous, names, example_inputs)
-    symmetries = tuple(_converted(spec, each, rescaling) for each in continuous.symmetries)
+    rescaling = _search_factors(trials.anew(), continuous, names)
+    symmetries = tuple(_converted(trials.spec, each, rescaling) for each in continuous.symmetries)
     if symmetries == continuous.symmetries:
         return continuous
-    change = in_precision(
-        lambda trials: change_of(trials, symmetries), model, spec, example_inputs, TOLERANCE, generator
-    )
+    change = change_of(trials, symmetries)
     if not change <= TOLERANCE:
         return continuous
     return replace(continuous, symmetries=symmetries, error=max(continuous.error, change))
@@ -51,15 +43,21 @@ def rescaling_of_factors(
     example_inputs: ExampleInputs,
 ) -> RescalingSpec:
     """Find the rescalings of the groups that have gains, where some tensors count as one more than they hold."""
-    groups = [each.group.name for each in continuous.symmetries if each.gains or each.less_one]
-
-    def search(trials: Trials) -> RescalingSpec:
-        """Scale what the network multiplies by."""
-        trials.less_one = frozenset(less_one)
-        return search_rescalings(trials, False, groups)[0]
-
     generator = torch.Generator("cpu").manual_seed(0)
-    return in_precision(search, model, spec, example_inputs, TOLERANCE, generator)
+    return in_precision(
+        lambda trials: _search_factors(trials, continuous, less_one),
+        model,
+        spec,
+        example_inputs,
+        TOLERANCE,
+        generator,
+    )
+
+
+def _search_factors(trials: Trials, continuous: ContinuousSpec, less_one: set[str]) -> RescalingSpec:
+    groups = [each.group.name for each in continuous.symmetries if each.gains or each.less_one]
+    trials.less_one = frozenset(less_one)
+    return search_rescalings(trials, False, groups)[0]
 
 
 def as_gains(continuous: ContinuousSpec) -> ContinuousSpec:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
+from sinkhorn_rebasin.permutations import Group, Slot
 from sinkhorn_rebasin.permutations.continuous import ContinuousSymmetry
-from sinkhorn_rebasin.permutations.slots import parts_of
+from sinkhorn_rebasin.symmetry.continuous.inner_positions import LARGEST, inner_groups
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import null_vectors
 from sinkhorn_rebasin.symmetry.continuous.proof import first_change
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
-LARGEST, DRAWS = 512, 4
+DRAWS = 4
+_STAY = "no pair of units inside of its heads turns alone: they stay"
+_ALONE = "what nothing moves inside of its heads has no counterpart of as many units: it stays"
+
+Products: TypeAlias = NDArray[np.float64]
+Asked: TypeAlias = tuple[Group, list[Slot]]
 
 
 def rotary_symmetries(trials: Trials) -> tuple[list[ContinuousSymmetry], dict[str, str]]:
@@ -29,96 +34,62 @@ def rotary_symmetries(trials: Trials) -> tuple[list[ContinuousSymmetry], dict[st
     at all draws. One backward pass a draw serves all pairs. Signs of the stretch solve the equations of its
     diagonal. What is found is proven by a random turn and stretch of each pair.
     """
-    candidates = {}
-    for group in trials.spec.groups:
-        if inner := inner_slots(trials.spec, group):
-            candidates[inner[0].group] = inner
-    draws: dict[str, list[NDArray[np.float64]]] = {name: [] for name in candidates}
-    for _ in range(DRAWS if candidates else 0):
-        state = trials.weights()
-        drawn = responses(
-            trials.network, state, candidates, trials.example_inputs, trials.generator, most_units=LARGEST
-        )
-        for name, response in drawn.items():
-            draws[name].append(response)
-    kept, reasons = [], {}
-    for name, slots in candidates.items():
-        symmetry = _claim(trials, name, slots, draws[name]) if draws[name] else None
+    asked, reasons = [], {}
+    for heads in trials.spec.groups:
+        name = f"{heads.name} rotary"
+        ways = None if name in trials.spec else inner_groups(trials.spec, heads)
+        if ways is not None:
+            reasons[name] = _STAY if ways else _ALONE
+            asked += ways
+    kept = []
+    for group, slots, draws in _drawn(trials, asked):
+        symmetry = _claim(group, slots, draws, trials.rounding) if group.name in reasons else None
         if symmetry is not None and first_change(trials, [symmetry]) <= trials.tolerance:
             kept.append(symmetry)
-        else:
-            reasons[name] = "no pair of units inside of its heads turns alone: they stay"
+            del reasons[group.name]
     return kept, reasons
 
 
-def inner_slots(spec: PermutationSpec, heads: Group) -> list[Slot]:
-    """The positions inside of each head that no group moves, as slots of a group of their own.
-
-    Query heads that share a key head lie side by side in one unit. Nothing for groups without others inside.
-    """
-    inside = [group for group in spec.groups if heads.name in spec.ancestors(group.name)]
-    if not inside:
-        return []
-    slots = []
-    for slot in spec.slots_of(heads.name):
-        if slot.tensor in spec.parameters:
-            slots += [part for part in parts_of(slot) if part.layout.width > 1]
-    finest = [_unmoved(spec, slot, inside) for slot in slots]
-    tables = [(slot, table) for slot, table in zip(slots, finest, strict=True) if table is not None]
-    sizes = {table.shape[1] for _, table in tables}
-    if len(tables) < 2 or len(sizes) != 1 or not 2 <= sizes.pop() <= LARGEST:
-        return []
-    name = f"{heads.name} rotary"
-    if name in spec or any(table.shape[0] != heads.units for _, table in tables):
-        return []
-    return [replace(slot, group=name, layout=Layout.from_table(table)) for slot, table in tables]
-
-
-def _unmoved(spec: PermutationSpec, slot: Slot, inside: Sequence[Group]) -> NDArray[np.int64] | None:
-    """Positions (heads, units, copies) of the units inside of each head that nothing moves.
-
-    None where there are none, or where they are others in each head.
-    """
-    table = slot.layout.table()
-    covered = [
-        part.layout.table()
-        for child in inside
-        for other in spec.slots_of(child.name)
-        if (other.tensor, other.axes) == (slot.tensor, slot.axes)
-        for part in parts_of(other)
-        if np.isin(part.layout.table(), table).any()
-    ]
-    wide = [units for units in covered if units.shape[2] > 1]
-    single = [units.ravel() for units in covered if units.shape[2] == 1]
-    if not wide:
-        positions = table.reshape(-1, table.shape[2], 1)
-    elif len(wide) == 1 and wide[0].size == table.size:
-        positions = wide[0].transpose(0, 2, 1)
-    else:
-        return None
-    moved = np.isin(positions, np.concatenate(single)) if single else np.zeros(positions.shape, dtype=bool)
-    staying = ~moved.any((0, 2))
-    if not staying.any() or not moved[:, ~staying].all():
-        return None
-    return positions[:, staying]
+def _drawn(trials: Trials, asked: Sequence[Asked]) -> Iterator[tuple[Group, Sequence[Slot], Products]]:
+    """Products of gradients and weights, (slots, draws * heads, units, units), where any pair may turn."""
+    draws: dict[str, list[Products]] = {str(number): [] for number in range(len(asked))}
+    left = {str(number): slots for number, (_, slots) in enumerate(asked)}
+    for _ in range(DRAWS):
+        if left:
+            drawn = responses(
+                *(trials.network, trials.weights(), left, trials.example_inputs, trials.generator),
+                most_units=LARGEST,
+            )
+            for number, response in drawn.items():
+                draws[number].append(response)
+            left = {
+                number: slots
+                for number, slots in left.items()
+                if draws[number] and _turning(draws[number], trials.rounding).any()
+            }
+    for number in left:
+        group, slots = asked[int(number)]
+        yield group, slots, np.concatenate(draws[number], axis=1)
 
 
-def _claim(
-    trials: Trials, name: str, slots: Sequence[Slot], draws: Sequence[NDArray[np.float64]]
-) -> ContinuousSymmetry | None:
-    products = np.concatenate(draws, axis=1)  # (slots, draws * blocks, units, units)
+def _turning(draws: Sequence[Products], rounding: float) -> NDArray[np.bool_]:
+    """Which pairs of units turn alone at all draws."""
+    products = np.concatenate(draws, axis=1)
     total = products.sum(0)
     answers = np.abs(total - total.transpose(0, 2, 1)).max(0)
     usual = np.abs(products).sum(0).max(0)
-    pairs = matched(answers <= trials.rounding * (usual + usual.T))
-    if not pairs:
-        return None
-    signs = _signs_of_stretch(products, pairs, trials.rounding)
+    alone = np.asarray(answers <= rounding * (usual + usual.T))
+    np.fill_diagonal(alone, False)
+    return alone
+
+
+def _claim(
+    group: Group, slots: Sequence[Slot], products: Products, rounding: float
+) -> ContinuousSymmetry | None:
+    pairs = matched(_turning([products], rounding))
+    signs = _signs_of_stretch(products, pairs, rounding) if pairs else None
     if signs is None:
         return None
-    layout = slots[0].layout
-    parent = name.removesuffix(" rotary")
-    group = Group(name, layout.size, layout.blocks, parent)
     return ContinuousSymmetry(group, "rotary", tuple(zip(slots, signs, strict=True)), pairs=pairs)
 
 

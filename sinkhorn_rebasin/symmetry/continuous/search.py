@@ -13,12 +13,13 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousS
 from sinkhorn_rebasin.permutations.slots import MOST_HEADS
 from sinkhorn_rebasin.symmetry.continuous.branches import branches_on_data
 from sinkhorn_rebasin.symmetry.continuous.centering import centered_slots
-from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors_of
+from sinkhorn_rebasin.symmetry.continuous.claims import NO_TURN, Claim, claim_of, vectors_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
 from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of, first_change
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
 from sinkhorn_rebasin.symmetry.continuous.rotary import rotary_symmetries
 from sinkhorn_rebasin.symmetry.continuous.vectors import with_turning_vectors
+from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
@@ -90,7 +91,8 @@ class Search:
             if name in answers:
                 claim = claim_of(spec, name, parts, answers[name], rounding)
             if isinstance(claim, str):
-                self.reasons.setdefault(name, claim)
+                if self.reasons.get(name, NO_TURN) == NO_TURN:
+                    self.reasons[name] = claim
                 left.append(name)
             else:
                 claims.append(claim)
@@ -124,7 +126,9 @@ class Search:
             asked = {
                 name: parts
                 for name, parts in asked.items()
-                if draw < needed[name] and name in drawn and answers[name].may_turn(trials.rounding)
+                if name in drawn
+                and (draw < needed[name] or (draw < MOST_DRAWS and not answers[name].reached.all()))
+                and answers[name].may_turn(trials.rounding)
             }
         return answers
 

@@ -163,9 +163,7 @@ def in_precision(
     generator: torch.Generator,
 ) -> Found:
     """Search in float64, or in the network's own type."""
-    wide, copy = in_double_precision(model), in_mode(standalone_copy(model), False)
-    rounding = narrow_tolerance(copy.parameters())
-    count_only(copy, spec.outputs)
+    wide, rounding = in_double_precision(model), narrow_tolerance(model.parameters())
     if wide is not None:
         count_only(wide, spec.outputs)
         try:
@@ -178,6 +176,8 @@ def in_precision(
             f"Expected a network in float32 or float64, to find its rescalings with, but {type(model).__name__} has "
             f"weights in half precision and its device no float64: move it to the CPU."
         )
+    copy = in_mode(standalone_copy(model), False)
+    count_only(copy, spec.outputs)
     return search(Trials(copy, spec, example_inputs, max(tolerance, rounding), generator))
 
 
@@ -225,7 +225,18 @@ def _positive(
         matrix = matrices[group][:, trials.reached(matrices[group])]
         for exponents in integer_kernel(matrix, trials.rounding):
             candidates.append(_generator(trials.spec, group, slots, exponents))
+    if trials.less_one and not _move(candidates, trials.spec, trials.less_one):
+        return []  # what was asked for is in none of them
     return independent(trials.spec, trials.verified(candidates))
+
+
+def _move(candidates: Sequence[ScaleSymmetry], spec: PermutationSpec, tensors: Collection[str]) -> bool:
+    """Tell whether any candidate scales one of these tensors."""
+    first = {name: names[0] for names in spec.tied for name in names}
+    asked = {first.get(name, name) for name in tensors}
+    return any(
+        first.get(slot.tensor, slot.tensor) in asked for one in candidates for slot, _ in one.exponents
+    )
 
 
 def _signs(

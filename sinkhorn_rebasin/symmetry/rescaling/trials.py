@@ -51,6 +51,11 @@ class Trials:
     def __post_init__(self) -> None:
         self.networks = [self.network]
 
+    def anew(self) -> Trials:
+        """Make trials of the same network that draw as the first do."""
+        generator = torch.Generator("cpu").manual_seed(0)
+        return Trials(self.network, self.spec, self.example_inputs, self.tolerance, generator)
+
     def sensitivities(self, network: nn.Module, slots: Mapping[str, Sequence[Slot]]) -> Sensitivities:
         """Equations of one draw: see :func:`~sinkhorn_rebasin.symmetry.rescaling.sensitivity.sensitivities`.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
-from sinkhorn_rebasin.permutations import PermutationSpec, permute_tensor, random_permutations
+from sinkhorn_rebasin.permutations import Group, PermutationSpec, permute_tensor
+from sinkhorn_rebasin.permutations.algebra import random_permutation
 
 
 def perturbed(state: Mapping[str, Tensor], spec: PermutationSpec, generator: torch.Generator) -> State:
@@ -40,9 +41,9 @@ def scrambled(state: Mapping[str, Tensor], spec: PermutationSpec) -> State:
     moved: dict[int, Tensor] = {}
     for name, tensor in state.items():
         if spec.slots_on(name) and id(tensor) not in moved:
-            permutations = nonidentity_permutations(spec, generator)
             slots = spec.slots_on(name)
-            moved[id(tensor)] = permute_tensor(tensor, slots, {s.group: permutations[s.group] for s in slots})
+            groups = [spec[group] for group in dict.fromkeys(slot.group for slot in slots)]
+            moved[id(tensor)] = permute_tensor(tensor, slots, _without_still_blocks(groups, generator))
     return {name: moved.get(id(tensor), tensor) for name, tensor in state.items()}
 
 
@@ -57,9 +58,13 @@ def _has_one_sign(tensor: Tensor) -> bool:
 
 def nonidentity_permutations(spec: PermutationSpec, generator: torch.Generator) -> dict[str, Tensor]:
     """Draw permutations that leave no whole block in place."""
-    drawn = random_permutations(spec, generator=generator)
-    for group in spec.groups:
-        blocks = drawn[group.name].reshape(group.blocks, group.size)
+    return _without_still_blocks(spec.groups, generator)
+
+
+def _without_still_blocks(groups: Sequence[Group], generator: torch.Generator) -> dict[str, Tensor]:
+    drawn = {}
+    for group in groups:
+        blocks = random_permutation(group, generator).reshape(group.blocks, group.size)
         still = (blocks == torch.arange(group.size, device=blocks.device)).all(-1, keepdim=True)
         drawn[group.name] = torch.where(still, blocks.roll(1, -1), blocks).reshape(group.shape)
     return drawn

@@ -179,3 +179,47 @@ class Mixer(nn.Module):
         x = x + self.tokens(F.layer_norm(x, x.shape[-1:]).mT).mT
         x = x + self.channels(F.layer_norm(x, x.shape[-1:]))
         return self.last(x.mean(1))
+
+
+class Packed(nn.Module):
+    """Rotary attention whose queries, keys and values are rows of one matrix.
+
+    They lie behind each other, all queries first, or, where ``side_by_side``, head by head.
+    """
+
+    def __init__(self, keys: int = HEADS, heads: int = HEADS, side_by_side: bool = False) -> None:
+        super().__init__()
+        self.heads, self.keys, self.side_by_side = heads, keys, side_by_side
+        self.rows = nn.Linear(WIDTH, (heads + 2 * keys) * DIMENSIONS, bias=False)
+        self.out = nn.Linear(heads * DIMENSIONS, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.rows(x)
+        if self.side_by_side:
+            queries, keys, values = rows.unflatten(-1, (self.heads, 3, DIMENSIONS)).unbind(-2)
+        else:
+            parts = rows.unflatten(-1, (-1, DIMENSIONS))
+            queries, keys, values = parts.split((self.heads, self.keys, self.keys), -2)
+        queries, keys = (turned(each.transpose(1, 2), DIMENSIONS) for each in (queries, keys))
+        keys, values = (
+            each.repeat_interleave(self.heads // self.keys, 1) for each in (keys, values.transpose(1, 2))
+        )
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Experts(nn.Module):
+    """One of several experts a token, so that a draw reaches some of them alone."""
+
+    def __init__(self, count: int = 4) -> None:
+        super().__init__()
+        self.router = nn.Linear(WIDTH, count, bias=False)
+        self.up = nn.Parameter(torch.randn(count, 10, WIDTH) / 3)
+        self.down = nn.Parameter(torch.randn(count, WIDTH, 10) / 3)
+        self.norm1, self.norm2 = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.norm1(x)
+        weights, places = self.router(inner).softmax(-1).max(-1)
+        added = self.down[places] @ F.gelu(self.up[places] @ inner[..., None])
+        return x + weights[..., None] * added[..., 0]
