@@ -60,8 +60,9 @@ from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
 from sinkhorn_rebasin.merging import match_many as match_many
 from sinkhorn_rebasin.merging import merge_many as merge_many
 
-# Networks with parameters more, so that they have more symmetries.
+# Networks with parameters more, so that they have more symmetries, or with several heads.
 from sinkhorn_rebasin.networks.expanding import expand as expand
+from sinkhorn_rebasin.networks.separate_heads import SeparateHeads as SeparateHeads
 from sinkhorn_rebasin.networks.untying import untie as untie
 
 # The symmetries of an architecture, and how they act on its tensors.
