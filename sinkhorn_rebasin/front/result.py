@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Heads
+from sinkhorn_rebasin._typing import BatchAdapter, Heads, MergedHeads
 from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.networks.separate_heads import with_each_head
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.shown import html_table, svg_curve
 
@@ -87,7 +88,7 @@ class AlignmentResult:
         *,
         repair: Iterable[Any] | bool | None = None,
         batch: BatchAdapter | None = None,
-        heads: Heads | None = None,
+        heads: MergedHeads | None = None,
     ) -> nn.Module:
         """Return the network between both as a plain one, put right as it was judged.
 
@@ -96,8 +97,19 @@ class AlignmentResult:
             repair: batches of training data to do REPAIR with. None does REPAIR if the networks were aligned for it,
                 and measures batch norm otherwise, on the training batches of the alignment; False does neither.
             batch: a function from a batch to (inputs, labels); without it that of the alignment.
-            heads: whose ignored layers it has; None: as the networks were aligned.
+            heads: whose ignored layers it has, ``"reference"``, ``"target"`` or ``"each"``: see
+                :meth:`SinkhornRebasin.merge`; None: as the networks were aligned.
+
+        Raises:
+            ArchitectureError: ``"each"`` where no network has heads of its own.
         """
+        if heads == "each":
+
+            def merged_with(whose: Heads) -> nn.Module:
+                """Return the network with the heads of one alone."""
+                return self.merge(at, repair=repair, batch=batch, heads=whose)
+
+            return with_each_head(merged_with, self.rebasin.spec.ignored)
         batch = batch or self.batch
         if repair is True:
             repair = self.statistics or None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import torch
 
@@ -15,7 +15,9 @@ from sinkhorn_rebasin._typing import NetworkLike, State
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.merging.heads import check_each, with_own_heads
 from sinkhorn_rebasin.merging.states import check_shares, mean_state
+from sinkhorn_rebasin.networks.separate_heads import SeparateHeads
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.shown import html_table
 
@@ -90,7 +92,21 @@ class ManyAlignment(Sequence[Alignment]):
             )
         return [each.apply(network) for each, network in zip(self.alignments, networks, strict=True)]
 
-    def merge(self, networks: Sequence[NetworkLike], shares: Sequence[float] | None = None) -> State:
+    @overload
+    def merge(
+        self, networks: Sequence[NetworkLike], shares: Sequence[float] | None = ..., *, heads: None = ...
+    ) -> State: ...
+    @overload
+    def merge(
+        self, networks: Sequence[NetworkLike], shares: Sequence[float] | None = ..., *, heads: Literal["each"]
+    ) -> SeparateHeads: ...
+    def merge(
+        self,
+        networks: Sequence[NetworkLike],
+        shares: Sequence[float] | None = None,
+        *,
+        heads: Literal["each"] | None = None,
+    ) -> State | SeparateHeads:
         r"""Return the mean of the aligned networks.
 
         .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
@@ -101,14 +117,20 @@ class ManyAlignment(Sequence[Alignment]):
         Args:
             networks: those that were aligned, in the same order.
             shares: w, one a network; equal without it.
+            heads: ``"each"`` for a module with the ignored layers of each network, by the names "0", "1" and so on.
 
         Raises:
-            ArchitectureError: another number of networks or shares, or shares that do not add up to 1.
+            ArchitectureError: another number of networks or shares, shares that do not add up to 1, or ``"each"``
+                where nothing is ignored, or where one of the networks is no module.
         """
         shares = check_shares(shares, len(self))
+        if heads is not None:
+            check_each(heads, networks, self.spec.ignored)
         states = self.apply(networks)
-        first = state_of(networks[0], "reference", self.spec.shapes)
         mixed = mean_state([_without_heads(state, self.spec) for state in states], shares)
+        if heads is not None:
+            return with_own_heads(networks, mixed, states, self.spec.ignored)
+        first = state_of(networks[0], "reference", self.spec.shapes)
         return {**mixed, **{name: first[name] for name in self.spec.ignored if name in first}}
 
     def save(self, folder: str | PathLike[str]) -> None:

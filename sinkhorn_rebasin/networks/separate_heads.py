@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -170,6 +170,32 @@ class HeadChoice(nn.Module):
         """Return a part of the chosen head, where it is a sequence."""
         head: Any = self.heads[self.name]
         return head[index]
+
+
+def with_each_head(merged: Callable[[Any], nn.Module], apart: Collection[str]) -> SeparateHeads:
+    """Join what two merges with one head each have given.
+
+    Args:
+        merged: from ``"reference"`` or ``"target"`` to the merged network with that head.
+        apart: names of the tensors that each network keeps.
+
+    Raises:
+        ArchitectureError: there are none.
+    """
+    check_kept_apart(apart)
+    return SeparateHeads({whose: merged(whose) for whose in ("reference", "target")}, apart)
+
+
+def check_kept_apart(apart: Collection[str]) -> None:
+    """Raise ArchitectureError unless networks keep tensors apart.
+
+    >>> check_kept_apart(["head.weight"])
+    """
+    if not apart:
+        raise ArchitectureError(
+            "Expected heads that each network keeps for heads='each', but all tensors are mixed: name the layers by "
+            "ignore=, such as ignore=['fc'], when the networks are aligned."
+        )
 
 
 def head_paths(network: nn.Module, apart: Collection[str]) -> list[str]:
