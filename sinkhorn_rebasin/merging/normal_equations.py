@@ -12,7 +12,12 @@ from sinkhorn_rebasin.errors import DataError
 
 
 def fitted_weight(
-    grams: Sequence[Tensor], weights: Sequence[Tensor], shares: Sequence[float], ridge: float
+    grams: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    shares: Sequence[float],
+    ridge: float,
+    *,
+    layer: str = "",
 ) -> Tensor:
     r"""Solve for the weight that gives on all inputs what each network gives on its own.
 
@@ -27,9 +32,13 @@ def fitted_weight(
         weights: W, (groups, inputs, outputs) each.
         shares: w.
         ridge: ε.
+        layer: named where it cannot be solved.
 
     Returns:
         (groups, inputs, outputs), in float64.
+
+    Raises:
+        DataError: the matrices are singular.
 
     >>> gram = torch.diag(torch.tensor([1.0, 3.0]))[None]
     >>> ones, zeros = torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
@@ -38,10 +47,10 @@ def fitted_weight(
     """
     cross = [gram.double() @ weight.double() for gram, weight in zip(grams, weights, strict=True)]
     mean = weighted_sum(weights, shares)
-    return solved(weighted_sum(grams, shares), weighted_sum(cross, shares), mean, ridge)
+    return solved(weighted_sum(grams, shares), weighted_sum(cross, shares), mean, ridge, layer=layer)
 
 
-def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float) -> Tensor:
+def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float, *, layer: str = "") -> Tensor:
     r"""Solve normal equations with a ridge that leads to a mean.
 
     .. math:: (G + \lambda I)\, W = C + \lambda \bar W, \qquad \lambda = \varepsilon \operatorname{tr} G / n
@@ -51,6 +60,10 @@ def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float) -> Tensor:
         cross: C, (groups, inputs, outputs).
         mean: where the ridge leads to, like C.
         ridge: ε.
+        layer: named where it cannot be solved.
+
+    Raises:
+        DataError: the matrix is singular.
 
     >>> solved(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1), 1e-6).item()
     1.0
@@ -63,8 +76,8 @@ def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float) -> Tensor:
     solution, problem = torch.linalg.solve_ex(regular, cross + strength * mean)
     if bool(problem.any()) or not bool(solution.isfinite().all()):
         raise DataError(
-            f"Expected Gram matrices that can be inverted but got singular ones of {size} inputs at ridge={ridge:g}: "
-            f"pass a larger ridge=, or measure on more samples."
+            f"Expected Gram matrices of layer {layer!r} that can be inverted but got singular ones of {size} inputs "
+            f"at ridge={ridge:g}: pass a larger ridge=, or measure on more samples."
         )
     return solution
 

@@ -99,7 +99,7 @@ def regmean_plus_plus(
         sides = [shrunk(each[:, :size, :size], alpha) @ own for each, own in zip(cross, columns, strict=True)]
         left = shrunk(weighted_sum(grams, aligned.shares)[:, :size, :size], alpha)
         mean = weighted_sum(columns, aligned.shares)
-        found = solved(left, weighted_sum(sides, aligned.shares), mean, ridge)
+        found = solved(left, weighted_sum(sides, aligned.shares), mean, ridge, layer=name)
         fitted |= as_state(found, described, state, with_bias)
         state |= fitted
     return FusedState.of(

@@ -155,7 +155,10 @@ def _fitted_layer(
     matrices = [shrunk(each.matrix[:, :size, :size], alpha) for each in grams]
     columns = [as_columns(state, layer, with_bias) for state in aligned.states]
     return as_state(
-        fitted_weight(matrices, columns, aligned.shares, ridge), layer, aligned.states[0], with_bias
+        fitted_weight(matrices, columns, aligned.shares, ridge, layer=layer.weight),
+        layer,
+        aligned.states[0],
+        with_bias,
     )
 
 

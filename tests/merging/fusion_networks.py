@@ -29,6 +29,9 @@ class Grouped(nn.Module):
 def mlp(seed: int, bias: bool = True) -> nn.Module:
     torch.manual_seed(seed)
     layers = nn.Linear(3, 6, bias), nn.ReLU(), nn.Linear(6, 5, bias), nn.ReLU(), nn.Linear(5, 2, bias)
+    if bias:
+        for layer in (layers[0], layers[2]):
+            nn.init.uniform_(layer.bias, 0.5, 1)  # no unit is dead
     return nn.Sequential(*layers).double().eval()
 
 
@@ -36,9 +39,10 @@ def convolutional(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     net = Grouped().double().eval()
     with torch.no_grad():
-        for norm in (net.norm,):
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2)
+        net.norm.running_mean.normal_()
+        net.norm.running_var.uniform_(0.5, 2)
+        for layer in (net.depth, net.grouped):
+            layer.bias.uniform_(0.5, 1)  # no unit is dead
     return net
 
 
