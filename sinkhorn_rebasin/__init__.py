@@ -28,10 +28,12 @@ from sinkhorn_rebasin.connectivity import LinearPath as LinearPath
 from sinkhorn_rebasin.connectivity import PathEvaluation as PathEvaluation
 from sinkhorn_rebasin.connectivity import evaluate_path as evaluate_path
 
-# Fisher information.
+# Fisher information, and Gram matrices of what goes into layers.
 from sinkhorn_rebasin.curvature import DiagonalFisher as DiagonalFisher
+from sinkhorn_rebasin.curvature import GramMatrices as GramMatrices
 from sinkhorn_rebasin.curvature import KroneckerFisher as KroneckerFisher
 from sinkhorn_rebasin.curvature import diagonal_fisher as diagonal_fisher
+from sinkhorn_rebasin.curvature import gram_matrices as gram_matrices
 from sinkhorn_rebasin.curvature import kronecker_fisher as kronecker_fisher
 
 # What trains a re-basin.
@@ -57,13 +59,18 @@ from sinkhorn_rebasin.matching import widen_into as widen_into
 
 # Several networks, aligned together and merged.
 from sinkhorn_rebasin.merging import Ensemble as Ensemble
+from sinkhorn_rebasin.merging import FusedState as FusedState
 from sinkhorn_rebasin.merging import JointRebasin as JointRebasin
 from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
+from sinkhorn_rebasin.merging import fisher as fisher
 from sinkhorn_rebasin.merging import match_many as match_many
 from sinkhorn_rebasin.merging import merge_many as merge_many
+from sinkhorn_rebasin.merging import regmean as regmean
+from sinkhorn_rebasin.merging import regmean_plus_plus as regmean_plus_plus
 
-# Networks with parameters more, so that they have more symmetries.
+# Networks with parameters more, so that they have more symmetries, or with several heads.
 from sinkhorn_rebasin.networks.expanding import expand as expand
+from sinkhorn_rebasin.networks.separate_heads import SeparateHeads as SeparateHeads
 from sinkhorn_rebasin.networks.untying import untie as untie
 
 # The symmetries of an architecture, and how they act on its tensors.

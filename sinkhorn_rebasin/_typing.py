@@ -20,6 +20,9 @@ NetworkLike: TypeAlias = "nn.Module | StateLike | str | PathLike[str]"
 Heads: TypeAlias = Literal["reference", "target"]
 """Whose ignored layers a network between two has."""
 
+MergedHeads: TypeAlias = Literal["reference", "target", "each"]
+"""Whose ignored layers a merged network has; each network's, it is one trunk with several heads."""
+
 Permutations: TypeAlias = Mapping[str, Tensor]
 """Group name to permutation: long indices (..., n) when hard, doubly stochastic (..., n, n) when soft."""
 

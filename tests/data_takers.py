@@ -18,6 +18,7 @@ from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
 from sinkhorn_rebasin.landscape import Plane, evaluate_plane
 from sinkhorn_rebasin.matching.midpoint import Midpoint
+from sinkhorn_rebasin.merging.fusing import fused
 from sinkhorn_rebasin.training import continual
 
 
@@ -144,6 +145,27 @@ def jointly_merged(data: Any, batch: Any) -> Any:
     return list(sr.JointRebasin([a, b, a], spec=spec).merge(repair=data, batch=batch).state_dict().values())
 
 
+def fused_by(way: Callable[..., Any], **options: Any) -> Callable[[Any, Any], Any]:
+    """Fuse two networks by a function of (networks, alignments, data)."""
+
+    def run(data: Any, batch: Any) -> Any:
+        a, b, spec = networks()
+        found = way([a, b], sr.match_many([a, b], spec), data=[data, data], batch=batch, **options)
+        return [tensor.float() for tensor in found.values()]
+
+    return run
+
+
+def merged_by_method(networks: Any, many: sr.ManyAlignment, **options: Any) -> Any:
+    return many.merge(networks, fusion="regmean", **options)
+
+
+def fused_result(data: Any, batch: Any) -> Any:
+    a, b, spec = networks()
+    found = sr.align(a, b, spec=spec, rescale=False, symmetry="permutation")
+    return [tensor.float() for tensor in found.fused("regmean", data=[data, data], batch=batch).values()]
+
+
 def aligned_together(data: Any, batch: Any) -> Any:
     a, b, spec = networks()
     recipe = sr.Recipe.many(steps=2, closing_steps=0)
@@ -223,6 +245,8 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "RepairLoss": repaired_loss,
     "RebasedSegment.merge": merged,
     "SimplexLoss": at_simplex,
+    "AlignmentResult.fused": fused_result,
+    "ManyAlignment.merge": fused_by(merged_by_method),
     "activation_matching": matched(sr.activation_matching),
     "align_many": aligned_together,
     "batch_norm_statistics": lambda d, b: list(
@@ -233,8 +257,17 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
     "evaluate_plane": on_plane,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
+    "fisher": fused_by(sr.fisher),
+    "fuse_pair": fused_result,
+    "fused": fused_by(lambda nets, many, data, batch: fused(nets, many, "regmean", data, batch=batch)),
+    "gram_matrices": lambda d, b: [
+        each.matrix for each in sr.gram_matrices(networks()[0], d, batch=b).layers.values()
+    ],
     "kronecker_fisher": fisher(sr.kronecker_fisher),
+    "merge_many": fused_by(sr.merge_many, fusion="regmean"),
     "paired_moments": moments,
+    "regmean": fused_by(sr.regmean),
+    "regmean_plus_plus": fused_by(sr.regmean_plus_plus),
     "repair": lambda d, b: list(sr.repair(networks()[0], *networks(), d, batch=b).state_dict().values()),
     "reset_batch_norm": lambda d, b: list(
         sr.reset_batch_norm(networks()[0], d, batch=b).state_dict().values()

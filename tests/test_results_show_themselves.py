@@ -85,6 +85,8 @@ def results() -> dict[str, Any]:
         "LinearPath": sr.LinearPath.between(first, second),
         "DiagonalFisher": sr.diagonal_fisher(small, data),
         "KroneckerFisher": sr.kronecker_fisher(small, data),
+        "GramMatrices": sr.gram_matrices(first, [x]),
+        "FusedState": sr.FusedState(first.state_dict(), "regmean", 2, list(first.state_dict()), ["b"], ["c"]),
         "LayerFactors": next(iter(sr.kronecker_fisher(small, data).layers.values())),
         "SinkhornRebasin": sr.SinkhornRebasin(first, second, x, spec=spec()),
         "RepairAlongPath": sr.RepairAlongPath(first, second, spec(), data),
@@ -109,7 +111,7 @@ def test_every_public_result_has_an_example() -> None:
     assert set(public_results()) <= results().keys()
 
 
-@pytest.mark.parametrize("name", [*public_results(), "ScaleSymmetry", "LayerFactors"])
+@pytest.mark.parametrize("name", [*public_results(), "FusedState", "ScaleSymmetry", "LayerFactors"])
 def test_a_result_shows_itself_in_a_few_lines(name: str) -> None:
     shown = repr(results()[name])
     assert len(shown) < LONGEST, shown

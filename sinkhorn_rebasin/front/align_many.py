@@ -38,6 +38,7 @@ def align_many(
     concentration: float = 8.0,
     batch: BatchAdapter | None = None,
     example_inputs: ExampleInputs = None,
+    ignore: Sequence[str] = (),
     rescale: bool = True,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -67,6 +68,8 @@ def align_many(
         concentration: α. At 8 the middle becomes good, at 1 all of the simplex.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
         example_inputs: what the networks take; by default from the first batch.
+        ignore: layers that each network keeps for itself, such as heads of other classes, by name or pattern. Last
+            layers of other shapes are ignored without being named. The loss is that of the first network's head.
         rescale: learn scales and signs too.
         recipe: how it is trained; None: ``Recipe.many()``.
         seed: of everything that is drawn.
@@ -106,7 +109,7 @@ def align_many(
                 "pass example_inputs= or spec=."
             )
         spec = discover_symmetry(first, example_inputs)
-    spec = states_of(networks, spec)[1]
+    spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
     if data is None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, Heads
+from sinkhorn_rebasin._typing import BatchAdapter, Heads, MergedHeads
 from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.front.fused_pair import fuse_pair, fused_module
 from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.merging.fused_state import FusedState
+from sinkhorn_rebasin.merging.fusing import Fusion
+from sinkhorn_rebasin.networks.separate_heads import with_each_head
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.shown import html_table, svg_curve
 
@@ -87,7 +91,9 @@ class AlignmentResult:
         *,
         repair: Iterable[Any] | bool | None = None,
         batch: BatchAdapter | None = None,
-        heads: Heads | None = None,
+        heads: MergedHeads | None = None,
+        fusion: Fusion = "mean",
+        data: Sequence[Any] | None = None,
     ) -> nn.Module:
         """Return the network between both as a plain one, put right as it was judged.
 
@@ -96,19 +102,64 @@ class AlignmentResult:
             repair: batches of training data to do REPAIR with. None does REPAIR if the networks were aligned for it,
                 and measures batch norm otherwise, on the training batches of the alignment; False does neither.
             batch: a function from a batch to (inputs, labels); without it that of the alignment.
-            heads: whose ignored layers it has; None: as the networks were aligned.
+            heads: whose ignored layers it has, ``"reference"``, ``"target"`` or ``"each"``: see
+                :meth:`SinkhornRebasin.merge`; None: as the networks were aligned.
+            fusion, data: as for :meth:`fused`, which also says what was fitted.
+
+        Raises:
+            ArchitectureError: ``"each"`` where no network has heads of its own.
+            DataError: a fusion without data, or with such that it cannot use.
         """
+        if heads == "each":
+
+            def merged_with(whose: Heads) -> nn.Module:
+                """Return the network with the heads of one alone."""
+                return self.merge(at, repair=repair, batch=batch, heads=whose, fusion=fusion, data=data)
+
+            return with_each_head(merged_with, self.rebasin.spec.ignored)
         batch = batch or self.batch
         if repair is True:
             repair = self.statistics or None
         if repair is None and self.repaired:
             repair = self.statistics
-        if repair is not None and not isinstance(repair, bool):
-            return self.rebasin.merge(at, repair=repair, batch=batch, heads=heads)
-        merged = self.rebasin.merge(at, heads=heads)
+        batches = None if isinstance(repair, bool) else repair
+        if fusion == "mean":
+            merged = self.rebasin.merge(at, repair=batches, batch=batch, heads=heads)
+        else:
+            state, whose = self.fused(fusion, at, data=data, batch=batch), heads or self.rebasin.heads
+            merged = fused_module(self.rebasin, state, at, whose or "reference", batches, batch)
         if repair is None and self.statistics and 0 < at < 1:
             return reset_batch_norm(merged, self.statistics, batch=batch)
         return merged
+
+    def fused(
+        self,
+        fusion: Fusion,
+        at: float = 0.5,
+        *,
+        data: Sequence[Any] | None = None,
+        batch: BatchAdapter | None = None,
+    ) -> FusedState:
+        """Fuse both networks, and say what was fitted.
+
+        Args:
+            fusion: ``"mean"``, ``"fisher"``, ``"regmean"`` or ``"regmean++"``, or a function with settings, such as
+                ``functools.partial(regmean, alpha=0.5)``: see :func:`~sinkhorn_rebasin.fisher`,
+                :func:`~sinkhorn_rebasin.regmean` and :func:`~sinkhorn_rebasin.regmean_plus_plus`.
+            at: λ, the reference's share.
+            data: batches, or what was measured, of the reference and of the target as they were given. None: training
+                batches of the alignment for both.
+            batch: a function from a batch to (inputs, labels); without it that of the alignment.
+
+        Returns:
+            The state; ``print`` it. Ignored layers are the reference's. Statistics of batch norm fit no network yet.
+
+        Raises:
+            DataError: there are no data, or such that the fusion cannot use.
+        """
+        if data is None and self.statistics:
+            data = [self.statistics, self.statistics]
+        return fuse_pair(self.rebasin, fusion, at, data, batch=batch or self.batch)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the loss along the path before and after.

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
+from sinkhorn_rebasin.curvature.gram import GramMatrices
 from sinkhorn_rebasin.curvature.kronecker import KroneckerFisher
 from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.files.alignment_file import read_alignment, write_alignment
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.files.receipt import Receipt
+from sinkhorn_rebasin.matching.carried_grams import carried_grams
 from sinkhorn_rebasin.matching.coordinates import Coordinates, DirectionKind, TensorKind, carried_factors
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.permutations import (
@@ -149,6 +151,13 @@ class Alignment:
     def carry_fisher(self, fisher: KroneckerFisher) -> KroneckerFisher:
         """Carry the Kronecker factors of the target's Fisher information; refuses convolution groups by name."""
         return carried_factors(Coordinates.of(self), fisher)
+
+    def carry_grams(self, grams: GramMatrices) -> GramMatrices:
+        r"""Carry the Gram matrices of the target's layers, :math:`G \mapsto P G P^\top`: see :func:`gram_matrices`.
+
+        Layers whose inputs do not move by themselves are left out, with the reason.
+        """
+        return carried_grams(Coordinates.of(self), grams)
 
     def carry_activation(
         self,

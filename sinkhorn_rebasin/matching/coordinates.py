@@ -226,16 +226,34 @@ def _moved_layer(moving: Coordinates, factors: LayerFactors) -> LayerFactors:
         raise SpecError(
             f"Expected a layer of one convolution group but {factors.weight!r} has {len(factors.inputs)}."
         )
-    weight, width = factors.weight, factors.weight_shape[1]
+    weight = factors.weight
     outputs = moving.along(moving.along(factors.outputs[0], weight, 0, 0), weight, 0, 1)
-    inputs, biased = factors.inputs[0], int(factors.bias is not None)
-    size = len(inputs) - biased
+    inputs = moved_inputs(
+        moving, factors.inputs[0], weight, factors.weight_shape[1], factors.bias is not None
+    )
+    return replace(factors, inputs=inputs[None], outputs=outputs[None])
+
+
+def moved_inputs(moving: Coordinates, matrix: Tensor, weight: str, width: int, biased: bool) -> Tensor:
+    """Move second moments of a layer's inputs along both of their axes.
+
+    Args:
+        moving: what acts on inputs, which is the contragredient of what acts on weights.
+        matrix: (inputs, inputs), a one for the bias last.
+        weight: name of the layer's weight.
+        width: of its input axis.
+        biased: whether there is a one for the bias.
+
+    Raises:
+        SpecError: the input axis does not move by itself.
+    """
+    size = len(matrix) - int(biased)
     for dimension in (0, 1):
-        front = inputs.movedim(dimension, 0)
+        front = matrix.movedim(dimension, 0)
         channels = front[:size].reshape(width, size // width, -1)
         moved = moving.along(channels, weight, 1, 0).reshape(size, -1)
-        inputs = torch.cat([moved, front[size:]]).movedim(0, dimension)
-    return replace(factors, inputs=inputs[None], outputs=outputs[None])
+        matrix = torch.cat([moved, front[size:]]).movedim(0, dimension)
+    return matrix
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -1,21 +1,29 @@
 """Several networks brought into one basin and merged."""
 
 from sinkhorn_rebasin.merging.ensemble import Ensemble
+from sinkhorn_rebasin.merging.fisher_mean import fisher
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
+from sinkhorn_rebasin.merging.fused_state import FusedState
 from sinkhorn_rebasin.merging.joint_rebasin import JointRebasin
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment, cycle_error
 from sinkhorn_rebasin.merging.match_many import match_many, merge_many
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
+from sinkhorn_rebasin.merging.regmean_plus_plus import regmean_plus_plus
+from sinkhorn_rebasin.merging.regression_mean import regmean
 from sinkhorn_rebasin.merging.universe import match_to_universe
 
 __all__ = [
     "Ensemble",
+    "FusedState",
     "JointRebasin",
     "ManyAlignment",
     "cycle_error",
+    "fisher",
     "match_by_frank_wolfe",
     "match_many",
     "match_to_mean",
     "match_to_universe",
     "merge_many",
+    "regmean",
+    "regmean_plus_plus",
 ]

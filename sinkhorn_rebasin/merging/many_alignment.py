@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import overload
+from typing import Any, Literal, overload
 
 import torch
 
-from sinkhorn_rebasin._typing import NetworkLike, State
+from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike, State
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.merging.fusing import Fusion, fused
+from sinkhorn_rebasin.merging.heads import check_each, with_own_heads
 from sinkhorn_rebasin.merging.states import check_shares, mean_state
+from sinkhorn_rebasin.networks.separate_heads import SeparateHeads
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.shown import html_table
 
@@ -90,8 +93,39 @@ class ManyAlignment(Sequence[Alignment]):
             )
         return [each.apply(network) for each, network in zip(self.alignments, networks, strict=True)]
 
-    def merge(self, networks: Sequence[NetworkLike], shares: Sequence[float] | None = None) -> State:
-        r"""Return the mean of the aligned networks.
+    @overload
+    def merge(
+        self,
+        networks: Sequence[NetworkLike],
+        shares: Sequence[float] | None = ...,
+        *,
+        fusion: Fusion = ...,
+        data: Sequence[Any] | None = ...,
+        batch: BatchAdapter | None = ...,
+        heads: None = ...,
+    ) -> State: ...
+    @overload
+    def merge(
+        self,
+        networks: Sequence[NetworkLike],
+        shares: Sequence[float] | None = ...,
+        *,
+        fusion: Fusion = ...,
+        data: Sequence[Any] | None = ...,
+        batch: BatchAdapter | None = ...,
+        heads: Literal["each"],
+    ) -> SeparateHeads: ...
+    def merge(
+        self,
+        networks: Sequence[NetworkLike],
+        shares: Sequence[float] | None = None,
+        *,
+        fusion: Fusion = "mean",
+        data: Sequence[Any] | None = None,
+        batch: BatchAdapter | None = None,
+        heads: Literal["each"] | None = None,
+    ) -> State | SeparateHeads:
+        r"""Return the mean of the aligned networks, or a fit to them.
 
         .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
 
@@ -101,15 +135,31 @@ class ManyAlignment(Sequence[Alignment]):
         Args:
             networks: those that were aligned, in the same order.
             shares: w, one a network; equal without it.
+            fusion: ``"mean"``, ``"fisher"``, ``"regmean"`` or ``"regmean++"``, or a function with settings, such as
+                ``functools.partial(regmean, alpha=0.5)``: see :func:`fisher`, :func:`regmean` and
+                :func:`regmean_plus_plus`. These return a :class:`FusedState`, which says what was fitted.
+            data: of a fusion: one entry a network, of batches or of what its owner measured.
+            batch: a function from a batch to (inputs, labels), for data that yield something else.
+            heads: ``"each"`` for a module with the ignored layers of each network, by the names "0", "1" and so on.
 
         Raises:
-            ArchitectureError: another number of networks or shares, or shares that do not add up to 1.
+            ArchitectureError: another number of networks or shares, shares that do not add up to 1, or ``"each"``
+                where nothing is ignored, or where one of the networks is no module.
+            DataError: a fusion without data, or with such that it cannot use.
         """
+        if heads is not None:
+            check_each(heads, networks, self.spec.ignored)
         shares = check_shares(shares, len(self))
-        states = self.apply(networks)
-        first = state_of(networks[0], "reference", self.spec.shapes)
-        mixed = mean_state([_without_heads(state, self.spec) for state in states], shares)
-        return {**mixed, **{name: first[name] for name in self.spec.ignored if name in first}}
+        if fusion != "mean":
+            mixed: State = fused(networks, self.alignments, fusion, data, shares, batch=batch)
+        else:
+            ignored, first = self.spec.ignored, state_of(networks[0], "reference", self.spec.shapes)
+            mixed = mean_state([_without_heads(state, self.spec) for state in self.apply(networks)], shares)
+            mixed |= {name: first[name] for name in ignored if name in first}
+        if heads is None:
+            return mixed
+        trunk = _without_heads(mixed, self.spec)
+        return with_own_heads(networks, trunk, self.apply(networks), self.spec.ignored)
 
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a folder with one file of safetensors a network, without weights and code.

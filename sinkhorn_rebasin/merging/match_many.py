@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from sinkhorn_rebasin._typing import NetworkLike, State
+from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike, State
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
+from sinkhorn_rebasin.merging.fusing import Fusion
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
 from sinkhorn_rebasin.merging.states import states_of
@@ -74,8 +75,12 @@ def merge_many(
     networks: Sequence[NetworkLike],
     alignments: Sequence[Alignment],
     shares: Sequence[float] | None = None,
+    *,
+    fusion: Fusion = "mean",
+    data: Sequence[Any] | None = None,
+    batch: BatchAdapter | None = None,
 ) -> State:
-    r"""Return the mean of aligned networks.
+    r"""Return the mean of aligned networks, or a fit to them.
 
     .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
 
@@ -85,9 +90,11 @@ def merge_many(
         networks: of one architecture, or their states.
         alignments: one a network, from :func:`match_many`.
         shares: w, one a network; equal without it.
+        fusion, data, batch: as for :meth:`ManyAlignment.merge`.
 
     Raises:
         ArchitectureError: not one alignment and one share a network, or shares that do not add up to 1.
+        DataError: a fusion without data, or with such that it cannot use.
 
     Example:
         >>> from torch import nn
@@ -97,4 +104,6 @@ def merge_many(
         >>> torch.equal(merge_many([net, net], alignments)["0.weight"], net[0].weight)
         True
     """
-    return ManyAlignment(tuple(alignments)).merge(networks, shares)
+    options: dict[str, Any] = {"fusion": fusion, "data": data, "batch": batch}
+    merged: State = ManyAlignment(tuple(alignments)).merge(networks, shares, **options)
+    return merged

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Heads, Permutations, State
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Heads, MergedHeads, Permutations, State
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.connectivity import LinearPath
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation, is_mixable, possibly_infinite
@@ -16,6 +16,7 @@ from sinkhorn_rebasin.connectivity.statistics import moving_statistics
 from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.networks.architecture import check_heads
 from sinkhorn_rebasin.networks.pair import NetworkPair
+from sinkhorn_rebasin.networks.separate_heads import with_each_head
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.heads import with_heads
@@ -183,7 +184,7 @@ class RebasedSegment(NetworkPair):
         repair: Iterable[Any] | None = None,
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
-        heads: Heads | None = None,
+        heads: MergedHeads | None = None,
     ) -> nn.Module:
         """Return the network at a position as a plain one.
 
@@ -196,11 +197,21 @@ class RebasedSegment(NetworkPair):
             rescale_only: put standard deviations right, and leave the means.
             batch: a function from a batch to (inputs, labels), for data that yield something else.
             heads: whose ignored tensors it has: ``"reference"`` or ``"target"``, whose head reads the units where
-                they are now. None: as the re-basin was made with, or else the reference's.
+                they are now. ``"each"``: those of both, in :class:`~sinkhorn_rebasin.SeparateHeads` by these names.
+                None: as the re-basin was made with, or else the reference's.
 
         Raises:
-            ArchitectureError: when the position is no number, or ``heads`` something else.
+            ArchitectureError: when the position is no number, ``heads`` something else, or each has no head of its
+                own.
         """
+        if heads == "each":
+            batches = None if repair is None else list(repair)
+
+            def merged_with(whose: Heads) -> nn.Module:
+                """Return the network with the heads of one alone."""
+                return self.merge(at, repair=batches, rescale_only=rescale_only, batch=batch, heads=whose)
+
+            return with_each_head(merged_with, self.spec.ignored)
         whose = self._whose(heads)
         state = self.state_at(at, hard=True, heads=whose)
         merged = self.plain(state, whose if self.spec.ignored else "target")
