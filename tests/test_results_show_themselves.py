@@ -93,6 +93,7 @@ def results() -> dict[str, Any]:
         "Adapter": sr.Adapter({"peft_type": "LORA"}, {"0.lora_A.weight": x}),
         "ManyAlignment": sr.ManyAlignment((matched,) * 9, (1.0, 2.0), method="merge_many"),
         "CarriedUpdate": sr.carry(first, second, first, matched, example_inputs=x),
+        "UnitPrior": sr.UnitPrior(sigma=0.1),
         "Recipe": sr.Recipe.transformer(seconds=60),
     }
 

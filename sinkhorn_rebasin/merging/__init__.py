@@ -1,19 +1,28 @@
 """Several networks brought into one basin and merged."""
 
+from sinkhorn_rebasin.merging.fedma import fedma
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
 from sinkhorn_rebasin.merging.joint_rebasin import JointRebasin
+from sinkhorn_rebasin.merging.known_classes import known_classes, weigh_classes
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment, cycle_error
 from sinkhorn_rebasin.merging.match_many import match_many, merge_many
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
+from sinkhorn_rebasin.merging.pfnm import pfnm
+from sinkhorn_rebasin.merging.unit_posterior import UnitPrior
 from sinkhorn_rebasin.merging.universe import match_to_universe
 
 __all__ = [
     "JointRebasin",
     "ManyAlignment",
+    "UnitPrior",
     "cycle_error",
+    "fedma",
+    "known_classes",
     "match_by_frank_wolfe",
     "match_many",
     "match_to_mean",
     "match_to_universe",
     "merge_many",
+    "pfnm",
+    "weigh_classes",
 ]
