@@ -96,6 +96,7 @@ def results() -> dict[str, Any]:
         "ManyAlignment": sr.ManyAlignment((matched,) * 9, (1.0, 2.0), method="merge_many"),
         "CarriedUpdate": sr.carry(first, second, first, matched, example_inputs=x),
         "Comparison": sr.compare([small] * 9, small, data),
+        "UnitPrior": sr.UnitPrior(sigma=0.1),
         "Recipe": sr.Recipe.transformer(seconds=60),
     }
 

@@ -20,7 +20,7 @@ from sinkhorn_rebasin.losses import SimplexLoss
 from sinkhorn_rebasin.losses.base import mean_loss
 from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
-from sinkhorn_rebasin.merging.states import states_of
+from sinkhorn_rebasin.merging.states import check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.symmetry import discover_symmetry
 
@@ -36,6 +36,7 @@ def align_many(
     method: ManyMethod | None = None,
     criterion: Criterion | None = None,
     concentration: float = 8.0,
+    shares: Sequence[float] | None = None,
     batch: BatchAdapter | None = None,
     example_inputs: ExampleInputs = None,
     ignore: Sequence[str] = (),
@@ -55,7 +56,7 @@ def align_many(
         \qquad w \sim \mathrm{Dirichlet}(\alpha)
 
     Soft permutations are annealed first, then scales settle at hard ones. Each fit keeps what has the lowest loss of
-    the equal mean on held-out data, the start included. Neither the networks nor the data nor any random state is
+    the mean by s on held-out data, the start included. Neither the networks nor the data nor any random state is
     changed, and a seed gives the same result on the same machine.
 
     Args:
@@ -65,7 +66,8 @@ def align_many(
         method: of :func:`match_many`; None: the best on held-out data of ``"merge_many"``, ``"frank_wolfe"`` and
             matching each by activations to the first, or ``"merge_many"`` without data.
         criterion: (outputs, labels) to the mean loss of a batch; None: as for :func:`align`.
-        concentration: α. At 8 the middle becomes good, at 1 all of the simplex.
+        concentration: α. At 8 the middle becomes good, at 1 all of the simplex, and infinity is the middle alone.
+        shares: s, the mean that is wanted, one number above zero a network; equal without it.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
         example_inputs: what the networks take; by default from the first batch.
         ignore: layers that each network keeps for itself, such as heads of other classes, by name or pattern. Last
@@ -95,6 +97,7 @@ def align_many(
     """
     if len(networks) < 2:
         raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
+    shares = None if shares is None else check_shares(shares, len(networks))
     recipe = recipe or Recipe.many()
     data = (
         None if train is None else alignment_data(train, validation, recipe.validation_samples, seed, batch)
@@ -127,12 +130,11 @@ def align_many(
     joints = [
         JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=rescale) for start in starts
     ]
-    middle = SimplexLoss(measure, float("inf"), batch=batch)
+    middle = SimplexLoss(measure, float("inf"), middle=shares, batch=batch)
     joint = min(joints, key=lambda each: mean_loss(each, middle, data.validation))
     with seeded(seed):
-        _learn(
-            joint, SimplexLoss(measure, concentration, batch=batch), middle, data, recipe, trainer, progress
-        )
+        loss = SimplexLoss(measure, concentration, middle=shares, batch=batch)
+        _learn(joint, loss, middle, data, recipe, trainer, progress)
     return joint.alignment()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,16 +21,17 @@ class SimplexLoss(MidpointLoss):
     Shares are drawn anew for every batch, of the networks of a :class:`JointRebasin`.
 
     .. math:: \mathcal C\Bigl(\sum_m w_m\, \pi_m(\theta_m)\Bigr), \qquad
-        w \sim \mathrm{Dirichlet}(\alpha, \dots, \alpha)
+        w \sim \mathrm{Dirichlet}(\alpha M s_1, \dots, \alpha M s_M)
 
     Args:
         criterion: (outputs, labels) to a scalar; without one :func:`task_loss`.
         concentration: α. At 8 the middle becomes good, at 1 all of the simplex, and infinity is the middle alone.
+        middle: s, the mean around which shares are drawn, one number above zero a network; equal without it.
         generator: draws w; without it torch's global random state does.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        LossError: a concentration that is not above zero.
+        LossError: a concentration that is not above zero, or a middle that is none.
 
     Example:
         >>> from torch import nn
@@ -47,13 +49,16 @@ class SimplexLoss(MidpointLoss):
         criterion: Criterion = task_loss,
         concentration: float = 8.0,
         *,
+        middle: Sequence[float] | None = None,
         generator: torch.Generator | None = None,
         batch: BatchAdapter | None = None,
     ) -> None:
         super().__init__(criterion, batch=batch)
         if not concentration > 0:
             raise LossError(f"Expected a concentration above 0 but got {concentration}.")
-        self.concentration, self.generator = concentration, generator
+        if middle is not None and not (min(middle) > 0 and abs(sum(middle) - 1) < 1e-6):
+            raise LossError(f"Expected shares above 0 that add up to 1 as the middle but got {list(middle)}.")
+        self.concentration, self.middle, self.generator = concentration, middle, generator
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:
         """Return the loss of a batch of (inputs, labels)."""
@@ -65,10 +70,15 @@ class SimplexLoss(MidpointLoss):
 
         >>> sum(SimplexLoss(concentration=float("inf")).shares(4))
         1.0
+        >>> SimplexLoss(concentration=float("inf"), middle=[0.75, 0.25]).shares(2)
+        [0.75, 0.25]
         """
+        middle = [1 / count] * count if self.middle is None else list(self.middle)
+        if len(middle) != count:
+            raise LossError(f"Expected a middle of {count} networks but got {len(middle)} shares.")
         if self.concentration == float("inf"):
-            return [1 / count] * count
+            return middle
         place = "cpu" if self.generator is None else self.generator.device
-        alpha = torch.full((count,), self.concentration, dtype=torch.float64, device=place)
+        alpha = self.concentration * count * torch.tensor(middle, dtype=torch.float64, device=place)
         drawn = torch._standard_gamma(alpha, generator=self.generator)
         return (drawn / drawn.sum()).tolist()

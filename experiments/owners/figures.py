@@ -1,0 +1,85 @@
+"""The tables and the picture of networks of several owners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib as mpl
+
+from experiments.reporting.pictures import save_picture
+
+SHOWN_ROUNDS = (1, 2, 3, 5, 10)
+
+
+def one_round_table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line a method: the mean over seeds, and its deviation.
+
+    >>> row = {"method": "plain average", "data": "–", "width": 100, "accuracy": 0.5}
+    >>> one_round_table([{"rows": [row]}, {"rows": [{**row, "accuracy": 0.7}]}])
+    [{'method': 'plain average', 'data of the server': '–', 'hidden units': '100', 'test accuracy': '60.0 ± 14.1'}]
+    """
+    table = []
+    for number, row in enumerate(found[0]["rows"]):
+        rows = [each["rows"][number] for each in found]
+        widths = sorted({each["width"] for each in rows})
+        table.append(
+            {
+                "method": row["method"],
+                "data of the server": row["data"],
+                "hidden units": str(widths[0]) if len(widths) == 1 else f"{widths[0]} to {widths[-1]}",
+                "test accuracy": _spread([each["accuracy"] for each in rows]),
+            }
+        )
+    return table
+
+
+def of_rounds(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line a way: the accuracy after some rounds, over seeds.
+
+    >>> of_rounds([{"method": "FedAvg", "accuracies": [0.1, 0.25]}])
+    [{'method': 'FedAvg', 'round 1': '10.0', 'round 2': '25.0'}]
+    """
+    table = []
+    for way in dict.fromkeys(each["method"] for each in found):
+        curves = [each["accuracies"] for each in found if each["method"] == way]
+        shown = [number for number in SHOWN_ROUNDS if number <= len(curves[0])]
+        values = {f"round {number}": _spread([curve[number - 1] for curve in curves]) for number in shown}
+        table.append({"method": way, **values})
+    return table
+
+
+def draw(one: Sequence[Mapping[str, Any]], several: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the accuracy of each method after one round, and of each way over rounds."""
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    if one:
+        names = [row["method"] for row in one[0]["rows"]]
+        for number, name in enumerate(names):
+            values = [100 * each["rows"][number]["accuracy"] for each in one]
+            color = "tab:red" if name.startswith("ours") else "tab:blue"
+            left.barh(name, mean(values), height=0.7, color=color)
+            left.plot(values, [name] * len(values), "k|", markersize=8)
+        left.invert_yaxis()
+    left.set_xlabel("test accuracy, %")
+    left.set_title("MNIST, MLP, one round, ten owners", fontsize=10)
+    for way in dict.fromkeys(each["method"] for each in several):
+        curves = [each["accuracies"] for each in several if each["method"] == way]
+        middle = [100 * mean(values) for values in zip(*curves, strict=True)]
+        right.plot(range(1, len(middle) + 1), middle, "o-", label=way)
+    if several:
+        right.legend(frameon=False, fontsize=8)
+    right.set_xlabel("round")
+    right.set_ylabel("test accuracy, %")
+    right.set_title("CIFAR-10, CNN, ten owners", fontsize=10)
+    save_picture(figure, path)
+    plt.close(figure)
+
+
+def _spread(values: Sequence[float]) -> str:
+    after = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{after}"
