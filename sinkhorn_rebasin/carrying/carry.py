@@ -154,6 +154,8 @@ def _scaled(
         notes=notes,
     )
     update = _with_buffers(problem, update)
+    if scale == "auto" and carried.fitted and not held_out:
+        scale = 1.0
     if scale != "auto" or not held_out:
         return replace(update, scales=scales_of(scale, names, problem.new_spec))
     tuned = None if heads else problem.tuned
