@@ -111,12 +111,9 @@ def measure_all(
                     progress.update(bar, description=f"{setting.title}, {seeds}: {method}")
                     row(where, bench, seeds, method, make)
                     progress.advance(bar)
-            if seeds == pairs[0]:
-                curves(
-                    folder,
-                    Bench(setting, load_pair(options.cache, setting, tasks, seeds), *tasks, seeds[0]),
-                    seeds,
-                )
+    if options.methods is None:
+        first = Bench(setting, load_pair(options.cache, setting, tasks, pairs[0]), *tasks, pairs[0][0])
+        curves(folder, first, pairs[0])
 
 
 def report(

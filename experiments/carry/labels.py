@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from experiments.carry.bench import Bench, Tried, tuned_on
 from experiments.carry.methods import carried
+from experiments.models.training import augmented
+from sinkhorn_rebasin.carrying import Learned
 
 STARTS = (0.75, 1.0)
 FEW = 200
@@ -27,8 +30,8 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
 
     def tried(bench: Bench) -> Iterator[Tried]:
         few = count < FEW and bench.setting.data == "mnist"
-        inputs = bench.labelled(count)[0]
-        update = carried(bench, None, bench.base_batches() if few else list(inputs.split(max(1, count // 5))))
+        batches = bench.base_batches() if few else looked_at(bench, count)
+        update = carried(bench, Learned() if bench.setting.labels.way == "learned" else None, batches)
         looked = "base data" if few else "the samples"
         starts: dict[str, nn.Module] = {
             f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
@@ -39,10 +42,29 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
     return tried
 
 
+def looked_at(bench: Bench, count: int) -> list[Tensor]:
+    """Return the samples in batches; copies of one are in one batch, so that what is held out is of other samples."""
+    copies = bench.setting.labels.copies
+    parts = bench.labelled(count)[0].split(max(1, count // (5 if copies == 1 else 10)))
+    return [copied(part, copies, bench.seed) for part in parts]
+
+
+def copied(inputs: Tensor, copies: int, seed: int) -> Tensor:
+    """Return inputs as they are, and so many in all that are shifted and mirrored."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.cat([inputs, *(augmented(inputs) for _ in range(copies - 1))])
+
+
 def _tuned(bench: Bench, count: int, starts: dict[str, nn.Module]) -> Iterator[Tried]:
     few = bench.setting.labels
-    samples = bench.labelled(count)
+    inputs, labels = bench.labelled(count)
+    shape = (few.copies, *[1] * (labels.ndim - 1))
+    samples = copied(inputs, few.copies, bench.seed), labels.repeat(shape)
     for name, start in starts.items():
         for rate in few.rates:
+            if not rate:
+                yield {"start": name, "rate": 0.0}, start
+                continue
             options = {"rate": rate, "steps": few.steps, "batch_size": few.batch_size, "seed": bench.seed}
             yield {"start": name, "rate": rate}, tuned_on(start, samples, **options)

@@ -12,6 +12,7 @@ from experiments.carry.bench import Bench, Tried
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
 RATES = (3e-4, 1e-3, 3e-3)
+LOWEST = 1e-4
 STEPS = 300
 SCALES = (0.5, 0.75, 1.0, 1.25)
 
@@ -34,7 +35,7 @@ def distilled(bench: Bench) -> Iterator[Tried]:
     batches = bench.unlabelled()
     with torch.no_grad():
         wanted = [summed(bench, batch).log_softmax(1) for batch in batches]
-    for rate in RATES:
+    for rate in (LOWEST, *RATES) if bench.setting.data == "source_text" else RATES:
         student = standalone_copy(bench.pair.new_base).train().requires_grad_(True)
         adam = torch.optim.Adam(student.parameters(), rate)
         for step in range(STEPS):

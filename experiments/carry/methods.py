@@ -18,6 +18,7 @@ from sinkhorn_rebasin.carrying import (
     ByActivations,
     ByWeights,
     CarriedUpdate,
+    Distilled,
     Functional,
     FunctionalSymmetry,
     LayerByLayer,
@@ -38,6 +39,7 @@ class Method:
         ours: whether it is this package's.
         tried: gives networks for a bench, of which held-out samples choose one.
         transformers: whether it says something about transformers alone.
+        text: whether it says something about language models alone.
         cost: networks that run at every call.
     """
 
@@ -45,6 +47,7 @@ class Method:
     ours: bool
     tried: Callable[[Bench], Iterable[Tried]]
     transformers: bool = False
+    text: bool = False
     cost: int = 1
 
 
@@ -88,8 +91,8 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
         batches = {"none": lambda: None, "base": bench.base_batches, "new": bench.unlabelled}[data]()
         several = bench.setting.data == "mnist" or data == "none"
         for name, way in list(ways.items())[: None if several else 1]:
-            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("cnn", "vit"):
-                continue  # no inputs can be drawn for a first layer that sees patches
+            if data == "none" and isinstance(way, Learned) and bench.setting.data != "mnist":
+                continue  # no inputs are drawn for a first layer that sees patches; text is drawn by the default
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 
     return tried
@@ -125,9 +128,11 @@ METHODS: dict[str, Method] = {
     "ours, base task": Method("base task", True, _ways(BASE_TASK, "base")),
     "ours, by activations": Method("base task", True, _way(ByActivations(), "base")),
     "ours, layer by layer": Method(
-        "unlabelled", True, _ways({"default": None, "layer by layer": LayerByLayer()}, "new")
+        "unlabelled", True, _ways({"layer by layer": LayerByLayer(), "default": None}, "new")
     ),
     "ours, learned": Method("unlabelled", True, _way(Learned(), "new")),
+    "ours, distilled": Method("unlabelled", True, _way(Distilled(), "new"), text=True),
+    "ours, distilled without a start": Method("none", True, _way(Distilled(start=None)), text=True),
     "sum of logits": Method("none", False, sum_of_logits, cost=3),
     "sum distilled": Method("unlabelled", False, distilled),
 }

@@ -26,7 +26,12 @@ def rows_of(setting: Setting, transformer: bool) -> Rows:
         "new base": lambda bench: [({}, bench.pair.new_base)],
         "fine-tuned on all labels": lambda bench: [({}, bench.pair.new_tuned)],
     }
-    rows |= {name: m.tried for name, m in METHODS.items() if transformer or not m.transformers}
+    text = setting.data == "source_text"
+    rows |= {
+        name: m.tried
+        for name, m in METHODS.items()
+        if (transformer or not m.transformers) and (text or not m.text)
+    }
     for count in setting.labels.counts:
         rows[f"{count} {FROM_NEW_BASE}"] = from_new_base(count)
         rows[f"{count} {FROM_CARRIED}"] = from_carried(count)
@@ -61,7 +66,9 @@ def row_path(folder: Path, setting: Setting, seeds: tuple[int, int], name: str) 
         k: v for k, v in asdict(setting).items() if k not in ("title", "seeds", "without", "labels", "wide")
     }
     if name.endswith((FROM_NEW_BASE, FROM_CARRIED)):
-        facts["labels"] = asdict(setting.labels)
+        unsaid = {"copies": 1, "way": "default"}
+        labels = asdict(setting.labels)
+        facts["labels"] = {k: v for k, v in labels.items() if k not in unsaid or v != unsaid[k]}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     stem = name.replace(" ", "_").replace(",", "")
     return folder / "finished" / f"{seeds[0]}-{seeds[1]}-{stem}-{digest}.json"

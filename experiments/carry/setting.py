@@ -24,12 +24,22 @@ class Tuning:
 
 @dataclass(frozen=True)
 class FewLabels:
-    """How networks are tuned on few labels: counts of labels, steps, and the rates that held-out data decide on."""
+    """How networks are tuned on few labels, from every start alike.
+
+    Attributes:
+        counts: of labels.
+        steps, batch_size: of tuning.
+        rates: that held-out data decide on; at 0 the start stays.
+        copies: of each image, shifted by up to 4 pixels and half of them mirrored.
+        way: how the update is carried with the samples before they tune.
+    """
 
     counts: tuple[int, ...] = (50, 200, 1000)
     steps: int = 300
     batch_size: int = 64
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    copies: int = 1
+    way: Literal["default", "learned"] = "default"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
-"""A LoRA of rank 4 on a small GPT, carried to another seed: against the carried full update, and as it is.
+"""A LoRA of rank 4, carried to a base of another seed: against the carried full update, and as it is.
 
     python -m experiments.carry_adapter
 
-Three pairs of GPT 2x64 on the sources of Python's standard library; the adapter is trained on prose, Python's
-reference in words. The full update is the adapter merged into its base and carried by the same alignment. Everything
-is at scale 1, and so nothing is chosen on test data. Writes the receipt to experiments/results/carry_adapter/.
+Three pairs of GPT 2x64 (source text to prose) and of ViT 3x64 (colours swapped and inverted). Bases are brought into
+canonical form first, in which they compute the same and maps act on them; an adapter of all linear layers is trained
+on that. The full update is the adapter merged into its base and carried by the same alignment. Scales are chosen on
+held-out samples, for every column alike. Writes the receipt to experiments/results/carry_adapter/.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import sinkhorn_rebasin as sr
-from experiments.carry.tasks import prose
-from experiments.data import ImageData, load_source_text
-from experiments.data.source_text import VOCABULARY
-from experiments.models.endpoints import EndpointConfig, load_or_train
+from experiments.carry.bench import measured as loss_and_accuracy
+from experiments.carry.setting import load_setting
+from experiments.carry.tasks import Labelled, Task, load_tasks
+from experiments.models.endpoints import load_or_train
 from experiments.reporting.receipts import write_receipt
+from sinkhorn_rebasin.front.canonical_pair import canonical_pair
 
 RESULTS = Path("experiments") / "results" / "carry_adapter"
-ARGUMENTS = {"vocabulary": VOCABULARY, "context": 64, "width": 64, "depth": 2, "heads": 4}
+SETTINGS = ("source_text_gpt", "cifar10_vit")
 RANK, ALPHA, STEPS, RATE, BATCH = 4, 8, 200, 5e-3, 32
-PAIRS = ((0, 1), (0, 2), (1, 2))
-WINDOWS = 20
+SCALES = (0.25, 0.5, 0.75, 1.0)
+LOOKED_AT = 20
+Made = Callable[[float], nn.Module]
 
 
-def trained_adapter(base: nn.Module, windows: Tensor, seed: int) -> sr.Adapter:
+def trained_adapter(base: nn.Module, samples: Labelled, seed: int) -> sr.Adapter:
     """Train factors of every linear layer of a base."""
     generator = torch.Generator().manual_seed(seed)
     layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, nn.Linear)}
@@ -47,7 +50,7 @@ def trained_adapter(base: nn.Module, windows: Tensor, seed: int) -> sr.Adapter:
     optimizer = torch.optim.Adam(factors.values(), RATE)
     weights = {name: tensor.detach() for name, tensor in base.named_parameters()}
     for _ in range(STEPS):
-        chosen = windows[torch.randint(len(windows), (BATCH,), generator=generator)]
+        picked = torch.randint(len(samples[1]), (BATCH,), generator=generator)
         products = {
             f"{name}.weight": factors[f"{name}.lora_B.weight"] @ factors[f"{name}.lora_A.weight"]
             for name in layers
@@ -57,71 +60,100 @@ def trained_adapter(base: nn.Module, windows: Tensor, seed: int) -> sr.Adapter:
             for name, weight in weights.items()
         }
         optimizer.zero_grad()
-        F.cross_entropy(functional_call(base, state, chosen[:, :-1]), chosen[:, 1:]).backward()
+        F.cross_entropy(functional_call(base, state, samples[0][picked]), samples[1][picked]).backward()
         optimizer.step()
     tensors = {key: tensor.detach() for key, tensor in factors.items()}
     return sr.Adapter({"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA}, tensors)
 
 
-@torch.no_grad()
-def loss(network: nn.Module, windows: Tensor) -> float:
-    """Return the mean loss over windows."""
-    return float(F.cross_entropy(network(windows[:, :-1]), windows[:, 1:]))
+def best_loss(make: Made, task: Task) -> tuple[float, float]:
+    """Return the test loss at the scale that is best on held-out samples, and that scale; 0 is among them."""
+    held_out = {scale: loss_and_accuracy(make(scale), task.held_out)[0] for scale in (0.0, *SCALES)}
+    scale = min(held_out, key=lambda each: held_out[each])
+    return loss_and_accuracy(make(scale), task.test)[0], scale
 
 
-def measured(seeds: tuple[int, int], data: ImageData, folder: Path) -> list[dict[str, Any]]:
+def measured(
+    pair: tuple[nn.Module, nn.Module], seeds: tuple[int, int], tasks: tuple[Task, Task], title: str
+) -> list[dict[str, Any]]:
     """Measure one pair by two alignments."""
-    base, new_base = (
-        load_or_train(folder, EndpointConfig("gpt", seed, 4, ARGUMENTS, 2e-3, 64), data).eval()
-        for seed in seeds
-    )
-    new = prose()
-    train, test = (
-        torch.cat([tokens, following[:, -1:]], 1)
-        for tokens, following in ((new.train_images, new.train_labels), (new.test_images, new.test_labels))
-    )
-    test = test[:500]
-    adapter, own = (
-        trained_adapter(network, train, seed) for network, seed in zip((base, new_base), seeds, strict=True)
-    )
-    inputs = data.train_images[:2]
-    spec = sr.discover_symmetry(base, inputs)
-    seen = [train[:WINDOWS, :-1]]
-    generator = torch.Generator().manual_seed(0)
-    alignments = {
-        "weights": sr.weight_matching(new_base, base, spec, generator=generator),
-        "activations, 20 windows": sr.activation_matching(
-            new_base, base, spec, data=seen, generator=generator
-        ),
-    }
+    inputs, new = tasks[0].train[0][:2], tasks[1]
+    spec = sr.discover_symmetry(pair[0], inputs)
+    new_base, base, continuous, _ = canonical_pair(pair[1], pair[0], spec, "full", inputs)
+    adapter = trained_adapter(base, new.train, seeds[0])
+    own = trained_adapter(new_base, new.train, seeds[1])
+
+    def loss(network: nn.Module) -> float:
+        return loss_and_accuracy(network, new.test)[0]
+
+    def scaled(scale: float) -> nn.Module:
+        tensors = {k: scale * t if "lora_B" in k else t for k, t in adapter.tensors.items()}
+        return sr.Adapter(adapter.config, tensors).apply(new_base)
+
     common = {
-        "base": loss(base, test),
-        "base adapted": loss(adapter.apply(base), test),
-        "new base": loss(new_base, test),
-        "new base with its own adapter": loss(own.apply(new_base), test),
-        "adapter as it is": loss(adapter.apply(new_base), test),
+        "base": loss(base),
+        "base adapted": loss(adapter.apply(base)),
+        "new base": loss(new_base),
+        "new base with its own adapter": loss(own.apply(new_base)),
+        "as it is": best_loss(scaled, new)[0],
+    }
+    generator = torch.Generator().manual_seed(0)
+    seen = [new.train[0][:LOOKED_AT]]
+    alignments = {
+        "weights": sr.weight_matching(new_base, base, spec, symmetry=continuous, generator=generator),
+        f"activations, {LOOKED_AT} samples": sr.activation_matching(
+            new_base, base, spec, data=seen, symmetry=continuous, generator=generator
+        ),
     }
     rows = []
     for name, alignment in alignments.items():
-        carried = sr.carry_adapter(adapter, base, new_base, alignment, 1.0, example_inputs=inputs)
-        full = sr.carry(adapter.apply(base), base, new_base, alignment, 1.0, example_inputs=inputs)
-        networks = carried.apply(new_base), full.apply(new_base)
-        first, second = (network.state_dict() for network in networks)
-        ranks = {len(tensor) for key, tensor in carried.tensors.items() if key.endswith("lora_A.weight")}
+        figures = carried_figures(adapter, (base, new_base), alignment, inputs, new)
+        gap = common["new base"] - common["new base with its own adapter"]
+        share = (common["new base"] - figures["carried adapter"]) / gap
+        pair_name = f"{seeds[0]} to {seeds[1]}"
         rows.append(
             {
-                "pair": f"{seeds[0]} to {seeds[1]}",
+                "setting": title,
+                "pair": pair_name,
                 "aligned by": name,
                 **common,
-                "carried adapter": loss(networks[0], test),
-                "carried full update": loss(networks[1], test),
-                "largest difference of a weight": max(
-                    float((first[n] - second[n]).abs().max()) for n in first
-                ),
-                "rank": max(ranks),
+                **figures,
+                "share of the gap": share,
             }
         )
     return rows
+
+
+def carried_figures(
+    adapter: sr.Adapter,
+    pair: tuple[nn.Module, nn.Module],
+    alignment: sr.Alignment,
+    inputs: Tensor,
+    task: Task,
+) -> dict[str, Any]:
+    """Measure an adapter that is carried against the full update that is carried."""
+    base, new_base = pair
+    whole = sr.carry_adapter(adapter, base, new_base, alignment, 1.0, example_inputs=inputs)
+    full = sr.carry(adapter.apply(base), base, new_base, alignment, 1.0, example_inputs=inputs)
+
+    def carried(scale: float) -> nn.Module:
+        moved = sr.carry_adapter(adapter, base, new_base, alignment, scale, example_inputs=inputs)
+        return moved.apply(new_base)
+
+    first, second = (network.state_dict() for network in (whole.apply(new_base), full.apply(new_base)))
+    products = [
+        whole.tensors[key.replace("lora_A", "lora_B")] @ factor
+        for key, factor in whole.tensors.items()
+        if "lora_A" in key
+    ]
+    loss, scale = best_loss(carried, task)
+    return {
+        "carried adapter": loss,
+        "scale": scale,
+        "carried full update": best_loss(lambda scale: full.apply(new_base, scale), task)[0],
+        "largest difference of a weight": max(float((first[n] - second[n]).abs().max()) for n in first),
+        "rank": max(int(torch.linalg.matrix_rank(each)) for each in products),
+    }
 
 
 def shown(rows: list[Mapping[str, Any]]) -> Table:
@@ -138,21 +170,32 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--endpoints", type=Path, default=Path("runs") / "carry_adapter")
-    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="how many of the three pairs")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--endpoints", type=Path, default=Path("runs/carry/endpoints"))
+    parser.add_argument("--pairs", type=int, default=3, help="how many of the three pairs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = load_source_text()
-    rows = [row for seeds in PAIRS[: options.pairs] for row in measured(seeds, data, options.endpoints)]
-    Console(width=200).print(shown(rows))
+    rows: list[dict[str, Any]] = []
+    for name in options.settings:
+        setting = load_setting(name)
+        tasks = load_tasks(setting, options.root)
+        for seeds in setting.seeds[: options.pairs]:
+            old, new = (
+                load_or_train(options.endpoints, setting.endpoint(seed), tasks[0].data).eval()
+                for seed in seeds
+            )
+            rows += measured((old, new), seeds, tasks, setting.title)
+            Console(width=240).print(shown(list(rows)))
     config = {
-        "arguments": ARGUMENTS,
+        "settings": list(options.settings),
         "rank": RANK,
         "alpha": ALPHA,
         "steps": STEPS,
         "rate": RATE,
         "batch": BATCH,
+        "scales": list(SCALES),
     }
     write_receipt(
         options.results, experiment="carry_adapter", config=config, metrics={"rows": rows}, seeds=[0, 1, 2]

@@ -85,7 +85,7 @@ def _train(
         for batch in torch.randperm(len(labels), device=device).split(batch_size):
             if len(batch) < batch_size:
                 break
-            inputs = _augmented(images[batch]) if augmentation else images[batch]
+            inputs = augmented(images[batch]) if augmentation else images[batch]
             inputs = F.avg_pool2d(inputs, 2) if epoch < small_epochs else inputs
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 loss = F.cross_entropy(model(inputs), labels[batch])
@@ -96,7 +96,8 @@ def _train(
                 scheduler.step()
 
 
-def _augmented(images: Tensor, reach: int = 4) -> Tensor:
+def augmented(images: Tensor, reach: int = 4) -> Tensor:
+    """Shift each image by up to so many pixels and flip half of them left to right."""
     count, _, height, width = images.shape
     device = images.device
     shift = torch.randint(2 * reach + 1, (2, count, 1), device=device)

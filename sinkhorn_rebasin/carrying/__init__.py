@@ -5,6 +5,7 @@ from sinkhorn_rebasin.carrying.by_activations import ByActivations
 from sinkhorn_rebasin.carrying.by_weights import ByWeights
 from sinkhorn_rebasin.carrying.carried_update import CarriedUpdate
 from sinkhorn_rebasin.carrying.carry import carry, carry_many
+from sinkhorn_rebasin.carrying.distilled import Distilled
 from sinkhorn_rebasin.carrying.functional import Functional
 from sinkhorn_rebasin.carrying.functional_symmetry import FunctionalSymmetry
 from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
@@ -18,6 +19,7 @@ __all__ = [
     "Carried",
     "CarriedUpdate",
     "CarryProblem",
+    "Distilled",
     "Functional",
     "FunctionalSymmetry",
     "LayerByLayer",

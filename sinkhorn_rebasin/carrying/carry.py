@@ -52,11 +52,11 @@ def carry(
         tuned, base: a network and what it was tuned from, of one architecture. Heads with other labels are left out.
         new_base: the network to carry to, of the same architecture; widths may differ.
         alignment: that takes ``base`` (as target) to ``new_base`` (as reference). None finds what the way needs.
-        scale: s. A number; numbers by a group or a pattern of names; or ``"auto"``: 0.75 without data, and with data
-            what is best on held-out batches, 0 among them.
+        scale: s. A number; numbers by a group or a pattern of names; or ``"auto"``: 0.75 without data, 1 where
+            the way has fitted it, and with data what is best on held-out batches, 0 among them.
         way: how it is carried. None is :class:`ByWeights` where an alignment is given or there is nothing to look
-            at, and :class:`LayerByLayer` otherwise. :class:`Learned` carries more of small networks, and takes
-            longer.
+            at, :class:`Distilled` for language models, and :class:`LayerByLayer` otherwise. :class:`Learned` carries
+            more of small networks, and takes longer.
         data: batches of the new task or of the base task, with or without labels; see :func:`align`.
         validation: held-out batches. None keeps a part of ``data`` out.
         criterion: (outputs, labels) to a loss, which decides the scale. None follows the tuned network's outputs.
@@ -154,6 +154,8 @@ def _scaled(
         notes=notes,
     )
     update = _with_buffers(problem, update)
+    if scale == "auto" and carried.fitted and not held_out:
+        scale = 1.0
     if scale != "auto" or not held_out:
         return replace(update, scales=scales_of(scale, names, problem.new_spec))
     tuned = None if heads else problem.tuned

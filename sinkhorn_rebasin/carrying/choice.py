@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sinkhorn_rebasin.carrying.by_weights import ByWeights
+from sinkhorn_rebasin.carrying.distilled import Distilled
+from sinkhorn_rebasin.carrying.drawn_text import position_axis
 from sinkhorn_rebasin.carrying.layer_activations import plain_layers
 from sinkhorn_rebasin.carrying.layer_by_layer import LayerByLayer
 from sinkhorn_rebasin.carrying.update_inputs import shows_inputs
@@ -17,12 +19,15 @@ MOST = 0.5
 def default_way(problem: CarryProblem) -> Way:
     """Return the way that carries most with what there is.
 
-    An alignment that is given is used. Networks whose parameters are mostly those of linear and convolution layers
+    An alignment that is given is used. Language models are carried by answers, since maps carry next to nothing
+    between two of different seeds. Networks whose parameters are mostly those of linear and convolution layers
     are carried layer by layer, where there are data, or inputs can be drawn without any; all others by weights, those
     with batch norms too.
     """
     if problem.alignment is not None:
         return ByWeights()
+    if not problem.heads and position_axis(problem.tuned, problem.example_inputs) is not None:
+        return Distilled()
     if any(isinstance(layer, _BatchNorm) for layer in problem.base.modules()):
         return ByWeights()
     layers = plain_layers(problem.base)

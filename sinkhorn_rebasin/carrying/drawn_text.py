@@ -52,7 +52,32 @@ def position_axis(network: nn.Module, tokens: Any) -> int | None:
     return None
 
 
-def drawn_text(network: nn.Module, tokens: Tensor, seed: int) -> Tensor:
+def class_axis(network: nn.Module, inputs: Any, outputs: Any) -> int:
+    """Return the axis of a network's scores along which classes lie.
+
+    - Of a language model the axis that is not that of positions, see :func:`position_axis`.
+    - Of four axes or more the second, as ``F.cross_entropy`` takes it.
+    - Else the last.
+
+    Args:
+        network: that gave the outputs.
+        inputs: what it takes.
+        outputs: its scores.
+
+    Example:
+        >>> tokens = torch.zeros(2, 3, dtype=torch.long)
+        >>> class_axis(nn.Embedding(5, 5), tokens, torch.zeros(2, 3, 5))
+        2
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim < 3:
+        return -1
+    if outputs.ndim > 3:
+        return 1
+    positions = position_axis(network, inputs[:2] if isinstance(inputs, Tensor) else inputs)
+    return -1 if positions is None else 3 - positions
+
+
+def drawn_text(network: nn.Module, tokens: Tensor, seed: int, windows: int = WINDOWS) -> Tensor:
     r"""Draw windows of tokens from a language model, one token after the other.
 
     .. math:: t_{i+1} \sim \mathrm{softmax}\bigl(f(t_1, \dots, t_i)\bigr)
@@ -63,9 +88,10 @@ def drawn_text(network: nn.Module, tokens: Tensor, seed: int) -> Tensor:
         network: a language model: see :func:`position_axis`.
         tokens: what it takes, (N, T).
         seed: of the draw.
+        windows: how many are drawn.
 
     Returns:
-        Tokens, (128, T).
+        Tokens, (windows, T).
 
     Example:
         >>> drawn_text(nn.Embedding(5, 5), torch.zeros(2, 3, dtype=torch.long), 0).shape
@@ -75,11 +101,11 @@ def drawn_text(network: nn.Module, tokens: Tensor, seed: int) -> Tensor:
     axis = position_axis(network, tokens[:, :length])
     assert axis is not None
     generator = torch.Generator().manual_seed(seed)
-    window = torch.zeros(WINDOWS, length, dtype=tokens.dtype, device=tokens.device)
+    window = torch.zeros(windows, length, dtype=tokens.dtype, device=tokens.device)
     count = _scores(network, tokens[:, :length]).shape[3 - axis]
     for position in range(length):
         if not position:
-            drawn = torch.randint(count, (WINDOWS,), generator=generator)
+            drawn = torch.randint(count, (windows,), generator=generator)
         else:
             scores = _scores(network, window[:, : max(2, position)]).select(axis, position - 1)
             drawn = torch.multinomial(scores.float().softmax(-1).cpu(), 1, generator=generator)[:, 0]

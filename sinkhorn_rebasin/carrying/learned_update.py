@@ -15,8 +15,6 @@ from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.permutations import rescale_state
-from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
 
@@ -43,15 +41,11 @@ class LearnedUpdate(nn.Module):
         self._running = [
             evaluation_copy(new_base)
         ]  # in a list, so that its weights are no parameters of this one
-        self._action = SignedPermutations(rebasin.spec, rebasin.rescaling, rebasin.continuous)
 
     def state(self, hard: bool) -> State:
         """Return the new base with the update added."""
         rebasin = self.rebasin
-        permutations = rebasin.permutations(hard or not rebasin.learn_permutations)
-        scales = dict(rebasin.log_scales.items())
-        scaled = rescale_state(self.difference, rebasin.spec, rebasin.rescaling, scales)
-        moved = self._action.applied(scaled, permutations, rebasin.signs(permutations), rebasin.maps())
+        moved = rebasin.moved(self.difference, rebasin.permutations(hard or not rebasin.learn_permutations))
         factors = self.logarithms.exp()
         return {
             name: start + (factors[i] * moved[name]).to(start.dtype)

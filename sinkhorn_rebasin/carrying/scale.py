@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.carrying.carried_update import CarriedUpdate
+from sinkhorn_rebasin.carrying.drawn_text import class_axis
 from sinkhorn_rebasin.errors import LossError, SpecError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
@@ -98,7 +99,7 @@ def loss_of(
     batch: BatchAdapter | None,
 ) -> float:
     """Return the mean loss of a network, infinite where it is not finite."""
-    total, count = 0.0, 0
+    total, count, axis = 0.0, 0, None
     running = evaluation_copy(network)
     teacher = None if tuned is None else evaluation_copy(tuned)
     state = tensors_of(network)
@@ -107,22 +108,28 @@ def loss_of(
         inputs, labels = (move_to(part, device_of(state)) for part in (inputs, labels))
         with untouched_randomness():
             outputs = run_at(running, {}, inputs)
-            value = (
-                criterion(outputs, labels)
-                if criterion is not None
-                else followed(outputs, None if teacher is None else run_at(teacher, {}, inputs))
-            )
+            if criterion is not None:
+                value = criterion(outputs, labels)
+            else:
+                wanted = None if teacher is None else scores_of(run_at(teacher, {}, inputs))
+                axis = class_axis(running, inputs, scores_of(outputs)) if axis is None else axis
+                value = followed(outputs, wanted, axis)
         total, count = total + float(value), count + 1
     mean = total / max(count, 1)
     return mean if math.isfinite(mean) else math.inf
 
 
-def followed(outputs: Any, wanted: Any) -> Tensor:
+def followed(outputs: Any, wanted: Any, axis: int = -1) -> Tensor:
     r"""Return how far outputs are from those of the tuned network.
 
     .. math:: \mathrm{KL}\bigl(\mathrm{softmax}(y_{\mathrm{tuned}}) \,\|\, \mathrm{softmax}(y)\bigr)
 
-    over the last axis, of which there is more than one entry; and the mean square otherwise.
+    over the axis of classes, of which there is more than one entry; and the mean square otherwise. It is a mean over
+    everything else.
+
+    Args:
+        outputs, wanted: of a network and of the tuned one.
+        axis: of the classes, see :func:`class_axis`.
 
     Raises:
         LossError: the outputs are no tensors of one shape: labels and a criterion are needed then.
@@ -131,16 +138,25 @@ def followed(outputs: Any, wanted: Any) -> Tensor:
         >>> followed(torch.zeros(1, 2), torch.zeros(1, 2)).item()
         0.0
     """
-    first, second = (getattr(each, "logits", each) for each in (outputs, wanted))
+    first, second = scores_of(outputs), scores_of(wanted)
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or first.shape != second.shape:
         raise LossError(
             "Expected outputs of the shape that the tuned network has, to follow them without labels, but they "
             "differ: pass criterion=, a function of (outputs, labels), and labelled data."
         )
-    if first.shape[-1] == 1:
+    if first.shape[axis] == 1:
         return F.mse_loss(first, second)
-    logs = [each.flatten(0, -2).log_softmax(-1) for each in (first, second)]
+    logs = [each.movedim(axis, -1).flatten(0, -2).log_softmax(-1) for each in (first, second)]
     return F.kl_div(logs[0], logs[1], reduction="batchmean", log_target=True)
+
+
+def scores_of(outputs: Any) -> Any:
+    """Return the scores among a network's outputs.
+
+    >>> scores_of(torch.ones(1)).tolist()
+    [1.0]
+    """
+    return getattr(outputs, "logits", outputs)
 
 
 def _finite(what: str, value: Any) -> float:

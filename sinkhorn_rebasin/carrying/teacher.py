@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.carrying.scale import followed
+from sinkhorn_rebasin.carrying.drawn_text import class_axis
+from sinkhorn_rebasin.carrying.scale import followed, scores_of
 from sinkhorn_rebasin.carrying.way import CarryProblem
 from sinkhorn_rebasin.errors import LossError, SpecError
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -46,6 +47,7 @@ class Teacher:
         self._networks: list[tuple[float, nn.Module]] = [
             (sign, evaluation_copy(network)) for sign, network in networks if problem.criterion is None
         ]
+        self._axis: int | None = None
         self._device = device_of(tensors_of(problem.new_base))
         # With the batch itself, so that no other gets its number.
         self._read: dict[int, tuple[Any, tuple[Any, Any]]] = {}
@@ -63,15 +65,21 @@ class Teacher:
     def loss(self, outputs: Any, wanted: Any) -> Tensor:
         """Return the mean loss of outputs."""
         criterion = self.problem.criterion
-        return followed(outputs, wanted) if criterion is None else criterion(outputs, wanted)
+        return (
+            criterion(outputs, wanted)
+            if criterion is not None
+            else followed(outputs, wanted, self._axis or -1)
+        )
 
     @torch.no_grad()
     def _wanted(self, inputs: Any) -> Any:
         with untouched_randomness():
             outputs = [
-                (sign, getattr(out, "logits", out))
+                (sign, scores_of(out))
                 for sign, out in ((sign, run_at(network, {}, inputs)) for sign, network in self._networks)
             ]
+        if self._axis is None:
+            self._axis = class_axis(self.problem.tuned, inputs, outputs[0][1])
         if len(outputs) == 1:
             return outputs[0][1]
         return sum(sign * out for sign, out in outputs)

@@ -72,6 +72,29 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
     return replace(problem, batches=batches, batch=None), ()
 
 
+def text_beside(problem: CarryProblem, windows: int) -> tuple[CarryProblem, tuple[str, ...]]:
+    """Add text that the tuned network draws to given inputs, whose labels are left out.
+
+    Args:
+        problem: with or without data; of networks that are no language models it is returned as it is.
+        windows: how many are drawn.
+
+    Returns:
+        The problem with such inputs, an eighth of the drawn ones held out, and what to tell of them.
+    """
+    if position_axis(problem.tuned, problem.example_inputs) is None:
+        return problem, ()
+    text = drawn_text(problem.tuned, problem.example_inputs, problem.seed, windows)
+    drawn = _with_drawn(problem, text, TEXTS)
+    given, held_out = (
+        [read_batch(each, problem.batch, network=problem.base, labelled=False)[0] for each in batches]
+        for batches in (problem.batches, problem.held_out)
+    )
+    beside = f", beside {len(given)} batches of data" if given else ""
+    note = f"the tuned network drew {windows} windows of the text that is looked at{beside}"
+    return replace(drawn, batches=[*given, *drawn.batches], held_out=[*held_out, *drawn.held_out]), (note,)
+
+
 def _with_drawn(problem: CarryProblem, inputs: Tensor, size: int) -> CarryProblem:
     """Put drawn inputs in the place of data, an eighth of them held out, of which labels are not known."""
     batches: list[Any] = list(inputs.split(size))

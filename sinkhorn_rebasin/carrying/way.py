@@ -75,11 +75,13 @@ class Carried:
         frame: the new base in the form that the update is for, where that is another form of the same function; empty
             where the new base stays as it is.
         notes: what to tell, a sentence each.
+        fitted: whether scale one is what was fitted, so that it is right without data too.
     """
 
     state: State
     frame: State = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    fitted: bool = False
 
 
 class Way(Protocol):

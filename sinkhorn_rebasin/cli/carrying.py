@@ -9,6 +9,7 @@ from sinkhorn_rebasin.carrying import (
     Adapter,
     ByActivations,
     ByWeights,
+    Distilled,
     Functional,
     FunctionalSymmetry,
     LayerByLayer,
@@ -33,6 +34,7 @@ WAYS: Mapping[str, Way] = {
     "functional_symmetry": FunctionalSymmetry(),
     "layer_by_layer": LayerByLayer(),
     "learned": Learned(),
+    "distilled": Distilled(),
 }
 """What ``--way`` may name."""
 

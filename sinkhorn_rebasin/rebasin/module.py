@@ -234,17 +234,20 @@ class SinkhornRebasin(RebasedSegment):
                 through which small gradients come back.
         """
         permutations = self.permutations(hard) if permutations is None else permutations
-        scaled, signs = self.scaled_state(), self.signs(permutations)
-        rebased = self._action.applied(scaled, permutations, signs, self.maps())
+        rebased = self.moved(self.target_state(), permutations)
         rebased.update(self._moved_whole(permutations))
         # Scores are wider than half precision; the network takes its own type.
         types = self.target_state() if own_dtype else rebased
         return {name: tensor.to(types[name].dtype) for name, tensor in rebased.items()}
 
+    def moved(self, state: State, permutations: Permutations) -> State:
+        """Move tensors like the target's, or a difference of two such states, in the types that come out."""
+        scaled = rescale_state(state, self.spec, self.rescaling, dict(self.log_scales.items()))
+        return self._action.applied(scaled, permutations, self.signs(permutations), self.maps())
+
     def scaled_state(self) -> State:
         """Return the target's tensors after rescaling, in their order."""
-        target, scales = self.target_state(), dict(self.log_scales.items())
-        return rescale_state(target, self.spec, self.rescaling, scales)
+        return rescale_state(self.target_state(), self.spec, self.rescaling, dict(self.log_scales.items()))
 
     def acting(self) -> tuple[PermutationSpec, dict[str, Tensor]] | None:
         """Return the soft matrices, and the slots that they act on.

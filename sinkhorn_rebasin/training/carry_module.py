@@ -18,8 +18,6 @@ from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
-from sinkhorn_rebasin.permutations import rescale_state
-from sinkhorn_rebasin.permutations.signed_permutations import SignedPermutations
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.training.rebasin_module import OptimizerFactory, RebasinModule
 
@@ -112,10 +110,7 @@ class CarryModule(RebasinModule):
         rebasin = self.rebasin
         start = rebasin.reference_state()
         difference = {name: tensor.to(start[name].device) for name, tensor in self.difference.items()}
-        permutations = rebasin.permutations(hard)
-        scaled = rescale_state(difference, rebasin.spec, rebasin.rescaling, dict(rebasin.log_scales.items()))
-        action = SignedPermutations(rebasin.spec, rebasin.rescaling, rebasin.continuous)
-        moved = action.applied(scaled, permutations, rebasin.signs(permutations), rebasin.maps())
+        moved = rebasin.moved(difference, rebasin.permutations(hard))
         return {
             name: (tensor + scale * moved[name]).to(tensor.dtype) if name in difference else tensor
             for name, tensor in start.items()

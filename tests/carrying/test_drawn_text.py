@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.carrying.drawn_text import drawn_text, position_axis
+from sinkhorn_rebasin.carrying.drawn_text import class_axis, drawn_text, position_axis
 
 TOKENS = torch.zeros(2, 4, dtype=torch.long)
 
@@ -37,3 +37,10 @@ def test_each_token_is_drawn_from_the_scores_of_those_before_it() -> None:
         assert len(text[:, 0].unique()) == 6
         assert torch.equal(text, drawn_text(Chain(last), TOKENS, seed=0))
         assert not torch.equal(text, drawn_text(Chain(last), TOKENS, seed=1))
+
+
+def test_classes_lie_along_the_other_axis_than_positions() -> None:
+    for last in (True, False):
+        assert class_axis(Chain(last), TOKENS, Chain(last)(TOKENS)) == (2 if last else 1)
+    assert class_axis(nn.Identity(), torch.zeros(1, 2), torch.zeros(1, 2)) == -1
+    assert class_axis(nn.Identity(), torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)) == 1

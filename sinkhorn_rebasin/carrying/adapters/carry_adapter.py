@@ -15,7 +15,7 @@ from sinkhorn_rebasin.carrying.adapters.bases import check_made_for, heads_among
 from sinkhorn_rebasin.carrying.adapters.kinds import check_kind
 from sinkhorn_rebasin.carrying.adapters.moving import moved_factors, moved_tensors, with_gains
 from sinkhorn_rebasin.carrying.adapters.parts import Factors, parts_of
-from sinkhorn_rebasin.carrying.along_alignment import is_canonical
+from sinkhorn_rebasin.carrying.along_alignment import canonical_form
 from sinkhorn_rebasin.carrying.by_weights import matched_bases
 from sinkhorn_rebasin.carrying.preparation import carry_problem, check_heads
 from sinkhorn_rebasin.carrying.scale import TRIED, Scale, loss_of, scales_of
@@ -25,6 +25,7 @@ from sinkhorn_rebasin.front.preparation import seeded
 from sinkhorn_rebasin.front.result import AlignmentResult
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.matching.coordinates import Coordinates
+from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import named_tensors, tensors_of
 
 
@@ -127,18 +128,37 @@ def _alignment_of(problem: CarryProblem) -> Alignment:
         )
     if problem.alignment is None:
         return matched_bases(problem, "permutation")[0]
-    alignment, networks = problem.alignment, (problem.base, problem.new_base)
-    canonical = alignment.continuous is not None and not is_canonical(alignment.continuous, *networks)
-    if problem.canonical or canonical:
-        raise ArchitectureError(
-            "Expected an alignment of the networks as they are, on which an adapter is put, but got one whose maps "
-            "act on their canonical forms: bring both bases there first with canonicalize(), or align them by "
-            "permutations, symmetry='permutation'."
-        )
+    alignment = problem.alignment
+    _check_form(problem, alignment)
     if alignment.receipt is not None:
         alignment.receipt.check_target(tensors_of(problem.base))
         alignment.receipt.check_reference(tensors_of(problem.new_base))
     return alignment
+
+
+def _check_form(problem: CarryProblem, alignment: Alignment) -> None:
+    """Raise ArchitectureError where maps act on canonical forms that the bases do not have; a tensor is named."""
+    if alignment.continuous is None:
+        return
+    for network, whose in ((problem.base, "base"), (problem.new_base, "new base")):
+        try:
+            state = tensors_of(network)
+            check_canonical(state, alignment.continuous, whose)
+            form = tensors_of(canonical_form(network, alignment, problem)) if problem.canonical else {}
+        except ArchitectureError as error:
+            raise ArchitectureError(_other_form(str(error).split(": canonicalize")[0])) from error
+        moved = [name for name, tensor in form.items() if not torch.allclose(tensor, state[name], atol=1e-5)]
+        if moved:
+            raise ArchitectureError(_other_form(f"{moved[0]!r} of the {whose} is another one there."))
+
+
+def _other_form(reason: str) -> str:
+    return (
+        f"Expected an alignment of the networks as they are, on which an adapter is put, but got one whose maps act "
+        f"on their canonical forms. {reason.rstrip('.')}. An adapter's factors cannot hold what that form moves into "
+        f"biases. Carry the merged network, carry(adapter.apply(base), base, new_base, alignment); or align by "
+        f"permutations, symmetry='permutation'; or train the adapter on canonicalize(base), which computes the same."
+    )
 
 
 def _without(adapter: Adapter, heads: tuple[str, ...]) -> Adapter:

@@ -60,8 +60,29 @@ def test_maps_of_canonical_forms_are_refused_for_networks_in_another_form() -> N
     torch.manual_seed(0)
     base = Untied().eval()
     alignment = turned(base)
-    with pytest.raises(ArchitectureError, match=r"canonical forms.*canonicalize\(\)"):
-        sr.carry_adapter(adapter(), tuned_from(base), tuned_from(base, 1), alignment, example_inputs=INPUTS)
+    bases = tuned_from(base), tuned_from(base, 1)
+    with pytest.raises(ArchitectureError, match=r"forms.*'last.weight' of the base.*symmetry='permutation'"):
+        sr.carry_adapter(adapter(), *bases, alignment, example_inputs=INPUTS)
+    # What the message says to do instead.
+    assert sr.carry(adapter().apply(bases[0]), *bases, alignment, example_inputs=INPUTS).frame
+
+
+def test_a_result_for_canonical_forms_is_taken_for_bases_that_have_this_form() -> None:
+    torch.manual_seed(0)
+    bases = tuned_from(Untied().eval()), tuned_from(Untied().eval(), 1)
+    result = sr.align(bases[1], bases[0], example_inputs=INPUTS, rescale=False, progress=False)
+    continuous = result.alignment.continuous
+    assert continuous is not None
+    with pytest.raises(ArchitectureError, match=r"canonical forms.*of the base"):
+        sr.carry_adapter(adapter(), *bases, result, example_inputs=INPUTS)
+    forms = [sr.canonicalize(each, result.alignment.spec, continuous, INPUTS) for each in bases]
+    carried = sr.carry_adapter(adapter(), *forms, result, 1.0, example_inputs=INPUTS).apply(forms[1])
+    full = sr.carry(adapter().apply(forms[0]), *forms, result, 1.0, example_inputs=INPUTS).apply(forms[1])
+    torch.testing.assert_close(carried(INPUTS), full(INPUTS), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        forms[0].down.bias.add_(1.0)  # a mean, which the form does not have
+    with pytest.raises(ArchitectureError, match=r"'down.bias' of the base is another one there"):
+        sr.carry_adapter(adapter(), *forms, result, example_inputs=INPUTS)
 
 
 def test_the_magnitudes_of_dora_are_refused_where_maps_mix_outputs() -> None:

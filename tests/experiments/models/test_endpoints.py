@@ -71,7 +71,7 @@ def test_augmentation_shifts_and_flips_whole_images() -> None:
     allowed = torch.stack([*windows, *(window.flip(2) for window in windows)]).flatten(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        output = training._augmented(images).flatten(1)
+        output = training.augmented(images).flatten(1)
     assert all((row == allowed).all(1).any() for row in output)
     assert len(torch.unique(output, dim=0)) > 30
     unflipped = sum(bool((row == allowed[: len(windows)]).all(1).any()) for row in output)
