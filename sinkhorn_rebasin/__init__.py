@@ -62,17 +62,15 @@ from sinkhorn_rebasin.merging import Ensemble as Ensemble
 from sinkhorn_rebasin.merging import FusedState as FusedState
 from sinkhorn_rebasin.merging import JointRebasin as JointRebasin
 from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
-from sinkhorn_rebasin.merging import fisher as fisher
-from sinkhorn_rebasin.merging import match_many as match_many
-from sinkhorn_rebasin.merging import merge_many as merge_many
-from sinkhorn_rebasin.merging import regmean as regmean
-from sinkhorn_rebasin.merging import regmean_plus_plus as regmean_plus_plus
 from sinkhorn_rebasin.merging import UnitPrior as UnitPrior
 from sinkhorn_rebasin.merging import fedma as fedma
+from sinkhorn_rebasin.merging import fisher as fisher
 from sinkhorn_rebasin.merging import known_classes as known_classes
 from sinkhorn_rebasin.merging import match_many as match_many
 from sinkhorn_rebasin.merging import merge_many as merge_many
 from sinkhorn_rebasin.merging import pfnm as pfnm
+from sinkhorn_rebasin.merging import regmean as regmean
+from sinkhorn_rebasin.merging import regmean_plus_plus as regmean_plus_plus
 from sinkhorn_rebasin.merging import weigh_classes as weigh_classes
 
 # Networks with parameters more, so that they have more symmetries, or with several heads.

@@ -1,8 +1,8 @@
 """Several networks brought into one basin and merged."""
 
 from sinkhorn_rebasin.merging.ensemble import Ensemble
-from sinkhorn_rebasin.merging.fisher_mean import fisher
 from sinkhorn_rebasin.merging.fedma import fedma
+from sinkhorn_rebasin.merging.fisher_mean import fisher
 from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
 from sinkhorn_rebasin.merging.fused_state import FusedState
 from sinkhorn_rebasin.merging.joint_rebasin import JointRebasin
@@ -10,9 +10,9 @@ from sinkhorn_rebasin.merging.known_classes import known_classes, weigh_classes
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment, cycle_error
 from sinkhorn_rebasin.merging.match_many import match_many, merge_many
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
+from sinkhorn_rebasin.merging.pfnm import pfnm
 from sinkhorn_rebasin.merging.regmean_plus_plus import regmean_plus_plus
 from sinkhorn_rebasin.merging.regression_mean import regmean
-from sinkhorn_rebasin.merging.pfnm import pfnm
 from sinkhorn_rebasin.merging.unit_posterior import UnitPrior
 from sinkhorn_rebasin.merging.universe import match_to_universe
 
@@ -23,16 +23,16 @@ __all__ = [
     "ManyAlignment",
     "UnitPrior",
     "cycle_error",
-    "fisher",
     "fedma",
+    "fisher",
     "known_classes",
     "match_by_frank_wolfe",
     "match_many",
     "match_to_mean",
     "match_to_universe",
     "merge_many",
+    "pfnm",
     "regmean",
     "regmean_plus_plus",
-    "pfnm",
     "weigh_classes",
 ]
