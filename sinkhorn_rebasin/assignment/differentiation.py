@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint
+from sinkhorn_rebasin.assignment.implicit_gradient import Adjoint, adjoint
+from sinkhorn_rebasin.assignment.positional import Positional
 from sinkhorn_rebasin.assignment.scores import check_finite, check_range
 from sinkhorn_rebasin.assignment.sinkhorn_solver import attainable_tolerance, marginal_error, scale
 from sinkhorn_rebasin.assignment.small_matrices import is_small
@@ -80,7 +80,7 @@ class ImplicitSinkhorn(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of the scores."""
         (matrix,) = ctx.saved_tensors
-        return Adjoint.apply(matrix, grad, ctx.temperature), None, None, None, None, None
+        return adjoint(matrix, grad, ctx.temperature), None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> tuple[Tensor, None, None]:
@@ -99,8 +99,7 @@ class ImplicitSinkhorn(torch.autograd.Function):
         return ImplicitSinkhorn.apply(scores, start, *rest), (0, 0, 0)
 
 
-# What apply() asks for at every call, and finds out anew where it is not written down.
-ImplicitSinkhorn.forward.__signature__ = inspect.signature(ImplicitSinkhorn.forward)  # type: ignore[attr-defined]
+ImplicitSinkhorn.forward.__signature__ = Positional.of(ImplicitSinkhorn.forward)  # type: ignore[attr-defined]
 
 
 def unrolled_sinkhorn(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sinkhorn_rebasin.assignment.conjugate_gradient import (
     conjugate_gradient,
     prefers_factorization,
     solve_dense,
 )
+from sinkhorn_rebasin.assignment.positional import Positional
 from sinkhorn_rebasin.assignment.small_matrices import is_small, small_residual
 from sinkhorn_rebasin.errors import AssignmentError
 
-__all__ = ["Adjoint", "tangent_residual"]
+__all__ = ["Adjoint", "adjoint", "tangent_residual"]
 
 
 class _Rows(NamedTuple):
@@ -244,8 +245,18 @@ class Adjoint(torch.autograd.Function):
         return Adjoint.apply(*_batched(info.batch_size, in_dims[:2], args[:2]), args[2]), 0
 
 
-# What apply() asks for at every call, and finds out anew where it is not written down.
-Adjoint.forward.__signature__ = inspect.signature(Adjoint.forward)  # type: ignore[attr-defined]
+Adjoint.forward.__signature__ = Positional.of(Adjoint.forward)  # type: ignore[attr-defined]
+
+
+def adjoint(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
+    """Return P∘R/τ, to be differentiated again only where somebody might.
+
+    That is where gradients are recorded, along a direction, or inside of a transformation.
+    """
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    if torch.is_grad_enabled() or transformed or forward_ad._current_level >= 0:
+        return Adjoint.apply(matrix, gradient, temperature)
+    return Adjoint.forward(matrix, gradient, temperature)
 
 
 def _batched(size: int, dims: tuple[Any, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:

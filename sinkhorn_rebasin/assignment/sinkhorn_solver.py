@@ -87,11 +87,9 @@ def scale(
         return scores.new_full(scores.shape[:-1], -0.5 * (low + high))
 
     if potential is None:
-        return _scale_from(
-            scores, temperature, tolerance, max_iterations, cold_start(scores), spread < SMALL_SPREAD
-        )
+        return _scale_from(scores, temperature, tolerance, max_iterations, cold_start(scores), spread, True)
     start = usable_start(scores, temperature, tolerance, potential, cold_start)
-    warm = _scale_from(scores, temperature, tolerance, max_iterations, start, False)
+    warm = _scale_from(scores, temperature, tolerance, max_iterations, start, spread, False)
     reached = attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
     if spread <= LARGE_SPREAD or float(warm.marginal_error.max()) <= reached:
         return warm
@@ -106,12 +104,13 @@ def _scale_from(
     tolerance: float,
     max_iterations: int,
     potential: Tensor,
-    small_spread: bool,
+    spread: float,
+    is_cold: bool,
 ) -> Scaling:
     target = 0.7 * attainable_tolerance(tolerance, scores.shape[-1], scores.dtype)
     if is_small(scores):
-        return Scaling(*small_scaling(scores, temperature, target, max_iterations, potential))
-    kernel = ScaledKernel(scores, temperature, potential, small_spread)
+        return Scaling(*small_scaling(scores, temperature, target, max_iterations, potential, spread))
+    kernel = ScaledKernel(scores, temperature, potential, is_cold and spread < SMALL_SPREAD)
     iterations = _iterate(kernel, target, max_iterations)
     potential = kernel.log_scaling * temperature
     matrix = kernel.into_matrix()

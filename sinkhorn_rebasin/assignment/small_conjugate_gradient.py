@@ -36,6 +36,8 @@ def conjugate_gradient(
     >>> solved, x.ravel().tolist()
     (True, [0.5, 0.5, 0.5])
     """
+    if right_side.size == right_side.shape[-2]:
+        return _of_one_matrix(product, right_side, diagonal, tolerance, max_iterations)
     inverse = np.where(diagonal > 0, 1 / np.where(diagonal > 0, diagonal, 1.0), 0.0)
     x, residual = np.zeros_like(right_side), right_side.copy()
     scaled = residual * inverse
@@ -54,3 +56,33 @@ def conjugate_gradient(
         before, energy = energy, (residual * scaled).sum(-2, keepdims=True)
         direction = scaled + energy / np.where(before > 0, before, np.inf) * direction
     return x, bool((energy <= floor).all()), max_iterations
+
+
+def _of_one_matrix(
+    product: Callable[[Array], Array],
+    right_side: Array,
+    diagonal: Array,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Array, bool, int]:
+    """Solve a single system: numbers of Python cost less than arrays of one number."""
+    inverse = 1 / np.where(diagonal > 0, diagonal, np.inf)
+    x, residual = np.zeros_like(right_side), right_side.copy()
+    scaled = residual * inverse
+    direction = scaled
+    energy = float(np.vdot(residual, scaled))
+    floor = tolerance * tolerance * energy
+    for iteration in range(max_iterations):
+        if energy <= floor:
+            return x, True, iteration
+        image = product(direction)
+        curvature = float(np.vdot(direction, image))
+        if curvature <= 0:
+            return x, False, iteration + 1
+        step = energy / curvature
+        x += step * direction
+        residual -= step * image
+        scaled = residual * inverse
+        before, energy = energy, float(np.vdot(residual, scaled))
+        direction = scaled + (energy / before) * direction
+    return x, energy <= floor, max_iterations

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 Given = NDArray[Any]
 """Numbers in single or double precision."""
 
+Precision = type[np.float32] | type[np.float64]
+
 MOST_KEPT = 2**20
 """Elements of a scratch array that is kept for the next call: fresh memory costs more than a pass over it."""
 
@@ -32,17 +34,20 @@ RIDGE = 1e-14
 class SmallKernel:
     """Hold a kernel between row and column scalings.
 
-    It is diag(u) K diag(v) with K = exp(X / τ + offset − row maximum). Every row of it sums to one at all times;
+    It is diag(u) K diag(v) with K = exp(X / τ + offset), scaled row by row. Every row of it sums to one at all times;
     ``sums`` are its column sums.
 
     Args:
         scores: X, (..., n, n), finite, in single or double precision.
         temperature: τ > 0.
         potential: y = τ·log v to start from, (..., n, 1).
+        kind: the precision of the kernel and of products with it; the logarithms are in double precision.
     """
 
-    def __init__(self, scores: Given, temperature: float, potential: Array) -> None:
-        self.scores, self.temperature = scores, temperature
+    def __init__(
+        self, scores: Given, temperature: float, potential: Array, kind: Precision = np.float64
+    ) -> None:
+        self.scores, self.temperature, self.kind = scores, temperature, kind
         self.offset = potential / temperature
         self._absorb()
         if self.sums.min() < 1e-12:
@@ -56,16 +61,22 @@ class SmallKernel:
             self._absorb()
 
     def _absorb(self) -> None:
-        kernel = scratch(self.scores.shape, 0)
-        np.divide(self.scores, self.temperature, out=kernel, dtype=np.float64)
-        kernel += self.offset.swapaxes(-1, -2)
-        kernel -= kernel.max(-1, keepdims=True)
-        self.kernel = np.exp(kernel, out=kernel)
+        kernel = scratch(self.scores.shape, 0, self.kind)
+        np.divide(self.scores, self.temperature, out=kernel, dtype=self.kind)
+        kernel += self.offset.swapaxes(-1, -2).astype(self.kind, copy=False)
+        if self.kind is np.float32:
+            # One pass where the passes decide: of a wide matrix they cost more than this call.
+            table = torch.from_numpy(kernel)
+            torch.softmax(table, -1, out=table)
+        else:
+            kernel -= kernel.max(-1, keepdims=True)
+            np.exp(kernel, out=kernel)
+        self.kernel = kernel
         self.transposed = kernel.swapaxes(-1, -2)
         self.log_v = np.zeros_like(self.offset)
-        self.v = np.ones_like(self.offset)
+        self.v = np.ones_like(self.offset, dtype=self.kind)
         self.u = 1 / (kernel @ self.v)
-        self.sums: Array = self.transposed @ self.u
+        self.sums: Given = self.transposed @ self.u
 
     def move(self, step: Array) -> Array:
         """Add to the logarithm of the column scalings.
@@ -74,7 +85,7 @@ class SmallKernel:
         """
         before = self.u
         self.log_v = self.log_v + step
-        self.v = np.exp(self.log_v)
+        self.v = np.exp(self.log_v).astype(self.kind, copy=False)
         self.u = 1 / (self.kernel @ self.v)
         self.sums = self.v * (self.transposed @ self.u)
         change: Array = np.log(before / self.u).sum(-2, keepdims=True)
@@ -89,7 +100,7 @@ class SmallKernel:
 
     def schur_product(self, x: Array) -> Array:
         """Multiply by (diag(column sums) − PᵀP), by two products."""
-        inner = self.u * self.u * (self.kernel @ (self.v * x))
+        inner = self.u * self.u * (self.kernel @ (self.v * x).astype(self.kind, copy=False))
         return self.sums * x - self.v * (self.transposed @ inner)
 
     def matrix(self) -> Array:
@@ -98,35 +109,39 @@ class SmallKernel:
         matrix *= self.u
         return matrix
 
-    def into_matrix(self) -> Array:
-        """Turn the kernel into P, in its memory, which the next kernel of this thread takes."""
-        self.kernel *= self.v.swapaxes(-1, -2)
-        self.kernel *= self.u
-        return self.kernel
+    def into_matrix(self, out: Given | None = None) -> Given:
+        """Turn the kernel into P, in its memory, which the next kernel of this thread takes.
+
+        P lies in ``out`` where that is given and has the kernel's precision.
+        """
+        if self.log_v.any():
+            self.kernel *= self.v.swapaxes(-1, -2)
+        fits = out is not None and out.dtype == self.kind
+        return np.multiply(self.kernel, self.u, out=out if fits else self.kernel)
 
 
 class _Kept(threading.local):
-    """Hold a thread's scratch arrays by place and shape."""
+    """Hold a thread's scratch arrays by place and precision."""
 
     def __init__(self) -> None:
-        self.arrays: dict[int, Array] = {}
+        self.arrays: dict[tuple[int, Precision], Given] = {}
 
 
 _KEPT = _Kept()
 
 
-def scratch(shape: tuple[int, ...], place: int) -> Array:
+def scratch(shape: tuple[int, ...], place: int, kind: Precision = np.float64) -> Given:
     """Return memory that holds until the next call for the same place in this thread.
 
     >>> scratch((2, 2), 0).shape, scratch((3, 3), 1) is scratch((3, 3), 1)
     ((2, 2), True)
     """
-    kept = _KEPT.arrays.get(place)
+    kept = _KEPT.arrays.get((place, kind))
     if kept is not None and kept.shape == shape:
         return kept
-    fresh = np.empty(shape)
+    fresh = np.empty(shape, dtype=kind)
     if fresh.size <= MOST_KEPT:
-        _KEPT.arrays[place] = fresh
+        _KEPT.arrays[place, kind] = fresh
     return fresh
 
 

@@ -6,9 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinkhorn_rebasin.assignment.flat_gradient import LARGEST_ENTRY, flat_tangent_residual, works_in
 from sinkhorn_rebasin.assignment.small_gradient import small_tangent_residual
 from sinkhorn_rebasin.assignment.small_kernel import Array, Given, SmallKernel
 from sinkhorn_rebasin.assignment.small_solver import balanced, iterate
+
+SINGLE_FROM = 2e-5
+"""Deviation of a sum from one that single precision tells from rounding."""
+
+SMALL_SPREAD = 30.0
+"""Of exponents that are far from what single precision holds."""
 
 __all__ = ["is_small", "small_residual", "small_scaling"]
 
@@ -26,7 +33,7 @@ def is_small(tensor: Tensor) -> bool:
 
 
 def small_scaling(
-    scores: Tensor, temperature: float, target: float, max_iterations: int, potential: Tensor
+    scores: Tensor, temperature: float, target: float, max_iterations: int, potential: Tensor, spread: float
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Make small matrices doubly stochastic.
 
@@ -36,11 +43,12 @@ def small_scaling(
         target: largest deviation of a column sum from one; row sums are exact.
         max_iterations: most iterations to spend.
         potential: y = τ·log v to start from, (B, n).
+        spread: of the exponents X / τ; single precision is enough where it is small.
 
     Returns:
         P, its marginal error (B,), the potential, mean zero, and the iterations spent.
 
-    >>> matrix, error, _, _ = small_scaling(torch.eye(3)[None], 0.5, 1e-9, 99, torch.zeros(1, 3))
+    >>> matrix, error, _, _ = small_scaling(torch.eye(3)[None], 0.5, 1e-9, 99, torch.zeros(1, 3), 2.0)
     >>> bool((matrix.double().sum(1) - 1).abs().max() < 1e-6), bool(error < 1e-6)
     (True, True)
     """
@@ -48,19 +56,25 @@ def small_scaling(
     limits = torch.finfo(scores.dtype)
     smallest = limits.tiny / limits.eps
     # Whatever a program has NumPy do at underflows, which are harmless here.
+    given = _array(scores)
+    kind = np.float32 if target > SINGLE_FROM and spread < SMALL_SPREAD else np.float64
+    kind = kind if works_in(given) is np.float32 else np.float64
+    found = torch.empty_like(scores, memory_format=torch.contiguous_format)
+    rounded = found.numpy()
     with np.errstate(all="ignore"):
-        kernel = SmallKernel(_array(scores), temperature, _wide(potential)[..., None])
+        kernel = SmallKernel(given, temperature, _wide(potential)[..., None], kind)
         spent = iterate(kernel, target, max_iterations)
-        logarithm, matrix = kernel.offset + kernel.log_v, kernel.into_matrix()
+        logarithm, matrix = kernel.offset + kernel.log_v, kernel.into_matrix(rounded)
         matrix, logarithm, steps = balanced(matrix, logarithm, max_iterations - spent, smallest)
     if matrix.min() < smallest:
         matrix[matrix < smallest] = 0
     logarithm -= logarithm.mean(-2, keepdims=True)
-    found = torch.empty_like(scores, memory_format=torch.contiguous_format)
-    rounded = found.numpy()
-    with np.errstate(all="ignore"):
-        rounded[...] = matrix
-    rows, columns = rounded.sum(-1, dtype=np.float64), np.ones(len(rounded[0])) @ matrix
+    if matrix is not rounded:
+        with np.errstate(all="ignore"):
+            rounded[...] = matrix
+    ones = np.ones(matrix.shape[-1], dtype=matrix.dtype)
+    rows = matrix @ ones if kind is np.float32 else rounded.sum(-1, dtype=np.float64)
+    columns = ones @ matrix
     error = np.maximum(np.abs(rows - 1).max(-1), np.abs(columns - 1).max(-1))
     return found, _like(error, scores), _like(logarithm[..., 0] * temperature, scores), spent + steps
 
@@ -72,8 +86,10 @@ def small_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
     [[0.5, -0.5], [-0.5, 0.5]]
     """
     found = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+    values, change = _array(matrix), _array(gradient)
     with np.errstate(all="ignore"):
-        found.numpy()[...] = small_tangent_residual(_array(matrix), _array(gradient))
+        residual = flat_tangent_residual(values, change) if values.max() < LARGEST_ENTRY else None
+        found.numpy()[...] = small_tangent_residual(values, change) if residual is None else residual
     return found
 
 

@@ -147,10 +147,12 @@ def balanced(matrix: Array, potential: Array, budget: int, smallest: float) -> t
         P, log v and the steps taken; unchanged where the leading entries are no permutation or P is balanced.
     """
     batch, size = matrix.shape[:2]
+    if not 2 <= size <= LARGEST_BALANCED:
+        return matrix, potential, 0
     leader = matrix.argmax(-1)
     flat = leader.ravel() + size * np.arange(batch * size)
     lead = matrix.reshape(-1)[flat].reshape(batch, size, 1)
-    if not 2 <= size <= LARGEST_BALANCED or lead.min() <= 0.5:
+    if lead.min() <= 0.5:
         return matrix, potential, 0
     if not (np.sort(leader, -1) == np.arange(size)).all():
         return matrix, potential, 0
