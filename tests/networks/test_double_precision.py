@@ -34,6 +34,19 @@ def by_hand(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([first[:, span] @ second[span] for span in spans])
 
 
+def test_every_float_that_an_operation_returns_is_wide() -> None:
+    narrow, wide = torch.randn(6, 4), torch.randn(6, 4, dtype=torch.float64)
+    with DoublePrecision():
+        several = [*torch.var_mean(narrow, dim=0), *narrow.topk(2), *torch._foreach_add([narrow, wide], 1.0)]
+        joined = torch.cat([narrow, narrow])
+        summed = wide.sum(0, dtype=torch.float32)
+        untouched = narrow.sum(0, dtype=torch.float16)
+    assert {tensor.dtype for tensor in several} == {torch.float64, torch.int64}
+    assert joined.dtype == summed.dtype == untouched.dtype == torch.float64
+    assert torch.equal(summed, wide.sum(0))
+    assert torch.equal(untouched, narrow.sum(0, dtype=torch.float16).double())
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [((5, 4), (3, 4, 6)), ((3, 6, 4), (4, 5)), ((4, 5), (5, 6))],

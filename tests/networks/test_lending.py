@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from sinkhorn_rebasin.networks import lending
+from sinkhorn_rebasin.networks.double_precision import DoublePrecision
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
 from sinkhorn_rebasin.networks.private_run import private_run
@@ -99,3 +100,23 @@ def test_a_frozen_network_with_modes_of_its_own_is_copied_for_its_first_run_alon
         (expected,) = torch.autograd.grad(network(x).square().sum(), network[0].weight)
         torch.testing.assert_close(gradient, expected)
     assert copies == [False]
+
+
+def test_attributes_are_searched_for_weights_once_under_a_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    search = lending._keeps_weights
+    monkeypatch.setattr(lending, "_keeps_weights", lambda module: searched.append(module) or search(module))
+    torch.manual_seed(0)
+    net, inputs = nn.Sequential(nn.Linear(3, 2)).double(), torch.randn(4, 3).double()
+    net[0].held = [net[0].weight]
+    states = [{"0.weight": torch.randn(2, 3).double()} for _ in range(3)]
+    with DoublePrecision():
+        run_at(net, {}, inputs)
+        outputs = [run_at(net, state, inputs) for state in states]
+    assert searched == [net]
+    for state, output in zip(states, outputs, strict=True):
+        assert torch.equal(output, nn.functional.linear(inputs, state["0.weight"], net[0].bias))
+    net[0].weight = nn.Parameter(net[0].weight.detach().clone())
+    with DoublePrecision():
+        run_at(net, states[0], inputs)
+    assert searched == [net, net]

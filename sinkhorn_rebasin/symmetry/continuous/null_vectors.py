@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from sinkhorn_rebasin.symmetry.continuous.responses import Responses
 
 MOST_ROWS, MOST_BLOCKS = 24, 8
+PATIENCE = 6
+"""Draws that reach nothing new, after which what is left is given up."""
 
 Array = NDArray[np.float64]
 
@@ -44,6 +46,12 @@ class Answers:
     def reached(self) -> NDArray[np.bool_]:
         """Which slots have any part in the output: where not, nothing is known of them."""
         return np.asarray(np.stack(self.largest).max(0) > 0.0)
+
+    @property
+    def may_reach_more(self) -> bool:
+        """Whether some slots have no part in the output yet, as of experts, and a late draw reached new ones."""
+        known = (np.cumsum(np.stack(self.largest) > 0.0, axis=0) > 0).sum(1)
+        return bool(known[-1] < self.largest[0].size and (known == known[-1]).sum() <= PATIENCE)
 
     def may_turn(self, rounding: float) -> bool:
         """Whether any turn solves the equations so far: more of them only take solutions away."""

@@ -19,7 +19,6 @@ from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of, first_ch
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
 from sinkhorn_rebasin.symmetry.continuous.rotary import rotary_symmetries
 from sinkhorn_rebasin.symmetry.continuous.vectors import with_turning_vectors
-from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS
 from sinkhorn_rebasin.symmetry.rescaling.sensitivity import scalable_slots
 from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
@@ -127,7 +126,7 @@ class Search:
                 name: parts
                 for name, parts in asked.items()
                 if name in drawn
-                and (draw < needed[name] or (draw < MOST_DRAWS and not answers[name].reached.all()))
+                and (draw < needed[name] or answers[name].may_reach_more)
                 and answers[name].may_turn(trials.rounding)
             }
         return answers

@@ -200,26 +200,29 @@ class Packed(nn.Module):
         else:
             parts = rows.unflatten(-1, (-1, DIMENSIONS))
             queries, keys, values = parts.split((self.heads, self.keys, self.keys), -2)
-        queries, keys = (turned(each.transpose(1, 2), DIMENSIONS) for each in (queries, keys))
+        queries, keys = (self.placed(each.transpose(1, 2)) for each in (queries, keys))
         keys, values = (
             each.repeat_interleave(self.heads // self.keys, 1) for each in (keys, values.transpose(1, 2))
         )
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
+    def placed(self, x: Tensor) -> Tensor:
+        """Turn what is at each position."""
+        return turned(x, DIMENSIONS)
+
 
 class Experts(nn.Module):
-    """One of several experts a token, so that a draw reaches some of them alone."""
+    """One of several experts a token, so that a draw reaches some alone; those behind the used ones never."""
 
-    def __init__(self, count: int = 4) -> None:
+    def __init__(self, count: int, used: int) -> None:
         super().__init__()
-        self.router = nn.Linear(WIDTH, count, bias=False)
-        self.up = nn.Parameter(torch.randn(count, 10, WIDTH) / 3)
-        self.down = nn.Parameter(torch.randn(count, WIDTH, 10) / 3)
-        self.norm1, self.norm2 = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
+        self.norm, self.router = nn.RMSNorm(WIDTH), nn.Linear(WIDTH, used, bias=False)
+        self.experts = nn.ModuleList(perceptron(nn.GELU(), width=6) for _ in range(count))
+        for expert in self.experts:
+            expert[0], expert[2] = nn.Linear(WIDTH, 6, bias=False), nn.Linear(6, WIDTH, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm1(x)
-        weights, places = self.router(inner).softmax(-1).max(-1)
-        added = self.down[places] @ F.gelu(self.up[places] @ inner[..., None])
-        return x + weights[..., None] * added[..., 0]
+        inner = self.norm(x)
+        weights, places = self.router(inner).softmax(-1).max(-1, keepdim=True)
+        return x + sum(expert(inner) * weights * (places == k) for k, expert in enumerate(self.experts))

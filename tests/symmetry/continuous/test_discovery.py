@@ -17,7 +17,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.random_maps import random_maps
 from sinkhorn_rebasin.symmetry.continuous import search
-from tests.symmetry.continuous.small_networks import Attention, Block, Language, perceptron
+from tests.symmetry.continuous.small_networks import Attention, Block, Experts, Language, perceptron
 
 WORDS = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 0]])
 
@@ -252,3 +252,24 @@ def test_a_network_without_derivatives_is_refused() -> None:
     spec = discover_symmetry(model, inputs)
     with pytest.raises(ArchitectureError, match=r"can be differentiated.*OverwritesWhatItNeeds"):
         discover_continuous(model, spec, inputs)
+
+
+def mixture(experts: int, used: int, samples: int) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), Experts(experts, used), nn.RMSNorm(8), nn.Linear(8, 3))
+    return model, torch.randn(samples, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_stream_with_experts_that_few_draws_reach_turns() -> None:
+    _, continuous = found_in(*mixture(3, 3, samples=8))
+    stream = continuous["0"]
+    assert (stream.kind, stream.fixes_ones) == ("orthogonal", False)
+    turning = {slot.tensor for slot, _ in stream.exponents}
+    assert {f"1.experts.{k}.{layer}.weight" for k in range(3) for layer in (0, 2)} <= turning
+
+
+def test_a_stream_with_an_expert_that_nothing_reaches_says_so() -> None:
+    _, continuous = found_in(*mixture(4, 3, samples=16))
+    assert "0" not in continuous
+    told = "'1.experts.3.0.weight', '1.experts.3.2.weight' took part in the output at no draw"
+    assert told in continuous.reasons["0"]

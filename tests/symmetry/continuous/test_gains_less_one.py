@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,16 @@ from torch.nn import functional as F
 
 from sinkhorn_rebasin.errors import ArchitectureError, SymmetryError
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
-from sinkhorn_rebasin.permutations import PermutationSpec, random_maps, random_permutations, transform_state
+from sinkhorn_rebasin.permutations import (
+    PermutationSpec,
+    ScaleSymmetry,
+    random_maps,
+    random_permutations,
+    transform_state,
+)
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.symmetry import canonicalize, discover_continuous, discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 from tests.symmetry.witness import difference
 
 
@@ -137,3 +146,20 @@ def test_json_keeps_them_and_reads_files_that_know_none() -> None:
     assert ContinuousSpec.from_json(text) == continuous
     older = ContinuousSpec.from_json(text.replace('"less_one"', '"of another time"'))
     assert older["0"].less_one == ()
+
+
+def test_gains_that_no_scale_reaches_cost_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    hold = Trials.hold
+
+    def counted(trials: Trials, generators: Sequence[ScaleSymmetry]) -> bool:
+        if trials.less_one:
+            tried.append(trials.less_one)
+        return hold(trials, generators)
+
+    monkeypatch.setattr(Trials, "hold", counted)
+    tokens = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
+    assert found_in(Tied().double(), tokens)[1]["words"].unfoldable == ("norm.weight",)
+    assert not tried
+    assert found_in(network())[1]["0"].less_one == ("1.weight",)
+    assert tried == [frozenset(["1.weight"])]
