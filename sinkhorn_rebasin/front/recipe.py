@@ -28,6 +28,9 @@ class Recipe:
         learning_rate, scale_learning_rate: of Adam on the scores and on the log-scales in the soft fit.
         temperatures: τ at the first and the last step of each cycle; it falls geometrically.
         noise: standard deviation of what is added to the best scores when a cycle begins.
+        permutation_steps: where a network has continuous maps, of a soft fit of permutations and maps together. The
+            maps alone come after it. Transformers need none; inverted residuals, whose hidden units matching pairs
+            badly, do.
         map_steps, map_learning_rate: of the fit of continuous maps, where a network has them; it takes the place of
             the soft fit, and its rate falls to zero by a cosine.
         closing_steps, closing_learning_rate: of the fit of the scales at hard permutations.
@@ -56,6 +59,7 @@ class Recipe:
     scale_learning_rate: float = 0.01
     temperatures: tuple[float, float] = (0.5, 0.2)
     noise: float = 0.1
+    permutation_steps: int = 0
     map_steps: int = 400
     map_learning_rate: float = 0.03
     closing_steps: int = 1000
@@ -117,7 +121,7 @@ class Recipe:
             raise RecipeError(f"Expected starts out of {', '.join(STARTS)} but got {self.starts!r}.")
         for name in ("start_samples", "restarts", "cycles", "validation_samples", "statistics_samples"):
             self._check(name, int, least=1)
-        for name in ("steps", "map_steps", "closing_steps"):
+        for name in ("steps", "permutation_steps", "map_steps", "closing_steps"):
             self._check(name, int, least=0)
         self._check("evaluate_every", int, least=1)
         for name in ("learning_rate", "scale_learning_rate", "map_learning_rate", "closing_learning_rate"):
@@ -174,6 +178,7 @@ class Recipe:
             self,
             steps=steps,
             cycles=cycles,
+            permutation_steps=int(self.permutation_steps * factor),
             map_steps=int(self.map_steps * factor),
             closing_steps=int(self.closing_steps * factor),
             evaluate_every=max(1, min(self.evaluate_every, math.ceil(self.evaluate_every * factor))),
