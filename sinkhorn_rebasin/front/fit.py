@@ -1,9 +1,10 @@
-"""The two fits of a re-basin: annealed cycles, then the scales alone at hard permutations."""
+"""The fits of a re-basin: annealed cycles, maps at hard permutations, then the scales alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +62,21 @@ class Fits:
         if self.recipe.seconds is not None:
             ends = self._shorten(began, self.recipe.seconds)
         if self.rebasin.continuous:
-            if self.recipe.map_steps:
+            if self.recipe.permutation_steps and self.rebasin.scores:
+                with _permutations_learned(self.rebasin):
+                    self._anneal(self.recipe.permutation_steps, ends[0])
+            if self.recipe.map_steps and not self.interrupted:
                 self._turn(ends[0])
         elif self.recipe.steps:
-            self._anneal(ends[0])
+            self._anneal(self.recipe.steps, ends[0])
         if self.recipe.closing_steps and self.rebasin.log_scales and not self.interrupted:
             self._close(ends[1])
 
-    def _anneal(self, deadline: float | None) -> None:
-        """Anneal again and again from the best permutations so far, batch norm on the mixture's statistics."""
+    def _anneal(self, steps: int, deadline: float | None) -> None:
+        """Anneal again and again from the best permutations so far, batch norm on the mixture's statistics.
+
+        Maps of continuous symmetries are learned with them.
+        """
         from sinkhorn_rebasin.training import TemperatureAnnealing, WarmRestarts
 
         recipe, monitor = self.recipe, self._monitor(**self._preparation())
@@ -77,6 +84,12 @@ class Fits:
         if self.interrupted:
             return
         cycles = min(recipe.cycles, recipe.steps)
+        recipe, judge = self.recipe, self.judge
+        preparation: dict[str, Any] = {"prepare": judge.batch_norm}
+        if judge.repair:
+            preparation = {"repair": judge.statistics}
+        monitor = self._monitor(**preparation)
+        cycles = min(recipe.cycles, steps)
         callbacks = [
             TemperatureAnnealing(geometric(*schedule.temperatures), cycles=cycles),
             monitor,
@@ -86,6 +99,12 @@ class Fits:
             self._soft_loss(), lr=schedule.learning_rate, scale_lr=schedule.scale_learning_rate
         )
         self._fit("soft", module, monitor, recipe.steps, callbacks, deadline)
+            self._soft_loss(),
+            lr=recipe.learning_rate,
+            scale_lr=recipe.scale_learning_rate,
+            rotation_lr=recipe.map_learning_rate,
+        )
+        self._fit("soft", module, monitor, steps, callbacks, deadline)
 
     def _tried(self, deadline: float | None) -> Schedule:
         """Anneal once by each schedule, always from the start, and return the one that ends best."""
@@ -219,6 +238,9 @@ class Fits:
         closing = recipe.closing_steps if self.rebasin.log_scales else 0
         trials = recipe.trials * trial_steps(recipe)
         first = recipe.map_steps if self.rebasin.continuous else recipe.steps + trials
+        first = recipe.steps
+        if self.rebasin.continuous:
+            first = recipe.map_steps + (recipe.permutation_steps if self.rebasin.scores else 0)
         costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (first, closing)]
         left = until - time.monotonic()
         self.recipe = recipe.shortened(min(1.0, max(0.0, left) / max(sum(costs), 1e-9)))
@@ -244,6 +266,19 @@ class Fits:
         if end.interrupted:
             raise KeyboardInterrupt
         return end
+
+
+@contextmanager
+def _permutations_learned(rebasin: SinkhornRebasin) -> Iterator[None]:
+    """Learn the permutations beside the maps, and hold them again afterwards."""
+    before = rebasin.learn_permutations
+    rebasin.learn_permutations = True
+    rebasin.scores.requires_grad_(True)
+    try:
+        yield
+    finally:
+        rebasin.learn_permutations = before
+        rebasin.scores.requires_grad_(before)
 
 
 def _figures(verdict: PathEvaluation | float) -> dict[str, Any]:

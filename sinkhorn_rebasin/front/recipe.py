@@ -31,6 +31,9 @@ class Recipe:
         trials: schedules that are tried first, each for a twentieth of the steps: the rates and temperatures above,
             and gentler ones. The one that ends best on held-out data is trained; 1 trains the first untried.
         noise: standard deviation of what is added to the best scores when a cycle begins.
+        permutation_steps: where a network has continuous maps, of a soft fit of permutations and maps together. The
+            maps alone come after it. Transformers need none; inverted residuals, whose hidden units matching pairs
+            badly, do.
         map_steps, map_learning_rate: of the fit of continuous maps, where a network has them; it takes the place of
             the soft fit, and its rate falls to zero by a cosine.
         closing_steps, closing_learning_rate: of the fit of the scales at hard permutations.
@@ -62,6 +65,7 @@ class Recipe:
     temperatures: tuple[float, float] = (0.5, 0.2)
     trials: int = 3
     noise: float = 0.1
+    permutation_steps: int = 0
     map_steps: int = 400
     map_learning_rate: float = 0.03
     closing_steps: int = 1000
@@ -135,7 +139,7 @@ class Recipe:
             "statistics_samples",
         ):
             self._check(name, int, least=1)
-        for name in ("steps", "map_steps", "closing_steps"):
+        for name in ("steps", "permutation_steps", "map_steps", "closing_steps"):
             self._check(name, int, least=0)
         self._check("evaluate_every", int, least=1)
         for name in ("learning_rate", "scale_learning_rate", "map_learning_rate", "closing_learning_rate"):
@@ -192,6 +196,7 @@ class Recipe:
             self,
             steps=steps,
             cycles=cycles,
+            permutation_steps=int(self.permutation_steps * factor),
             map_steps=int(self.map_steps * factor),
             closing_steps=int(self.closing_steps * factor),
             evaluate_every=max(1, min(self.evaluate_every, math.ceil(self.evaluate_every * factor))),

@@ -25,6 +25,7 @@ def test_the_defaults_are_the_measured_ones() -> None:
         ("steps", -1),
         ("steps", 2.5),
         ("steps", True),
+        ("permutation_steps", -1),
         ("cycles", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
@@ -54,3 +55,4 @@ def test_a_shorter_recipe_keeps_its_evaluations() -> None:
     assert short.steps / short.evaluate_every == Recipe().steps / Recipe().evaluate_every
     assert Recipe().shortened(1.0) == Recipe()
     assert Recipe().shortened(0.0).steps == 0
+    assert Recipe(permutation_steps=600).shortened(0.1).permutation_steps == 60
