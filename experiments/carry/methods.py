@@ -88,8 +88,8 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
         batches = {"none": lambda: None, "base": bench.base_batches, "new": bench.unlabelled}[data]()
         several = bench.setting.data == "mnist" or data == "none"
         for name, way in list(ways.items())[: None if several else 1]:
-            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("cnn", "vit"):
-                continue  # no inputs can be drawn for a first layer that sees patches
+            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("vit", "resnet20"):
+                continue  # no inputs are drawn for separate patches, nor for batch norms
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 
     return tried

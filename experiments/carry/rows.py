@@ -60,6 +60,7 @@ def row_path(folder: Path, setting: Setting, seeds: tuple[int, int], name: str) 
     facts = {
         k: v for k, v in asdict(setting).items() if k not in ("title", "seeds", "without", "labels", "wide")
     }
+    facts["tuning"] = setting.tuning.facts()
     if name.endswith((FROM_NEW_BASE, FROM_CARRIED)):
         facts["labels"] = asdict(setting.labels)
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
