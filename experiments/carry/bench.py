@@ -10,10 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from experiments.carry.pairs import Pair
 from experiments.carry.setting import Setting
 from experiments.carry.tasks import Labelled, Task
+from sinkhorn_rebasin.activations.batch_norm import reset_batch_norm
+from sinkhorn_rebasin.networks.copying import standalone_copy
 
 BATCH = 100
 Network = Callable[[Tensor], Tensor]
@@ -53,13 +56,25 @@ class Bench:
 
     def judged(self, network: Network) -> float:
         """Return what decides: the error, or the loss, on held-out samples of the new task."""
-        loss, accuracy = measured(network, self.new_task.held_out)
+        loss, accuracy = measured(self.settled(network, self.new_task), self.new_task.held_out)
         return -accuracy if self.setting.decide == "accuracy" else loss
 
     def figures(self, network: Network) -> dict[str, float]:
         """Measure loss and accuracy on the tests of both tasks."""
-        new, base = (measured(network, task.test) for task in (self.new_task, self.base_task))
+        tasks = self.new_task, self.base_task
+        new, base = (measured(self.settled(network, task), task.test) for task in tasks)
         return {"new_loss": new[0], "new_accuracy": new[1], "base_loss": base[0], "base_accuracy": base[1]}
+
+    def settled(self, network: Network, task: Task) -> Network:
+        """Return a network whose batch norms have the statistics of a task's unlabelled samples.
+
+        It is so for every row, the new base and its own fine-tune among them. Others are returned as they are.
+        """
+        if not isinstance(network, nn.Module):
+            return network
+        if not any(isinstance(layer, _BatchNorm) for layer in network.modules()):
+            return network
+        return reset_batch_norm(network, self._drawn(task, self.setting.unlabelled)[0].split(BATCH))
 
     def _drawn(self, task: Task, count: int) -> Labelled:
         inputs, labels = task.train
@@ -97,8 +112,6 @@ def tuned_on(
     network: nn.Module, samples: Labelled, *, rate: float, steps: int, batch_size: int, seed: int
 ) -> nn.Module:
     """Tune a copy with Adam, whose rate falls to zero, and return it in evaluation mode."""
-    from sinkhorn_rebasin.networks.copying import standalone_copy
-
     twin = standalone_copy(network).train()
     twin.requires_grad_(True)
     adam = torch.optim.Adam(twin.parameters(), rate)

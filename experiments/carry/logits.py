@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.carry.bench import Bench, Tried
+from experiments.carry.pairs import Pair
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
 RATES = (3e-4, 1e-3, 3e-3)
@@ -17,25 +18,34 @@ STEPS = 300
 SCALES = (0.5, 0.75, 1.0, 1.25)
 
 
-def summed(bench: Bench, inputs: Tensor, scale: float = 1.0) -> Tensor:
-    """Return the outputs of the new base plus those of the tuned network minus those of its base."""
-    pair = bench.pair
-    output: Tensor = pair.new_base(inputs) + scale * (pair.tuned(inputs) - pair.base(inputs))
-    return output
+class Summed(nn.Module):
+    """Give the outputs of the new base plus those of the tuned network minus those of its base."""
+
+    def __init__(self, pair: Pair, scale: float = 1.0) -> None:
+        super().__init__()
+        self.new_base, self.tuned, self.base = pair.new_base, pair.tuned, pair.base
+        self.scale = scale
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.new_base(inputs) + self.scale * (self.tuned(inputs) - self.base(inputs))
+        return output
 
 
 def sum_of_logits(bench: Bench) -> Iterator[Tried]:
     """Give the sum at several scales: three networks at every call."""
     for scale in SCALES:
-        yield {"scale": scale}, lambda inputs, scale=scale: summed(bench, inputs, scale)
+        yield {"scale": scale}, Summed(bench.pair, scale).eval()
 
 
 def distilled(bench: Bench) -> Iterator[Tried]:
     """Train the new base to give the sum on unlabelled samples of the new task."""
     batches = bench.unlabelled()
+    teacher = bench.settled(Summed(bench.pair).eval(), bench.new_task)
     with torch.no_grad():
         wanted = [summed(bench, batch).log_softmax(1) for batch in batches]
     for rate in (LOWEST, *RATES) if bench.setting.data == "source_text" else RATES:
+        wanted = [teacher(batch).log_softmax(1) for batch in batches]
+    for rate in RATES:
         student = standalone_copy(bench.pair.new_base).train().requires_grad_(True)
         adam = torch.optim.Adam(student.parameters(), rate)
         for step in range(STEPS):

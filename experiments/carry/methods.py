@@ -93,6 +93,8 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
         for name, way in list(ways.items())[: None if several else 1]:
             if data == "none" and isinstance(way, Learned) and bench.setting.data != "mnist":
                 continue  # no inputs are drawn for a first layer that sees patches; text is drawn by the default
+            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("vit", "resnet20"):
+                continue  # no inputs are drawn for separate patches, nor for batch norms
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 
     return tried

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -40,14 +40,14 @@ def _network(
 ) -> tuple[nn.Module, nn.Module]:
     config = setting.endpoint(seed, wide)
     base = load_or_train(folder, config, tasks[0].data)
-    key = json.dumps([endpoint_key(config, tasks[0].data), setting.change, asdict(setting.tuning)])
+    tuning = setting.tuning.facts()
+    key = json.dumps([endpoint_key(config, tasks[0].data), setting.change, tuning])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     path = folder / f"{tasks[1].data.name}-{setting.model}-tuned-seed{seed}-{digest}.safetensors"
     tuned = standalone_copy(base)
     if path.is_file():
         tuned.load_state_dict(read_tensors(path))
         return base, tuned.eval()
-    tuning = asdict(setting.tuning)
     tuned = train_endpoint(lambda: standalone_copy(base), tasks[1].data, seed=seed, **tuning)
     part = path.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in tuned.state_dict().items()}, part)

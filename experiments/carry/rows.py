@@ -65,6 +65,7 @@ def row_path(folder: Path, setting: Setting, seeds: tuple[int, int], name: str) 
     facts = {
         k: v for k, v in asdict(setting).items() if k not in ("title", "seeds", "without", "labels", "wide")
     }
+    facts["tuning"] = setting.tuning.facts()
     if name.endswith((FROM_NEW_BASE, FROM_CARRIED)):
         unsaid = {"copies": 1, "way": "default"}
         labels = asdict(setting.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,16 @@ SETTINGS = Path(__file__).parent / "settings"
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a base is tuned to the new task, with Adam."""
+    """How a base is tuned to the new task, with Adam; `bfloat16` is for networks that take long."""
 
     epochs: int
     learning_rate: float = 5e-4
     batch_size: int = 128
+    bfloat16: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides a tuned network; a switch that is off is left out, as before there was one."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
 
 
 @dataclass(frozen=True)

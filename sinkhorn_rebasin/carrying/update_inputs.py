@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sinkhorn_rebasin.carrying.drawn_images import drawn_images
 from sinkhorn_rebasin.carrying.drawn_text import drawn_text, position_axis
 from sinkhorn_rebasin.carrying.layer_activations import plain_layers
 from sinkhorn_rebasin.carrying.way import CarryProblem
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
-from sinkhorn_rebasin.networks.execution import device_of, run_at
+from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 SAMPLES = 4096
 TEXTS, ROWS = 16, 128
+PIXELS = 512 * 32 * 32
 SIZE = 0.8
 """Standard deviation of what is drawn, where inputs have one of one."""
 
@@ -31,8 +33,9 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
     .. math:: x \sim \mathcal N(0, C), \qquad C \propto \Delta W_1^\top \Delta W_1
 
     A gradient of the first layer is a sum of products with inputs, so the rows of its update lie among the inputs of
-    the fine-tune's own data. It needs a first layer that is linear in the whole input. A language model draws text
-    itself: see :func:`drawn_text`. Other networks, and data where ``synthetic`` is zero, are returned as they are.
+    the fine-tune's own data. It needs a first layer that is linear in the whole input. Without data, a first
+    convolution is shown images: see :func:`drawn_images`. A language model draws text itself: see :func:`drawn_text`.
+    Other networks, and data where ``synthetic`` is zero, are returned as they are.
 
     Args:
         problem: with or without data.
@@ -47,6 +50,14 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
         text = drawn_text(problem.tuned, problem.example_inputs, problem.seed)
         return _with_drawn(problem, text, TEXTS), (
             "the tuned network drew the text that is looked at, as there are no data",
+        )
+    filters = None if problem.batches else first_filters(problem)
+    if filters is not None:
+        like = problem.example_inputs
+        samples = max(ROWS, min(PIXELS // like[0, 0].numel(), SAMPLES))
+        images = SIZE * drawn_images(problem.update.difference[filters], like, samples, problem.seed)
+        return _with_drawn(problem, images, ROWS), (
+            "images were drawn in the colours of the first layer's update, as there are no data",
         )
     weight = first_weight(problem)
     if weight is None:
@@ -104,9 +115,8 @@ def _with_drawn(problem: CarryProblem, inputs: Tensor, size: int) -> CarryProble
 
 def shows_inputs(problem: CarryProblem) -> bool:
     """Tell whether inputs can be drawn without data."""
-    return (
-        first_weight(problem) is not None or position_axis(problem.tuned, problem.example_inputs) is not None
-    )
+    shown = first_weight(problem) is not None or first_filters(problem) is not None
+    return shown or position_axis(problem.tuned, problem.example_inputs) is not None
 
 
 def first_weight(problem: CarryProblem) -> str | None:
@@ -117,20 +127,42 @@ def first_weight(problem: CarryProblem) -> str | None:
     inputs = problem.example_inputs
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
         return None
+    return _first_weight(problem, nn.Linear, inputs.reshape(len(inputs), -1))
+
+
+def first_filters(problem: CarryProblem) -> str | None:
+    """Name the weight of a first convolution of the images themselves; None where there is none.
+
+    Its patches must overlap: networks of separate patches, such as vision transformers, are not carried so.
+    """
+    inputs = problem.example_inputs
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 4:
+        return None
+    weight = _first_weight(problem, nn.Conv2d, inputs)
+    if weight is None:
+        return None
+    layer = plain_layers(problem.base)[weight.rpartition(".")[0]]
+    assert isinstance(layer, nn.Conv2d)
+    overlap = any(step < size for step, size in zip(layer.stride, layer.kernel_size, strict=True))
+    return weight if overlap else None
+
+
+def _first_weight(problem: CarryProblem, kind: type[nn.Module], wanted: Tensor) -> str | None:
+    """Name the weight of the first layer of a kind, if its inputs are the ones that are wanted."""
     network = evaluation_copy(problem.base)
     state = tensors_of(network)
     seen: list[tuple[str, Tensor]] = []
     with ExitStack() as hooks, torch.no_grad(), untouched_randomness():
         for name, layer in plain_layers(network).items():
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, kind):
                 hook = _recorder(name, seen)
                 hooks.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        run_at(network, state, inputs_like(inputs))
+        run_at(network, state, inputs_like(problem.example_inputs))
     if not seen:
         return None
     name, given = seen[0]
-    flat = inputs.to(device_of(state)).reshape(len(inputs), -1)
-    if given.shape != flat.shape or not torch.equal(given, flat):
+    wanted = wanted.to(given.device)
+    if given.shape != wanted.shape or not torch.equal(given, wanted):
         return None
     weight = f"{name}.weight" if name else "weight"
     rows = problem.update.difference.get(weight)

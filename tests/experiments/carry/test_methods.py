@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -9,13 +12,14 @@ from experiments.carry.gradfix import gradfix_update
 from experiments.carry.logits import sum_of_logits
 from experiments.carry.masks import carried_mask, own_mask
 from experiments.carry.pairs import Pair
+from experiments.carry.rows import row_path
 from experiments.carry.setting import known_settings, load_setting
 from experiments.carry.tasks import Task, blurred, swapped_colors
 from experiments.carry.transfusion import paired_heads
 from experiments.data import ImageData
 from experiments.models import build_model
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from tests.carrying.networks import at, mlp, tuned_from
+from tests.carrying.networks import at, convolutions, mlp, tuned_from
 
 
 def bench(new_base: nn.Module | None = None) -> Bench:
@@ -90,6 +94,38 @@ def test_held_out_samples_choose_and_the_test_is_measured() -> None:
     )
     assert row["choice"] == {"name": "right on held-out"}
     assert row["new_accuracy"] == 0.0
+
+
+def test_batch_norms_have_the_statistics_of_each_task_in_every_row() -> None:
+    images = torch.randn(60, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(60) % 3
+    tasks = []
+    for shift in (0.0, 3.0):
+        data = ImageData(shift + images, labels, images, labels, 3, "noise")
+        tasks.append(Task(data, (images[:30], labels[:30]), (images[30:], labels[30:])))
+    network, other = convolutions(0), convolutions(0)
+    other[1].running_mean += 1.0
+    pair = Pair(network, network, network, network)
+    case = Bench(load_setting("mnist_mlp"), pair, tasks[0], tasks[1], 0)
+    assert case.figures(network) == case.figures(other)
+    assert case.judged(network) == case.judged(other)
+    settled = [case.settled(network, task) for task in tasks]
+    for shift, settled_on in zip((0.0, 3.0), settled, strict=True):
+        assert isinstance(settled_on, nn.Module)
+        expected = network[0](shift + images).mean((0, 2, 3))
+        assert torch.allclose(settled_on[1].running_mean, expected, atol=1e-5)
+    assert case.figures(network)["new_loss"] != case.figures(network)["base_loss"]
+    plain = mlp(0)
+    assert case.settled(plain, tasks[0]) is plain
+
+
+def test_a_switch_that_is_off_changes_no_file_s_name() -> None:
+    setting = load_setting("mnist_mlp")
+    assert setting.tuning.facts() == {"epochs": 2, "learning_rate": 0.0003, "batch_size": 128}
+    faster = replace(setting, tuning=replace(setting.tuning, bfloat16=True))
+    assert faster.tuning.facts()["bfloat16"] is True
+    names = [row_path(Path(), each, (0, 1), "as it is") for each in (setting, faster)]
+    assert names[0] != names[1]
 
 
 def test_settings_load_and_changes_change() -> None:
