@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from experiments.models.bottleneck import BottleneckMLP, InvertedResidualNet
 from experiments.models.cnn import CNN
 from experiments.models.lstm import LSTM
+from experiments.models.mixture import MixtureLM
 from experiments.models.mlp import MLP
 from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50, resnext
 from experiments.models.transformer import GPT, ViT
@@ -27,6 +28,7 @@ __all__ = [
     "Architecture",
     "BottleneckMLP",
     "InvertedResidualNet",
+    "MixtureLM",
     "ResNet",
     "ViT",
     "build_model",
@@ -42,6 +44,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "gpt": GPT,
     "inverted_residual": InvertedResidualNet,
     "lstm": LSTM,
+    "mixture": MixtureLM,
     "mlp": MLP,
     "resnet18": resnet18,
     "resnet20": resnet20,

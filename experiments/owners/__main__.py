@@ -52,9 +52,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=None, help="of a client in a round; 10, or 1 in rounds")
     parser.add_argument("--width", type=int, default=100, help="hidden units of the MNIST network")
     parser.add_argument("--server", type=int, default=1000, help="unlabelled images that the server has")
-    parser.add_argument(
-        "--steps", type=int, default=200, help="of the learned alignment, and as many for scales"
-    )
+    parser.add_argument("--steps", type=int, default=0, help="of the soft fit of permutations")
+    parser.add_argument("--scale-steps", type=int, default=150, help="of the fit of scales")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--images", type=int, default=None, help="training images that are shared out")
     parser.add_argument(
@@ -73,10 +72,10 @@ def run_one_round(options: argparse.Namespace) -> None:
     """Merge the networks of every seed once."""
     recipe = Recipe.many(
         steps=options.steps,
-        closing_steps=options.steps,
-        evaluate_every=max(1, options.steps // 4),
+        closing_steps=options.scale_steps,
+        evaluate_every=25,
         scale_learning_rate=0.05,
-        closing_learning_rate=0.03,
+        closing_learning_rate=0.02,
     )
     for seed in range(options.seeds):
         file = options.out / "finished" / f"one-round-{seed}.json"

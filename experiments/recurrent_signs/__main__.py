@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.train is not None:
         data, _ = data.hold_out(len(data.train_labels) - options.train)
     text = Text(
-        _batches(data.train_images, data.train_labels, options.windows),
-        _batches(*held_out, options.windows),
-        _batches(data.test_images, data.test_labels, 4 * options.windows),
+        batches(data.train_images, data.train_labels, options.windows),
+        batches(*held_out, options.windows),
+        batches(data.test_images, data.test_labels, 4 * options.windows),
     )
     start, rows = time.perf_counter(), []
     for pair in range(options.pairs):
@@ -95,7 +95,7 @@ def print_table(table: Sequence[dict[str, Any]]) -> None:
     console.print(shown)
 
 
-def _batches(tokens: Tensor, labels: Tensor, windows: int) -> list[Batch]:
+def batches(tokens: Tensor, labels: Tensor, windows: int) -> list[Batch]:
     """Evenly spaced windows, in batches."""
     places = torch.linspace(0, len(tokens) - 1, min(windows, len(tokens))).long()
     return [(tokens[part], labels[part]) for part in places.split(64)]

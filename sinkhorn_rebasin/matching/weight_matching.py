@@ -15,6 +15,7 @@ from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_state
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.beginning import MatchingStart, beginning, search_from
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS, place_experts
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
@@ -84,7 +85,9 @@ def weight_matching(
         restarts: how many orders to try; the alignment with the largest inner product is returned. One that could
             not catch up if all its passes gained as much as its last is given up. The second one starts from what
             fixed bases pin down: each group by the tensors whose other axes are frozen or placed.
-        start: what the first pass begins with; permutations or an :class:`Alignment` to go on from are welcome. Maps
+        start: what the first pass begins with; permutations or an :class:`Alignment` to go on from are welcome.
+            ``"gates"`` and ``"grams"`` are ``"invariants"`` with experts of a mixture in the order of their gates or
+            of their Gram matrices, whichever order their weights would choose: see :func:`place_experts`. Maps
             of an alignment are those of ``symmetry``, and its signs those of ``rescaling``.
         symmetry: from :func:`discover_continuous`. The alignment then has maps. Of several restarts the first is
             anchored as said above, and the others begin with permutations found from ``start``. Where ``start`` is
@@ -134,8 +137,10 @@ def weight_matching(
         search = search_from(begin, standing, generator, watch)
         if start == "invariants" and turned is None and number == 1:
             search.anchor(spec.groups)
-        elif start == "invariants":
+        elif start == "invariants" or start in EXPERT_STARTS:
             search.guess(spec.groups)
+        if start in EXPERT_STARTS:
+            place_experts(search, str(start))
         if turned is None:
             return search.climb(spec.groups, max_passes, beat)
         search.climb(spec.groups, max_passes)

@@ -36,7 +36,7 @@ def fedma(
 
     Layers are matched in the order of computation. The weights that come into a layer's units assign them to global
     units, of which new ones are made where they pay: see :class:`UnitPrior`. What comes in is then averaged over the
-    networks that have the unit, by their shares s; what goes out is averaged over all, with zeros where there is none:
+    networks that have the unit, by their shares s. What goes out is averaged over all, a missing unit's being zero:
 
     .. math:: W^{\text{in}}_g = \frac{\sum_{j \ni g} s_j W^{\text{in}}_{j, g}}{\sum_{j \ni g} s_j}, \qquad
         W^{\text{out}}_g = \sum_{j \ni g} s_j W^{\text{out}}_{j, g}

@@ -12,6 +12,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.signed_activations import signed_state
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import (
@@ -22,7 +23,7 @@ from sinkhorn_rebasin.permutations import (
 )
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 
-MatchingStart: TypeAlias = Literal["invariants", "identity"] | Permutations | Alignment
+MatchingStart: TypeAlias = Literal["invariants", "identity", "gates", "grams"] | Permutations | Alignment
 
 
 def beginning(
@@ -42,9 +43,15 @@ def beginning(
         [0, 1, 2]
     """
     if isinstance(start, str):
-        if start not in ("invariants", "identity"):
+        if start not in ("invariants", "identity", *EXPERT_STARTS):
             raise SpecError(
-                f"Expected start to be 'invariants', 'identity', permutations or an Alignment but got {start!r}."
+                f"Expected start to be 'invariants', 'identity', 'gates', 'grams', permutations or an Alignment "
+                f"but got {start!r}."
+            )
+        if start in EXPERT_STARTS and (symmetry is not None or not any(map(spec.children, spec.names))):
+            raise SpecError(
+                f"Expected experts, which hold groups of their own, and no continuous symmetries to start with the "
+                f"experts' {start} but got the groups {spec.names}: start from 'invariants'."
             )
         return Alignment(identity_permutations(spec), spec)
     if isinstance(start, Alignment):

@@ -69,7 +69,7 @@ class CoordinateAscent:
         while order and not self.watch.expired:
             group = next(each for each in order if each.parent not in unknown)
             family = {each.name for each in found.standing.placed_with(group)}
-            found._accept(found._proposal(group, replace(found.standing, unknown=frozenset(unknown)))[0])
+            found.accept(found._proposal(group, replace(found.standing, unknown=frozenset(unknown)))[0])
             unknown -= family
             found._settle(family, besides=unknown)
             order = [each for each in order if each.name in unknown]
@@ -94,7 +94,7 @@ class CoordinateAscent:
                 key=lambda pair: _share(self.standing.spec, *pair),
             )
             if _share(self.standing.spec, together, spec):
-                self._accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
+                self.accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
             waiting -= {group.name for group in together}
 
     def climb(self, groups: Sequence[Group], max_passes: int, beat: float = -math.inf) -> Alignment:
@@ -159,7 +159,7 @@ class CoordinateAscent:
             before, after = self.value(tensors), self.value(tensors, proposal)
             if not after - before > LEAST_GAIN * (abs(after) if gain is None else size):
                 return False
-        self._accept(proposal)
+        self.accept(proposal)
         self._settle({each.name for each in self._family(group)})
         return True
 
@@ -205,7 +205,8 @@ class CoordinateAscent:
         if not self.settled.depends(family, {*family, *besides}):
             self.settled.place(family)
 
-    def _accept(self, proposal: Proposal) -> None:
+    def accept(self, proposal: Proposal) -> None:
+        """Move permutations, maps and signs to what is proposed."""
         before = self.standing.permutations
         moved = [name for name, order in proposal.permutations.items() if order is not before[name]]
         self.settled.move(moved, everything=bool(proposal.flips))

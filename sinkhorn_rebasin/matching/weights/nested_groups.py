@@ -28,7 +28,7 @@ class Proposal(NamedTuple):
     flips: dict[str, Tensor]
 
 
-def place_blocks(standing: Standing, group: Group) -> Proposal:
+def place_blocks(standing: Standing, group: Group, blocks: Tensor | None = None) -> Proposal:
     r"""Choose whole blocks and what is inside together.
 
     .. math:: \max_\pi \sum_a \Bigl( s_{a \pi(a)} + \sum_k \max_{\kappa_k}
@@ -37,7 +37,8 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
     A pair of blocks is worth what its own elements have in common (s) and what the best permutation inside it gains
     (one assignment per nested group k), each pair of units under its best signs. The rest of the network is held as
     it is, and so are signs of whole blocks; of unknown groups only what their order cannot change counts. Inside
-    blocks with a continuous symmetry the best orthogonal map takes the place of the best permutation.
+    blocks with a continuous symmetry the best orthogonal map takes the place of the best permutation. With ``blocks``
+    given, which of the target's stand where, only what is inside is chosen.
     """
     spec, permutations = standing.spec, standing.permutations
     children = spec.children(group.name)
@@ -57,7 +58,7 @@ def place_blocks(standing: Standing, group: Group) -> Proposal:
         best = hard_assignment(pairs)
         inside[child.name] = best
         worth = worth + pairs.gather(-1, best[..., None]).squeeze(-1).sum(-1)
-    blocks = hard_assignment(worth)
+    blocks = hard_assignment(worth) if blocks is None else blocks
     proposal, flips = {group.name: blocks.reshape(group.shape)}, {}
     here = torch.arange(len(blocks), device="cpu")
     for child in turned:
@@ -99,11 +100,11 @@ def _own_similarity(standing: Standing, group: Group) -> Tensor:
         (blocks, blocks).
     """
     spec = standing.spec
-    nested = {slot.tensor for child in spec.children(group.name) for slot in spec.slots_of(child.name)}
+    nested = tensors_inside(standing, group)
     total = torch.zeros(group.size, group.size, dtype=torch.float64, device="cpu")
     for slot in spec.slots_of(group.name):
         if slot.tensor not in nested:
-            for _, ours, theirs in unit_rows(standing, slot, _beside(standing, slot, group)):
+            for _, ours, theirs in unit_rows(standing, slot, beside_parent(standing, slot, group)):
                 total += (ours[0] @ theirs[0].mT).double().cpu()
     return total
 
@@ -118,13 +119,19 @@ def _pair_similarity(standing: Standing, child: Group) -> Tensor:
     patterns = len(standing.patterns(child.name).signs)
     total = torch.zeros(patterns, count, count, dtype=torch.float64, device="cpu")
     for slot in standing.spec.slots_of(child.name):
-        for signs, *pair in unit_rows(standing, slot, _beside(standing, slot, child)):
+        for signs, *pair in unit_rows(standing, slot, beside_parent(standing, slot, child)):
             ours, theirs = (units.reshape(count, -1) for units in pair)
             total += signs[:, None, None] * (ours @ theirs.mT).double().cpu()
     return total.reshape(patterns, child.blocks, child.size, child.blocks, child.size).transpose(2, 3)
 
 
-def _beside(standing: Standing, slot: Slot, group: Group) -> tuple[Slot, ...]:
+def tensors_inside(standing: Standing, group: Group) -> set[str]:
+    """Name the tensors on which groups nested in a group stand."""
+    spec = standing.spec
+    return {slot.tensor for child in spec.children(group.name) for slot in spec.slots_of(child.name)}
+
+
+def beside_parent(standing: Standing, slot: Slot, group: Group) -> tuple[Slot, ...]:
     """List the other slots, but not the parent's."""
     # A parent stands on the same positions as what is nested in it.
     return tuple(

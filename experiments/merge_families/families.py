@@ -1,0 +1,131 @@
+"""One pair of text networks of a family, aligned by each method."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from experiments.recurrent_signs.merging import Text
+from sinkhorn_rebasin import (
+    Alignment,
+    MidpointLoss,
+    PermutationSpec,
+    RescalingSpec,
+    SinkhornRebasin,
+    discover_continuous,
+    discover_rescaling,
+    discover_symmetry,
+    evaluate_path,
+    weight_matching,
+)
+from sinkhorn_rebasin.training import RebasinModule
+
+Moved = Callable[[], nn.Module]
+
+
+def recurrent_rows(
+    pair: int, reference: nn.Module, target: nn.Module, text: Text, steps: int
+) -> list[dict[str, Any]]:
+    """Merge two recurrent networks: as they are, by weight matching, and by ours."""
+    inputs = text.train[0][0][:4]
+    spec = discover_symmetry(reference, inputs)
+    ways: dict[str, Moved] = {
+        "as they are": lambda: target,
+        "weight matching": lambda: moved(target, weight_matching(reference, target, spec, restarts=5)),
+        "ours": lambda: learned(reference, target, spec, text, steps),
+    }
+    return [row("LSTM", pair, name, way, reference, text) for name, way in ways.items()]
+
+
+def expert_rows(
+    pair: int, reference: nn.Module, target: nn.Module, text: Text, steps: int
+) -> list[dict[str, Any]]:
+    """Merge two mixtures of experts: experts alone in two orders, all by weights in three, and by ours."""
+    inputs = text.train[0][0][:4]
+    spec = discover_symmetry(reference, inputs)
+    experts = {group.name for group in spec.groups if spec.children(group.name) or group.parent}
+    alone = spec.without(*(name for name in spec.names if name not in experts))
+
+    def matched(of: PermutationSpec, start: Any) -> Moved:
+        return lambda: moved(target, weight_matching(reference, target, of, start=start, restarts=3))
+
+    ways: dict[str, Moved] = {
+        "as they are": lambda: target,
+        "experts alone, by gates": matched(alone, "gates"),
+        "experts alone, by Gram matrices": matched(alone, "grams"),
+        "weight matching": matched(spec, "invariants"),
+        "weight matching, from gates": matched(spec, "gates"),
+        "weight matching, from Gram matrices": matched(spec, "grams"),
+        "ours": lambda: learned(reference, target, spec, text, steps),
+    }
+    return [row("mixture of experts", pair, name, way, reference, text) for name, way in ways.items()]
+
+
+def learned(
+    reference: nn.Module, target: nn.Module, spec: PermutationSpec, text: Text, steps: int
+) -> nn.Module:
+    """Learn permutations, signs, scales and maps together; keep what is best halfway on held-out windows."""
+    inputs = text.train[0][0][:4]
+    rescaling = discover_rescaling(reference, spec, inputs)
+    continuous = discover_continuous(reference, spec, inputs)
+    signed = RescalingSpec(
+        rescaling.groups, tuple(each for each in rescaling.generators if each.group not in continuous)
+    )
+    start = weight_matching(
+        reference, target, spec, rescaling=signed, symmetry=continuous or None, restarts=5
+    )
+    rebasin = SinkhornRebasin(
+        reference,
+        target,
+        inputs,
+        spec=spec,
+        start=start,
+        rescale=signed,
+        symmetry=continuous,
+        learn_permutations=True,
+    )
+    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.1, scale_lr=0.02, rotation_lr=0.03)
+    optimizer = module.configure_optimizers()
+    kept: tuple[float, nn.Module] = (float("inf"), target)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for step in range(steps + 1):
+            if step % max(1, steps // 8) == 0:
+                there = rebasin.eval().to_model()
+                halfway = evaluate_path((there, reference), text.held_out, F.cross_entropy, points=3)
+                kept = min(kept, (halfway.barrier, there), key=lambda each: each[0])
+                rebasin.train()
+            rebasin.temperature.fill_(0.5 * 0.1 ** (step / max(1, steps)))
+            optimizer.zero_grad()
+            module.training_step(text.train[step % len(text.train)], step).backward()
+            optimizer.step()
+    return kept[1]
+
+
+def row(family: str, pair: int, method: str, way: Moved, reference: nn.Module, text: Text) -> dict[str, Any]:
+    """Measure the path on test files."""
+    began = time.process_time()
+    network = way()
+    seconds = time.process_time() - began
+    path = evaluate_path((network, reference), text.test, F.cross_entropy, points=7)
+    return {
+        "family": family,
+        "pair": pair,
+        "method": method,
+        "barrier": path.barrier,
+        "seconds": seconds,
+        "path": path.to_dict(),
+    }
+
+
+def moved(network: nn.Module, alignment: Alignment) -> nn.Module:
+    """Copy a network in the order of an alignment."""
+    twin = copy.deepcopy(network)
+    twin.load_state_dict(alignment.apply(network))
+    return twin
