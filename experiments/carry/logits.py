@@ -42,10 +42,8 @@ def distilled(bench: Bench) -> Iterator[Tried]:
     batches = bench.unlabelled()
     teacher = bench.settled(Summed(bench.pair).eval(), bench.new_task)
     with torch.no_grad():
-        wanted = [summed(bench, batch).log_softmax(1) for batch in batches]
-    for rate in (LOWEST, *RATES) if bench.setting.data == "source_text" else RATES:
         wanted = [teacher(batch).log_softmax(1) for batch in batches]
-    for rate in RATES:
+    for rate in (LOWEST, *RATES) if bench.setting.data == "source_text" else RATES:
         student = standalone_copy(bench.pair.new_base).train().requires_grad_(True)
         adam = torch.optim.Adam(student.parameters(), rate)
         for step in range(STEPS):

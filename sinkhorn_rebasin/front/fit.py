@@ -80,47 +80,37 @@ class Fits:
         from sinkhorn_rebasin.training import TemperatureAnnealing, WarmRestarts
 
         recipe, monitor = self.recipe, self._monitor(**self._preparation())
-        schedule = self._tried(deadline)
+        schedule = self._tried(steps, deadline)
         if self.interrupted:
             return
-        cycles = min(recipe.cycles, recipe.steps)
-        recipe, judge = self.recipe, self.judge
-        preparation: dict[str, Any] = {"prepare": judge.batch_norm}
-        if judge.repair:
-            preparation = {"repair": judge.statistics}
-        monitor = self._monitor(**preparation)
         cycles = min(recipe.cycles, steps)
         callbacks = [
             TemperatureAnnealing(geometric(*schedule.temperatures), cycles=cycles),
             monitor,
             WarmRestarts(monitor, cycles, recipe.noise),
         ]
-        module = self._module(
-            self._soft_loss(), lr=schedule.learning_rate, scale_lr=schedule.scale_learning_rate
-        )
-        self._fit("soft", module, monitor, recipe.steps, callbacks, deadline)
-            self._soft_loss(),
-            lr=recipe.learning_rate,
-            scale_lr=recipe.scale_learning_rate,
-            rotation_lr=recipe.map_learning_rate,
-        )
-        self._fit("soft", module, monitor, steps, callbacks, deadline)
+        self._fit("soft", self._soft_module(schedule), monitor, steps, callbacks, deadline)
 
-    def _tried(self, deadline: float | None) -> Schedule:
+    def _soft_module(self, schedule: Schedule) -> RebasinModule:
+        return self._module(
+            self._soft_loss(),
+            lr=schedule.learning_rate,
+            scale_lr=schedule.scale_learning_rate,
+            rotation_lr=self.recipe.map_learning_rate,
+        )
+
+    def _tried(self, steps: int, deadline: float | None) -> Schedule:
         """Anneal once by each schedule, always from the start, and return the one that ends best."""
         from sinkhorn_rebasin.training import TemperatureAnnealing
 
-        steps, candidates, heights = trial_steps(self.recipe), schedules(self.recipe), []
+        steps, candidates, heights = trial_steps(self.recipe, steps), schedules(self.recipe), []
         if not steps:
             return candidates[0]
         first = {name: value.clone() for name, value in self.rebasin.state_dict().items()}
         for schedule in candidates:
             monitor = self._monitor(**self._preparation(), restore_best=False)
-            module = self._module(
-                self._soft_loss(), lr=schedule.learning_rate, scale_lr=schedule.scale_learning_rate
-            )
             callbacks = [TemperatureAnnealing(geometric(*schedule.temperatures)), monitor]
-            self._fit("trial", module, monitor, steps, callbacks, deadline, every=steps)
+            self._fit("trial", self._soft_module(schedule), monitor, steps, callbacks, deadline, every=steps)
             if self.interrupted:
                 break
             heights.append(height(monitor.history[-1][1], self.recipe.keep))
@@ -236,11 +226,11 @@ class Fits:
         per_step = self._pilot(began + PILOT_SHARE * seconds).seconds_per_step
         recipe, until = self.recipe, began + seconds - evaluation
         closing = recipe.closing_steps if self.rebasin.log_scales else 0
-        trials = recipe.trials * trial_steps(recipe)
-        first = recipe.map_steps if self.rebasin.continuous else recipe.steps + trials
-        first = recipe.steps
+        soft = recipe.permutation_steps if self.rebasin.continuous else recipe.steps
+        soft = soft if self.rebasin.scores else 0
+        first = soft + recipe.trials * trial_steps(recipe, soft)
         if self.rebasin.continuous:
-            first = recipe.map_steps + (recipe.permutation_steps if self.rebasin.scores else 0)
+            first += recipe.map_steps
         costs = [steps * (per_step + evaluation / recipe.evaluate_every) for steps in (first, closing)]
         left = until - time.monotonic()
         self.recipe = recipe.shortened(min(1.0, max(0.0, left) / max(sum(costs), 1e-9)))

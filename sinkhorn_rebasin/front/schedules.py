@@ -55,14 +55,14 @@ def schedules(recipe: Recipe) -> list[Schedule]:
     ]
 
 
-def trial_steps(recipe: Recipe) -> int:
+def trial_steps(recipe: Recipe, steps: int) -> int:
     """Return the steps of one trial, a twentieth; none where nothing is to be chosen.
 
     Example:
-        >>> trial_steps(Recipe()), trial_steps(Recipe(trials=1))
+        >>> trial_steps(Recipe(), 2000), trial_steps(Recipe(trials=1), 2000)
         (100, 0)
     """
-    return max(1, int(SHARE_OF_STEPS * recipe.steps)) if recipe.trials > 1 and recipe.steps else 0
+    return max(1, int(SHARE_OF_STEPS * steps)) if recipe.trials > 1 and steps else 0
 
 
 def best_of(tried: Sequence[Schedule], heights: Sequence[float]) -> Schedule:

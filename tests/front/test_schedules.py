@@ -18,7 +18,7 @@ TRIED = replace(SHORT, trials=3, steps=60)
 def test_every_schedule_is_tried_from_the_start_and_the_best_is_named() -> None:
     result = short(recipe=TRIED)
     trials = [entry for entry in result.history if entry["stage"] == "trial"]
-    assert result.steps["trial"] == 3 * trial_steps(TRIED) == 9
+    assert result.steps["trial"] == 3 * trial_steps(TRIED, TRIED.steps) == 9
     starts = [entry["midpoint_loss"] for entry in trials[::2]]
     assert len(starts) == 3
     assert starts == [starts[0]] * 3
