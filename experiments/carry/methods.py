@@ -91,7 +91,11 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
         batches = {"none": lambda: None, "base": bench.base_batches, "new": bench.unlabelled}[data]()
         several = bench.setting.data == "mnist" or data == "none"
         for name, way in list(ways.items())[: None if several else 1]:
-            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("vit", "resnet20", "gpt"):
+            if (
+                data == "none"
+                and isinstance(way, Learned)
+                and bench.setting.model in ("vit", "resnet20", "gpt")
+            ):
                 continue  # no inputs are drawn for separate patches or batch norms; text is drawn by the default
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 

@@ -12,6 +12,7 @@ import sinkhorn_rebasin as sr
 from tests.front.pairs import samples, short, trained
 
 RECIPE = sr.Recipe(
+    trials=1,
     starts=("weight_matching",),
     permutation_steps=40,
     map_steps=10,
@@ -67,5 +68,7 @@ def test_the_networks_meet_closer_than_by_maps_alone() -> None:
 
 
 def test_without_maps_it_takes_no_step() -> None:
-    recipe = sr.Recipe(permutation_steps=9, steps=6, cycles=1, closing_steps=0, evaluate_every=6, points=5)
+    recipe = sr.Recipe(
+        trials=1, permutation_steps=9, steps=6, cycles=1, closing_steps=0, evaluate_every=6, points=5
+    )
     assert short(trained(0), trained(1), recipe=recipe).steps == {"soft": 6}
