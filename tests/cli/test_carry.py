@@ -266,4 +266,4 @@ def test_an_adapter_without_a_counterpart_and_one_cut_short_are_told(disk: Disk)
 def test_every_way_is_offered_by_name() -> None:
     ways = {name for name in sr.carrying.__all__ if hasattr(getattr(sr.carrying, name), "carried")} - {"Way"}
     assert {type(way).__name__ for way in WAYS.values()} == ways
-    assert [*WAYS][-1] == "learned"
+    assert [*WAYS][-2:] == ["learned", "distilled"]
