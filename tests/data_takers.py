@@ -228,7 +228,6 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
     "fisher": fused_by(sr.fisher),
-    "fuse_pair": fused_result,
     "fused": fused_by(lambda nets, many, data, batch: fused(nets, many, "regmean", data, batch=batch)),
     "gram_matrices": lambda d, b: [
         each.matrix for each in sr.gram_matrices(networks()[0], d, batch=b).layers.values()
