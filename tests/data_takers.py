@@ -258,7 +258,6 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "evaluate_plane": on_plane,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
     "fisher": fused_by(sr.fisher),
-    "fuse_pair": fused_result,
     "fused": fused_by(lambda nets, many, data, batch: fused(nets, many, "regmean", data, batch=batch)),
     "gram_matrices": lambda d, b: [
         each.matrix for each in sr.gram_matrices(networks()[0], d, batch=b).layers.values()

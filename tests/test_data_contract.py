@@ -25,7 +25,7 @@ INNER = {
     "sinkhorn_rebasin.curvature.measured_network",
     *(
         f"sinkhorn_rebasin.front.{name}"
-        for name in ("criteria", "data", "fit", "judge", "preparation", "starts", "many_starts")
+        for name in ("criteria", "data", "fit", "fused_pair", "judge", "many_starts", "preparation", "starts")
     ),
     *(
         f"sinkhorn_rebasin.carrying.{name}"

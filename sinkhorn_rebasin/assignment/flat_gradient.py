@@ -49,7 +49,8 @@ def flat_tangent_residual(matrix: Given, gradient: Given) -> Given | None:
     table = scratch(matrix.shape, 0, kind)
     table[...] = matrix
     columns, ones = table.swapaxes(-1, -2), np.ones((table.shape[-1], 1), dtype=kind)
-    row_sums, column_sums = table @ ones, columns @ ones
+    row_sums: Given = table @ ones
+    column_sums: Given = columns @ ones
     buffer = np.multiply(table, gradient, out=scratch(matrix.shape, 1, kind))
     means = buffer @ ones / row_sums
     sums, explained = buffer.swapaxes(-1, -2) @ ones, columns @ means

@@ -100,7 +100,8 @@ class SmallKernel:
 
     def schur_product(self, x: Array) -> Array:
         """Multiply by (diag(column sums) − PᵀP), by two products."""
-        inner = self.u * self.u * (self.kernel @ (self.v * x).astype(self.kind, copy=False))
+        narrow: Given = (self.v * x).astype(self.kind, copy=False)
+        inner: Given = self.u * self.u * (self.kernel @ narrow)
         return self.sums * x - self.v * (self.transposed @ inner)
 
     def matrix(self) -> Array:

@@ -51,11 +51,12 @@ def aligned_together(
     return found, max(check_alignment(alignment, model, inputs) for alignment, model in pairs)
 
 
-def repaired_mean(networks: Sequence[nn.Module], found: ManyAlignment, statistics: Any) -> nn.Module:
-    """Return the mean of aligned networks with the statistics of activations that they have."""
+def repaired_mean(
+    networks: Sequence[nn.Module], found: ManyAlignment, mean: State, statistics: Any
+) -> nn.Module:
+    """Return a mean of aligned networks with the statistics of activations that they have."""
     first, *others = map(_with_state, networks, found.apply(networks))
-    mean = _with_state(networks[0], found.merge(networks))
-    return repair(mean, first, others, found.spec, statistics)
+    return repair(_with_state(networks[0], mean), first, others, found.spec, statistics)
 
 
 def _with_state(network: nn.Module, state: State) -> nn.Module:

@@ -73,7 +73,8 @@ def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float, *, layer: st
     # Without any input that is not zero, nothing but the ridge decides.
     strength = torch.where(scale > 0, ridge * scale, torch.ones_like(scale))[:, None, None]
     regular = gram + strength * torch.eye(size, dtype=gram.dtype)
-    solution, problem = torch.linalg.solve_ex(regular, cross + strength * mean)
+    factor, problem = torch.linalg.cholesky_ex(regular)
+    solution = torch.cholesky_solve(cross + strength * mean, factor)
     if bool(problem.any()) or not bool(solution.isfinite().all()):
         raise DataError(
             f"Expected Gram matrices of layer {layer!r} that can be inverted but got singular ones of {size} inputs "

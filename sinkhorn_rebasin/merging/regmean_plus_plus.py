@@ -89,7 +89,8 @@ def regmean_plus_plus(
     aligned = AlignedNetworks.of(networks, alignments, shares)
     batches = _batches(aligned, data)
     moments = _Moments(aligned, batches, batch)
-    state, fitted = aligned.mean(), {}
+    state = aligned.mean()
+    fitted: State = {}
     for name, layer in moments.layers_in_order(state).items():
         grams, cross = moments.of(name, state, own=targets == "own")
         with_bias = biases and layer.bias is not None

@@ -68,7 +68,7 @@ def regmean(
     """
     check_settings(alpha, ridge)
     aligned = AlignedNetworks.of(networks, alignments, shares)
-    grams = carried(aligned, data, batch)
+    grams = _carried(aligned, data, batch)
     layers, reasons = layers_to_fit(grams)
     state = aligned.mean()
     fitted: dict[str, Tensor] = {}
@@ -84,7 +84,7 @@ def regmean(
     )
 
 
-def carried(aligned: AlignedNetworks, data: Sequence[Any], batch: BatchAdapter | None) -> list[GramMatrices]:
+def _carried(aligned: AlignedNetworks, data: Sequence[Any], batch: BatchAdapter | None) -> list[GramMatrices]:
     """Return each network's Gram matrices in the common order, measured where data are given instead."""
     aligned.check_one_each(data)
     found = []

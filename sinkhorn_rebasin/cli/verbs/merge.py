@@ -14,6 +14,7 @@ from sinkhorn_rebasin.cli.aligning import align_models
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
 from sinkhorn_rebasin.cli.failures import UsageError
+from sinkhorn_rebasin.cli.fusing import add_fusion, fuse_models
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.models.source import load_model
 from sinkhorn_rebasin.cli.output_folder import write_model
@@ -35,6 +36,7 @@ from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.permutations import identity_permutations
 
 
 def add_alignment(parser: Any) -> None:
@@ -74,6 +76,7 @@ def _add_options(parser: Any) -> None:
     parser.add_argument(
         "--at", type=float, help="share of A, from 0 to 1; all have the same share without it"
     )
+    add_fusion(parser)
     add_data(parser, "--repair", "data to restore the statistics of activations on (REPAIR, batch norm)")
     add_data(parser, "--data", "held-out batches with labels, for the barrier on the card")
     add_method(parser)
@@ -96,7 +99,8 @@ def _run(options: Options) -> None:
 
 def _streamed(options: Options, at: float) -> bool:
     """Merge two folders tensor by tensor where nothing has to be run; tell whether that was possible."""
-    if options.alignment is None or options.repair is not None or options.data is not None:
+    runs = options.repair is not None or options.data is not None or options.fusion != "mean"
+    if options.alignment is None or runs:
         return False
     alignment = Alignment.load(options.alignment)
     target = shards_of(options.target, alignment)
@@ -127,6 +131,11 @@ def _merge_two(options: Options, at: float) -> None:
         ]
         say(path)
     merged = LinearPath.between(target.module, reference.module, **whose_layers(alignment)).module_at(at)
+    if options.fusion != "mean":
+        stays = Alignment(identity_permutations(alignment.spec), alignment.spec)
+        state, told = fuse_models(options, [reference, target], [stays, stays], [at, 1 - at])
+        merged.load_state_dict(state, strict=False)
+        facts += told
     if statistics is not None:
         merged = repair(merged, reference.module, target.module, alignment.spec, statistics, at=at)
         facts.append(("statistics of activations", "restored (REPAIR)"))
@@ -167,11 +176,13 @@ def _merge_many(options: Options) -> None:
         *_kept(found[0], first.name),
     ]
     networks = [model.module for model in models]
+    merged, fused = fuse_models(options, models, found)
+    facts += fused if options.fusion != "mean" else []
     if statistics is not None:
-        first.module = repaired_mean(networks, found, statistics)
+        first.module = repaired_mean(networks, found, merged, statistics)
         facts.append(("statistics of activations", "restored (REPAIR)"))
     else:
-        first.module.load_state_dict(found.merge(networks), strict=False)
+        first.module.load_state_dict(merged, strict=False)
         _warn_of_batch_norm(first.module)
     title = f"{', '.join(model.name for model in models)}, merged"
     write_model(first, options.out, title, texts, facts)

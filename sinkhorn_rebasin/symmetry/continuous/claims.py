@@ -54,8 +54,8 @@ def claim_of(
         return f"{names} took part in the output at no draw, so that nothing is known of it"
     left = (turning == 0) & ~answers.silent_to_turns(rounding)
     if left.any():
-        names = [slot.tensor for slot, out in zip(slots, left, strict=True) if out]
-        return f"turns do not leave the output as it is where {listed(map(repr, names))} move: permutation"
+        moving = listed(repr(slot.tensor) for slot, out in zip(slots, left, strict=True) if out)
+        return f"turns do not leave the output as it is where {moving} move: permutation"
     mixed = _together(answers.mixed(rounding), len(slots))
     linear = bool(mixed.any() and ((mixed != 0) | answers.silent_to_mixing(rounding)).all())
     signs = _signs(spec, slots, mixed) if linear else dict.fromkeys(slots, 1)

@@ -1,0 +1,1 @@
+"""Fusions of aligned pairs: plain means, Fisher merging, RegMean and RegMean++."""
