@@ -74,7 +74,7 @@ class SmallKernel:
         self.kernel = kernel
         self.transposed = kernel.swapaxes(-1, -2)
         self.log_v = np.zeros_like(self.offset)
-        self.v = np.ones_like(self.offset, dtype=self.kind)
+        self.v: Given = np.ones_like(self.offset, dtype=self.kind)
         self.u = 1 / (kernel @ self.v)
         self.sums: Given = self.transposed @ self.u
 
@@ -101,7 +101,8 @@ class SmallKernel:
     def schur_product(self, x: Array) -> Array:
         """Multiply by (diag(column sums) − PᵀP), by two products."""
         narrow: Given = (self.v * x).astype(self.kind, copy=False)
-        inner: Given = self.u * self.u * (self.kernel @ narrow)
+        scaled: Given = self.u * self.u
+        inner: Given = scaled * (self.kernel @ narrow)
         return self.sums * x - self.v * (self.transposed @ inner)
 
     def matrix(self) -> Array:

@@ -13,7 +13,7 @@ from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.errors import ArchitectureError, LossError
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
 from sinkhorn_rebasin.front.data import AlignmentData, alignment_data
-from sinkhorn_rebasin.front.many_starts import by_activations
+from sinkhorn_rebasin.front.many_starts import starts_of
 from sinkhorn_rebasin.front.preparation import seeded
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import SimplexLoss
@@ -23,8 +23,6 @@ from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.merging.states import check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.symmetry import discover_symmetry
-
-STARTS: tuple[ManyMethod, ...] = ("merge_many", "frank_wolfe")
 
 
 def align_many(
@@ -121,9 +119,8 @@ def align_many(
         raise ArchitectureError(
             "Expected the first network to be a module, which can be run, but got a state."
         )
-    starts = [match_many(networks, spec, method=each, **options) for each in ([method] if method else STARTS)]
-    if method is None:
-        starts += by_activations(networks, spec, data.first(recipe.start_samples, batch), batch)
+    samples = data.first(recipe.start_samples, batch)
+    starts = starts_of(networks, spec, method, samples, batch, **options)
     measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
     if measure is None:
         raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")

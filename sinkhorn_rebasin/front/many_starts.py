@@ -9,8 +9,35 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike
 from sinkhorn_rebasin.matching import Alignment, activation_matching
-from sinkhorn_rebasin.merging import ManyAlignment
+from sinkhorn_rebasin.merging import ManyAlignment, match_many
+from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
+
+STARTS: tuple[ManyMethod, ...] = ("merge_many", "frank_wolfe")
+
+
+def starts_of(
+    networks: Sequence[NetworkLike],
+    spec: PermutationSpec,
+    method: ManyMethod | None,
+    data: list[Any],
+    batch: BatchAdapter | None,
+    **options: Any,
+) -> list[ManyAlignment]:
+    """Match by one method, or by all that are tried: by weights in two ways, and by activations.
+
+    Args:
+        networks: to start from.
+        spec: their symmetries.
+        method: None tries all.
+        data: training batches to match activations on.
+        batch: a function from a batch to (inputs, labels).
+        options: of :func:`match_many`.
+    """
+    if method is not None:
+        return [match_many(networks, spec, method=method, **options)]
+    by_weights = [match_many(networks, spec, method=each, **options) for each in STARTS]
+    return [*by_weights, *by_activations(networks, spec, data, batch)]
 
 
 def by_activations(
