@@ -98,8 +98,6 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
                 and bench.setting.model in ("vit", "resnet20", "gpt")
             ):
                 continue  # no inputs are drawn for separate patches or batch norms; text is drawn by the default
-            if data == "none" and isinstance(way, Learned) and not digits:
-                continue  # no inputs can be drawn for a first layer that sees patches
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 
     return tried

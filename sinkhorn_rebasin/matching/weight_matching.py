@@ -14,9 +14,8 @@ from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.beginning import MatchingStart, beginning, search_from
-from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
-from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS, place_experts
 from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent, final_objective
+from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS, place_experts
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec

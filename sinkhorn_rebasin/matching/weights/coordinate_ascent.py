@@ -96,10 +96,8 @@ class CoordinateAscent:
                 ((family, understood(whole, family, waiting, turned)) for family in map(self._family, free)),
                 key=lambda pair: share(whole, *pair),
             )
-            if _share(self.standing.spec, together, spec):
-                self.accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
             if share(whole, together, spec):
-                self._accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
+                self.accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
             waiting -= {group.name for group in together}
             placed.append(together[0])
             if anew:

@@ -14,7 +14,6 @@ from experiments.carry.logits import sum_of_logits
 from experiments.carry.masks import carried_mask, own_mask
 from experiments.carry.pairs import Pair
 from experiments.carry.rows import row_path
-from experiments.carry.setting import known_settings, load_setting
 from experiments.carry.setting import FewLabels, known_settings, load_setting
 from experiments.carry.tasks import Task, blurred, swapped_colors
 from experiments.carry.transfusion import paired_heads
