@@ -145,6 +145,7 @@ def test_modules_import_torch_alone() -> None:
         "gpt",
         "inverted_residual",
         "lstm",
+        "mixture",
         "mlp",
         "resnet18",
         "resnet20",
