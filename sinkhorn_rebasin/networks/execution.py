@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,16 +48,16 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     for names in tied:
         for duplicate in [name for name in names if name in weights][1:]:
             del weights[duplicate]
-    for name in _running_statistics(module):
+    layers = list(module.named_modules())
+    for name in _running_statistics(layers):
         if name in weights:
             weights[name] = weights[name].detach().clone()
-    for name, weight in _renormalized(module):
+    for name, weight in _renormalized(layers):
         aliases = next((names for names in tied if name in names), (name,))
         given = next((alias for alias in aliases if alias in weights), name)
         weights[given] = weights.get(given, weight).clone()
-    arguments, keywords = arguments_of(
-        module, _fresh(inputs, any(isinstance(part, nn.GroupNorm) for part in module.modules()))
-    )
+    has_group_norm = any(isinstance(layer, nn.GroupNorm) for _, layer in layers)
+    arguments, keywords = arguments_of(module, _fresh(inputs, has_group_norm))
     try:
         with former_parameters(module):
             return run_with(module, weights, arguments, keywords)
@@ -101,26 +101,29 @@ def device_of(state: StateLike) -> torch.device:
     return next((tensor.device for tensor in state.values()), torch.device("cpu"))
 
 
-def _running_statistics(module: nn.Module) -> list[str]:
+def _running_statistics(layers: Iterable[tuple[str, nn.Module]]) -> list[str]:
     """Name the tensors that norm layers write to.
 
     Their weight and bias may be buffers too, but carry gradients.
     """
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _NormBase)]
     keys = ("running_mean", "running_var", "num_batches_tracked")
     return [
-        f"{name}.{key}" if name else key for name, layer in layers for key in keys if key in layer._buffers
+        f"{name}.{key}" if name else key
+        for name, layer in layers
+        if isinstance(layer, _NormBase)
+        for key in keys
+        if key in layer._buffers
     ]
 
 
-def _renormalized(module: nn.Module) -> list[tuple[str, Tensor]]:
+def _renormalized(layers: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Tensor]]:
     """Name the weights that the forward writes to.
 
     They come by name.
     """
     return [
         (f"{name}.weight" if name else "weight", layer.weight)
-        for name, layer in module.named_modules()
+        for name, layer in layers
         if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) and layer.max_norm is not None
     ]
 

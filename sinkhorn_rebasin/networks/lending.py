@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import is_
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +28,7 @@ from sinkhorn_rebasin.networks.structures import shape_of, tensors_in
 from sinkhorn_rebasin.networks.uncompiled import forget_compilation, run_uncompiled
 
 _CONTENTS = ("_parameters", "_buffers", "_modules")
+_EMPTY: dict[type, Any] = {dict: {}, list: [], set: set(), OrderedDict: {}}
 _STANDARD = frozenset(vars(nn.Module()))
 
 
@@ -219,10 +222,10 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
     """
     before = [(child, dict(vars(child))) for child in module.modules()]
     contents = [
-        (value, value.copy())
+        (value, value.copy() if value else _EMPTY[type(value)])
         for _, attributes in before
         for name, value in attributes.items()
-        if (name not in _STANDARD and type(value) in (dict, list, set)) or name in HOOKS
+        if (name not in _STANDARD and type(value) in _EMPTY) or name in HOOKS
     ]
     try:
         yield
@@ -240,7 +243,7 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
 
 
 def _restore(changed: dict[Any, Any], before: Mapping[Any, Any]) -> None:
-    if len(changed) == len(before) and all(changed.get(key) is value for key, value in before.items()):
+    if changed.keys() == before.keys() and all(map(is_, changed.values(), before.values())):
         return
     changed.clear()
     changed.update(before)

@@ -62,8 +62,9 @@ class LearnedMaps(nn.Module):
     def forward(self) -> dict[str, Tensor]:
         """Return the maps, (n, n) or (blocks, n, n) per group."""
         learned: Mapping[str, Tensor] = {**dict(self.rotations.items()), **dict(self.mixtures.items())}
+        steps = _steps(learned, self.symmetries)
         return {
-            name: _moved(getattr(self.origins, name), learned[name], symmetry)
+            name: _moved(getattr(self.origins, name), steps[name], symmetry)
             for name, symmetry in self.symmetries.items()
         }
 
@@ -96,21 +97,37 @@ def _inside(matrix: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
     return wide.to(matrix.dtype)
 
 
-def _moved(origin: Tensor, tangent: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
-    """Move a map from its origin along a tangent of its group."""
-    if symmetry.kind == "rotary":
-        return _turned_pairs(tangent, symmetry) @ origin
-    if symmetry.kind == "linear":
-        moved = torch.linalg.matrix_exp(tangent) @ origin
-    else:
-        moved = _rotation(tangent - tangent.mT) @ origin
-    return keeping_ones(moved) if symmetry.fixes_ones else moved
+def _moved(origin: Tensor, step: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
+    """Move a map from its origin by an element of its group."""
+    moved = step @ origin
+    return keeping_ones(moved) if symmetry.fixes_ones and symmetry.kind != "rotary" else moved
 
 
-def _rotation(skew: Tensor) -> Tensor:
-    """Turn a skew matrix into a rotation that agrees with it to second order."""
-    if skew.shape[-1] <= LARGEST_EXPONENTIAL:
-        return torch.linalg.matrix_exp(skew)
+def _steps(tangents: Mapping[str, Tensor], symmetries: Mapping[str, ContinuousSymmetry]) -> dict[str, Tensor]:
+    """Turn tangents into elements of their groups; exponentials of one size are taken together."""
+    steps, exponents = {}, {}
+    for name, tangent in tangents.items():
+        symmetry = symmetries[name]
+        if symmetry.kind == "rotary":
+            steps[name] = _turned_pairs(tangent, symmetry)
+        elif symmetry.kind == "linear":
+            exponents[name] = tangent
+        elif tangent.shape[-1] <= LARGEST_EXPONENTIAL:
+            exponents[name] = tangent - tangent.mT
+        else:
+            steps[name] = _cayley(tangent - tangent.mT)
+    by_size: dict[tuple[int, torch.dtype, torch.device], list[str]] = {}
+    for name, exponent in exponents.items():
+        by_size.setdefault((exponent.shape[-1], exponent.dtype, exponent.device), []).append(name)
+    for (size, *_), names in by_size.items():
+        blocks = [exponents[name].reshape(-1, size, size) for name in names]
+        parts = torch.linalg.matrix_exp(torch.cat(blocks)).split([len(block) for block in blocks])
+        steps |= {name: part.view_as(exponents[name]) for name, part in zip(names, parts, strict=True)}
+    return steps
+
+
+def _cayley(skew: Tensor) -> Tensor:
+    """Turn a skew matrix into a rotation that agrees with its exponential to second order."""
     identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     return torch.linalg.solve(identity - skew / 2, identity + skew / 2)
 

@@ -50,8 +50,8 @@ def claim_of(
         return NO_TURN
     missing = [slot.tensor for slot, known in zip(slots, answers.reached, strict=True) if not known]
     if missing:
-        names = listed(map(repr, dict.fromkeys(missing)))
-        return f"{names} took part in the output at no draw, so that nothing is known of it"
+        unknown = listed(map(repr, dict.fromkeys(missing)))
+        return f"{unknown} took part in the output at no draw, so that nothing is known of it"
     left = (turning == 0) & ~answers.silent_to_turns(rounding)
     if left.any():
         moving = listed(repr(slot.tensor) for slot, out in zip(slots, left, strict=True) if out)
