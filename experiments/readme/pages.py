@@ -10,6 +10,7 @@ A generated part stands between `<!-- KIND:NAME#KEY -->` and `<!-- /KIND -->`. N
 - `results`: the table `metrics[KEY]` of one receipt, `rows` by default, and the command that made it;
 - `settings`: one section for each receipt of compared methods below NAME;
 - `lead`: one row for each of them, with several names in a row; KEY is the figure, the test barrier by default;
+- `across`: one figure KEY, the test barrier by default, in the settings that NAME lists, one column each;
 - `config`: one row for each receipt that NAME, a pattern, stands for; KEY lists settings of its configuration.
 """
 
@@ -20,6 +21,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.readme.across import across_table
 from experiments.readme.configurations import configurations
 from experiments.readme.lead import lead_table
 from experiments.readme.picture import draw_lead
@@ -29,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = ("README.md", "experiments/RESULTS.md", "experiments/PROTOCOL.md")
 PICTURE = Path("experiments") / "results" / "paths.png"
 _PART = re.compile(
-    r"(?P<start><!-- (?P<kind>results|settings|lead|config):(?P<name>[\w./*, -]+?)(?:#(?P<key>[\w., -]+?))? -->\n)"
+    r"(?P<start><!-- (?P<kind>results|settings|lead|across|config):(?P<name>[\w./*, -]+?)(?:#(?P<key>[\w., -]+?))? -->\n)"
     r".*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
@@ -66,6 +68,8 @@ def render(text: str, repository: Path = REPOSITORY, page: Path = Path("README.m
             return setting_sections(results, name, links)
         if kind == "lead":
             return lead_table(results, name.split(","), key or "test_barrier")
+        if kind == "across":
+            return across_table(results, name.split(","), key or "test_barrier")
         return configurations(results, name, (key or "").split(","))
 
     return _PART.sub(lambda match: f"{match['start']}{made(match)}\n{match['end']}", text)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.compare_methods.table import FIGURES
 from experiments.readme.pages import PAGES, REPOSITORY, has_markers, main, render
-from experiments.reporting.receipts import write_receipt
+from experiments.reporting.receipts import read_receipt, write_receipt
 from sinkhorn_rebasin.errors import DataError
 
 SECTION = "<!-- results:demo -->\nold\n<!-- /results -->\n"
@@ -65,6 +65,21 @@ def test_a_setting_is_a_section_with_four_figures_a_method(repository: Path) -> 
     assert "![paths](results/compared/digits/paths.png)" in text
     assert "([receipt](results/compared/digits/receipt.json))" in text
     assert "(experiments/results/" in render(text, repository)  # as a page at the root links it
+
+
+def test_settings_stand_side_by_side_in_the_order_that_is_asked_for(repository: Path) -> None:
+    results = repository / "experiments/results/compared"
+    metrics = read_receipt(results / "digits")["metrics"]
+    rows = [{**row, "test_barrier": row["test_barrier"] / 4} for row in metrics["rows"][:2]]
+    wider = {"title": "Digits, wide", "rows": rows}
+    write_receipt(results / "wide", experiment="compare_methods", config={}, metrics=wider, seeds=[0])
+    text = render("<!-- across:compared/wide, compared/digits -->\n<!-- /across -->", repository)
+    assert "| method | Digits, wide | Digits |" in text
+    assert "| naive | 0.500 | 2.000 |" in text
+    assert "| ours | – | 0.500 |" in text
+    assert text.index("| ours, permutations alone |") < text.index("| ours |")
+    accuracy = render("<!-- across:compared/wide#test_midpoint_accuracy -->\n<!-- /across -->", repository)
+    assert "| naive | 0.500 |" in accuracy
 
 
 @pytest.mark.parametrize(
