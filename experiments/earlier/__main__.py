@@ -13,6 +13,7 @@ Prints a table and leaves a receipt in OUT, in which cases that were measured be
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -43,46 +44,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     receipt = options.out / "receipt.json"
     rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
-    for before, after in cases(options):
-        rows |= in_turn(options.earlier, before, after, options.turns)
+    for pairs in cases(options):
+        rows |= in_turn(options.earlier, pairs, options.turns)
         config = {"earlier": "3de742f", "threads": 1}
         write_receipt(options.out, experiment="earlier", config=config, metrics={"rows": rows}, seeds=[0])
     show(rows)
 
 
-def cases(options: argparse.Namespace) -> list[tuple[Case, list[Case]]]:
-    """What is measured in the earlier tree, and what in this one."""
-    found: list[tuple[Case, list[Case]]] = []
+def cases(options: argparse.Namespace) -> list[list[tuple[Case, Case]]]:
+    """What takes turns: pairs of what is measured in the earlier tree and in this one."""
+    groups: list[list[tuple[Case, Case]]] = []
     if "step" in options.jobs:
-        found += [
-            (("step", name, "l2", "1.0"), [("step", name, *loss) for loss in LOSSES])
+        groups += [
+            [(("step", name, "l2", "1.0"), ("step", name, *loss)) for loss in LOSSES]
             for name in options.networks
         ]
     if "operator" in options.jobs:
-        found += [
-            (case, [case])
-            for size in SIZES
-            for temperature in TEMPERATURES
-            for kind in SCORES
-            for case in [("operator", size, temperature, kind)]
-        ]
+        operators = [("operator", *case) for case in itertools.product(SIZES, TEMPERATURES, SCORES)]
+        groups.append([(case, case) for case in operators])
     if "matching" in options.jobs:
-        found.append((("matching", "384"), [("matching", "384")]))
-    return found
+        groups.append([(case, case) for case in [("matching", options.width)]])
+    return groups
 
 
-def in_turn(earlier: Path, before: Case, after: Sequence[Case], turns: int) -> dict[str, Any]:
-    """Let the earlier process and those of this tree take turns; a row for each of these."""
-    first: list[float] = []
-    times: dict[Case, list[float]] = {case: [] for case in after}
+def in_turn(earlier: Path, pairs: Sequence[tuple[Case, Case]], turns: int) -> dict[str, Any]:
+    """Let processes of the earlier tree and of this one take turns; a row for each case of this tree."""
+    befores = list(dict.fromkeys(before for before, _ in pairs))
+    first: dict[Case, list[float]] = {case: [] for case in befores}
+    times: dict[Case, list[float]] = {case: [] for _, case in pairs}
     with ExitStack() as running:
-        old = running.enter_context(process(earlier, before))
-        new = {case: running.enter_context(process(REPOSITORY, case)) for case in after}
+        started: dict[tuple[Path, Case], subprocess.Popen[str]] = {}
+
+        def seconds_of(tree: Path, case: Case) -> float:
+            """Have the work done once more by the process for it."""
+            command, line = (case[:1], " ".join(case[1:])) if case[0] == "operator" else (case, "")
+            if (tree, command) not in started:
+                started[tree, command] = running.enter_context(process(tree, command))
+            return seconds(started[tree, command], line)
+
         for _ in range(turns + NOT_COUNTED):
-            first.append(seconds(old))
-            for case, worker in new.items():
-                times[case].append(seconds(worker))
-    return {" ".join(case): row(first[NOT_COUNTED:], found[NOT_COUNTED:]) for case, found in times.items()}
+            for case in befores:
+                first[case].append(seconds_of(earlier, case))
+            for case in times:
+                times[case].append(seconds_of(REPOSITORY, case))
+    return {
+        " ".join(case): row(first[before][NOT_COUNTED:], times[case][NOT_COUNTED:]) for before, case in pairs
+    }
 
 
 def process(tree: Path, case: Case) -> subprocess.Popen[str]:
@@ -93,11 +100,11 @@ def process(tree: Path, case: Case) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=tree, env=environment, **pipes)
 
 
-def seconds(worker: subprocess.Popen[str]) -> float:
-    """Have the work done once more; its processor time."""
+def seconds(worker: subprocess.Popen[str], line: str) -> float:
+    """Have the work that a line names done once more; its processor time."""
     assert worker.stdin is not None
     assert worker.stdout is not None
-    worker.stdin.write("\n")
+    worker.stdin.write(f"{line}\n")
     worker.stdin.flush()
     return float(worker.stdout.readline())
 
@@ -131,6 +138,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--earlier", type=Path, required=True, help="a worktree of an earlier commit")
     parser.add_argument("--jobs", nargs="+", choices=jobs, default=list(jobs))
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--width", default="384", help="of the language model for weight matching")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "experiments" / "results" / "earlier")
     return parser.parse_args(arguments)

@@ -1,9 +1,10 @@
 """One kind of work in whichever tree is on the path: for each line that comes in, once more, and its seconds.
 
     PYTHONPATH=TREE python experiments/earlier/work.py step "ResNet18" inner 1.0
-    PYTHONPATH=TREE python experiments/earlier/work.py operator 64 0.1 identity
+    PYTHONPATH=TREE python experiments/earlier/work.py operator
     PYTHONPATH=TREE python experiments/earlier/work.py matching 384
 
+For the operator, each line names a case: size, temperature and kind of scores, as in ``64 0.1 identity``.
 Runs in its own process with one thread, and waits between two lines without using the processor. Times are processor
 time, which other work on a shared machine lengthens less than the clock on the wall.
 """
@@ -15,6 +16,7 @@ import inspect
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -90,8 +92,9 @@ def main() -> None:
         "operator": operator,
         "matching": matching,
     }
-    once = jobs[sys.argv[1]](*sys.argv[2:])
-    for _ in sys.stdin:
+    made = cache(jobs[sys.argv[1]])
+    for line in sys.stdin:
+        once = made(*(sys.argv[2:] or line.split()))
         begin = time.process_time()
         once()
         print(time.process_time() - begin, flush=True)

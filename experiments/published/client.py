@@ -141,6 +141,19 @@ def published_planted(
     return _with_states(python, "planted", architecture, reference, target, {}, settings)
 
 
+def published_distance(
+    python: Path, architecture: Architecture, reference: StateLike, target: StateLike, **settings: Any
+) -> dict[str, Any]:
+    """Let the published data-free l2 loss bring `target` close to `reference`.
+
+    Settings: lr (0.1), iterations (60), every (5: steps between two looks at the distance), seed (0), threads (1).
+
+    Returns:
+        curve: (processor seconds of the steps, steps, squared distance of the hard-permuted target's parameters).
+    """
+    return _with_states(python, "distance", architecture, reference, target, {}, settings)
+
+
 def published_step_cost(
     python: Path, networks: Iterable[str] = tuple(COST_NETWORKS), repeat: int = 5, threads: int = 1
 ) -> dict[str, dict[str, Any]]:

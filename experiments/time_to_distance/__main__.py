@@ -1,0 +1,172 @@
+"""How soon is the published implementation's own final distance reached, without data?
+
+    python -m experiments.time_to_distance --published-python .venv-published/bin/python
+
+The target is the reference behind a planted permutation, plus noise of a share of each weight's deviation. Both sides
+start at the identity plus a tenth of noise and train the scores. The published one takes its l2 loss and AdamW with
+learning rates 0.1, 1, 10 and 100, ours the ``"inner"`` loss with an eighth of the columns, Adam with learning rate 0.1
+and τ from 1 to 0.1, in each of several networks. Every few steps the squared distance of the hard-permuted weights is
+noted, outside of the time. What counts are the processor seconds of the steps until the distance is at most the least
+that the published one ends at. One thread. Prints a table, leaves a picture and a receipt in OUT; a network that was
+measured before stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from experiments.models import COST_NETWORKS
+from experiments.published.client import published_distance
+from experiments.reporting.receipts import write_receipt
+from experiments.time_to_distance.picture import draw
+from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry
+from sinkhorn_rebasin.assignment.temperature import geometric
+from sinkhorn_rebasin.permutations import permute_state, random_permutations
+
+RATES = (0.1, 1.0, 10.0, 100.0)
+State = dict[str, Tensor]
+Curve = list[list[float]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, show and keep; every network is kept as soon as it is measured."""
+    options = parse(arguments)
+    torch.set_num_threads(1)
+    receipt = options.out / "receipt.json"
+    rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
+    for name in options.networks:
+        rows[name] = measured(name, options)
+        config = {key: getattr(options, key) for key in ("steps", "own_steps", "every", "noise")}
+        write_receipt(
+            options.out,
+            experiment="time_to_distance",
+            config={**config, "learning_rates": list(RATES), "threads": 1},
+            metrics={"rows": rows},
+            seeds=[0],
+        )
+    draw(rows, options.out / "time_to_distance.png")
+    show(rows)
+
+
+def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Curves of (seconds, step, distance) of both sides, and the times to the published one's best end."""
+    reference, target, spec = planted_pair(name, options.noise)
+    curves = {
+        str(rate): published_distance(
+            options.published_python,
+            COST_NETWORKS[name],
+            reference,
+            target,
+            lr=rate,
+            iterations=options.steps,
+            every=options.every,
+        )["curve"]
+        for rate in RATES
+    }
+    best = min(curves, key=lambda rate: curves[rate][-1][2])
+    goal = curves[best][-1][2]
+    ours = own_curve(name, (reference, target), spec, options)
+    times = [reached(curve, goal) for curve in (curves[best], ours)]
+    row: dict[str, Any] = {"published": curves, "ours": ours, "best learning rate": best, "goal": goal}
+    row |= {"published seconds": times[0], "our seconds": times[1]}
+    return {**row, "ratio": times[0] / times[1] if times[0] and times[1] else None}
+
+
+def planted_pair(name: str, noise: float) -> tuple[State, State, Any]:
+    """Weights of a reference, of the same permuted and with noise, and the symmetries."""
+    torch.manual_seed(0)
+    net = COST_NETWORKS[name].build().eval()
+    spec = discover_symmetry(net, torch.randn(2, *COST_NETWORKS[name].input_shape[1:]))
+    reference = {key: value.detach().clone() for key, value in net.state_dict().items()}
+    permuted = permute_state(reference, spec, random_permutations(spec))
+    learned = {key for key, _ in net.named_parameters()}
+    target = {
+        key: value + noise * value.std(correction=0) * torch.randn_like(value) if key in learned else value
+        for key, value in permuted.items()
+    }
+    return reference, target, spec
+
+
+def own_curve(name: str, states: tuple[State, State], spec: Any, options: argparse.Namespace) -> Curve:
+    """Our (seconds, step, distance)."""
+    pair = [COST_NETWORKS[name].build().eval() for _ in states]
+    for net, state in zip(pair, states, strict=True):
+        net.load_state_dict(state)
+    generator = torch.Generator().manual_seed(1)
+    rebasin = SinkhornRebasin(
+        *pair, spec=spec, start="identity", noise=0.1, generator=generator, check=False, candidates="all"
+    )
+    loss = WeightDistance("inner", fraction=0.125, generator=generator)
+    optimizer, schedule, seconds = torch.optim.Adam(rebasin.parameters(), lr=0.1), geometric(1.0, 0.1), 0.0
+    learned = {key for key, _ in pair[0].named_parameters()}
+    curve: Curve = []
+    for step in range(options.own_steps + 1):
+        if step % options.every == 0:
+            curve.append([seconds, step, distance(rebasin, learned)])
+        begin = time.process_time()
+        rebasin.train()
+        loss.progress = step / options.own_steps
+        rebasin.temperature.fill_(schedule(loss.progress))
+        optimizer.zero_grad()
+        loss(rebasin).backward()
+        optimizer.step()
+        seconds += time.process_time() - begin
+    return curve
+
+
+@torch.no_grad()
+def distance(rebasin: SinkhornRebasin, learned: set[str]) -> float:
+    """Squared distance of the parameters at the hard permutations."""
+    rebasin.eval()
+    reference, rebased = rebasin.reference_state(), rebasin.rebased_state()
+    return sum(float((rebased[name] - reference[name]).square().sum()) for name in learned)
+
+
+def reached(curve: Curve, goal: float) -> float | None:
+    """Seconds until the distance first is at most the goal."""
+    return next((seconds for seconds, step, value in curve if step and value <= goal * (1 + 1e-6)), None)
+
+
+def show(rows: dict[str, Any]) -> None:
+    """One line a network."""
+    table = Table(
+        "network", "goal", "rate", "published, s", "ours, s", "ratio", "our end", title="time to distance"
+    )
+    for name, row in rows.items():
+        times = [
+            f"{row[key]:.3g}" if row[key] else "-" for key in ("published seconds", "our seconds", "ratio")
+        ]
+        goal, end = f"{row['goal']:.4g}", f"{row['ours'][-1][2]:.4g}"
+        table.add_row(name, goal, row["best learning rate"], *times, end)
+    Console(width=120).print(table)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.time_to_distance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--published-python", type=Path, required=True, help="see experiments/published")
+    parser.add_argument("--networks", nargs="+", choices=list(COST_NETWORKS), default=["MLP 784-512x3-10"])
+    parser.add_argument("--steps", type=int, default=60, help="of the published one, at each learning rate")
+    parser.add_argument("--own-steps", type=int, default=60)
+    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--noise", type=float, default=0.5)
+    parser.add_argument("--out", type=Path, default=Path("experiments") / "results" / "time_to_distance")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
