@@ -2,13 +2,13 @@
 
     python -m experiments.time_to_distance --published-python .venv-published/bin/python
 
-The target is the reference behind a planted permutation, plus noise of a share of each weight's deviation. Both sides
+The target is the reference behind a planted permutation, plus noise of a share of each weight's deviation. Both
 start at the identity plus a tenth of noise and train the scores. The published one takes its l2 loss and AdamW with
-learning rates 0.1, 1, 10 and 100, ours the ``"inner"`` loss with an eighth of the columns, Adam with learning rate 0.1
-and τ from 1 to 0.1, in each of several networks. Every few steps the squared distance of the hard-permuted weights is
-noted, outside of the time. What counts are the processor seconds of the steps until the distance is at most the least
-that the published one ends at. One thread. Prints a table, leaves a picture and a receipt in OUT; a network that was
-measured before stays.
+learning rates 0.1, 1, 10 and 100; ours the ``"inner"`` loss with an eighth of the columns, Adam with learning rate
+0.1, and τ from 1 to 0.1. Every few steps the squared distance of the hard-permuted weights is noted, outside of the
+time. What counts are the processor seconds of the steps until the distance is at most the least that the published
+one ends at. One thread. Prints a table, leaves a picture and a receipt in OUT; a network that was measured before
+stays.
 """
 
 from __future__ import annotations
