@@ -75,7 +75,7 @@ class SmallKernel:
         self.transposed = kernel.swapaxes(-1, -2)
         self.log_v = np.zeros_like(self.offset)
         self.v: Given = np.ones_like(self.offset, dtype=self.kind)
-        self.u = 1 / (kernel @ self.v)
+        self.u: Given = 1 / (kernel @ self.v)
         self.sums: Given = self.transposed @ self.u
 
     def move(self, step: Array) -> Array:
@@ -106,8 +106,8 @@ class SmallKernel:
         return self.sums * x - self.v * (self.transposed @ inner)
 
     def matrix(self) -> Array:
-        """Return P, (..., n, n)."""
-        matrix = self.kernel * self.v.swapaxes(-1, -2)
+        """Return P in double precision, (..., n, n)."""
+        matrix = np.multiply(self.kernel, self.v.swapaxes(-1, -2), dtype=np.float64)
         matrix *= self.u
         return matrix
 

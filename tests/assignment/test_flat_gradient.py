@@ -89,3 +89,15 @@ def test_conjugate_gradients_solve_one_system_as_they_solve_several(matrices):
     assert 3 < spent < 60
     assert np.allclose(system @ solution, right_side, atol=1e-9)
     assert not conjugate_gradient(lambda x: system @ x, right_side, diagonal, 1e-12, 3)[1]
+
+
+@pytest.mark.parametrize("size", [66, 72, 100])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_newton_steps_in_single_precision_lead_where_those_in_double_do(size, batch):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(batch, size, size, generator=generator)
+    found = sinkhorn(scores, 0.35, tolerance=1e-4)
+    assert found.converged
+    assert found.iterations > 6
+    expected = plain_sinkhorn(scores[0], 0.35)
+    assert (found.matrix[0].double() - expected).abs().max() < 2e-4
