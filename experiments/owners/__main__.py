@@ -27,7 +27,7 @@ from experiments.owners.figures import draw, of_rounds, one_round_table
 from experiments.owners.one_round import merged, sent
 from experiments.owners.rounds import WAYS, Plan, curve
 from experiments.reporting.json_files import read_json, write_json
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.receipts import command_line, markdown_table, write_receipt
 from sinkhorn_rebasin import Recipe
 
 console = Console(width=max(Console().width, 120))
@@ -85,7 +85,7 @@ def run_one_round(options: argparse.Namespace) -> None:
         got = sent(data, options.clients, seed, options.width, options.epochs, options.server)
         rows = merged(got, recipe)
         console.print(markdown_table(rows))
-        write_json(file, {"seed": seed, "rows": rows})
+        write_json(file, {"seed": seed, "rows": rows, **_made_by(options)})
 
 
 def run_rounds(options: argparse.Namespace) -> None:
@@ -100,7 +100,7 @@ def run_rounds(options: argparse.Namespace) -> None:
             plan = Plan(options.clients, options.rounds, options.epochs, seed=seed)
             found = curve(way, data, plan)
             console.print(f"{way}: " + ", ".join(f"{100 * each:.1f}" for each in found["accuracies"]))
-            write_json(file, {"seed": seed, "plan": asdict(plan), **found})
+            write_json(file, {"seed": seed, "plan": asdict(plan), **found, **_made_by(options)})
 
 
 def keep(options: argparse.Namespace) -> None:
@@ -116,10 +116,26 @@ def keep(options: argparse.Namespace) -> None:
     for table in metrics.values():
         console.print(markdown_table(table))
     draw(one, several, options.out / "owners.png")
-    config = {key: value for key, value in vars(options).items() if key not in ("out", "root")}
     metrics["all"] = {"one round": one, "rounds": several}
-    seeds = sorted({each["seed"] for each in [*one, *several]})
-    write_receipt(options.out, experiment="owners", config=config, metrics=metrics, seeds=seeds)
+    write_receipt(
+        options.out,
+        experiment="owners",
+        config={
+            name: found[0]["config"] for name, found in (("one round", one), ("rounds", several)) if found
+        },
+        metrics=metrics,
+        seeds=sorted({each["seed"] for each in [*one, *several]}),
+        commands=list(dict.fromkeys(each["command"] for each in [*one, *several])),
+    )
+
+
+def _made_by(options: argparse.Namespace) -> dict[str, Any]:
+    """The command and options of this run, which may be one of several that fill the folder."""
+    left_out = ("out", "root", "experiment")
+    return {
+        "command": command_line(),
+        "config": {key: value for key, value in vars(options).items() if key not in left_out},
+    }
 
 
 def _images_of_rounds(options: argparse.Namespace) -> ImageData:

@@ -97,13 +97,13 @@ _Place: TypeAlias = tuple[str, tuple[int, ...]]
 
 
 def _places_made(spec: PermutationSpec, name: str, slots: Sequence[Slot]) -> set[_Place]:
-    """Tell on which tensors and axes a group's units are made, not read."""
+    """List where a group's units are made."""
     first = [slot for slot in spec.slots_of(name) if slot.axes == (0,)]
     return {(slot.tensor, slot.axes) for slot in [*slots, *first]}
 
 
 def _features(owned: Owned, name: str, slots: Sequence[Slot]) -> Tensor:
-    """List what comes into each unit from layers already matched."""
+    """List what matched layers send each unit."""
     places, state = {(slot.tensor, slot.axes) for slot in slots}, owned.state
     rows = [
         units_of(state[slot.tensor], slot)[0].double().cpu()
@@ -114,7 +114,9 @@ def _features(owned: Owned, name: str, slots: Sequence[Slot]) -> Tensor:
 
 
 def _completed(spec: PermutationSpec, known: set[str], made: Mapping[str, set[_Place]]) -> set[str]:
-    """Name the tensors that make units and of which every group is matched."""
+    """Name the tensors whose groups are all matched.
+
+    Only tensors that make units count; what only reads them comes last."""
     return {
         slot.tensor
         for name in known
@@ -130,7 +132,9 @@ def _averaged(
     held: Mapping[str, Sequence[Tensor]],
     made: Mapping[str, set[_Place]],
 ) -> list[Owned]:
-    """Give every owner the mean of these tensors over those that have each unit."""
+    """Give every owner the mean of these tensors.
+
+    Each unit's is taken over the owners that have it."""
     states: list[State] = [owned.state for owned in owners]
     shares = [owned.share for owned in owners]
     for name in sorted(names):
@@ -155,7 +159,7 @@ def _averaged(
 
 
 def _trained(number: int, owned: Owned, names: frozenset[str], retrain: Retrain) -> Owned:
-    """Let an owner train on, and see that what must stay has stayed.
+    """Let an owner train on; check what must stay.
 
     Raises:
         ArchitectureError: a held tensor changed, or what comes back is no network; it is named.

@@ -23,7 +23,7 @@ from sinkhorn_rebasin.symmetry import discover_symmetry
 
 @dataclass(frozen=True)
 class Owned:
-    """Hold one owner's network, its symmetries and its part of all samples.
+    """Hold one owner's network, symmetries and share.
 
     Attributes:
         network: a plain module, the caller's own or a copy.
@@ -44,7 +44,9 @@ class Owned:
 def owned_networks(
     networks: Sequence[nn.Module], example_inputs: ExampleInputs, shares: Sequence[float] | None, method: str
 ) -> list[Owned]:
-    """Discover the symmetries of networks of one architecture, whose widths may differ.
+    """Discover the symmetries of every owner's network.
+
+    They are of one architecture; their widths may differ.
 
     Raises:
         ArchitectureError: fewer than two networks, something that is no module, shares that do not add up to 1 or
@@ -74,7 +76,9 @@ def owned_networks(
 
 
 def grown(owned: Owned, group: str, places: Tensor, size: int, example_inputs: ExampleInputs) -> Owned:
-    """Put the units of a group at places among more of them; all others are zeros.
+    """Put a group's units at places among more.
+
+    All units that are new are zeros.
 
     Args:
         owned: the network; it is not changed.
@@ -109,7 +113,7 @@ def grown(owned: Owned, group: str, places: Tensor, size: int, example_inputs: E
 
 
 def scaled_by_unit(tensor: Tensor, slot: Slot, factors: Tensor) -> Tensor:
-    """Multiply the entries of each unit of a slot by a number of its own.
+    """Multiply each unit's entries by its own number.
 
     Example:
         >>> from sinkhorn_rebasin.permutations import Layout
@@ -126,7 +130,7 @@ def scaled_by_unit(tensor: Tensor, slot: Slot, factors: Tensor) -> Tensor:
 
 
 def _check_alike(first: PermutationSpec, other: PermutationSpec) -> None:
-    """Raise unless two specs differ in numbers of units alone."""
+    """Raise unless specs differ in widths alone."""
     smaller = all(group.name in other and group.size <= other[group.name].size for group in first.groups)
     try:
         check_like(*((first, other) if smaller else (other, first)))

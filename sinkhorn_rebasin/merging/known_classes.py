@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.resizing import resized
 def known_classes(
     networks: Sequence[nn.Module], inputs: Tensor, shares: Sequence[float] | None = None
 ) -> Tensor:
-    r"""Estimate which part of each class every owner has seen.
+    r"""Estimate each owner's part of every class.
 
     .. math:: q_m(c) = \frac{s_m\, \bar p_m(c)}{\sum_n s_n\, \bar p_n(c)}
 
@@ -60,7 +60,9 @@ def weigh_classes(
     head: str,
     shares: Sequence[float] | None = None,
 ) -> list[nn.Module]:
-    r"""Scale each classifier's rows, so that a mean by shares is one by what is known.
+    r"""Scale each classifier's rows by what is known.
+
+    A mean by shares is then one by knowledge.
 
     .. math:: v'_{m, c} = \frac{q_m(c)}{s_m}\, v_{m, c}, \qquad \sum_m s_m v'_{m, c} = \sum_m q_m(c)\, v_{m, c}
 

@@ -25,7 +25,9 @@ def pfnm(
     prior: UnitPrior | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    r"""Merge networks of one hidden layer by probabilistic federated neural matching.
+    r"""Merge networks of one hidden layer by PFNM.
+
+    The name stands for probabilistic federated neural matching.
 
     Each unit, with all that comes in and goes out, is assigned to a global unit or becomes a new one, by the
     posterior of a Beta-Bernoulli process of Gaussian units: see :class:`UnitPrior`. A global unit is the posterior

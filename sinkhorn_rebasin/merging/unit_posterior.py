@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import AssignmentError
 
 @dataclass(frozen=True)
 class UnitPrior:
-    r"""Say how units of several networks arise from global ones.
+    r"""Say how units arise from global ones.
 
     .. math:: \mu_g \sim \mathcal N(0, \sigma_0^2), \qquad w_{jl} \sim \mathcal N(\mu_{g(j, l)}, \sigma_j^2)
 
@@ -55,7 +55,7 @@ class UnitPrior:
 
 @dataclass
 class GlobalUnits:
-    """Hold what is known of global units: natural parameters of their posterior.
+    """Hold the natural parameters of global units' posterior.
 
     Attributes:
         prior: of the units.
@@ -72,7 +72,9 @@ class GlobalUnits:
     counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
     def gains(self, units: Tensor, precision: float) -> Tensor:
-        r"""Return what each unit of a network gains at each global unit, those to come last.
+        r"""Return each unit's gain at each global unit.
+
+        Units to come are the last columns.
 
         .. math:: \frac{\lVert S_g + w / \sigma_j^2 \rVert^2}{D_g + 1 / \sigma_j^2} -
             \frac{\lVert S_g \rVert^2}{D_g} + 2 \log \frac{m_g}{J - m_g}
@@ -98,7 +100,7 @@ class GlobalUnits:
         return torch.cat([old, new], 1)
 
     def assign(self, units: Tensor, precision: float) -> Tensor:
-        """Assign a network's units where they gain the most, and take them in.
+        """Assign a network's units, and take them in.
 
         Returns:
             The global unit of each, (units,).
@@ -116,7 +118,9 @@ class GlobalUnits:
         return places
 
     def remove(self, units: Tensor, precision: float, places: Tensor) -> Tensor:
-        """Take a network's units out, and with them the global units that no network has then.
+        """Take a network's units out.
+
+        Global units that no network has then are gone.
 
         Returns:
             The new number of each global unit that was there; -1 for those that are gone.
@@ -140,7 +144,7 @@ def assign_units(
     prior: UnitPrior,
     generator: torch.Generator | None = None,
 ) -> list[Tensor]:
-    """Assign the units of several networks to common global ones.
+    """Assign several networks' units to global ones.
 
     Networks come in by the number of their units, the largest first. Then, in rounds of random order, each one is
     taken out and assigned anew.
@@ -183,7 +187,7 @@ def assign_units(
 
 
 def _by_appearance(places: Sequence[Tensor]) -> list[Tensor]:
-    """Number global units in the order in which the largest network, then the others, have them."""
+    """Number global units by appearance, largest network first."""
     largest_first = sorted(places, key=lambda each: -len(each))
     order = list(dict.fromkeys(torch.cat(largest_first).tolist()))
     numbers = torch.empty(len(order), dtype=torch.long)

@@ -13,7 +13,7 @@ from sinkhorn_rebasin.networks.copying import Module, standalone_copy
 
 
 def resized(model: Module, state: Mapping[str, Tensor]) -> Module:
-    """Copy a network that holds these tensors, which may be wider or narrower.
+    """Copy a network with tensors of other widths.
 
     What PyTorch's layers note about their widths is brought up to date: linear and convolution layers, batch norm,
     embeddings, recurrent layers. A module of any other kind just gets its tensors.

@@ -18,7 +18,7 @@ EXPERT_STARTS = ("gates", "grams")
 
 
 def place_experts(search: CoordinateAscent, by: str) -> None:
-    r"""Order groups that hold others, by what no order inside them can change.
+    r"""Order experts by what no inner order changes.
 
     By gates, what experts own outside of their units, less its mean over all experts, which a softmax over experts
     does not see. By Gram matrices,
@@ -43,7 +43,7 @@ def place_experts(search: CoordinateAscent, by: str) -> None:
 
 
 def _in_order(standing: Standing, group: Group) -> Standing:
-    """Return how things stand with a group and all inside it as the target has them."""
+    """Return the standing with one family unmoved."""
     names = {each.name for each in standing.placed_with(group)}
     as_they_are = {
         each.name: torch.arange(each.size).expand(each.blocks, -1).reshape(each.shape)

@@ -126,7 +126,7 @@ def _pair_similarity(standing: Standing, child: Group) -> Tensor:
 
 
 def tensors_inside(standing: Standing, group: Group) -> set[str]:
-    """Name the tensors on which groups nested in a group stand."""
+    """Name the tensors that nested groups stand on."""
     spec = standing.spec
     return {slot.tensor for child in spec.children(group.name) for slot in spec.slots_of(child.name)}
 
