@@ -28,7 +28,7 @@ from experiments.recurrent_signs.__main__ import batches
 from experiments.recurrent_signs.merging import Text
 from experiments.reporting.json_files import read_json, write_json
 from experiments.reporting.pictures import save_picture
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.receipts import command_line, markdown_table, write_receipt
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
@@ -49,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ends = [network(family, 2 * pair + end, data, options) for end in (0, 1)]
             rows = ROWS[family](pair, ends[0], ends[1], text, options.steps)
             console.print(markdown_table([{k: v for k, v in each.items() if k != "path"} for each in rows]))
-            write_json(file, rows)
+            left_out = ("out", "models", "families")
+            config = {key: value for key, value in vars(options).items() if key not in left_out}
+            write_json(
+                file, {"command": command_line(), "config": {"family": family, **config}, "rows": rows}
+            )
     keep(options)
 
 
@@ -100,17 +104,19 @@ def network(family: str, seed: int, data: ImageData, options: argparse.Namespace
 def keep(options: argparse.Namespace) -> None:
     """Show, draw and write down all that is finished."""
     files = sorted((options.out / "finished").glob("*.json"))
-    rows = [each for file in files for each in read_json(file)]
+    found = [read_json(file) for file in files]
+    rows = [each for finished in found for each in finished["rows"]]
     table = summarised(rows)
     console.print(markdown_table(table))
     draw(rows, options.out / "merge_families.png")
-    config = {key: value for key, value in vars(options).items() if key not in ("out", "models")}
+    pairs = sorted({each["pair"] for each in rows})
     write_receipt(
         options.out,
         experiment="merge_families",
-        config=config,
+        config={finished["config"]["family"]: finished["config"] for finished in found},
         metrics={"rows": table, "all": rows},
-        seeds=list(range(2 * options.pairs)),
+        seeds=[2 * pair + end for pair in pairs for end in (0, 1)],
+        commands=list(dict.fromkeys(finished["command"] for finished in found)),
     )
 
 

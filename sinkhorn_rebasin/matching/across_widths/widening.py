@@ -78,7 +78,7 @@ def widen_into(
             FunctionProof(model, spec, example_inputs),
             FunctionProof(like, spec_like, example_inputs),
         )
-        fill = ones_in(like, continuous)
+        fill = _ones_in(like, continuous)
         changes = []
         for scaled in _scaled_states(small.state, spec, spec_like, continuous, rescaling):
             state = padded_state(scaled, spec, spec_like, fill)
@@ -102,7 +102,7 @@ def _change(small: FunctionProof, large: FunctionProof, state: State) -> float:
     return largest_change(expected, run_precisely(large.network, state, inputs))
 
 
-def ones_in(network: nn.Module, continuous: ContinuousSpec) -> dict[str, float]:
+def _ones_in(network: nn.Module, continuous: ContinuousSpec) -> dict[str, float]:
     """Tensors that hold ones where they are padded: gains and variances."""
     ones = {gain for symmetry in continuous.symmetries for gain in symmetry.gains}
     for name, module in network.named_modules():
