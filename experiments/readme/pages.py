@@ -31,7 +31,8 @@ REPOSITORY = Path(__file__).parents[2]
 PAGES = ("README.md", "experiments/RESULTS.md", "experiments/PROTOCOL.md")
 PICTURE = Path("experiments") / "results" / "paths.png"
 _PART = re.compile(
-    r"(?P<start><!-- (?P<kind>results|settings|lead|across|config):(?P<name>[\w./*, -]+?)(?:#(?P<key>[\w., -]+?))? -->\n)"
+    r"(?P<start><!-- (?P<kind>results|settings|lead|across|config):"
+    r"(?P<name>[\w./*, -]+?)(?:#(?P<key>[\w., -]+?))? -->\n)"
     r".*?(?P<end><!-- /(?P=kind) -->)",
     re.DOTALL,
 )
