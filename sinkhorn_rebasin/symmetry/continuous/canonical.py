@@ -26,6 +26,7 @@ from sinkhorn_rebasin.symmetry.continuous.shifts import (
     inner_shifts,
     norm_shifts,
     shifts_of_norms,
+    silent_shifts,
     uncentered,
     unseen_shifts,
 )
@@ -118,12 +119,11 @@ def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling
     spec.check_state(proof.state)
     state = fold_batch_norms(proof, continuous)
     state = with_ties(fold_factors(state, spec, continuous, rescaling), spec)
-    for moves in (
-        norm_shifts(spec, as_gains(continuous), rescaling),
-        unseen_shifts(spec, continuous),
-        inner_shifts(spec, continuous),
-    ):
+    for moves in (norm_shifts(spec, as_gains(continuous), rescaling), unseen_shifts(spec, continuous)):
         state = proof.moved(moves, state)
+    for side in (-1, 1):
+        state = proof.moved(silent_shifts(spec, continuous, side, state), state)
+    state = proof.moved(inner_shifts(spec, continuous), state)
     proof.held |= {slot.tensor for slot in shifts_of_norms(spec, as_gains(continuous), rescaling)}
     state = proof.moved(uncentered(spec, continuous), center_state(state, spec, continuous))
     return balance_state(state, spec, continuous)

@@ -45,13 +45,13 @@ def claim_of(
     spec: PermutationSpec, group: str, slots: Sequence[Slot], answers: Answers, rounding: float
 ) -> Claim | str:
     """The largest symmetry that moves all of these slots, or why there is none."""
-    turning = _together(answers.turning(rounding), len(slots))
-    if not turning.any():
-        return NO_TURN
     missing = [slot.tensor for slot, known in zip(slots, answers.reached, strict=True) if not known]
     if missing:
         unknown = listed(map(repr, dict.fromkeys(missing)))
         return f"{unknown} took part in the output at no draw, so that nothing is known of it"
+    turning = _together(answers.turning(rounding), len(slots))
+    if not turning.any():
+        return NO_TURN
     left = (turning == 0) & ~answers.silent_to_turns(rounding)
     if left.any():
         moving = listed(repr(slot.tensor) for slot, out in zip(slots, left, strict=True) if out)

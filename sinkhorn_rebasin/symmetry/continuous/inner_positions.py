@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +27,8 @@ def inner_groups(spec: PermutationSpec, heads: Group) -> list[tuple[Group, list[
 
     None where all inside of the heads is moved, so that there is nothing to ask.
     """
-    inside = any(heads.name in spec.ancestors(group.name) for group in spec.groups)
+    inside = [group.name for group in spec.groups if heads.name in spec.ancestors(group.name)]
+    moving = inside or [group.name for group in spec.groups if group.name != heads.name]
     slots = [
         part
         for slot in spec.slots_of(heads.name)
@@ -35,7 +36,7 @@ def inner_groups(spec: PermutationSpec, heads: Group) -> list[tuple[Group, list[
         for part in parts_of(slot)
         if part.layout.width > 1
     ]
-    staying = [(slot, _staying(spec, heads, slot)) for slot in slots]
+    staying = [(slot, _staying(spec, slot, moving)) for slot in slots]
     whole = [(slot, table) for slot, tables in staying for table in tables]
     if not whole:
         return None
@@ -67,11 +68,11 @@ def _as_group(name: str, parent: str | None, tables: Tables) -> tuple[Group, lis
     return Group(name, size, blocks, parent), slots
 
 
-def _staying(spec: PermutationSpec, heads: Group, slot: Slot) -> list[Table]:
-    """Positions (heads, units, copies) inside of each head that nothing moves; none where heads differ."""
+def _staying(spec: PermutationSpec, slot: Slot, moving: Collection[str]) -> list[Table]:
+    """Positions (heads, units, copies) inside of each head that none of these moves; none where heads differ."""
     table = slot.layout.table()
     table = table.reshape(-1, table.shape[2])
-    covered = [units for units in _others(spec, heads, slot) if np.isin(units, table).any()]
+    covered = [units for units in _tables(spec, slot, moving) if np.isin(units, table).any()]
     single = np.concatenate([np.zeros(0, int), *(units.ravel() for units in covered if units.shape[2] == 1)])
     pieces, left = [], np.ones(table.shape[1], dtype=bool)
     for units in (units for units in covered if units.shape[2] > 1):
@@ -95,11 +96,10 @@ def _staying(spec: PermutationSpec, heads: Group, slot: Slot) -> list[Table]:
     return found
 
 
-def _others(spec: PermutationSpec, heads: Group, slot: Slot) -> Iterator[Table]:
-    """Tables of what other groups move on the axes of a slot."""
-    outside = {heads.name, *spec.ancestors(heads.name)}
+def _tables(spec: PermutationSpec, slot: Slot, groups: Collection[str]) -> Iterator[Table]:
+    """Tables of what these groups move on the axes of a slot."""
     for other in spec.slots_on(slot.tensor):
-        if other.axes == slot.axes and other.group not in outside:
+        if other.axes == slot.axes and other.group in groups:
             yield from (part.layout.table() for part in parts_of(other))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, Slot
+from sinkhorn_rebasin.permutations.action import units_first
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
 from sinkhorn_rebasin.permutations.gain_folding import generators_of_gain
 from sinkhorn_rebasin.permutations.shift_moves import center_state, moved_shift, without_shift
@@ -48,6 +49,23 @@ def unseen_shifts(spec: PermutationSpec, continuous: ContinuousSpec) -> list[Mov
         for part in (part for slot in slots for part in parts_of(slot, MOST_HEADS)):
             if _is_vector(spec, part) and (part.tensor, part.axes, part.layout) not in places:
                 moves.append(_vanishing(spec, part))
+    return moves
+
+
+def silent_shifts(spec: PermutationSpec, continuous: ContinuousSpec, side: int, state: State) -> list[Move]:
+    """Set biases on one side of linear groups to zero: those of keys cancel though they turn with their weights.
+
+    Groups with readers on the other side, and those with biases that are zero there already, have none to lose.
+    """
+    moves = []
+    for symmetry in continuous.symmetries:
+        if symmetry.kind == "linear" and all(slot.axes == (0,) for slot, _ in symmetry.exponents):
+            vectors = [(slot, sign) for slot, sign in symmetry.exponents if _is_vector(spec, slot)]
+            nonzero = [
+                (slot, sign) for slot, sign in vectors if bool(units_first(state[slot.tensor], slot).any())
+            ]
+            if len({sign for _, sign in nonzero}) == 2:
+                moves += [_vanishing(spec, slot) for slot, sign in nonzero if sign == side]
     return moves
 
 

@@ -212,6 +212,22 @@ class Packed(nn.Module):
         return turned(x, DIMENSIONS)
 
 
+class HeadsOfTwoWidths(nn.Module):
+    """Attention whose heads have queries and keys of 3 and 5 units, and values of 4 and 6, as rows of one matrix."""
+
+    QUERIES, VALUES = (3, 5), (4, 6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Linear(WIDTH, 2 * sum(self.QUERIES) + sum(self.VALUES))
+        self.out = nn.Linear(sum(self.VALUES), WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.rows(x).split([*self.QUERIES, *self.QUERIES, *self.VALUES], -1)
+        heads = zip(parts[:2], parts[2:4], parts[4:], strict=True)
+        return self.out(torch.cat([F.scaled_dot_product_attention(q, k, v) for q, k, v in heads], -1))
+
+
 class Experts(nn.Module):
     """One of several experts a token, so that a draw reaches some alone; those behind the used ones never."""
 

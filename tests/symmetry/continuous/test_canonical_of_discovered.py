@@ -51,6 +51,9 @@ NAMES = [
     "rotary with grouped queries",
     "rotary in half of each head with grouped queries",
     "rotary with norms of queries and keys",
+    "packed rotary with grouped queries",
+    "packed rotary with one key head",
+    "heads of two widths",
 ]
 
 
@@ -60,6 +63,33 @@ def test_the_whole_group_acts_on_the_canonical_form(name: str) -> None:
     build, draw, _ = CASES[name]
     model = displaced(build())
     turns_freely(model, in_double_precision(draw(model)))
+
+
+def test_each_of_heads_of_two_widths_is_balanced_and_stays_so() -> None:
+    torch.manual_seed(0)
+    model = displaced(CASES["heads of two widths"][0]())
+    inputs = torch.randint(9, (3, 5))
+    spec = discover_symmetry(model, inputs)
+    continuous = discover_continuous(model, spec, inputs)
+    canonical = canonicalize(model, spec, continuous, inputs)
+    attention = canonical.blocks[0].attention
+    matrix, bias, out = (
+        tensor.detach() for tensor in (attention.rows.weight, attention.rows.bias, attention.out.weight)
+    )
+    for queries, keys, values, columns in (
+        (slice(0, 3), slice(8, 11), slice(16, 20), slice(0, 4)),
+        (slice(3, 8), slice(11, 16), slice(20, 26), slice(4, 10)),
+    ):
+        asking = torch.cat([matrix[queries], bias[queries, None]], 1)
+        assert torch.allclose(asking @ asking.mT, matrix[keys] @ matrix[keys].mT, atol=1e-10)
+        assert torch.allclose(
+            matrix[values] @ matrix[values].mT, out[:, columns].mT @ out[:, columns], atol=1e-10
+        )
+        assert not bias[keys].any()
+        assert not bias[values].any()
+    again = canonicalize(canonical, spec, continuous, inputs).state_dict()
+    for name, tensor in canonical.state_dict().items():
+        assert torch.allclose(again[name], tensor, atol=1e-10), name
 
 
 @pytest.mark.parametrize("name", ["GPT", "post-norm"])

@@ -16,9 +16,11 @@ from tests.symmetry.continuous.small_networks import (
     Adapted,
     Attention,
     Block,
+    HeadsOfTwoWidths,
     InvertedResidual,
     Language,
     Mixer,
+    Packed,
     PlusOneNorm,
     PostNorm,
     SharedPositions,
@@ -94,6 +96,21 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor], l
     ),
     "rotary with grouped queries": (
         lambda: Language(Block(Attention(keys=2, heads=4, rotary=True), RMS)),
+        tokens,
+        ["orthogonal", "linear", "rotary"],
+    ),
+    "heads of two widths": (
+        lambda: Language(Block(HeadsOfTwoWidths(), RMS)),
+        tokens,
+        ["orthogonal", "linear", "linear", "linear", "linear"],
+    ),
+    "packed rotary with grouped queries": (
+        lambda: Language(Block(Packed(heads=4), RMS)),
+        tokens,
+        ["orthogonal", "linear", "rotary"],
+    ),
+    "packed rotary with one key head": (
+        lambda: Language(Block(Packed(heads=4, keys=1), RMS)),
         tokens,
         ["orthogonal", "linear", "rotary"],
     ),
