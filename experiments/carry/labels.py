@@ -31,11 +31,12 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
     def tried(bench: Bench) -> Iterator[Tried]:
         few = count < FEW and bench.setting.data == "mnist"
         batches = bench.base_batches() if few else looked_at(bench, count)
-        update = carried(bench, Learned() if bench.setting.labels.way == "learned" else None, batches)
+        learned = bench.setting.labels.way == "learned"
+        update = carried(bench, Learned() if learned else None, batches)
         looked = "base data" if few else "the samples"
         starts: dict[str, nn.Module] = {
             f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
-            for scale in STARTS
+            for scale in (STARTS[-1:] if learned else STARTS)  # what was learned has its scale
         }
         yield from _tuned(bench, count, starts)
 

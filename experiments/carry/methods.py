@@ -89,7 +89,8 @@ def _way(way: Way | None, data: str | None = None) -> Callable[[Bench], Iterable
 def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterable[Tried]]:
     def tried(bench: Bench) -> Iterator[Tried]:
         batches = {"none": lambda: None, "base": bench.base_batches, "new": bench.unlabelled}[data]()
-        several = bench.setting.data == "mnist" or data == "none"
+        digits = bench.setting.data == "mnist"
+        several = digits or (data == "none" and bench.setting.data != "source_text")
         for name, way in list(ways.items())[: None if several else 1]:
             if (
                 data == "none"

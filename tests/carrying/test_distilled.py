@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.carrying import ByWeights, Distilled
+from sinkhorn_rebasin.carrying.choice import default_way
+from sinkhorn_rebasin.carrying.preparation import carry_problem
 from sinkhorn_rebasin.carrying.scale import followed
 from sinkhorn_rebasin.errors import DataError, LossError
 from tests.carrying.networks import at, convolutions, difference, farthest, mlp, tuned_from
@@ -116,3 +118,14 @@ def test_answers_are_compared_along_the_axis_of_the_classes() -> None:
     by_hand = (second * (second / first).log()).sum(1).mean()
     assert torch.allclose(followed(outputs, wanted, 1), by_hand)
     assert not torch.allclose(followed(outputs, wanted), by_hand)
+
+
+def test_language_models_are_carried_by_answers_where_no_way_is_asked_for() -> None:
+    def chosen(tuned: nn.Module, base: nn.Module, new_base: nn.Module, inputs: Tensor) -> str:
+        problem, _ = carry_problem(
+            *(tuned, base, new_base, None, None, None, None, None), example_inputs=inputs, spec=None, seed=0
+        )
+        return default_way(problem).name
+
+    assert chosen(tuned_from(Bigrams(0)), Bigrams(0), Bigrams(1), TOKENS) == "distilled"
+    assert chosen(tuned_from(mlp(0)), mlp(0), mlp(1), DATA[0]) == "layer by layer"

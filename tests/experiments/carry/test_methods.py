@@ -9,11 +9,12 @@ from torch import Tensor, nn
 import sinkhorn_rebasin as sr
 from experiments.carry.bench import Bench, best
 from experiments.carry.gradfix import gradfix_update
+from experiments.carry.labels import copied, looked_at
 from experiments.carry.logits import sum_of_logits
 from experiments.carry.masks import carried_mask, own_mask
 from experiments.carry.pairs import Pair
 from experiments.carry.rows import row_path
-from experiments.carry.setting import known_settings, load_setting
+from experiments.carry.setting import FewLabels, known_settings, load_setting
 from experiments.carry.tasks import Task, blurred, swapped_colors
 from experiments.carry.transfusion import paired_heads
 from experiments.data import ImageData
@@ -134,3 +135,26 @@ def test_settings_load_and_changes_change() -> None:
     assert torch.equal(swapped_colors(images)[:, 1], -images[:, 0])
     assert torch.equal(blurred(images), blurred(images))
     assert blurred(images).std() < images.std()
+
+
+def test_copies_of_a_sample_lie_in_one_batch_and_draw_nothing_of_others() -> None:
+    images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    task = Task(
+        ImageData(images, torch.arange(40), images, torch.arange(40), 40, "noise"),
+        (images,) * 2,
+        (images,) * 2,
+    )
+    setting = replace(load_setting("cifar10_vit"), labels=FewLabels(counts=(20,), copies=3))
+    case = replace(bench(), setting=setting, new_task=task)
+    state = torch.get_rng_state()
+    batches = looked_at(case, 20)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [len(batch) for batch in batches] == [6] * 10
+    wanted = case.labelled(20)[0]
+    for number, batch in enumerate(batches):
+        originals = wanted[2 * number : 2 * number + 2]
+        assert torch.equal(batch[:2], originals)
+        values = set(originals.flatten().tolist()) | {0.0}
+        assert set(batch[2:].flatten().tolist()) <= values
+        assert not torch.equal(batch[2:4], originals)
+    assert torch.equal(copied(wanted, 1, 0), wanted)
