@@ -48,7 +48,8 @@ class Distilled:
         learning_rate: falls to zero along a line.
         evaluate_every: steps between evaluations on held-out examples.
         follow: who is followed: the tuned network, or the sum new base + tuned - base of outputs.
-        drawn: windows of text that a language model writes, beside given data too; zero for none beside them.
+        drawn: windows of text that a language model writes, beside given data too; with zero only where there are
+            none, fewer.
 
     Example:
         >>> Distilled(steps=50).name
@@ -72,12 +73,12 @@ class Distilled:
 
     def carried(self, problem: CarryProblem) -> Carried:
         """Return the update for the new base."""
-        carried = Carried({}) if self.start is None else self.start.carried(problem)
         if problem.heads:
             raise LossError(
                 f"Expected networks of the same labels, whose outputs can be followed, but {problem.heads[0]!r} is a "
                 f"head of others: carry by another way."
             )
+        carried = Carried({}) if self.start is None else self.start.carried(problem)
         problem, notes = self._with_text(replace(problem, criterion=None))
         problem.seen(self.name)
         teacher = Teacher(problem, self.follow)

@@ -18,6 +18,8 @@ from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 Followed: TypeAlias = Literal["tuned", "sum"]
+MOST_KEPT = 2**27
+"""Numbers of wanted outputs that are kept in memory; those of wide vocabularies are computed anew."""
 
 
 class Teacher:
@@ -49,18 +51,23 @@ class Teacher:
         ]
         self._axis: int | None = None
         self._device = device_of(tensors_of(problem.new_base))
+        self._kept = 0
         # With the batch itself, so that no other gets its number.
         self._read: dict[int, tuple[Any, tuple[Any, Any]]] = {}
 
     def batch(self, batch: Any) -> tuple[Any, Any]:
-        """Return inputs, and labels or the outputs that are wanted; the latter are computed once."""
+        """Return inputs, and labels or the outputs that are wanted; as many as have room are computed once."""
         problem = self.problem
-        if id(batch) not in self._read:
-            labelled = problem.criterion is not None
-            inputs, labels = read_batch(batch, problem.batch, network=problem.new_base, labelled=labelled)
-            inputs, labels = (move_to(part, self._device) for part in (inputs, labels))
-            self._read[id(batch)] = batch, (inputs, labels if labelled else self._wanted(inputs))
-        return self._read[id(batch)][1]
+        if id(batch) in self._read:
+            return self._read[id(batch)][1]
+        labelled = problem.criterion is not None
+        inputs, labels = read_batch(batch, problem.batch, network=problem.new_base, labelled=labelled)
+        inputs, labels = (move_to(part, self._device) for part in (inputs, labels))
+        read = inputs, labels if labelled else self._wanted(inputs)
+        self._kept += read[1].numel() if isinstance(read[1], Tensor) else 0
+        if self._kept <= MOST_KEPT:
+            self._read[id(batch)] = batch, read
+        return read
 
     def loss(self, outputs: Any, wanted: Any) -> Tensor:
         """Return the mean loss of outputs."""

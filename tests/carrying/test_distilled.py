@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.carrying import ByWeights, Distilled
+from sinkhorn_rebasin.carrying import teacher as teacher_module
 from sinkhorn_rebasin.carrying.choice import default_way
 from sinkhorn_rebasin.carrying.preparation import carry_problem
 from sinkhorn_rebasin.carrying.scale import followed
+from sinkhorn_rebasin.carrying.teacher import Teacher
 from sinkhorn_rebasin.errors import DataError, LossError
 from tests.carrying.networks import at, convolutions, difference, farthest, mlp, tuned_from
 
@@ -129,3 +131,22 @@ def test_language_models_are_carried_by_answers_where_no_way_is_asked_for() -> N
 
     assert chosen(tuned_from(Bigrams(0)), Bigrams(0), Bigrams(1), TOKENS) == "distilled"
     assert chosen(tuned_from(mlp(0)), mlp(0), mlp(1), DATA[0]) == "layer by layer"
+
+
+def test_answers_of_wide_vocabularies_are_computed_anew_and_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem, _ = carry_problem(
+        *(tuned_from(Bigrams(0)), Bigrams(0), Bigrams(1), None, None, None, None, None),
+        example_inputs=TOKENS,
+        spec=None,
+        seed=0,
+    )
+    kept, anew = Teacher(problem, "tuned"), Teacher(problem, "tuned")
+    wanted = kept.batch(TOKENS)[1]
+    assert kept.batch(TOKENS)[1] is wanted
+    monkeypatch.setattr(teacher_module, "MOST_KEPT", wanted.numel() - 1)
+    first, second = (anew.batch(TOKENS)[1] for _ in range(2))
+    assert first is not second
+    assert torch.equal(first, wanted)
+    assert torch.equal(second, wanted)
