@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
         batches = bench.base_batches() if few else looked_at(bench, count)
         learned = bench.setting.labels.way == "learned"
         update = carried(bench, Learned() if learned else None, batches)
+        options = {"data": bench.base_batches()} if few else looked_at(bench, count)
+        learned = bench.setting.labels.way == "learned"
+        update = carried(bench, Learned() if learned else None, **options)
         looked = "base data" if few else "the samples"
         starts: dict[str, nn.Module] = {
             f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
@@ -43,11 +47,16 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
     return tried
 
 
-def looked_at(bench: Bench, count: int) -> list[Tensor]:
-    """Return the samples in batches; copies of one are in one batch, so that what is held out is of other samples."""
+def looked_at(bench: Bench, count: int) -> dict[str, Any]:
+    """Return the samples in batches as data; copies that are held out are of other samples than the rest."""
     copies = bench.setting.labels.copies
-    parts = bench.labelled(count)[0].split(max(1, count // (5 if copies == 1 else 10)))
-    return [copied(part, copies, bench.seed) for part in parts]
+    inputs = bench.labelled(count)[0]
+    if copies == 1:
+        return {"data": list(inputs.split(max(1, count // 5)))}
+    kept = copied(inputs[: -(count // 10)], copies, bench.seed)
+    order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(bench.seed))
+    held_out = copied(inputs[-(count // 10) :], copies, bench.seed)
+    return {"data": list(kept[order].split(count)), "validation": [held_out]}
 
 
 def copied(inputs: Tensor, copies: int, seed: int) -> Tensor:

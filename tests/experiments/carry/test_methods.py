@@ -138,6 +138,7 @@ def test_settings_load_and_changes_change() -> None:
 
 
 def test_copies_of_a_sample_lie_in_one_batch_and_draw_nothing_of_others() -> None:
+def test_copies_that_are_held_out_are_of_other_samples_and_draw_nothing() -> None:
     images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     task = Task(
         ImageData(images, torch.arange(40), images, torch.arange(40), 40, "noise"),
@@ -157,4 +158,13 @@ def test_copies_of_a_sample_lie_in_one_batch_and_draw_nothing_of_others() -> Non
         values = set(originals.flatten().tolist()) | {0.0}
         assert set(batch[2:].flatten().tolist()) <= values
         assert not torch.equal(batch[2:4], originals)
+    seen = looked_at(case, 20)
+    assert torch.equal(state, torch.get_rng_state())
+    wanted = case.labelled(20)[0]
+    kept, (held_out,) = torch.cat(seen["data"]), seen["validation"]
+    assert (len(kept), len(held_out)) == (54, 6)
+    for batch, originals in ((kept, wanted[:18]), (held_out, wanted[18:])):
+        assert set(batch.flatten().tolist()) <= set(originals.flatten().tolist()) | {0.0}
+        assert all(any(torch.equal(each, image) for each in batch) for image in originals)
+    assert len(torch.unique(held_out, dim=0)) > 2
     assert torch.equal(copied(wanted, 1, 0), wanted)
