@@ -62,16 +62,21 @@ from sinkhorn_rebasin.merging import Ensemble as Ensemble
 from sinkhorn_rebasin.merging import FusedState as FusedState
 from sinkhorn_rebasin.merging import JointRebasin as JointRebasin
 from sinkhorn_rebasin.merging import ManyAlignment as ManyAlignment
+from sinkhorn_rebasin.merging import PartialMerge as PartialMerge
 from sinkhorn_rebasin.merging import UnitPrior as UnitPrior
 from sinkhorn_rebasin.merging import fedma as fedma
 from sinkhorn_rebasin.merging import fisher as fisher
 from sinkhorn_rebasin.merging import known_classes as known_classes
 from sinkhorn_rebasin.merging import match_many as match_many
+from sinkhorn_rebasin.merging import match_outputs as match_outputs
 from sinkhorn_rebasin.merging import merge_many as merge_many
+from sinkhorn_rebasin.merging import merge_trunks as merge_trunks
 from sinkhorn_rebasin.merging import pfnm as pfnm
+from sinkhorn_rebasin.merging import pleas as pleas
 from sinkhorn_rebasin.merging import regmean as regmean
 from sinkhorn_rebasin.merging import regmean_plus_plus as regmean_plus_plus
 from sinkhorn_rebasin.merging import weigh_classes as weigh_classes
+from sinkhorn_rebasin.merging import zipit as zipit
 
 # Networks with parameters more, so that they have more symmetries, or with several heads.
 from sinkhorn_rebasin.networks.expanding import expand as expand

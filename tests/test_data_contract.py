@@ -23,6 +23,9 @@ from tests.data_takers import RUN
 INNER = {
     "sinkhorn_rebasin.networks.batches",
     "sinkhorn_rebasin.curvature.measured_network",
+    "sinkhorn_rebasin.merging.partial.first_inputs",
+    "sinkhorn_rebasin.merging.partial.joint_moments",
+    "sinkhorn_rebasin.merging.repeatable",
     *(
         f"sinkhorn_rebasin.front.{name}"
         for name in ("criteria", "data", "fit", "fused_pair", "judge", "many_starts", "preparation", "starts")

@@ -94,6 +94,7 @@ def results() -> dict[str, Any]:
         "AlignmentResult": sr.align(small, small, example_inputs=x[:, :3]),
         "Adapter": sr.Adapter({"peft_type": "LORA"}, {"0.lora_A.weight": x}),
         "ManyAlignment": sr.ManyAlignment((matched,) * 9, (1.0, 2.0), method="merge_many"),
+        "PartialMerge": sr.zipit(first, second, spec(), data=[x]),
         "CarriedUpdate": sr.carry(first, second, first, matched, example_inputs=x),
         "Comparison": sr.compare([small] * 9, small, data),
         "UnitPrior": sr.UnitPrior(sigma=0.1),

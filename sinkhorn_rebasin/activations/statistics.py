@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -148,9 +148,41 @@ def paired_moments(
     Raises:
         DataError: when there is no batch.
     """
+    found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
+    for number, (shown, pairs) in enumerate(
+        paired_units(
+            network, reference, target, spec, data, skipped=skipped, rescaling=rescaling, batch=batch
+        )
+    ):
+        if not number:
+            found = {name: (site, PairedMoments()) for name, site in shown.items()}
+        _take_in(found, pairs)
+    return {name: pair for name, pair in found.items() if pair[1].count}
+
+
+@torch.no_grad()
+def paired_units(
+    network: nn.Module,
+    reference: StateLike,
+    target: StateLike,
+    spec: PermutationSpec,
+    data: Iterable[Any],
+    *,
+    skipped: Collection[tuple[str, str]] = (),
+    rescaling: RescalingSpec = NO_RESCALING,
+    batch: BatchAdapter | None = None,
+) -> Iterator[tuple[Mapping[str, Site | OperationSite], Mapping[str, tuple[Tensor, Tensor]]]]:
+    """Read the units of both networks, batch by batch.
+
+    Arguments are those of :func:`paired_moments`. Yields where each group is seen, and its values in both networks,
+    (units, width, samples).
+
+    Raises:
+        DataError: when there is no batch.
+    """
     sites: dict[str, Site] | None = None
     reader: OperationReader | None = None
-    found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
+    shown: dict[str, Site | OperationSite] = {}
     device = device_of(reference)
     example = spec.validity.arguments if spec.validity else ()
     with untouched_randomness():
@@ -163,17 +195,15 @@ def paired_moments(
                     sites = with_parities(sites, network, reference, spec, rescaling, inputs)
                 unseen = [name for name in spec.names if name not in sites]
                 reader = OperationReader(network, reference, spec, unseen, inputs, rescaling)
-                shown: dict[str, Site | OperationSite] = {**sites, **reader.sites}
-                found = {name: (site, PairedMoments()) for name, site in shown.items()}
+                shown = {**sites, **reader.sites}
             seen = [outputs_of(network, state, inputs, sites) for state in (reference, target)]
             pairs = reader.pairs(reference, target, inputs)
             for name, site in sites.items():
                 ours, theirs = (units_of_site(outputs[site.module], site) for outputs in seen)
                 pairs[name] = ours, theirs
-            _take_in(found, pairs)
+            yield shown, pairs
     if sites is None:
         raise DataError("Expected at least one batch to see activations on but got none.")
-    return {name: pair for name, pair in found.items() if pair[1].count}
 
 
 def _take_in(
