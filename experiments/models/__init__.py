@@ -14,7 +14,7 @@ from experiments.models.cnn import CNN
 from experiments.models.lstm import LSTM
 from experiments.models.mixture import MixtureLM
 from experiments.models.mlp import MLP
-from experiments.models.resnet import ResNet, resnet18, resnet20, resnet50, resnext
+from experiments.models.resnet import ResNet, resnet8, resnet18, resnet20, resnet50, resnext
 from experiments.models.transformer import GPT, ViT
 from experiments.models.vgg import VGG
 
@@ -32,6 +32,7 @@ __all__ = [
     "ResNet",
     "ViT",
     "build_model",
+    "resnet8",
     "resnet18",
     "resnet20",
     "resnet50",
@@ -46,6 +47,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lstm": LSTM,
     "mixture": MixtureLM,
     "mlp": MLP,
+    "resnet8": resnet8,
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet50": resnet50,

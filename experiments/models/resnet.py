@@ -147,6 +147,18 @@ def resnet20(
     return ResNet([3, 3, 3], widths, classes=classes, channels=channels, shortcut=shortcut, norm=norm)
 
 
+def resnet8(classes: int = 10, width: float = 1, norm: str = "batch") -> ResNet:
+    """Return the CIFAR ResNet of 8 layers, one block a stage; `width` scales its 16, 32 and 64 channels.
+
+    Example:
+        >>> [name for name, _ in resnet8().layer3.named_children()]
+        ['0']
+    """
+    return ResNet(
+        [1, 1, 1], [max(1, round(width * base)) for base in (16, 32, 64)], classes=classes, norm=norm
+    )
+
+
 def resnet18(classes: int = 10, stem: str = "cifar", width: float = 1, norm: str = "batch") -> ResNet:
     """Return ResNet18; with `stem="imagenet"` and 1000 classes it has torchvision's parameters."""
     widths = [max(1, round(width * base)) for base in (64, 128, 256, 512)]
