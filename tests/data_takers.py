@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import merging
@@ -21,22 +21,8 @@ from sinkhorn_rebasin.landscape import Plane, evaluate_plane
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.merging.fusing import fused
 from sinkhorn_rebasin.training import continual
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.n, self.b = nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.b(torch.relu(self.n(self.a(x))))
-        return out
-
-
-def networks() -> tuple[Net, Net, sr.PermutationSpec]:
-    torch.manual_seed(0)
-    a, b = Net().eval(), Net().eval()
-    return a, b, sr.discover_symmetry(a, torch.ones(2, 3))
+from tests.partial_takers import PARTIAL
+from tests.taken_networks import Net, networks
 
 
 def fitted(module: lightning.LightningModule, data: Any, *callbacks: lightning.Callback) -> dict[str, Tensor]:
@@ -275,6 +261,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     ],
     "pleas": in_part(merging.pleas, budget=1.5),
     "zipit": in_part(merging.zipit),
+    **PARTIAL,
     "BatchNormReset": lambda d, b: list(
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
     ),
