@@ -14,7 +14,7 @@ from torch import Tensor
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import merging
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
-from sinkhorn_rebasin.activations.statistics import paired_moments, paired_units
+from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
 from sinkhorn_rebasin.landscape import Plane, evaluate_plane
@@ -248,19 +248,6 @@ CE = F.cross_entropy
 # What is run, by the name of the function or class that takes the adapter.
 RUN: dict[str, Callable[[Any, Any], Any]] = {
     "BarrierMonitor": monitored,
-    "BothOutputsLoss": both_outputs,
-    "fit_layers": fitted_layers,
-    "match_outputs": outputs_matched,
-    "merge_trunks": trunk,
-    "paired_units": lambda d, b: [
-        values
-        for _, pairs in paired_units(
-            networks()[0], networks()[0].state_dict(), networks()[1].state_dict(), networks()[2], d, batch=b
-        )
-        for values in pairs["a"]
-    ],
-    "pleas": in_part(merging.pleas, budget=1.5),
-    "zipit": in_part(merging.zipit),
     **PARTIAL,
     "BatchNormReset": lambda d, b: list(
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()

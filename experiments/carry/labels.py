@@ -31,9 +31,6 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
 
     def tried(bench: Bench) -> Iterator[Tried]:
         few = count < FEW and bench.setting.data == "mnist"
-        batches = bench.base_batches() if few else looked_at(bench, count)
-        learned = bench.setting.labels.way == "learned"
-        update = carried(bench, Learned() if learned else None, batches)
         options = {"data": bench.base_batches()} if few else looked_at(bench, count)
         learned = bench.setting.labels.way == "learned"
         update = carried(bench, Learned() if learned else None, **options)
