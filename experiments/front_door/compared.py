@@ -47,7 +47,8 @@ def told(recipe: Recipe) -> str:
     (', recipe=Recipe(steps=1000)', '')
     """
     default = sinkhorn_rebasin.Recipe()
-    names = [each.name for each in fields(default)]
+    # The schedule of a setting is its own, and is never tried against others.
+    names = [each.name for each in fields(default) if each.name != "trials"]
     changed = {
         name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)
     }

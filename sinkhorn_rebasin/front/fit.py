@@ -113,7 +113,9 @@ class Fits:
             self._fit("trial", self._soft_module(schedule), monitor, steps, callbacks, deadline, every=steps)
             if self.interrupted:
                 break
-            heights.append(height(monitor.history[-1][1], self.recipe.keep))
+            # Processes that a strategy starts keep what their monitor saw.
+            end = monitor.history[-1][1] if monitor.history else self.judge.of_rebasin(self.rebasin)
+            heights.append(height(end, self.recipe.keep))
             self.rebasin.load_state_dict(first)
         best = best_of(candidates[: len(heights)], heights) if heights else candidates[0]
         self.notes += (f"The best of {len(heights)} short trials is trained: {best}.",)

@@ -42,7 +42,8 @@ def fitted_weight(
 
     >>> gram = torch.diag(torch.tensor([1.0, 3.0]))[None]
     >>> ones, zeros = torch.ones(1, 2, 1), torch.zeros(1, 2, 1)
-    >>> fitted_weight([gram, gram.flip(1, 2)], [ones, zeros], [0.5, 0.5], 0.0).flatten().tolist()
+    >>> weight = fitted_weight([gram, gram.flip(1, 2)], [ones, zeros], [0.5, 0.5], 0.0)
+    >>> [round(each, 6) for each in weight.flatten().tolist()]
     [0.25, 0.75]
     """
     cross = [gram.double() @ weight.double() for gram, weight in zip(grams, weights, strict=True)]

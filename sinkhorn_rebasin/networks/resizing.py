@@ -31,6 +31,7 @@ def resized(model: Module, state: Mapping[str, Tensor]) -> Module:
         - Whether a forward of one's own runs at these widths only a run can tell.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
         >>> shapes = {"0.weight": (6, 3), "0.bias": (6,), "2.weight": (2, 6), "2.bias": (2,)}
         >>> wide = resized(net, {name: torch.ones(shape) for name, shape in shapes.items()})

@@ -28,6 +28,7 @@ def resized_network(network: Module, state: StateLike) -> Module:
         ArchitectureError: a layer whose size cannot be changed: it is recurrent, packs attention, computes its
             weights, or convolves in groups of several channels. It is named.
 
+    >>> import torch
     >>> wide = resized_network(nn.Linear(2, 3), {"weight": torch.ones(5, 2), "bias": torch.zeros(5)})
     >>> wide, wide(torch.ones(1, 2)).shape
     (Linear(in_features=2, out_features=5, bias=True), torch.Size([1, 5]))

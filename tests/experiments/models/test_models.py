@@ -150,6 +150,7 @@ def test_modules_import_torch_alone() -> None:
         "resnet18",
         "resnet20",
         "resnet50",
+        "resnet8",
         "resnext",
         "vgg",
         "vit",
