@@ -14,7 +14,7 @@ from sinkhorn_rebasin.carrying.preparation import carry_problem
 from sinkhorn_rebasin.carrying.scale import followed
 from sinkhorn_rebasin.carrying.teacher import Teacher
 from sinkhorn_rebasin.errors import DataError, LossError
-from tests.carrying.networks import at, convolutions, difference, farthest, mlp, tuned_from
+from tests.carrying.networks import at, difference, farthest, mlp, tuned_from
 
 DATA = list(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).split(50))
 TOKENS = torch.arange(6).reshape(2, 3) % 5
@@ -108,9 +108,14 @@ def test_it_goes_further_than_its_start_and_changes_nothing_that_is_given() -> N
 def test_what_it_needs_is_said() -> None:
     with pytest.raises(LossError, match=r"same labels, .*'4.weight'"):
         sr.carry(tuned_from(mlp(0, labels=5)), mlp(0), mlp(1), way=Distilled(), data=DATA)
-    base, images = convolutions(0), torch.zeros(2, 2, 8, 8)
+
+    def tokens(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
+
     with pytest.raises(DataError, match="'distilled'"):
-        sr.carry(tuned_from(base), base, convolutions(1), way=Distilled(), example_inputs=images)
+        sr.carry(tuned_from(tokens(0)), tokens(0), tokens(1), way=Distilled(), example_inputs=TOKENS)
 
 
 def test_answers_are_compared_along_the_axis_of_the_classes() -> None:
