@@ -92,11 +92,7 @@ def _ways(ways: Mapping[str, Way | None], data: str) -> Callable[[Bench], Iterab
         digits = bench.setting.data == "mnist"
         several = digits or (data == "none" and bench.setting.data != "source_text")
         for name, way in list(ways.items())[: None if several else 1]:
-            if (
-                data == "none"
-                and isinstance(way, Learned)
-                and bench.setting.model in ("vit", "resnet20", "gpt")
-            ):
+            if data == "none" and isinstance(way, Learned) and bench.setting.model in ("vit", "resnet20"):
                 continue  # no inputs are drawn for separate patches or batch norms; text is drawn by the default
             yield from _scaled(carried(bench, way, batches), bench, {"way": name})
 

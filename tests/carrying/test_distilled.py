@@ -108,13 +108,14 @@ def test_it_goes_further_than_its_start_and_changes_nothing_that_is_given() -> N
 def test_what_it_needs_is_said() -> None:
     with pytest.raises(LossError, match=r"same labels, .*'4.weight'"):
         sr.carry(tuned_from(mlp(0, labels=5)), mlp(0), mlp(1), way=Distilled(), data=DATA)
-    base, new_base = (
-        nn.Sequential(nn.Conv2d(2, 6, 4, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)).eval()
-        for _ in range(2)
-    )
-    images = torch.zeros(2, 2, 8, 8)  # in patches, for which nothing is drawn
+
+    def tokens(seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3)).eval()
+
     with pytest.raises(DataError, match="'distilled'"):
-        sr.carry(tuned_from(base), base, new_base, way=Distilled(), example_inputs=images)
+        sr.carry(tuned_from(tokens(0)), tokens(0), tokens(1), way=Distilled(), example_inputs=TOKENS)
 
 
 def test_answers_are_compared_along_the_axis_of_the_classes() -> None:
