@@ -14,7 +14,7 @@ from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.matching.rotations.turned_weights import TurnedWeights
 from sinkhorn_rebasin.matching.weights.beginning import MatchingStart, beginning, search_from
-from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent, final_objective
 from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS, place_experts
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
@@ -68,6 +68,8 @@ def weight_matching(
     slots with X and those with its inverse transpose have one Gram matrix. The map is then carried back to the
     networks as given. Whole heads are worth what the best maps inside them gain. The first run starts from what
     fixed bases pin down: a stream is turned by its embeddings and its head alone, then each group by what is known.
+    Where maps stand inside heads it does so twice, the second time with all groups placed anew after each, and keeps
+    the higher objective.
 
     Note:
         - The networks must be in canonical form: gains one. See :func:`canonicalize`.
@@ -152,7 +154,7 @@ def weight_matching(
         for number, own in enumerate(_spawned(generator, restarts - 1), start=1):
             if watch.expired:
                 break
-            best = max(best, run(number, _height(best), own), key=_height)
+            best = max(best, run(number, final_objective(best), own), key=final_objective)
     return best.named("weight_matching")
 
 
@@ -160,11 +162,6 @@ def _spawned(generator: torch.Generator, count: int) -> list[torch.Generator]:
     """Make generators that draw independently of each other."""
     seeds = torch.randint(2**62, (max(count, 0),), generator=generator, device=generator.device).tolist()
     return [torch.Generator(generator.device).manual_seed(seed) for seed in seeds]
-
-
-def _height(alignment: Alignment) -> float:
-    """Return the objective where a run ended."""
-    return alignment.objective[-1] if alignment.objective else 0.0
 
 
 def match_remaining(

@@ -15,7 +15,7 @@ from sinkhorn_rebasin.matching.rotations.balancing import balanced
 from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.weights.beginning import search_from
-from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent
+from sinkhorn_rebasin.matching.weights.coordinate_ascent import CoordinateAscent, final_objective
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import (
@@ -69,10 +69,22 @@ class TurnedWeights:
         )
 
     def anchored(self, generator: torch.Generator, max_passes: int) -> Alignment:
-        """Start from what fixed bases pin down, then alternate."""
+        """Start from what fixed bases pin down, then alternate.
+
+        Maps inside heads fit whichever stream they meet, and the search ends where they hold it. Where there are
+        some, a second start places groups anew as others come in, and whichever ends higher is returned.
+        """
+        again = torch.Generator(generator.device)
+        again.set_state(generator.get_state())
         search = CoordinateAscent(self.standing, generator, self.watch)
         search.anchor(self.turning_spec.groups)
-        return self._climbed(search, max_passes)
+        best = self._climbed(search, max_passes)
+        nested = any(symmetry.group.parent is not None for symmetry in self.continuous.symmetries)
+        if not nested or (self.watch is not None and self.watch.expired):
+            return best
+        search = CoordinateAscent(self.standing, again, self.watch)
+        search.anchor(self.turning_spec.groups, anew=True)
+        return max(best, self._climbed(search, max_passes), key=final_objective)
 
     def climb_from(
         self, begin: Alignment, generator: torch.Generator, max_passes: int, beat: float = -math.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from sinkhorn_rebasin.assignment import hard_assignment
 from sinkhorn_rebasin.assignment.assignment_potentials import sweeping_potentials
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
+from sinkhorn_rebasin.matching.weights.anchored_start import placed_alone, share, understood
 from sinkhorn_rebasin.matching.weights.neighbors import Settled
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
 from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
@@ -77,25 +77,40 @@ class CoordinateAscent:
         if found.value(found.standing.spec.shapes) > self.value(self.standing.spec.shapes):
             vars(self).update(vars(found))
 
-    def anchor(self, groups: Sequence[Group]) -> None:
+    def anchor(self, groups: Sequence[Group], *, anew: bool = False) -> None:
         """Place these groups once, the best understood next.
 
         A group is placed by the tensors whose other axes are frozen or already placed. First comes what fixed bases
         pin down: a stream between embeddings and a head. A group without such a tensor stays as it is.
+
+        Args:
+            groups: all of them.
+            anew: whether, after each, those that came before it are placed anew by what is now known.
         """
-        waiting = {group.name for group in groups}
+        waiting, whole = {group.name for group in groups}, self.standing.spec
+        turned = self.standing.continuous
+        placed: list[Group] = []
         while waiting and not self.watch.expired:
             free = [group for group in groups if group.name in waiting and group.parent not in waiting]
             together, spec = max(
-                (
-                    (together, _understood(self.standing, together, waiting))
-                    for together in map(self._family, free)
-                ),
-                key=lambda pair: _share(self.standing.spec, *pair),
+                ((family, understood(whole, family, waiting, turned)) for family in map(self._family, free)),
+                key=lambda pair: share(whole, *pair),
             )
-            if _share(self.standing.spec, together, spec):
+            if share(whole, together, spec):
                 self.accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
             waiting -= {group.name for group in together}
+            placed.append(together[0])
+            if anew:
+                self._place_anew(placed, placed_alone(whole, waiting))
+
+    def _place_anew(self, groups: Sequence[Group], spec: PermutationSpec) -> None:
+        """Go over groups once, by the slots of a spec alone."""
+        whole = self.standing.spec
+        self.standing = replace(self.standing, spec=spec)
+        for group in groups:
+            if not self.watch.expired:
+                self._improve(group)
+        self.standing, self.settled = replace(self.standing, spec=whole), Settled(whole)
 
     def climb(self, groups: Sequence[Group], max_passes: int, beat: float = -math.inf) -> Alignment:
         """Place these groups until none can be placed better.
@@ -233,6 +248,11 @@ class CoordinateAscent:
         return [groups[index] for index in drawn.tolist()]
 
 
+def final_objective(alignment: Alignment) -> float:
+    """Return the objective where a run ended."""
+    return alignment.objective[-1] if alignment.objective else 0.0
+
+
 def _is_behind(objective: Sequence[float], passes: int, beat: float) -> bool:
     """Tell whether passes that gain as much as the last one end too low.
 
@@ -259,36 +279,6 @@ def _turned(
         gain,
         float((rotations * similarity).sum()),
     )
-
-
-def _understood(standing: Standing, together: Sequence[Group], waiting: set[str]) -> PermutationSpec:
-    """Keep tensors that no other waiting group stands on.
-
-    Those that one of these groups has on two axes are kept only where there are no others: what they say of one axis
-    depends on where the other is, which is not known yet.
-    """
-    spec = standing.spec
-    names = {group.name for group in together}
-    hidden = {slot.tensor for slot in spec.slots if slot.group in waiting - names}
-    places = {(slot.group, slot.tensor, slot.axes) for slot in spec.slots if slot.group in names}
-    axes = Counter((group, tensor) for group, tensor, _ in places)
-    both = {tensor for (_, tensor), count in axes.items() if count > 1}
-    if {tensor for _, tensor in axes} - hidden - both:
-        hidden |= both
-    return replace(spec, slots=tuple(slot for slot in spec.slots if slot.tensor not in hidden))
-
-
-def _share(spec: PermutationSpec, together: Sequence[Group], understood: PermutationSpec) -> float:
-    """Say which share of a family's elements is understood."""
-    part, whole = (
-        sum(
-            math.prod(spec.shapes[name])
-            for name in {slot.tensor for group in together for slot in each.slots_of(group.name)}
-            if name in spec.compared
-        )
-        for each in (understood, spec)
-    )
-    return part / max(1, whole)
 
 
 def _picked(table: Tensor, units: Tensor) -> Tensor:
