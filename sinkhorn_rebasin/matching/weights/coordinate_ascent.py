@@ -81,20 +81,22 @@ class CoordinateAscent:
         """Place these groups once, the best understood next.
 
         A group is placed by the tensors whose other axes are frozen or already placed. First comes what fixed bases
-        pin down: a stream between embeddings and a head. A group without such a tensor stays as it is.
+        pin down: a stream between embeddings and a head. A group without such a tensor stays as it is. Among equals
+        heads with maps inside come last, since maps fit any stream.
 
         Args:
             groups: all of them.
-            anew: whether, after each, those that came before it are placed anew by what is now known.
+            anew: whether, after each, those that came before it are placed anew by what is now known. Heads are then
+                placed by all they have, as nothing holds the stream.
         """
         waiting, whole = {group.name for group in groups}, self.standing.spec
-        turned = self.standing.continuous
+        turned = () if anew else self.standing.continuous
         placed: list[Group] = []
         while waiting and not self.watch.expired:
             free = [group for group in groups if group.name in waiting and group.parent not in waiting]
             together, spec = max(
                 ((family, understood(whole, family, waiting, turned)) for family in map(self._family, free)),
-                key=lambda pair: share(whole, *pair),
+                key=lambda pair: (share(whole, *pair), not self._maps_inside(pair[0])),
             )
             if share(whole, together, spec):
                 self.accept(self._proposal(together[0], replace(self.standing, spec=spec))[0])
@@ -102,6 +104,10 @@ class CoordinateAscent:
             placed.append(together[0])
             if anew:
                 self._place_anew(placed, placed_alone(whole, waiting))
+
+    def _maps_inside(self, family: Sequence[Group]) -> bool:
+        """Tell whether blocks of a family are turned inside."""
+        return any(group.parent is not None and group.name in self.standing.continuous for group in family)
 
     def _place_anew(self, groups: Sequence[Group], spec: PermutationSpec) -> None:
         """Go over groups once, by the slots of a spec alone."""
