@@ -92,7 +92,8 @@ class Setting:
 
     `held_out` of the training images, the last of them, are kept from the networks for ours to decide on: networks
     that fit all they have seen do not tell on it which alignment is better. With `expand`, rows over every symmetry
-    turn gains that cannot be folded into matrices: see :func:`sinkhorn_rebasin.expand`.
+    turn gains that cannot be folded into matrices: see :func:`sinkhorn_rebasin.expand`. With `fold_batch_norm`, they
+    fold the batch norms of linear streams: see :func:`sinkhorn_rebasin.discover_continuous`.
     """
 
     title: str
@@ -102,6 +103,7 @@ class Setting:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     held_out: int = 0
     expand: bool = False
+    fold_batch_norm: bool = False
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3), (4, 5))
     budget: Budget = field(default_factory=Budget)
     recipe: Recipe = field(default_factory=Recipe)

@@ -25,14 +25,18 @@ def activations(pair: Pair, setting: Setting) -> Outcome:
 
 def learned(pair: Pair, setting: Setting) -> Outcome:
     """Maps learned on the loss between the networks, by one call of :func:`sinkhorn_rebasin.align`."""
-    recipe = setting.recipe
+    recipe, inputs = setting.recipe, pair.data.train_images[:2]
+    folded = setting.fold_batch_norm and discover_continuous(
+        pair.target, pair.spec, inputs, fold_batch_norm=True
+    )
     result = sinkhorn_rebasin.align(
         pair.reference,
         pair.target,
         data_of(pair, recipe).train_dataloader(),
         held_out_of(pair, recipe),
-        example_inputs=pair.data.train_images[:2],
+        example_inputs=inputs,
         spec=pair.spec,
+        symmetry=folded or "full",
         expand=setting.expand,
         recipe=recipe,
         seed=pair.seed,
@@ -60,7 +64,9 @@ def _matched(pair: Pair, setting: Setting, *, by_activations: bool) -> Outcome:
         *(pair.reference, pair.target, pair.spec, "full", inputs), untied=False, expanded=setting.expand
     )
     spec = pair.spec if larger.spec is None else larger.spec
-    continuous = discover_continuous(larger.target, spec, inputs)
+    continuous = discover_continuous(
+        larger.target, spec, inputs, fold_batch_norm=setting.fold_batch_norm
+    )
     networks = [canonicalize(net, spec, continuous, inputs) for net in (larger.reference, larger.target)]
     if by_activations:
         data = pair.batches(setting.budget.images, MATCHING_BATCH)
