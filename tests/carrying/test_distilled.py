@@ -10,7 +10,7 @@ import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.carrying import ByWeights, Distilled
 from sinkhorn_rebasin.carrying.scale import followed
 from sinkhorn_rebasin.errors import DataError, LossError
-from tests.carrying.networks import at, convolutions, difference, farthest, mlp, tuned_from
+from tests.carrying.networks import at, difference, farthest, mlp, tuned_from
 
 DATA = list(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).split(50))
 TOKENS = torch.arange(6).reshape(2, 3) % 5
@@ -104,9 +104,10 @@ def test_it_goes_further_than_its_start_and_changes_nothing_that_is_given() -> N
 def test_what_it_needs_is_said() -> None:
     with pytest.raises(LossError, match=r"same labels, .*'4.weight'"):
         sr.carry(tuned_from(mlp(0, labels=5)), mlp(0), mlp(1), way=Distilled(), data=DATA)
-    base, images = convolutions(0), torch.zeros(2, 2, 8, 8)
+    base, new_base = (nn.Sequential(nn.Conv2d(2, 4, 4, 4), nn.Flatten(), nn.Linear(16, 3)) for _ in range(2))
+    images = torch.arange(256.0).view(2, 2, 8, 8)
     with pytest.raises(DataError, match="'distilled'"):
-        sr.carry(tuned_from(base), base, convolutions(1), way=Distilled(), example_inputs=images)
+        sr.carry(tuned_from(base), base, new_base, way=Distilled(), example_inputs=images)
 
 
 def test_answers_are_compared_along_the_axis_of_the_classes() -> None:
