@@ -91,7 +91,7 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.bar(at, heights, width=0.15, label=fusion)
         singles = [100 * row["accuracy"] for p in pairs for row in p["rows"] if row["alignment"] == SINGLE]
         axis.axhline(statistics.fmean(singles), color="black", linewidth=0.8, label=SINGLE)
-        axis.set_xticks(range(len(alignments)), alignments)
+        axis.set_xticks(range(len(alignments)), alignments, fontsize=8)
         axis.set_title(_titled(setting, pairs), fontsize=10)
         axis.set_ylabel("test accuracy, %")
     figure.legend(

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 
 from experiments.reporting.pictures import save_picture
 
@@ -56,28 +57,37 @@ def draw(one: Sequence[Mapping[str, Any]], several: Sequence[Mapping[str, Any]],
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    count = bool(one) + bool(several)
+    size: dict[str, Any] = {"figsize": (5.5 * count, 4), "layout": "constrained", "squeeze": False}
+    figure, panels = plt.subplots(1, count, **size)
     if one:
-        names = [row["method"] for row in one[0]["rows"]]
-        for number, name in enumerate(names):
-            values = [100 * each["rows"][number]["accuracy"] for each in one]
-            color = "tab:red" if name.startswith("ours") else "tab:blue"
-            left.barh(name, mean(values), height=0.7, color=color)
-            left.plot(values, [name] * len(values), "k|", markersize=8)
-        left.invert_yaxis()
-    left.set_xlabel("test accuracy, %")
-    left.set_title("MNIST, MLP, one round, ten owners", fontsize=10)
+        _draw_one_round(one, panels[0][0])
+    if several:
+        _draw_rounds(several, panels[0][-1])
+    save_picture(figure, path)
+    plt.close(figure)
+
+
+def _draw_one_round(one: Sequence[Mapping[str, Any]], axes: Axes) -> None:
+    names = [row["method"] for row in one[0]["rows"]]
+    for number, name in enumerate(names):
+        values = [100 * each["rows"][number]["accuracy"] for each in one]
+        axes.barh(name, mean(values), height=0.7, color="tab:red" if name.startswith("ours") else "tab:blue")
+        axes.plot(values, [name] * len(values), "k|", markersize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("test accuracy, %")
+    axes.set_title("MNIST, MLP, one round, ten owners", fontsize=10)
+
+
+def _draw_rounds(several: Sequence[Mapping[str, Any]], axes: Axes) -> None:
     for way in dict.fromkeys(each["method"] for each in several):
         curves = [each["accuracies"] for each in several if each["method"] == way]
         middle = [100 * mean(values) for values in zip(*curves, strict=True)]
-        right.plot(range(1, len(middle) + 1), middle, "o-", label=way)
-    if several:
-        right.legend(frameon=False, fontsize=8)
-    right.set_xlabel("round")
-    right.set_ylabel("test accuracy, %")
-    right.set_title("CIFAR-10, CNN, ten owners", fontsize=10)
-    save_picture(figure, path)
-    plt.close(figure)
+        axes.plot(range(1, len(middle) + 1), middle, "o-", label=way)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("round")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title("CIFAR-10, CNN, ten owners", fontsize=10)
 
 
 def _spread(values: Sequence[float]) -> str:
