@@ -64,9 +64,7 @@ def _matched(pair: Pair, setting: Setting, *, by_activations: bool) -> Outcome:
         *(pair.reference, pair.target, pair.spec, "full", inputs), untied=False, expanded=setting.expand
     )
     spec = pair.spec if larger.spec is None else larger.spec
-    continuous = discover_continuous(
-        larger.target, spec, inputs, fold_batch_norm=setting.fold_batch_norm
-    )
+    continuous = discover_continuous(larger.target, spec, inputs, fold_batch_norm=setting.fold_batch_norm)
     networks = [canonicalize(net, spec, continuous, inputs) for net in (larger.reference, larger.target)]
     if by_activations:
         data = pair.batches(setting.budget.images, MATCHING_BATCH)
