@@ -154,6 +154,7 @@ def test_what_cannot_be_gone_on_from_is_refused() -> None:
     with pytest.raises(SpecError, match="without scales"):
         weight_matching(*networks, given.spec, start=scaled)
     with pytest.raises(
-        SpecError, match="'invariants', 'identity', 'gates', 'grams', permutations or an Alignment but got 'best'"
+        SpecError,
+        match="'invariants', 'identity', 'gates', 'grams', permutations or an Alignment but got 'best'",
     ):
         weight_matching(*networks, given.spec, start="best")  # type: ignore[arg-type]
