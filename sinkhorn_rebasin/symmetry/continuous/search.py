@@ -13,7 +13,7 @@ from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousS
 from sinkhorn_rebasin.permutations.slots import MOST_HEADS
 from sinkhorn_rebasin.symmetry.continuous.branches import branches_on_data
 from sinkhorn_rebasin.symmetry.continuous.centering import centered_slots
-from sinkhorn_rebasin.symmetry.continuous.claims import NO_TURN, Claim, claim_of, vectors_of
+from sinkhorn_rebasin.symmetry.continuous.claims import Claim, claim_of, vectors_of
 from sinkhorn_rebasin.symmetry.continuous.null_vectors import Answers, add_draw, draws_needed
 from sinkhorn_rebasin.symmetry.continuous.proof import Held, change_of, first_change
 from sinkhorn_rebasin.symmetry.continuous.responses import responses
@@ -90,8 +90,7 @@ class Search:
             if name in answers:
                 claim = claim_of(spec, name, parts, answers[name], rounding)
             if isinstance(claim, str):
-                if self.reasons.get(name, NO_TURN) == NO_TURN:
-                    self.reasons[name] = claim
+                self.reasons.setdefault(name, claim)
                 left.append(name)
             else:
                 claims.append(claim)
