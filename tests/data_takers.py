@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
-from sinkhorn_rebasin import merging
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.connectivity import LearnedCurve
@@ -207,41 +206,6 @@ def fisher(function: Callable[..., Any]) -> Callable[[Any, Any], float]:
         return found
 
     return traced
-
-
-def in_part(way: Callable[..., Any], **options: Any) -> Callable[[Any, Any], Any]:
-    """Merge two networks in part by a function of both, their symmetries and data."""
-
-    def run(data: Any, batch: Any) -> Any:
-        merged = way(*networks(), data=data, batch=batch, **options)
-        return [tensor.float() for tensor in merged.network.state_dict().values()]
-
-    return run
-
-
-def trunk(data: Any, batch: Any) -> Any:
-    spec = networks()[2]
-    stays = sr.Alignment(sr.identity_permutations(spec), spec)
-    return in_part(merging.merge_trunks, alignment=stays)(data, batch)
-
-
-def fitted_layers(data: Any, batch: Any) -> Any:
-    start = merging.zipit(*networks(), data=[torch.linspace(-1, 1, 24).reshape(8, 3).square()])
-    return [
-        tensor.float()
-        for tensor in merging.fit_layers(start, data, batch=batch).network.state_dict().values()
-    ]
-
-
-def outputs_matched(data: Any, batch: Any) -> Any:
-    return list(merging.match_outputs(*networks(), data=data, batch=batch, steps=2).objective)
-
-
-def both_outputs(data: Any, batch: Any) -> Tensor:
-    a, b, spec = networks()
-    loss = merging.BothOutputsLoss(a, b, spec, batch=batch)
-    value: Tensor = loss(sr.SinkhornRebasin(a, b, spec=spec.ignoring("b")), data[0])
-    return value.detach()
 
 
 CE = F.cross_entropy

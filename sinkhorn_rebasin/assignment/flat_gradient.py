@@ -17,7 +17,7 @@ DOUBLE_UP_TO = 64
 
 
 def works_in(matrix: Given) -> type[np.float32] | type[np.float64]:
-    """Return the precision in which a flat matrix is worked on.
+    """Return the precision for a flat matrix.
 
     >>> works_in(np.ones((1, 99, 99), dtype=np.float32)).__name__
     'float32'
@@ -56,7 +56,10 @@ def flat_tangent_residual(matrix: Given, gradient: Given) -> Given | None:
     sums, explained = buffer.swapaxes(-1, -2) @ ones, columns @ means
 
     def product(x: Array) -> Array:
-        """Multiply a vector by S = diag(b) − Pᵀ diag(1/a) P."""
+        """Multiply a vector by S.
+
+        S = diag(b) − Pᵀ diag(1/a) P.
+        """
         narrow = x.astype(kind, copy=False)
         return column_sums * x - columns @ (table @ narrow / row_sums)
 

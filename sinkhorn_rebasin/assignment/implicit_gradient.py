@@ -249,7 +249,9 @@ Adjoint.forward.__signature__ = Positional.of(Adjoint.forward)  # type: ignore[a
 
 
 def adjoint(matrix: Tensor, gradient: Tensor, temperature: float) -> Tensor:
-    """Return P∘R/τ, to be differentiated again only where somebody might.
+    """Return P∘R/τ.
+
+    It can be differentiated again only where somebody might.
 
     That is where gradients are recorded, along a direction, or inside of a transformation.
     """

@@ -35,7 +35,10 @@ class Positional(inspect.Signature):
         return cls(list(inspect.signature(function).parameters.values()))
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the arguments, where as many are given as there are parameters."""
+        """Return the arguments of a call.
+
+        As many are given as there are parameters.
+        """
         if kwargs or len(args) != len(self.parameters):
             return super().bind(*args, **kwargs)
         return _Bound(args, {})

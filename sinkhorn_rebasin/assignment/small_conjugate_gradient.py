@@ -65,7 +65,10 @@ def _of_one_matrix(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Array, bool, int]:
-    """Solve a single system: numbers of Python cost less than arrays of one number."""
+    """Solve a single system.
+
+    Numbers of Python cost less than arrays of one number.
+    """
     inverse = 1 / np.where(diagonal > 0, diagonal, np.inf)
     x, residual = np.zeros_like(right_side), right_side.copy()
     scaled = residual * inverse

@@ -94,7 +94,10 @@ def small_residual(matrix: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Given:
-    """Read a tensor's memory; a lazy negative, as of the imaginary part of a conjugate, is worked out."""
+    """Read a tensor's memory.
+
+    A lazy negative, as of the imaginary part of a conjugate, is worked out.
+    """
     return tensor.numpy(force=True)
 
 

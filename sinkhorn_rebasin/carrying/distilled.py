@@ -28,7 +28,7 @@ STARTING_SCALES = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Distilled:
-    r"""Carry by answers: the carried start is trained to follow the tuned network.
+    r"""Train the carried start to follow the tuned network.
 
     .. math:: \min_{\Delta} \sum_x \mathrm{KL}\bigl(\mathrm{softmax} f(x;\, \theta_{\mathrm{tuned}}) \,\|\,
         \mathrm{softmax} f(x;\, \theta_{\mathrm{new}} + \Delta)\bigr)
@@ -103,7 +103,10 @@ class Distilled:
         return Carried(update, frame, (*(carried.notes if scale else ()), *notes, told), fitted=True)
 
     def _with_text(self, problem: CarryProblem) -> tuple[CarryProblem, tuple[str, ...]]:
-        """Add what a language model writes, or draw inputs where there are none."""
+        """Add text, or draw inputs.
+
+        A language model writes the text; inputs are drawn where there are none.
+        """
         if self.drawn:
             problem, notes = text_beside(problem, self.drawn)
             if notes:
@@ -119,7 +122,10 @@ class Distilled:
         held_out: Sequence[Any],
         best: float,
     ) -> tuple[State, float]:
-        """Train what the fine-tune changed, and return the best state with its loss."""
+        """Train what the fine-tune changed.
+
+        The best state is returned with its loss.
+        """
         with torch.no_grad():
             for name, tensor in named_tensors(student).items():
                 tensor.copy_(start[name])
@@ -146,7 +152,10 @@ class Distilled:
 
 
 def _added(new_base: nn.Module, carried: Carried, scale: float) -> State:
-    """Return the new base's tensors, in the form of an update, with the update added."""
+    """Return the new base with the update added.
+
+    Its tensors have the form of an update.
+    """
     start = {name: tensor.detach() for name, tensor in named_tensors(new_base).items()} | carried.frame
     return {
         name: (wide(tensor) + scale * wide(carried.state[name])).to(tensor.dtype)
@@ -158,7 +167,10 @@ def _added(new_base: nn.Module, carried: Carried, scale: float) -> State:
 
 @torch.no_grad()
 def _loss(network: nn.Module, state: State, teacher: Teacher, batches: Sequence[Any]) -> float:
-    """Return the mean loss at a state, infinite where it is not finite."""
+    """Return the mean loss at a state.
+
+    It is infinite where it is not finite.
+    """
     total = 0.0
     for batch in batches:
         inputs, wanted = teacher.batch(batch)

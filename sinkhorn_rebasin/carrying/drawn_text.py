@@ -53,7 +53,7 @@ def position_axis(network: nn.Module, tokens: Any) -> int | None:
 
 
 def class_axis(network: nn.Module, inputs: Any, outputs: Any) -> int:
-    """Return the axis of a network's scores along which classes lie.
+    """Return the axis of the classes.
 
     - Of a language model the axis that is not that of positions, see :func:`position_axis`.
     - Of four axes or more the second, as ``F.cross_entropy`` takes it.

@@ -56,7 +56,10 @@ class Teacher:
         self._read: dict[int, tuple[Any, tuple[Any, Any]]] = {}
 
     def batch(self, batch: Any) -> tuple[Any, Any]:
-        """Return inputs, and labels or the outputs that are wanted; as many as have room are computed once."""
+        """Return inputs with labels or wanted outputs.
+
+        As many outputs as have room are computed once.
+        """
         problem = self.problem
         if id(batch) in self._read:
             return self._read[id(batch)][1]

@@ -84,7 +84,9 @@ def inputs_of_update(problem: CarryProblem, synthetic: float) -> tuple[CarryProb
 
 
 def text_beside(problem: CarryProblem, windows: int) -> tuple[CarryProblem, tuple[str, ...]]:
-    """Add text that the tuned network draws to given inputs, whose labels are left out.
+    """Add text that the tuned network draws.
+
+    Labels of given inputs are left out.
 
     Args:
         problem: with or without data; of networks that are no language models it is returned as it is.
@@ -131,7 +133,9 @@ def first_weight(problem: CarryProblem) -> str | None:
 
 
 def first_filters(problem: CarryProblem) -> str | None:
-    """Name the weight of a first convolution of the images themselves; None where there is none.
+    """Name the weight of a first convolution.
+
+    It must take the images themselves; None where there is none.
 
     Its patches must overlap: networks of separate patches, such as vision transformers, are not carried so.
     """
@@ -148,7 +152,10 @@ def first_filters(problem: CarryProblem) -> str | None:
 
 
 def _first_weight(problem: CarryProblem, kind: type[nn.Module], wanted: Tensor) -> str | None:
-    """Name the weight of the first layer of a kind, if its inputs are the ones that are wanted."""
+    """Name the weight of a kind's first layer.
+
+    Its inputs must be the ones that are wanted.
+    """
     network = evaluation_copy(problem.base)
     state = tensors_of(network)
     seen: list[tuple[str, Tensor]] = []

@@ -39,7 +39,9 @@ def fuse_models(
     alignments: Sequence[Alignment],
     shares: Sequence[float] | None = None,
 ) -> tuple[FusedState, list[tuple[str, str]]]:
-    """Fuse models in the way that the options ask for, and say what was fitted.
+    """Fuse models as the options ask.
+
+    What was fitted is told.
 
     Returns:
         The state, and what a card tells of it.
@@ -58,7 +60,10 @@ def fuse_models(
 
 
 def _data(options: Options, models: Sequence[LoadedModel]) -> list[Iterable[Any]] | None:
-    """Read one source of data a model; the plain mean needs none."""
+    """Read one source of data a model.
+
+    The plain mean needs none.
+    """
     if options.fusion == "mean":
         return None
     given = [text for text in (options.train, options.repair) if text is not None]

@@ -54,7 +54,10 @@ def aligned_together(
 def repaired_mean(
     networks: Sequence[nn.Module], found: ManyAlignment, mean: State, statistics: Any
 ) -> nn.Module:
-    """Return a mean of aligned networks with the statistics of activations that they have."""
+    """Return a mean with its networks' statistics.
+
+    The networks are aligned.
+    """
     first, *others = map(_with_state, networks, found.apply(networks))
     return repair(_with_state(networks[0], mean), first, others, found.spec, statistics)
 

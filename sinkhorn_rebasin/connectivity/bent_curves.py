@@ -53,7 +53,10 @@ class BentPath(StatePath):
             self.bends.append(dict(state))
 
     def _points(self, name: str) -> list[Tensor]:
-        """Return one tensor at the start, at every bend and at the end, in one type."""
+        """Return one tensor at all points.
+
+        These are the start, every bend and the end, in one type.
+        """
         points = [self.start[name], *(bend[name] for bend in self.bends), self.end[name]]
         widest = points[0]
         for point in points[1:]:

@@ -78,17 +78,25 @@ class LearnedCurve(nn.Module):
         )
 
     def path(self) -> BentPath:
-        """Return the curve as it is now; gradients reach the bends."""
+        """Return the curve as it is now.
+
+        Gradients reach the bends.
+        """
         ends = tensors_of(self.start), tensors_of(self.end)
         bends = [_attached(bend) for bend in self.bends]
         return _KINDS[self.kind](self.start, *ends, bends, self.statistics)
 
     def state_at(self, at: float | Tensor) -> State:
-        """Return the tensors at a position, differentiable in those of the bends."""
+        """Return the tensors at a position.
+
+        They are differentiable in those of the bends.
+        """
         return self.path().state_at(at)
 
     def forward(self, inputs: ExampleInputs, at: float | Tensor = 0.5) -> Any:
-        """Run the network at a position; batch norm is in this module's mode.
+        """Run the network at a position.
+
+        Batch norm is in this module's mode.
 
         Args:
             inputs: a tensor, a tuple of positional or a dict of keyword arguments.
@@ -97,12 +105,18 @@ class LearnedCurve(nn.Module):
         return self.run(self.state_at(at), inputs)
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
-        """Run the architecture at a state; batch norm is in this module's mode."""
+        """Run the architecture at a state.
+
+        Batch norm is in this module's mode.
+        """
         return run_at(self.start, state, inputs)
 
     @torch.no_grad()
     def module_at(self, at: float) -> nn.Module:
-        """Return the network at a position as a plain one, in eval mode."""
+        """Return a plain network at a position.
+
+        It is in eval mode.
+        """
         network = standalone_copy(self.start)
         network.load_state_dict(self.state_at(at), strict=False)
         return network.requires_grad_(True).eval()

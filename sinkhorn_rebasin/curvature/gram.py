@@ -138,7 +138,9 @@ def gram_matrices(
 def with_rows(
     network: nn.Module, state: State, layers: Mapping[str, SharedLayer], inputs: Any, take: TakeRows
 ) -> Any:
-    """Run a network, and hand on what goes into layers.
+    """Hand on what goes into layers.
+
+    The network is run for it.
 
     Args:
         network: the architecture in eval mode, a copy: hooks come and go on it.
@@ -167,7 +169,9 @@ def with_rows(
 
 
 def products(first: Tensor, second: Tensor) -> Tensor:
-    """Multiply rows, (groups, positions, n) and (groups, positions, m) to (groups, n, m).
+    """Multiply the rows of every group.
+
+    (groups, positions, n) and (groups, positions, m) give (groups, n, m).
 
     >>> products(torch.ones(1, 2, 1), torch.ones(1, 2, 3)).tolist()
     [[[2.0, 2.0, 2.0]]]

@@ -62,17 +62,22 @@ class Comparison:
 
     @property
     def best(self) -> int:
-        """Return the number of the member with the lowest loss."""
+        """Return the number of the best member.
+
+        It has the lowest loss.
+        """
         return min(range(len(self.members)), key=lambda number: self.members[number].loss)
 
     @property
     def merge_is_better(self) -> bool:
-        """Tell whether the merge has a lower loss than every member."""
+        """Tell whether the merge is better than all members."""
         return self.merged.loss < self.members[self.best].loss
 
     @property
     def share_of_ensemble(self) -> float | None:
-        """Return how far the merge goes from the best member to the ensemble.
+        """Return the share of the way to the ensemble.
+
+        The way begins at the best member.
 
         It is 1 for as good as the ensemble, 0 for as good as the best member, and below 0 for worse. None without an
         ensemble that is better than the best member.
@@ -188,7 +193,10 @@ def compare(
 def _ensemble(
     networks: Sequence[nn.Module], first: Any, criterion: Criterion, batch: BatchAdapter | None
 ) -> Ensemble | None:
-    """Return the ensemble, of probabilities where labels are classes; None where no tensors are returned."""
+    """Return the ensemble.
+
+    It is one of probabilities where labels are classes, and None where no tensors are returned.
+    """
     inputs, labels = read_batch(first, batch, network=networks[0], criterion=criterion)
     outputs = output_of(networks[0], inputs)
     if not isinstance(outputs, Tensor):

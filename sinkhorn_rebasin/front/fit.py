@@ -100,7 +100,10 @@ class Fits:
         )
 
     def _tried(self, steps: int, deadline: float | None) -> Schedule:
-        """Anneal once by each schedule, always from the start, and return the one that ends best."""
+        """Return the schedule whose trial ends best.
+
+        Each anneals once, always from the start.
+        """
         from sinkhorn_rebasin.training import TemperatureAnnealing
 
         steps, candidates, heights = trial_steps(self.recipe, steps), schedules(self.recipe), []
@@ -122,7 +125,10 @@ class Fits:
         return best
 
     def _preparation(self) -> dict[str, Any]:
-        """What puts the networks of the path right: REPAIR, or batch norm on the mixture's statistics."""
+        """Return what puts a path's networks right.
+
+        It is REPAIR, or batch norm on the mixture's statistics.
+        """
         judge = self.judge
         return {"repair": judge.statistics} if judge.repair else {"prepare": judge.batch_norm}
 
@@ -262,7 +268,10 @@ class Fits:
 
 @contextmanager
 def _permutations_learned(rebasin: SinkhornRebasin) -> Iterator[None]:
-    """Learn the permutations beside the maps, and hold them again afterwards."""
+    """Learn the permutations beside the maps.
+
+    They are held again afterwards.
+    """
     before = rebasin.learn_permutations
     rebasin.learn_permutations = True
     rebasin.scores.requires_grad_(True)

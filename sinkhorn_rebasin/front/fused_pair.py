@@ -50,7 +50,10 @@ def fused_module(
     repair: Iterable[Any] | None,
     batch: BatchAdapter | None,
 ) -> nn.Module:
-    """Make a plain network of a fused state, and do REPAIR if there are batches for it."""
+    """Make a plain network of a fused state.
+
+    REPAIR is done if there are batches for it.
+    """
     ignored = rebasin.spec.ignored
     if heads == "target" and ignored:
         own = rebasin.rebased_state(hard=True)
@@ -63,7 +66,7 @@ def fused_module(
 
 
 def _plain_ends(rebasin: SinkhornRebasin) -> tuple[nn.Module, nn.Module]:
-    """Return both networks as they were given to the re-basin."""
+    """Return both networks as they were given."""
     return (
         rebasin.plain(tensors_of(rebasin.reference), "reference"),
         rebasin.plain(tensors_of(rebasin.target), "target"),

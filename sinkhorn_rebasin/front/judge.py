@@ -112,7 +112,9 @@ class Judge:
 
 
 def height(verdict: Verdict, keep: PathFigure = "mean") -> float:
-    """Return a figure of a path, or the loss; infinite where it is not finite.
+    """Return a figure of a path, or the loss.
+
+    It is infinite where it is not finite.
 
     >>> height(2.0), height(float("nan"))
     (2.0, inf)

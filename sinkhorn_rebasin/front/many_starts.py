@@ -24,7 +24,9 @@ def starts_of(
     batch: BatchAdapter | None,
     **options: Any,
 ) -> list[ManyAlignment]:
-    """Match by one method, or by all that are tried: by weights in two ways, and by activations.
+    """Match by one method, or by all.
+
+    All are two by weights, and one by activations.
 
     Args:
         networks: to start from.
@@ -43,7 +45,10 @@ def starts_of(
 def by_activations(
     networks: Sequence[NetworkLike], spec: PermutationSpec, data: list[Any], batch: BatchAdapter | None
 ) -> list[ManyAlignment]:
-    """Match each network's activations to the first's; nothing where one is a state that cannot be run."""
+    """Match each network's activations to the first's.
+
+    Nothing is returned where one is a state that cannot be run.
+    """
     modules = [network for network in networks if isinstance(network, nn.Module)]
     if len(modules) < len(networks) or not data:
         return []

@@ -56,7 +56,9 @@ def schedules(recipe: Recipe) -> list[Schedule]:
 
 
 def trial_steps(recipe: Recipe, steps: int) -> int:
-    """Return the steps of one trial, a twentieth; none where nothing is to be chosen.
+    """Return the steps of one trial.
+
+    They are a twentieth, and none where nothing is to be chosen.
 
     Example:
         >>> trial_steps(Recipe(), 2000), trial_steps(Recipe(trials=1), 2000)
@@ -66,7 +68,9 @@ def trial_steps(recipe: Recipe, steps: int) -> int:
 
 
 def best_of(tried: Sequence[Schedule], heights: Sequence[float]) -> Schedule:
-    """Return the schedule whose trial ended lowest; of equal ones the first.
+    """Return the schedule whose trial ended lowest.
+
+    Of equal ones it is the first.
 
     Example:
         >>> tried = schedules(Recipe(trials=2))

@@ -23,7 +23,7 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 
 @dataclass(frozen=True, eq=False)
 class PlaneEvaluation:
-    """Hold loss and accuracy on a grid of a plane.
+    """Hold loss and accuracy on a plane's grid.
 
     Attributes:
         x, y: (columns,) and (rows,), the coordinates.
@@ -127,7 +127,7 @@ def _figures(
 
 
 class _Rows:
-    """Hold the finished rows, and write them to a file."""
+    """Hold the finished rows, on file too."""
 
     def __init__(self, x: Tensor, y: Tensor, plane: Plane, file: Path | None) -> None:
         self.x, self.y, self.marks, self.file = x, y, dict(plane.marks), file

@@ -111,7 +111,7 @@ class Plane:
         return {**{name: tensor.clone() for name, tensor in self._buffers_at(x, y).items()}, **weights}
 
     def coordinates(self, network: NetworkLike) -> tuple[float, float, float]:
-        """Return where a network lies: x, y and its distance from the plane.
+        """Return x, y and distance from the plane.
 
         Raises:
             ArchitectureError: a network of another architecture.

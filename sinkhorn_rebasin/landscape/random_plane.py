@@ -52,7 +52,9 @@ def random_plane(network: nn.Module, *, generator: torch.Generator | None = None
 
 
 def filter_normalised(weights: State, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw a direction whose filters are as long as those of the weights.
+    """Draw a direction with filters of equal length.
+
+    Each is as long as that of the weights.
 
     >>> weights = {"w": torch.tensor([[3.0, 4.0]]), "b": torch.ones(1)}
     >>> direction = filter_normalised(weights, torch.Generator().manual_seed(0))

@@ -153,7 +153,9 @@ class Alignment:
         return carried_factors(Coordinates.of(self), fisher)
 
     def carry_grams(self, grams: GramMatrices) -> GramMatrices:
-        r"""Carry the Gram matrices of the target's layers, :math:`G \mapsto P G P^\top`: see :func:`gram_matrices`.
+        r"""Carry the Gram matrices of the target's layers.
+
+        This is :math:`G \mapsto P G P^\top`: see :func:`gram_matrices`.
 
         Layers whose inputs do not move by themselves are left out, with the reason.
         """

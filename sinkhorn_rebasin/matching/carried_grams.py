@@ -14,7 +14,7 @@ from sinkhorn_rebasin.permutations import permute_state, rescale_state
 
 
 def carried_grams(coordinates: Coordinates, grams: GramMatrices) -> GramMatrices:
-    r"""Move Gram matrices of a target's layers to where its weights are moved.
+    r"""Move Gram matrices as weights are moved.
 
     .. math:: G' = N^{-\top} G\, N^{-1}
 
@@ -50,7 +50,10 @@ def _moved(coordinates: Coordinates, moving: Coordinates, layer: LayerGram) -> T
 
 
 def _moved_groups(coordinates: Coordinates, layer: LayerGram) -> Tensor:
-    """Move the matrices of convolution groups: whole groups, and channels inside of them."""
+    """Move the matrices of convolution groups.
+
+    Whole groups move, and channels inside of them.
+    """
     if any(slot.group in coordinates.maps for slot in coordinates.spec.slots_on(layer.weight)):
         raise SpecError(f"Expected groups of {layer.weight!r} that are permuted but a map turns its units.")
     groups, outputs = len(layer.matrix), layer.weight_shape[0]
@@ -71,7 +74,10 @@ def _moved_groups(coordinates: Coordinates, layer: LayerGram) -> Tensor:
 
 
 def _origins(coordinates: Coordinates, layer: LayerGram) -> tuple[Tensor, Tensor]:
-    """Read off the moved weight where its groups, (groups,), and their channels, (groups, channels), come from."""
+    """Read off where groups and channels come from.
+
+    Groups are (groups,), channels (groups, channels), read off the moved weight.
+    """
     groups, (outputs, channels) = len(layer.matrix), layer.weight_shape[:2]
     numbers = torch.arange(outputs * channels).reshape(outputs, channels)
     slots = tuple(slot for slot in coordinates.spec.slots if slot.tensor == layer.weight)
@@ -90,7 +96,10 @@ def _origins(coordinates: Coordinates, layer: LayerGram) -> tuple[Tensor, Tensor
 
 
 def _input_factors(coordinates: Coordinates, layer: LayerGram) -> Tensor:
-    """Return what each weight is multiplied by for the sake of its input, (outputs, inputs), before it moves."""
+    """Return the factors of inputs, (outputs, inputs).
+
+    Weights are multiplied by them before they move.
+    """
     names = [layer.weight] + ([] if layer.bias is None else [layer.bias])
     ones = {name: torch.ones(coordinates.spec.shapes[name]).double() for name in names}
     if coordinates.rescaling is None or not (coordinates.log_scales or coordinates.signs):

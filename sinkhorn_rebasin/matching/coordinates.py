@@ -235,7 +235,9 @@ def _moved_layer(moving: Coordinates, factors: LayerFactors) -> LayerFactors:
 
 
 def moved_inputs(moving: Coordinates, matrix: Tensor, weight: str, width: int, biased: bool) -> Tensor:
-    """Move second moments of a layer's inputs along both of their axes.
+    """Move second moments along both axes.
+
+    They are those of a layer's inputs.
 
     Args:
         moving: what acts on inputs, which is the contragredient of what acts on weights.

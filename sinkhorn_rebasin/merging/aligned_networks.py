@@ -67,7 +67,10 @@ class AlignedNetworks:
         return cls(tuple(networks), tuple(alignments), states, shares, spec)
 
     def mean(self) -> State:
-        """Return the plain mean; ignored tensors are the first network's own."""
+        """Return the plain mean.
+
+        Ignored tensors are the first network's own.
+        """
         ignored = self.spec.ignored
         mixed = mean_state(
             [{n: t for n, t in s.items() if n not in ignored} for s in self.states], self.shares
@@ -90,7 +93,7 @@ class AlignedNetworks:
         return network
 
     def check_one_each(self, data: Sequence[object]) -> None:
-        """Raise DataError unless there is one entry of data a network."""
+        """Raise DataError unless each network has its data."""
         if not isinstance(data, Sequence) or len(data) != len(self.networks):
             got = len(data) if isinstance(data, Sequence) else type(data).__name__
             raise DataError(

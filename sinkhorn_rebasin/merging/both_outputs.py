@@ -12,17 +12,17 @@ from sinkhorn_rebasin._typing import BatchAdapter, State
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.merging.partial.first_inputs import inputs_of
 from sinkhorn_rebasin.merging.partial.merged_state import Maps, merged_state
-from sinkhorn_rebasin.merging.partial.resized_network import resized_network
 from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 from sinkhorn_rebasin.merging.partial.unit_merge import UnitMerge
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
 class BothOutputsLoss:
-    r"""Compare a merged trunk with both heads to both networks.
+    r"""Compare a trunk with two heads to both networks.
 
     .. math:: \mathcal C\Bigl(h_R\bigl(t(x)\bigr), f_R(x)\Bigr) + \mathcal C\Bigl(\pi_P(h_T)\bigl(t(x)\bigr),
         f_T(x)\Bigr), \qquad t = \tfrac12\, \pi_P(\theta_T) + \tfrac12\, \theta_R
@@ -72,10 +72,13 @@ class BothOutputsLoss:
         self._pair = [evaluation_copy(network) for network in (reference, target)]
         stay = {g.name: Maps.of(UnitMerge.paired(range(g.size))) for g in self.networks.spec.groups}
         with torch.no_grad():
-            self._merged = evaluation_copy(resized_network(reference, merged_state(self.networks, stay)))
+            self._merged = evaluation_copy(resized(reference, merged_state(self.networks, stay)))
 
     def __call__(self, rebasin: Any, batch: Any) -> Tensor:
-        """Return the loss of a batch of inputs, or of (inputs, labels)."""
+        """Return the loss of a batch.
+
+        A batch is inputs, or (inputs, labels).
+        """
         inputs = inputs_of(self.networks, batch, self.batch)
         state = self._state(rebasin.reference_state(), rebasin.rebased_state())
         with untouched_randomness():
@@ -89,7 +92,10 @@ class BothOutputsLoss:
         return losses[0] + losses[1]
 
     def _state(self, reference: State, rebased: State) -> State:
-        """Return the mean of both trunks, with both heads side by side."""
+        """Return the mean of both trunks.
+
+        Both heads lie side by side.
+        """
         if set(reference) != set(self.networks.states[0]):
             raise LossError(
                 "Expected a re-basin of the networks that this loss was made with but got others."
@@ -106,7 +112,9 @@ class BothOutputsLoss:
 
 
 def relative_error(outputs: Tensor, goal: Tensor) -> Tensor:
-    """Return the mean squared error in units of the goal's variance.
+    """Return the mean squared error.
+
+    It is in units of the goal's variance.
 
     >>> relative_error(torch.tensor([0.0, 0.0]), torch.tensor([1.0, -1.0])).item()
     1.0

@@ -92,7 +92,10 @@ def fisher(
 
 
 def _mean(aligned: AlignedNetworks, diagonals: Sequence[State], name: str) -> Tensor:
-    """Return one tensor's weighted mean; what nothing depends on is a plain one."""
+    """Return one tensor's weighted mean.
+
+    Where nothing depends on it, the mean is plain.
+    """
     parts = [real_view(state[name].detach().to("cpu", _wide(state[name]))) for state in aligned.states]
     weights = [share * real_view(each[name]) for share, each in zip(aligned.shares, diagonals, strict=True)]
     total = torch.stack(weights).sum(0)
@@ -103,7 +106,10 @@ def _mean(aligned: AlignedNetworks, diagonals: Sequence[State], name: str) -> Te
 
 
 def _scaled(diagonal: State, normalized: bool, floor: float) -> State:
-    """Divide by the norm of all numbers, and raise what is below the floor."""
+    """Divide by the norm of all numbers.
+
+    What is below the floor is raised to it.
+    """
     total = sum(float(real_view(value).square().sum()) for value in diagonal.values()) ** 0.5
     scale = 1 / total if normalized and total > 0 else 1.0
     return {name: _raised(value * scale, floor) for name, value in diagonal.items()}

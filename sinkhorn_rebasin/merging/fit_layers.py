@@ -43,7 +43,7 @@ def fit_layers(
     positions: int | None = None,
     batch: BatchAdapter | None = None,
 ) -> PartialMerge:
-    r"""Fit each layer of a merged network to what both networks compute.
+    r"""Fit a merged network's layers to both networks.
 
     .. math:: W_l = \arg\min_W \sum_n \bigl\lVert W x_n - M_l \binom{z^A_n}{z^B_n} \bigr\rVert^2
         + \lambda\, \lVert W - W^0_l \rVert^2
@@ -130,7 +130,10 @@ class _Fit:
         self.places = layer_places(self.networks, first_inputs(self.networks, data, batch))
 
     def sums(self, places: Sequence[LayerPlace], follow_merged: bool) -> dict[LayerPlace, LeastSquares]:
-        """Run all networks on the data, and gather inputs and targets of these layers."""
+        """Gather inputs and targets of these layers.
+
+        All networks are run on the data.
+        """
         found = {}
         for place in places:
             layer: Any = self.pair[0].get_submodule(place.path)
@@ -163,7 +166,10 @@ class _Fit:
         return first, second
 
     def write(self, place: LayerPlace, sums: LeastSquares) -> None:
-        """Solve for a layer, and put the solution into the merged network."""
+        """Solve for a layer of the merged network.
+
+        The solution is put there.
+        """
         spec = self.networks.spec
         weights, intercepts = zip(*(folded(network, place) for network in self.pair), strict=True)
         slots = spec.slots_on(place.weight)
@@ -175,13 +181,19 @@ class _Fit:
         write_layer(self.merged, place, weight.reshape(prior.shape), intercept, sums)
 
     def _mean(self, values: Sequence[Tensor], place: LayerPlace, layer: nn.Module) -> Tensor:
-        """Return the inputs of a layer, means over units that became one."""
+        """Return the inputs of a layer.
+
+        They are means over units that became one.
+        """
         axis = channel_axis(layer, values[0])
         slots = [slot for slot in self.networks.spec.slots_on(place.weight) if slot.axes == (1,)]
         return self._means(values, {replace(slot, axes=(axis,)): slot.group for slot in slots})
 
     def _goal(self, values: Sequence[Tensor], place: LayerPlace, layer: nn.Module) -> Tensor:
-        """Return the outputs of a layer, means over units that became one; those of heads lie side by side."""
+        """Return the outputs of a layer.
+
+        They are means over units that became one; those of heads lie side by side.
+        """
         axis = channel_axis(layer, values[0])
         if place.weight in self.networks.heads:
             return torch.cat(list(values), axis)

@@ -13,7 +13,9 @@ from sinkhorn_rebasin.shown import html_table
 
 
 class FusedState(State):
-    """Hold the state of a fused network, and say how its tensors came about.
+    """Hold the state of a fused network.
+
+    It says how its tensors came about.
 
     It is a state dict; ``print`` tells which tensors were fitted and which are plain means.
 
@@ -59,13 +61,13 @@ class FusedState(State):
         fitted: Mapping[str, object],
         not_fitted: Mapping[str, str] | None = None,
     ) -> FusedState:
-        """Sort the tensors of a state by how they came about."""
+        """Sort tensors by how they came about."""
         kept = [name for name in state if name in spec.ignored or not _has_mean(state[name])]
         averaged = [name for name in state if name not in fitted and name not in kept]
         return cls(state, method, networks, [n for n in state if n in fitted], averaged, kept, not_fitted)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Say what is told of the fusion, as (name, value)."""
+        """List what is told, as (name, value)."""
         sorts = {"fitted": self.fitted, "plain mean": self.averaged, "of the first": self.kept}
         rows = [(name, _counted(names)) for name, names in sorts.items() if names]
         return [*rows, *((f"not fitted: {name}", reason) for name, reason in self.not_fitted.items())]

@@ -34,7 +34,7 @@ def fused(
     *,
     batch: BatchAdapter | None = None,
 ) -> FusedState:
-    """Fuse aligned networks in the way that is asked for.
+    """Fuse aligned networks as asked.
 
     Args:
         networks: those that were aligned, in the same order; none is changed.

@@ -176,7 +176,10 @@ class JointRebasin(nn.Module):
         return self.run(self.state_at(shares), inputs)
 
     def run(self, state: State, inputs: ExampleInputs) -> Any:
-        """Run the architecture at a state; batch norm is in this module's mode."""
+        """Run the architecture at a state.
+
+        Batch norm is in this module's mode.
+        """
         return self._first.run(state, inputs)
 
     @torch.no_grad()

@@ -125,7 +125,7 @@ class ManyAlignment(Sequence[Alignment]):
         batch: BatchAdapter | None = None,
         heads: Literal["each"] | None = None,
     ) -> State | SeparateHeads:
-        r"""Return the mean of the aligned networks, or a fit to them.
+        r"""Return a mean of aligned networks, or a fit.
 
         .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
 

@@ -80,7 +80,7 @@ def merge_many(
     data: Sequence[Any] | None = None,
     batch: BatchAdapter | None = None,
 ) -> State:
-    r"""Return the mean of aligned networks, or a fit to them.
+    r"""Return a mean of aligned networks, or a fit.
 
     .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
 

@@ -37,7 +37,7 @@ def match_outputs(
     batch: BatchAdapter | None = None,
     generator: torch.Generator | None = None,
 ) -> Alignment:
-    r"""Learn the permutations with which one trunk serves both heads.
+    r"""Learn permutations so one trunk serves both heads.
 
     .. math:: \min_P\; \mathcal L\Bigl(h_R \circ t, f_R\Bigr) + \mathcal L\Bigl(\pi_P(h_T) \circ t, f_T\Bigr), \qquad
         t = \tfrac12\, \pi_P(\theta_T) + \tfrac12\, \theta_R

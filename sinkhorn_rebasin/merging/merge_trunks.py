@@ -31,7 +31,9 @@ def merge_trunks(
     transposed: Collection[str] = (),
     batch: BatchAdapter | None = None,
 ) -> PartialMerge:
-    r"""Average two networks along an alignment, and keep their heads apart.
+    r"""Average two trunks, and keep heads apart.
+
+    The alignment says which units belong together.
 
     .. math:: t = \tfrac12\, \pi(\theta_T) + \tfrac12\, \theta_R
 

@@ -19,7 +19,9 @@ def fitted_weight(
     *,
     layer: str = "",
 ) -> Tensor:
-    r"""Solve for the weight that gives on all inputs what each network gives on its own.
+    r"""Solve for one weight that replaces several.
+
+    It gives on all inputs what each network gives on its own.
 
     .. math:: W = \Bigl(\sum_m w_m G_m + \lambda I\Bigr)^{-1} \sum_m w_m (G_m + \lambda I)\, W_m, \qquad
         \lambda = \frac{\varepsilon}{n} \operatorname{tr} \sum_m w_m G_m
@@ -52,7 +54,9 @@ def fitted_weight(
 
 
 def solved(gram: Tensor, cross: Tensor, mean: Tensor, ridge: float, *, layer: str = "") -> Tensor:
-    r"""Solve normal equations with a ridge that leads to a mean.
+    r"""Solve normal equations with a ridge.
+
+    The ridge leads to a mean.
 
     .. math:: (G + \lambda I)\, W = C + \lambda \bar W, \qquad \lambda = \varepsilon \operatorname{tr} G / n
 
@@ -92,7 +96,9 @@ def weighted_sum(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
 
 
 def shrunk(gram: Tensor, alpha: float) -> Tensor:
-    r"""Scale what is off the diagonal, :math:`\alpha G + (1 - \alpha) \operatorname{diag} G`.
+    r"""Scale what is off the diagonal.
+
+    This is :math:`\alpha G + (1 - \alpha) \operatorname{diag} G`.
 
     >>> shrunk(torch.ones(1, 2, 2), 0.25).tolist()
     [[[1.0, 0.25], [0.25, 1.0]]]
@@ -101,7 +107,9 @@ def shrunk(gram: Tensor, alpha: float) -> Tensor:
 
 
 def check_gram(layer: LayerGram, name: str, number: int, shape: Sequence[int]) -> None:
-    """Raise DataError unless a Gram matrix is one of a weight of this shape.
+    """Raise DataError unless a Gram matrix fits.
+
+    It must be one of a weight of this shape.
 
     Args:
         layer: what was measured.

@@ -45,7 +45,9 @@ def pleas(
     transposed: Collection[str] = (),
     batch: BatchAdapter | None = None,
 ) -> PartialMerge:
-    r"""Merge two networks of other tasks by permutations, widths and least squares.
+    r"""Merge networks of two tasks within a budget.
+
+    Permutations come first, then widths, then least squares.
 
     Units are paired by a matching. In each group the pairs that are least alike,
 
@@ -114,7 +116,9 @@ def pleas(
 
 
 def pair_distances(moments: PairedMoments, order: Tensor) -> Tensor:
-    """Return how far the units of each pair are from each other, in units of their group's mean variance.
+    """Return the distance between units of each pair.
+
+    It is in units of their group's mean variance.
 
     Args:
         moments: of all 2d units with each other.
@@ -138,7 +142,10 @@ def pair_distances(moments: PairedMoments, order: Tensor) -> Tensor:
 def _orders(
     networks: TwoNetworks, matching: Matching | Alignment, data: Iterable[Any], batch: BatchAdapter | None
 ) -> dict[str, Tensor]:
-    """Return which unit of the target goes to each unit of the reference."""
+    """Return which units go together.
+
+    They are, for each unit of the reference, one of the target.
+    """
     spec = networks.spec
     if isinstance(matching, Alignment):
         found = matching

@@ -40,7 +40,9 @@ def regmean_plus_plus(
     targets: Targets = "merged",
     batch: BatchAdapter | None = None,
 ) -> FusedState:
-    r"""Fuse aligned networks layer by layer, each on merged inputs.
+    r"""Fuse aligned networks layer by layer.
+
+    Each layer is fitted on merged inputs.
 
     .. math:: \min_W \sum_m w_m\, \mathbb E_{x \sim D_m} \bigl\lVert \hat x^\top W - t_m^\top W_m \bigr\rVert^2,
         \qquad t_m = \hat x \text{ or } x_m
@@ -109,7 +111,10 @@ def regmean_plus_plus(
 
 
 class _Moments:
-    """Run the merged network, and each of those that are merged, up to one layer after another."""
+    """Measure moments at one layer after another.
+
+    The merged network and each of those that are merged are run up to it.
+    """
 
     def __init__(
         self, aligned: AlignedNetworks, batches: Sequence[list[Any]], batch: BatchAdapter | None
@@ -122,7 +127,10 @@ class _Moments:
         self._layers: Mapping[str, SharedLayer] = {}
 
     def layers_in_order(self, state: State) -> dict[str, SharedLayer]:
-        """Return the layers to fit, in the order in which they first run."""
+        """Return the layers to fit.
+
+        They come in the order in which they first run.
+        """
         order: dict[str, None] = {}
 
         def take(inputs: Any, _: Any) -> int:
@@ -137,7 +145,9 @@ class _Moments:
         return {n: self._layers[n] for n in order if (f"{n}.weight" if n else "weight") not in apart}
 
     def of(self, name: str, state: State, own: bool) -> tuple[list[Tensor], list[Tensor]]:
-        r"""Return both moments of a layer on the data of each network.
+        r"""Return both moments of a layer.
+
+        They are on the data of each network.
 
         They are :math:`\mathbb E[\hat x \hat x^\top]` and :math:`\mathbb E[\hat x t^\top]`.
         """
@@ -168,7 +178,10 @@ class _Moments:
             with_rows(self._measured.network, self._state(state), layers, inputs, take)
 
     def _state(self, state: State) -> State:
-        """Put the first network's own head in the place of another, whose shape may differ."""
+        """Put the first network's head in place.
+
+        The other head may differ in shape.
+        """
         own, apart = self._measured.state, self._aligned.spec.ignored
         return {name: own[name] if name in apart else state.get(name, tensor) for name, tensor in own.items()}
 
@@ -180,7 +193,10 @@ class _Sums:
         self.positions = 0
 
     def add(self, merged: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-        """Add the products of a batch, of every time that the layer ran."""
+        """Add the products of a batch.
+
+        Every time that the layer ran counts.
+        """
         for rows, others in zip(merged, theirs, strict=True):
             self.gram = self.gram + products(rows, rows)
             self.cross = self.cross + products(rows, others)

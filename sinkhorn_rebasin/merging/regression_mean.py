@@ -85,7 +85,10 @@ def regmean(
 
 
 def _carried(aligned: AlignedNetworks, data: Sequence[Any], batch: BatchAdapter | None) -> list[GramMatrices]:
-    """Return each network's Gram matrices in the common order, measured where data are given instead."""
+    """Return Gram matrices in the common order.
+
+    They are measured where data are given instead.
+    """
     aligned.check_one_each(data)
     found = []
     for number, (alignment, source) in enumerate(zip(aligned.alignments, data, strict=True)):
@@ -108,7 +111,9 @@ def _carried(aligned: AlignedNetworks, data: Sequence[Any], batch: BatchAdapter 
 
 
 def layers_to_fit(grams: Sequence[GramMatrices]) -> tuple[list[str], dict[str, str]]:
-    """Name the layers that all have Gram matrices of, and the reasons why others do not.
+    """Name the layers that all networks measured.
+
+    Others come with the reason.
 
     Raises:
         DataError: a layer lacks the matrix of one network alone.
@@ -128,7 +133,7 @@ def layers_to_fit(grams: Sequence[GramMatrices]) -> tuple[list[str], dict[str, s
 def unfitted(
     aligned: AlignedNetworks, fitted: Mapping[str, Any], reasons: Mapping[str, str]
 ) -> dict[str, str]:
-    """Say of each matrix that is a plain mean why it is one."""
+    """Say why matrices are plain means."""
     found = {}
     for name in aligned.spec.compared:
         if name in fitted or len(aligned.spec.shapes[name]) < 2:
@@ -139,7 +144,7 @@ def unfitted(
 
 
 def check_settings(alpha: float, ridge: float) -> None:
-    """Raise DataError unless the settings are numbers that a fit can be made by."""
+    """Raise DataError unless a fit has good settings."""
     if not 0 <= alpha <= 1:
         raise DataError(f"Expected alpha from 0 to 1 but got {alpha!r}.")
     if not ridge >= 0:
@@ -163,7 +168,10 @@ def _fitted_layer(
 
 
 def as_columns(state: Mapping[str, Tensor], layer: LayerGram, with_bias: bool) -> Tensor:
-    """Read a layer's weight as (groups, inputs, outputs), its bias as a last input if asked for."""
+    """Read a layer's weight as columns.
+
+    They are (groups, inputs, outputs), with the bias as a last input if asked for.
+    """
     groups, outputs = len(layer.matrix), layer.weight_shape[0]
     weight = state[layer.weight].detach().to("cpu", torch.float64).reshape(groups, outputs // groups, -1)
     if with_bias and layer.bias is not None:
@@ -173,7 +181,10 @@ def as_columns(state: Mapping[str, Tensor], layer: LayerGram, with_bias: bool) -
 
 
 def as_state(columns: Tensor, layer: LayerGram, like: Mapping[str, Tensor], with_bias: bool) -> State:
-    """Write (groups, inputs, outputs) as the tensors of a layer."""
+    """Write columns as the tensors of a layer.
+
+    Columns are (groups, inputs, outputs).
+    """
     rows = columns.mT
     size = rows.shape[-1] - int(with_bias)
     found = {layer.weight: rows[..., :size].reshape(layer.weight_shape)}

@@ -35,7 +35,7 @@ def zipit(
     transposed: Collection[str] = (),
     batch: BatchAdapter | None = None,
 ) -> PartialMerge:
-    r"""Merge two networks of other tasks by zipping their units.
+    r"""Merge networks of two tasks by zipping units.
 
     All 2d units of a group are correlated, within each network and across. The best pair becomes one unit, again and
     again, until d are left. Weights that write units are averaged by M, and those that read them are added up by U:
@@ -138,7 +138,10 @@ def zipped_units(similarity: Tensor, alpha: float = 0.3, beta: float = 0.125) ->
 
 
 def _forbid_within(worth: Tensor, owner: Tensor, network: int, left: Sequence[int]) -> None:
-    """Rule out merges within a network that has no more of them left."""
+    """Rule out merges within a network.
+
+    It has no more of them left.
+    """
     if left[network] <= 0:
         own = owner == network
         worth[own[:, None] & own[None, :]] = -torch.inf

@@ -85,7 +85,10 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _is_plain_tensor(tensor: Tensor) -> bool:
-    """Tell whether a clone is all that deepcopy would make of a tensor."""
+    """Tell whether a clone copies all.
+
+    Deepcopy would make nothing more of the tensor.
+    """
     with torch._C.DisableTorchFunction():
         strided = tensor.layout == torch.strided and tensor.is_contiguous() and not tensor.is_quantized
         history = tensor.requires_grad or tensor.grad_fn is not None or tensor.is_inference()

@@ -13,7 +13,9 @@ from sinkhorn_rebasin.networks.copying import copied, standalone_copy
 
 
 class SeparateHeads(nn.Module):
-    r"""Run one trunk with a head for each label set.
+    r"""Run one trunk with several heads.
+
+    There is a head for each label set.
 
     .. math:: x \mapsto \bigl(h_m(g(x))\bigr)_m
 
@@ -132,7 +134,9 @@ class SeparateHeads(nn.Module):
 
 
 class HeadChoice(nn.Module):
-    """Stand in the place of a head, and run the one that is chosen.
+    """Run the head that is chosen.
+
+    It stands in the place of a head.
 
     Args:
         heads: the modules, by the names of their label sets.
@@ -158,7 +162,7 @@ class HeadChoice(nn.Module):
         return output
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the chosen head has, such as its weight."""
+        """Return an attribute of the chosen head."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -167,13 +171,13 @@ class HeadChoice(nn.Module):
             return getattr(self.heads[self.name], name)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a part of the chosen head, where it is a sequence."""
+        """Return a part of the chosen head."""
         head: Any = self.heads[self.name]
         return head[index]
 
 
 def with_each_head(merged: Callable[[Any], nn.Module], apart: Collection[str]) -> SeparateHeads:
-    """Join what two merges with one head each have given.
+    """Join two merges with one head each.
 
     Args:
         merged: from ``"reference"`` or ``"target"`` to the merged network with that head.
@@ -199,7 +203,9 @@ def check_kept_apart(apart: Collection[str]) -> None:
 
 
 def head_paths(network: nn.Module, apart: Collection[str]) -> list[str]:
-    """Find the largest modules that hold only tensors kept apart.
+    """Find the modules of the heads.
+
+    They are the largest that hold only tensors kept apart.
 
     Raises:
         ArchitectureError: such a tensor lies outside of them, or nothing would be left for the trunk.
@@ -239,7 +245,7 @@ def _check_names(networks: Mapping[str, nn.Module]) -> None:
 
 def _check_trunk(first: nn.Module, network: nn.Module, paths: Collection[str], name: str) -> None:
     def trunk(module: nn.Module) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of all tensors but those of heads."""
+        """Return the shapes of all but heads."""
         heads = tuple(f"{path}." for path in paths)
         return {n: tuple(t.shape) for n, t in tensors_of(module).items() if not n.startswith(heads)}
 

@@ -97,7 +97,10 @@ class _DenseGradient(torch.autograd.Function):
 
 
 class _PlainDenseGradient(torch.autograd.Function):
-    """Do the same outside of transforms of functions, where a call costs half."""
+    """Make gradients dense outside of transforms.
+
+    A call costs half there.
+    """
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

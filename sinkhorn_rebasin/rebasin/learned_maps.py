@@ -98,13 +98,16 @@ def _inside(matrix: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
 
 
 def _moved(origin: Tensor, step: Tensor, symmetry: ContinuousSymmetry) -> Tensor:
-    """Move a map from its origin by an element of its group."""
+    """Move a map by an element of its group."""
     moved = step @ origin
     return keeping_ones(moved) if symmetry.fixes_ones and symmetry.kind != "rotary" else moved
 
 
 def _steps(tangents: Mapping[str, Tensor], symmetries: Mapping[str, ContinuousSymmetry]) -> dict[str, Tensor]:
-    """Turn tangents into elements of their groups; exponentials of one size are taken together."""
+    """Turn tangents into elements of their groups.
+
+    Exponentials of one size are taken together.
+    """
     steps, exponents = {}, {}
     for name, tangent in tangents.items():
         symmetry = symmetries[name]
@@ -127,7 +130,10 @@ def _steps(tangents: Mapping[str, Tensor], symmetries: Mapping[str, ContinuousSy
 
 
 def _cayley(skew: Tensor) -> Tensor:
-    """Turn a skew matrix into a rotation that agrees with its exponential to second order."""
+    """Turn a skew matrix into a rotation.
+
+    It agrees with the exponential to second order.
+    """
     identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     return torch.linalg.solve(identity - skew / 2, identity + skew / 2)
 

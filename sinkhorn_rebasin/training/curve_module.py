@@ -79,14 +79,17 @@ class CurveModule(KeepsRandomState):
         self.curve.train()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make SGD for the bends, or what the factory makes."""
+        """Make SGD for the bends.
+
+        A factory makes another optimiser.
+        """
         bends = list(self.curve.bends.parameters())
         if self.optimizer_factory is not None:
             return self.optimizer_factory(bends)
         return torch.optim.SGD(bends, self.lr, momentum=0.9)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of one batch at a random point."""
+        """Return one batch's loss at a random point."""
         network: nn.Module = self.curve.start
         inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
         state = self.curve.state_at(torch.rand(()).item())

@@ -20,6 +20,24 @@ def test_twice_the_width_is_the_ensemble() -> None:
     torch.testing.assert_close(merged.network(x), expected, rtol=0, atol=1e-12)
 
 
+def test_recurrent_units_of_both_networks_stand_side_by_side() -> None:
+    class Reader(nn.Module):
+        def __init__(self, outputs: int) -> None:
+            super().__init__()
+            self.cell, self.head = nn.GRU(3, 6, batch_first=True), nn.Linear(6, outputs)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.cell(x)[0]
+            output: torch.Tensor = self.head(states[:, -1])
+            return output
+
+    torch.manual_seed(0)
+    first, second, x = Reader(3).double(), Reader(4).double(), torch.randn(40, 5, 3).double()
+    merged = pleas(first, second, spec_of(first, x), data=[x], budget=2.0)
+    assert merged.network.cell.hidden_size == 12
+    torch.testing.assert_close(merged.network(x), torch.cat([first(x), second(x)], 1), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("matching", ["weights", "activations"])
 @pytest.mark.parametrize("inputs", ["ensemble", "merged"])
 def test_two_orders_of_one_network_are_merged_without_loss(matching: str, inputs: str) -> None:

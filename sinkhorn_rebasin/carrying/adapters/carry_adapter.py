@@ -137,7 +137,10 @@ def _alignment_of(problem: CarryProblem) -> Alignment:
 
 
 def _check_form(problem: CarryProblem, alignment: Alignment) -> None:
-    """Raise ArchitectureError where maps act on canonical forms that the bases do not have; a tensor is named."""
+    """Raise ArchitectureError unless bases are canonical.
+
+    Maps act on canonical forms; a tensor that differs is named.
+    """
     if alignment.continuous is None:
         return
     for network, whose in ((problem.base, "base"), (problem.new_base, "new base")):

@@ -70,7 +70,7 @@ def placed_alone(spec: PermutationSpec, waiting: Collection[str]) -> Permutation
 
 
 def tensors_of_groups(spec: PermutationSpec, groups: Collection[str]) -> set[str]:
-    """List the tensors that any of the groups stands on."""
+    """List the tensors of some groups."""
     return {slot.tensor for slot in spec.slots if slot.group in groups}
 
 

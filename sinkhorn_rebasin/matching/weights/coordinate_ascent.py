@@ -110,7 +110,10 @@ class CoordinateAscent:
         return any(group.parent is not None and group.name in self.standing.continuous for group in family)
 
     def _place_anew(self, groups: Sequence[Group], spec: PermutationSpec) -> None:
-        """Go over groups once, by the slots of a spec alone."""
+        """Go over groups once.
+
+        Only the slots of a spec count.
+        """
         whole = self.standing.spec
         self.standing = replace(self.standing, spec=spec)
         for group in groups:

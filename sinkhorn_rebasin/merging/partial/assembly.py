@@ -10,7 +10,6 @@ from torch import nn
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinError, listed
 from sinkhorn_rebasin.merging.partial.merged_state import Maps, merged_state
-from sinkhorn_rebasin.merging.partial.resized_network import resized_network
 from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 from sinkhorn_rebasin.merging.partial.unit_merge import UnitMerge
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
@@ -18,6 +17,7 @@ from sinkhorn_rebasin.networks.double_precision import narrow_tolerance
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.nested_tensors import largest_change, tensors_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.resizing import resized
 
 
 def assembled(
@@ -44,11 +44,14 @@ def assembled(
             + ("Merge these groups in full." if wide else "Pass heads=() to average the last layers.")
         )
     maps = {name: Maps.of(merge) for name, merge in merges.items()}
-    return resized_network(networks.reference, merged_state(networks, maps))
+    return resized(networks.reference, merged_state(networks, maps))
 
 
 def _can_be_beside(networks: TwoNetworks, wide: Collection[str], example_inputs: ExampleInputs) -> bool:
-    """Tell whether the reference computes the same with units of the target beside the wide groups."""
+    """Tell whether wide groups change nothing.
+
+    Units of the target lie beside the reference's.
+    """
     maps = {}
     for group in networks.spec.groups:
         eye = torch.eye(group.size, dtype=torch.float64, device="cpu")
@@ -58,7 +61,7 @@ def _can_be_beside(networks: TwoNetworks, wide: Collection[str], example_inputs:
         else:
             maps[group.name] = Maps(torch.cat([eye, torch.zeros_like(eye)], 1), torch.cat([eye, eye]))
     try:
-        twin = resized_network(networks.reference, merged_state(networks, maps, (1.0, 0.0)))
+        twin = resized(networks.reference, merged_state(networks, maps, (1.0, 0.0)))
     except ArchitectureError:
         if len(wide) != 1:
             return False
@@ -75,7 +78,10 @@ def _can_be_beside(networks: TwoNetworks, wide: Collection[str], example_inputs:
 
 
 def _reference_outputs(before: object, after: object, heads: Mapping[str, int]) -> object:
-    """Cut outputs that lie side by side; None where they do not."""
+    """Cut outputs that lie side by side.
+
+    None where they do not.
+    """
     ours, theirs = tensors_in(before), tensors_in(after)
     if not heads:
         return after

@@ -7,7 +7,9 @@ from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 
 
 def groups_until(networks: TwoNetworks, until: str | None) -> list[str]:
-    """Name the groups up to the last one that a module or group writes.
+    """Name the groups up to a depth.
+
+    The last is one that the named module or group writes.
 
     Groups come in the order of the spec.
 

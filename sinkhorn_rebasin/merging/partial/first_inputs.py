@@ -13,7 +13,7 @@ from sinkhorn_rebasin.networks.execution import device_of
 
 
 def inputs_of(networks: TwoNetworks, one: Any, batch: BatchAdapter | None = None) -> Any:
-    """Return the inputs of a batch, where the reference is."""
+    """Return the inputs on the reference's device."""
     example = networks.spec.validity.arguments if networks.spec.validity else ()
     inputs, _ = read_batch(one, batch, network=networks.reference, labelled=False, example=example)
     return move_to(inputs, device_of(networks.states[0]))

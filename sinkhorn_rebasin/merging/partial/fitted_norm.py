@@ -12,7 +12,9 @@ from sinkhorn_rebasin.merging.partial.least_squares import LeastSquares
 
 
 def folded(network: nn.Module, place: LayerPlace) -> tuple[Tensor, Tensor]:
-    r"""Return the weight and intercept of a layer together with its batch norm, in double precision.
+    r"""Return a layer folded with its batch norm.
+
+    Weight and intercept are in double precision.
 
     .. math:: \gamma \odot \frac{W x + b - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
     """

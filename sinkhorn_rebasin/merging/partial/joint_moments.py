@@ -17,7 +17,9 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 def joint_moments(
     networks: TwoNetworks, data: Iterable[Any], batch: BatchAdapter | None = None
 ) -> dict[str, PairedMoments]:
-    """Measure the moments of all 2d units of each group with each other.
+    """Measure the moments of all 2d units.
+
+    Those of one group are measured with each other.
 
     The reference's units come first. They are read where :func:`activation_matching` reads them.
 
@@ -46,11 +48,17 @@ def joint_moments(
 
 
 def trunks(networks: TwoNetworks) -> tuple[State, State]:
-    """Return the tensors of both networks, the target's with the reference's heads, for one network to run."""
+    """Return tensors that one network can run.
+
+    They are both networks', the target's with the reference's heads.
+    """
     first, second = networks.states
     return dict(first), {name: first[name] if name in networks.heads else second[name] for name in first}
 
 
 def group_moments(moments: Mapping[str, PairedMoments]) -> dict[str, torch.Tensor]:
-    """Return the mean correlation over the positions of each pair of units, (2d, 2d)."""
+    """Return the mean correlation of units, (2d, 2d).
+
+    The mean is over positions.
+    """
     return {name: each.correlations().mean(0) for name, each in moments.items()}

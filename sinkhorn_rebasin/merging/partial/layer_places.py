@@ -19,7 +19,9 @@ from sinkhorn_rebasin.networks.layers import first_argument, is_plain_affine
 
 @dataclass(frozen=True)
 class LayerPlace:
-    """Describe a linear or convolution layer, and the batch norm that alone takes its output.
+    """Describe a layer and its batch norm.
+
+    The layer is linear or a convolution, and that norm alone takes its output.
 
     Attributes:
         path: of the layer.
@@ -43,7 +45,9 @@ class LayerPlace:
 
 
 def layer_places(networks: TwoNetworks, inputs: Any) -> list[LayerPlace]:
-    """List the layers that are fitted, in the order of their first run.
+    """List the layers that are fitted.
+
+    They come in the order of their first run.
 
     They are linear layers and convolutions over all channels, in one or two dimensions, with a weight of their own.
     """
@@ -84,7 +88,9 @@ def layer_places(networks: TwoNetworks, inputs: Any) -> list[LayerPlace]:
 
 
 def layer_inputs(layer: Any, values: Tensor) -> Tensor:
-    """Return what a layer's weight is multiplied by, (samples, features).
+    """Return a layer's inputs, (samples, features).
+
+    The weight is multiplied by them.
 
     >>> layer_inputs(nn.Conv2d(2, 1, 3, padding=1), torch.ones(5, 2, 4, 4)).shape
     torch.Size([80, 18])
@@ -107,7 +113,10 @@ def layer_outputs(layer: nn.Module, values: Tensor) -> Tensor:
 
 
 def channel_axis(layer: nn.Module, values: Tensor) -> int:
-    """Return the axis of the units in what a layer takes and returns."""
+    """Return the axis of a layer's units.
+
+    It is that of what the layer takes and returns.
+    """
     return values.dim() - 1 if isinstance(layer, nn.Linear) else 1
 
 

@@ -16,7 +16,10 @@ from sinkhorn_rebasin.networks.execution import run_at
 
 
 def layer_positions(networks: TwoNetworks, inputs: Any) -> dict[str, int]:
-    """Count per weight of a linear or convolution layer the places it is multiplied at, in one run."""
+    """Count the places where weights are multiplied.
+
+    They are counted in one run, for linear and convolution layers.
+    """
     network = evaluation_copy(networks.reference)
     counts: Counter[str] = Counter()
 

@@ -65,7 +65,10 @@ class LeastSquares:
         return (found[:, :-1], found[:, -1]) if self.intercept else (found, None)
 
     def output_moments(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and the unbiased variance of W x over all samples; an intercept is needed."""
+        """Return mean and unbiased variance of W x.
+
+        They are over all samples; an intercept is needed.
+        """
         total = self.gram[-1, :-1]
         mean = total / self.count
         covariance = (self.gram[:-1, :-1] - mean[:, None] * total) / max(self.count - 1, 1)

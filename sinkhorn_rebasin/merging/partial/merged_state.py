@@ -17,7 +17,10 @@ from sinkhorn_rebasin.permutations import Slot
 
 @dataclass(frozen=True)
 class Maps:
-    """Hold what a group's units are written by, (new, 2d), and read by, (2d, new)."""
+    """Hold how a group's units are merged.
+
+    They are written by (new, 2d) and read by (2d, new).
+    """
 
     writing: Tensor
     reading: Tensor
@@ -84,7 +87,9 @@ def merged_parts(
     *,
     every_slot_writes: bool = False,
 ) -> Tensor:
-    """Merge a tensor of both networks: weights, or values of units.
+    """Merge a tensor of both networks.
+
+    It holds weights, or values of units.
 
     Args:
         networks: both.

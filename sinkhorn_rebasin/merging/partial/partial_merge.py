@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import listed
-from sinkhorn_rebasin.merging.partial.resized_network import resized_network
 from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 from sinkhorn_rebasin.merging.partial.unit_merge import UnitMerge
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.networks.separate_heads import SeparateHeads, check_kept_apart
 
 
@@ -58,7 +58,9 @@ class PartialMerge:
         return first, second
 
     def separate(self) -> SeparateHeads:
-        """Return the trunk with each head as one of a :class:`SeparateHeads`, ``"reference"`` and ``"target"``.
+        """Return the trunk with separate heads.
+
+        It is a :class:`SeparateHeads` with ``"reference"`` and ``"target"``.
 
         ``separate().alone("target")`` is a plain network with the target's head alone.
 
@@ -74,7 +76,7 @@ class PartialMerge:
                 count = own[tensor].shape[axis]
                 cut[tensor] = state[tensor].narrow(axis, starts[tensor], count)
                 starts[tensor] += count
-            twins[name] = resized_network(self.network, cut)
+            twins[name] = resized(self.network, cut)
         return SeparateHeads(twins, list(heads))
 
     def with_network(self, network: nn.Module) -> PartialMerge:

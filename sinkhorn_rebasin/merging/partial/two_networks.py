@@ -22,7 +22,9 @@ _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding, nn.EmbeddingBag, nn
 
 @dataclass(frozen=True)
 class TwoNetworks:
-    """Hold two networks of one trunk, and the roles of their tensors.
+    """Hold two networks of one trunk.
+
+    The roles of their tensors are with them.
 
     Attributes:
         reference, target: the networks as they were given.
@@ -48,7 +50,9 @@ class TwoNetworks:
         heads: Sequence[str] | None = None,
         transposed: Collection[str] = (),
     ) -> TwoNetworks:
-        """Check two networks, and find out who writes and reads.
+        """Check two networks.
+
+        Found out is who writes and reads.
 
         Args:
             reference, target: modules that differ in weights and in the shapes of heads alone.
@@ -74,7 +78,10 @@ class TwoNetworks:
 
 
 def _heads(spec: PermutationSpec, patterns: Sequence[str] | None) -> dict[str, int]:
-    """Name the tensors of last layers, each with the axis of its outputs."""
+    """Name the tensors of last layers.
+
+    Each comes with the axis of its outputs.
+    """
     outputs = {item.tensor: item.axis for item in spec.frozen if item.reason == OUTPUT}
     if patterns is None:
         return outputs
@@ -98,7 +105,7 @@ def _check_flat(spec: PermutationSpec) -> None:
 
 
 def _writes(network: nn.Module, spec: PermutationSpec, slot: Slot, transposed: Collection[str]) -> bool:
-    """Tell whether a tensor writes the units of a slot."""
+    """Tell whether a tensor writes units."""
     first = slot.axes[0] == 0
     if len(spec.shapes[slot.tensor]) == 1:
         return True
@@ -119,7 +126,10 @@ def _writes(network: nn.Module, spec: PermutationSpec, slot: Slot, transposed: C
 
 
 def _check_ties(network: nn.Module, spec: PermutationSpec, writes: Mapping[Slot, bool]) -> None:
-    """Raise ArchitectureError where one memory writes units under one name and reads them under another."""
+    """Raise ArchitectureError for ties across roles.
+
+    One memory must not write units under one name and read them under another.
+    """
     layers = dict(network.named_modules(remove_duplicate=False))
     for names in spec.tied:
         kinds = {

@@ -71,7 +71,10 @@ def _along(
 
 
 def _runs(slots: Sequence[Slot]) -> list[tuple[int, Slot, int]]:
-    """List where each run of all units of a slot starts, and how many positions a unit has in it."""
+    """List where the runs of a slot start.
+
+    With each comes how many positions a unit has in it.
+    """
     runs = []
     for slot in slots:
         layout = slot.layout

@@ -13,7 +13,7 @@ from sinkhorn_rebasin.errors import SpecError
 
 @dataclass(frozen=True)
 class UnitMerge:
-    r"""Hold which of 2d units of two networks are one.
+    r"""Hold which of 2d units are one.
 
     Units 0 … d − 1 are the reference's, d … 2d − 1 the target's. With clusters :math:`C_1, \dots, C_m` the merged
     units are means, and each unit reads the cluster that it is in:
@@ -51,7 +51,9 @@ class UnitMerge:
 
     @classmethod
     def paired(cls, order: Tensor | Sequence[int], merged: Iterable[int] | None = None) -> UnitMerge:
-        """Merge unit i of the reference and unit ``order[i]`` of the target.
+        """Merge units of both in pairs.
+
+        These are unit i of the reference and unit ``order[i]`` of the target.
 
         Args:
             order: which unit of the target goes to each of the reference's.

@@ -16,7 +16,9 @@ from sinkhorn_rebasin.networks.layers import first_argument
 def watched(
     network: nn.Module, places: Sequence[LayerPlace], inputs: Any
 ) -> dict[LayerPlace, list[tuple[Tensor, Tensor]]]:
-    """Run a network, and collect inputs and outputs of layers, one pair a call.
+    """Collect inputs and outputs of layers.
+
+    The network is run; every call gives one pair.
 
     The outputs are those of the batch norm where one follows. The run stops where a single layer that runs once has
     been seen.
@@ -51,7 +53,7 @@ def watched(
 
 
 class _Stopped(Exception):
-    """Say that a run has gone as far as it is needed."""
+    """End a run that went far enough."""
 
 
 def _stop(*_: Any) -> None:

@@ -13,14 +13,19 @@ from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 
 @dataclass(frozen=True)
 class _Product:
-    """A weight: the groups it reads and writes, and its multiplications for each pair of their units."""
+    """Hold what one weight multiplies.
+
+    That is the groups it reads and writes, and its multiplications for each pair of their units.
+    """
 
     groups: tuple[str, ...]
     cost: float
 
 
 class WidthCost:
-    r"""Count the multiplications of a merged network, in those of one network.
+    r"""Count the multiplications of a merged network.
+
+    They are in units of those of one network.
 
     With u of d units of a group left apart, the merged network has d + u units, and between units that are left apart
     those of one network meet their own kind alone:
@@ -48,7 +53,10 @@ class WidthCost:
         self.single = self._total(dict.fromkeys(self.sizes, 0), self.products)
 
     def __call__(self, apart: Mapping[str, int]) -> float:
-        """Return the cost with so many units of each group left apart."""
+        """Return the cost of widths.
+
+        They are given as the units of each group left apart.
+        """
         return self._total(apart, self.products) / self.single if self.single else 1.0
 
     def more(self, apart: Mapping[str, int], name: str) -> float:
@@ -70,7 +78,9 @@ class WidthCost:
 def pairs_apart(
     distances: Mapping[str, Tensor], cost: WidthCost, budget: float, fixed: Sequence[str] = ()
 ) -> dict[str, list[int]]:
-    """Choose the pairs that are left apart, those with the largest distance for their cost first.
+    """Choose the pairs that are left apart.
+
+    First come those with the largest distance for their cost.
 
     A greedy knapsack: again and again the group whose worst pair gains most for its cost gets one more unit, while
     the budget allows it.

@@ -14,7 +14,10 @@ from sinkhorn_rebasin.symmetry.rescaling.trials import Trials
 
 
 def rescaling_of_gains(trials: Trials, continuous: ContinuousSpec) -> RescalingSpec:
-    """Find the rescalings of the groups that have gains, and of those inside them."""
+    """Find the rescalings of groups with gains.
+
+    Those of the groups inside them are found too.
+    """
     spec = trials.spec
     turning = {symmetry.group.name for symmetry in continuous.symmetries if symmetry.gains}
     groups = [name for name in spec.names if turning & {name, *spec.ancestors(name)}]

@@ -19,7 +19,9 @@ Tables = list[tuple[Slot, Table]]
 
 
 def inner_groups(spec: PermutationSpec, heads: Group) -> list[tuple[Group, list[Slot]]] | None:
-    """Return ways to see what nothing moves inside of heads as the units of a group, the likeliest first.
+    """Return candidate groups inside of heads.
+
+    Their units are what nothing moves; the likeliest come first.
 
     - All that stays in a slot is one head's units; query heads that share a key head lie side by side.
     - Queries and keys lie in one tensor, behind each other: it is cut where the places jump, else in halves.
@@ -55,7 +57,7 @@ def inner_groups(spec: PermutationSpec, heads: Group) -> list[tuple[Group, list[
 
 
 def _comparable(heads: Group, parent: str | None, tables: Tables) -> bool:
-    """Tell whether these places may be the units of one group."""
+    """Tell whether places may be one group."""
     sizes = {table.shape[1] for _, table in tables}
     blocks = 1 if parent is None else heads.units
     fits = all(table.shape[0] == blocks for _, table in tables)
@@ -69,7 +71,10 @@ def _as_group(name: str, parent: str | None, tables: Tables) -> tuple[Group, lis
 
 
 def _staying(spec: PermutationSpec, slot: Slot, moving: Collection[str]) -> list[Table]:
-    """Positions (heads, units, copies) inside of each head that none of these moves; none where heads differ."""
+    """List positions that nothing moves.
+
+    They are (heads, units, copies) inside of each head; none where heads differ.
+    """
     table = slot.layout.table()
     table = table.reshape(-1, table.shape[2])
     covered = [units for units in _tables(spec, slot, moving) if np.isin(units, table).any()]
@@ -97,14 +102,20 @@ def _staying(spec: PermutationSpec, slot: Slot, moving: Collection[str]) -> list
 
 
 def _tables(spec: PermutationSpec, slot: Slot, groups: Collection[str]) -> Iterator[Table]:
-    """Tables of what these groups move on the axes of a slot."""
+    """Make tables of what groups move.
+
+    They are of the axes of a slot.
+    """
     for other in spec.slots_on(slot.tensor):
         if other.axes == slot.axes and other.group in groups:
             yield from (part.layout.table() for part in parts_of(other))
 
 
 def _pieces(table: Table) -> list[Table]:
-    """Cut a table where its places no longer lie at equal distances."""
+    """Cut a table into even pieces.
+
+    In each, places lie at equal distances.
+    """
     if table.shape[2] > 1 or table.shape[1] < 3:
         return [table]
     steps = np.diff(table[:, :, 0], axis=1)
@@ -114,7 +125,10 @@ def _pieces(table: Table) -> list[Table]:
 
 
 def _cut(spec: PermutationSpec, tables: Tables) -> Tables:
-    """Cut what is longer than the shortest to its length; in halves, where one matrix has a single piece."""
+    """Cut pieces to equal length.
+
+    The shortest counts; a single piece of one matrix is cut in halves.
+    """
     least = min(table.shape[1] for _, table in tables)
     if sum(len(spec.shapes[slot.tensor]) > 1 for slot, _ in tables) == 1 and least % 2 == 0:
         least //= 2
@@ -126,7 +140,10 @@ def _cut(spec: PermutationSpec, tables: Tables) -> Tables:
 
 
 def _shared_keys(spec: PermutationSpec, queries: Tables) -> Tables:
-    """Places of the same layers, as many as a head has, that no group moves."""
+    """List places that heads share.
+
+    They are of the same layers, as many as a head has, and no group moves them.
+    """
     size = queries[0][1].shape[1]
     layers = {_layer(slot.tensor) for slot, _ in queries}
     found = []

@@ -49,7 +49,10 @@ class Answers:
 
     @property
     def may_reach_more(self) -> bool:
-        """Whether some slots have no part in the output yet, as of experts, and a late draw reached new ones."""
+        """Tell whether further draws may reach more.
+
+        Some slots, as of experts, have no part in the output yet, and a late draw reached new ones.
+        """
         known = (np.cumsum(np.stack(self.largest) > 0.0, axis=0) > 0).sum(1)
         return bool(known[-1] < self.largest[0].size and (known == known[-1]).sum() <= PATIENCE)
 

@@ -51,7 +51,10 @@ def rotary_symmetries(trials: Trials) -> tuple[list[ContinuousSymmetry], dict[st
 
 
 def _drawn(trials: Trials, asked: Sequence[Asked]) -> Iterator[tuple[Group, Sequence[Slot], Products]]:
-    """Products of gradients and weights, (slots, draws * heads, units, units), where any pair may turn."""
+    """Draw products of gradients and weights.
+
+    They are (slots, draws * heads, units, units), and any pair may turn.
+    """
     draws: dict[str, list[Products]] = {str(number): [] for number in range(len(asked))}
     left = {str(number): slots for number, (_, slots) in enumerate(asked)}
     for _ in range(DRAWS):

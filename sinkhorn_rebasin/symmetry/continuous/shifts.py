@@ -53,7 +53,9 @@ def unseen_shifts(spec: PermutationSpec, continuous: ContinuousSpec) -> list[Mov
 
 
 def silent_shifts(spec: PermutationSpec, continuous: ContinuousSpec, side: int, state: State) -> list[Move]:
-    """Set biases on one side of linear groups to zero: those of keys cancel though they turn with their weights.
+    """Set biases that cancel to zero.
+
+    They are on one side of linear groups: those of keys cancel though they turn with their weights.
 
     Groups with readers on the other side, and those with biases that are zero there already, have none to lose.
     """

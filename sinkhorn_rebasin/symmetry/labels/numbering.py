@@ -138,7 +138,7 @@ def distinct_values(values: Column) -> Column:
 
 
 def _ascends(flat: Column) -> bool:
-    """Tell whether each integer is larger than the one before."""
+    """Tell whether integers ascend."""
     return flat.size < 2 or bool((flat[1:] > flat[:-1]).all())
 
 

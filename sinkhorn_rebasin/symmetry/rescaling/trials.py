@@ -52,7 +52,7 @@ class Trials:
         self.networks = [self.network]
 
     def anew(self) -> Trials:
-        """Make trials of the same network that draw as the first do."""
+        """Make trials that draw as these do."""
         generator = torch.Generator("cpu").manual_seed(0)
         return Trials(self.network, self.spec, self.example_inputs, self.tolerance, generator)
 
