@@ -241,10 +241,7 @@ class SinkhornRebasin(RebasedSegment):
         return {name: tensor.to(types[name].dtype) for name, tensor in rebased.items()}
 
     def moved(self, state: State, permutations: Permutations) -> State:
-        """Move tensors like the target's.
-
-        They may be a difference of two such states, and come in the types that come out.
-        """
+        """Move tensors like the target's, or such a difference."""
         scaled = rescale_state(state, self.spec, self.rescaling, dict(self.log_scales.items()))
         return self._action.applied(scaled, permutations, self.signs(permutations), self.maps())
 
