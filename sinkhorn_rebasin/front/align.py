@@ -26,6 +26,9 @@ from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
 
+SAME = 1e-6
+"""Figures of one alignment in two computations differ by less than this part."""
+
 
 def align(
     reference: NetworkLike,
@@ -181,9 +184,11 @@ def _by_data(
     rebasin.to(device_of(tensors_of(pair.reference)))
     after = judge.of_rebasin(rebasin)
     notes = fits.notes
-    if not height(after, recipe.keep) <= height(start.verdict, recipe.keep):
+    before_fits, after_fits = height(start.verdict, recipe.keep), height(after, recipe.keep)
+    if not after_fits <= before_fits:
         restore_learned(rebasin, first)
         after = judge.of_rebasin(rebasin)
+    if not after_fits < before_fits - SAME * abs(before_fits):
         notes += ("No step made the start better on held-out data, so it is kept.",)
     told = _told(pair, rebasin, recipe, seed, began)
     return AlignmentResult(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin import training
 from sinkhorn_rebasin.front.schedules import schedules, trial_steps
 from tests.front.pairs import SHORT, short
 
@@ -45,7 +46,30 @@ def test_the_start_is_kept_and_that_is_said() -> None:
     start = result.starts[result.start]
     assert isinstance(start, sr.PathEvaluation)
     assert result.after is not None
-    assert result.after.losses.mean() <= start.losses.mean() + 1e-9
+    assert result.after.losses.mean() <= start.losses.mean() + 1e-6
+    assert any("so it is kept" in note for note in result.notes)
+
+
+def test_a_start_that_was_improved_is_not_said_to_be_kept() -> None:
+    result = short()
+    start = result.starts[result.start]
+    assert isinstance(start, sr.PathEvaluation)
+    assert result.after is not None
+    assert result.after.losses.mean() < start.losses.mean() - 1e-3
+    assert not any("kept" in note for note in result.notes)
+
+
+def test_monitors_of_a_call_keep_what_its_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    class Watched(training.BarrierMonitor):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            kept.append(self.keep)
+
+    monkeypatch.setattr(training, "BarrierMonitor", Watched)
+    short(recipe=replace(SHORT, keep="midpoint"))
+    assert kept == ["midpoint"] * 2
 
 
 def test_one_trial_is_none() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from sinkhorn_rebasin import (
     BatchNormReset,
     MidpointLoss,
+    PathEvaluation,
     RepairAlongPath,
     SinkhornRebasin,
     WeightDistance,
@@ -204,3 +205,31 @@ def test_repair_is_that_of_the_permutations_of_the_moment(tmp_path: Path) -> Non
     assert not torch.equal(evaluate_path(rebasin, loader(), points=3).losses, expected.losses)
     with pytest.raises(RebasinError, match="both"):
         BarrierMonitor(loader(), repair=statistics, prepare=repair)
+
+
+@pytest.mark.parametrize(("keep", "step"), [("mean", 5), ("midpoint", 10), ("barrier", 15)])
+def test_the_best_is_that_of_the_figure_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Any, step: int
+) -> None:
+    # Losses at λ = 0, ½ and 1; each later one is the lowest of one figure alone.
+    losses = iter([(9.0, 9.0, 9.0), (1.0, 4.0, 1.0), (7.0, 3.0, 1.0), (5.0, 5.0, 5.0)])
+    positions = torch.tensor([0.0, 0.5, 1.0])
+
+    def evaluated(*_: Any, **__: Any) -> PathEvaluation:
+        return PathEvaluation(positions, torch.tensor(next(losses)))
+
+    monkeypatch.setattr("sinkhorn_rebasin.training.barrier_monitor.evaluate_path", evaluated)
+    monitor, recorder = BarrierMonitor(loader(), points=3, keep=keep), Recorder()
+    fit = trainer(tmp_path, max_epochs=3, callbacks=[monitor, recorder])
+    rebasin = built()[2]
+    fit.fit(RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=1.0), loader())
+    if keep == "barrier":  # the first has none either, and the first of equal ones stays
+        step = 0
+    expected = {0: recorder.scores[0], 5: recorder.scores[5], 10: recorder.scores[10]}[step]
+    for name, scores in expected.items():
+        assert torch.equal(monitor.best_parameters[f"scores.{name}"], scores)
+
+
+def test_another_figure_is_refused() -> None:
+    with pytest.raises(RebasinError, match="mean, midpoint, barrier"):
+        BarrierMonitor(loader(), keep="lowest")  # type: ignore[arg-type]

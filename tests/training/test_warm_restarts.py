@@ -9,10 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sinkhorn_rebasin import RandomPointLoss, SinkhornRebasin, hard_assignment
+from sinkhorn_rebasin import JointRebasin, RandomPointLoss, SimplexLoss, SinkhornRebasin, hard_assignment
 from sinkhorn_rebasin.assignment.temperature import linear
 from sinkhorn_rebasin.errors import AssignmentError, RebasinError
-from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule, TemperatureAnnealing, WarmRestarts
+from sinkhorn_rebasin.training import (
+    BarrierMonitor,
+    JointRebasinModule,
+    LossMonitor,
+    RebasinModule,
+    TemperatureAnnealing,
+    WarmRestarts,
+)
 from tests.training.fitting import Recorder, loader, trainer
 
 
@@ -141,3 +148,23 @@ def test_impossible_settings_are_errors() -> None:
         WarmRestarts(monitor, cycles=2, noise=-1.0)
     with pytest.raises(AssignmentError, match="at least one cycle"):
         TemperatureAnnealing(linear(1.0, 0.5), cycles=0)
+
+
+def test_every_one_of_several_rebasins_begins_anew(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nets = [nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(3)]
+    joint, seen = JointRebasin(nets, torch.randn(2, 5)), []
+    monitor = LossMonitor(SimplexLoss(F.cross_entropy), [next(iter(loader(20)))])
+
+    class Seen(lightning.Callback):
+        def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+            if trainer.global_step == 5:
+                seen.extend(s.detach().clone() for each in joint.rebasins for s in each.scores.values())
+
+    callbacks = [monitor, WarmRestarts(monitor, cycles=2, noise=0.0), Seen()]
+    learner = JointRebasinModule(joint, SimplexLoss(F.cross_entropy), lr=0.3)
+    trainer(tmp_path, max_epochs=-1, max_steps=10, callbacks=callbacks).fit(learner, loader())
+    assert len(seen) == 2
+    for scores in seen:
+        assert set(scores.flatten().tolist()) == {0.0, 1.0}

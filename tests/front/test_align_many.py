@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import sinkhorn_rebasin as sr
+from sinkhorn_rebasin import training
+from sinkhorn_rebasin.front.many_starts import starts_of
+from tests.front.pairs import CPU, batches, trained
+
+
+def test_starts_are_those_by_weights_and_by_activations() -> None:
+    networks = [trained(0), trained(1), trained(2)]
+    spec = sr.discover_symmetry(networks[0], batches()[0][0])
+    starts = starts_of(networks, spec, None, batches(), None)
+    assert [start.method for start in starts] == ["merge_many", "frank_wolfe", "activation_matching"]
+    for number in (1, 2):
+        expected = sr.activation_matching(networks[0], networks[number], spec, data=batches())
+        for name, order in expected.permutations.items():
+            assert torch.equal(starts[2][number].permutations[name], order)
+    assert [each.method for each in starts_of(networks, spec, "universe", batches(), None)] == ["universe"]
+
+
+def test_weights_alone_have_no_start_by_activations() -> None:
+    networks = [trained(0), trained(1).state_dict()]
+    spec = sr.discover_symmetry(trained(0), batches()[0][0])
+    starts = starts_of(networks, spec, None, batches(), None)
+    assert [start.method for start in starts] == ["merge_many", "frank_wolfe"]
+
+
+def test_each_cycle_begins_at_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Watched(training.WarmRestarts):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append((self.cycles, self.noise, self.monitor.restore_best))
+
+    monkeypatch.setattr(training, "WarmRestarts", Watched)
+    recipe = sr.Recipe.many(steps=20, cycles=2, closing_steps=5, evaluate_every=5, noise=0.05)
+    networks = [trained(0), trained(1), trained(2)]
+    sr.align_many(networks, train=batches(), recipe=recipe, trainer=CPU, progress=False)
+    assert made == [(2, 0.05, True)]
