@@ -67,6 +67,14 @@ def wider(network: nn.Module, **shapes: tuple[int, ...]) -> dict[str, Tensor]:
     }
 
 
+def test_counters_may_be_left_out_and_statistics_not() -> None:
+    net = nn.Sequential(nn.BatchNorm1d(3))
+    state = {name: tensor for name, tensor in state_of(net).items() if "num_batches" not in name}
+    assert resized(net, state)[0].num_batches_tracked is not net[0].num_batches_tracked
+    with pytest.raises(ArchitectureError, match=r"'0\.running_mean' with 1 axes but got none"):
+        resized(net, {name: tensor for name, tensor in state.items() if "running_mean" not in name})
+
+
 def test_layers_know_their_new_sizes() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 2, 1)
