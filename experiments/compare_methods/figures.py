@@ -38,6 +38,9 @@ def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> N
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")
         values = [value for line in axis.lines for value in line.get_ydata()]
+        if quantity == "loss" and max(values) > 5 * min(values):
+            # Of a wide range, labels at every digit run into each other.
+            axis.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(2, 5)))
         room = 0.04 * (max(values) - min(values))
         axis.set_ylim(
             (0.92 * min(values), 1.08 * max(values)) if quantity == "loss" else (min(values) - room, None)
