@@ -20,6 +20,7 @@ from sinkhorn_rebasin.metrics.functional import (
     permutation_recovery,
     relative_change,
 )
+from sinkhorn_rebasin.metrics.output_cka import output_cka
 from sinkhorn_rebasin.metrics.recovery import PermutationRecovery
 from sinkhorn_rebasin.metrics.similarity import (
     LinearCKA,
@@ -49,6 +50,7 @@ __all__ = [
     "forgetting",
     "forward_transfer",
     "linear_cka",
+    "output_cka",
     "path_curvature",
     "permutation_agreement",
     "permutation_recovery",
