@@ -111,7 +111,10 @@ def hessian_trace(
 
 
 class _Criterion(nn.Module):
-    """Present a criterion as a layer, of which curvlinops asks how it reduces."""
+    """Present a criterion as a layer.
+
+    Curvlinops asks it how it reduces.
+    """
 
     reduction = "mean"
 
@@ -143,7 +146,7 @@ def _curvlinops() -> Any:
 def _hessian(
     network: nn.Module, data: Iterable[Any], criterion: TensorLoss, batch: BatchAdapter | None
 ) -> Any:
-    """Return the Hessian as an operator, on a copy of the network."""
+    """Return the Hessian of a copy as an operator."""
     curvlinops = _curvlinops()
     learned = [name for name, tensor in network.named_parameters() if tensor.requires_grad]
     twin = evaluation_copy(standalone_copy(network))

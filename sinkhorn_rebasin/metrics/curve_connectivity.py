@@ -44,7 +44,7 @@ def curve_connectivity(path: PathEvaluation | Tensor) -> float:
 
 
 def path_curvature(path: PathEvaluation, length: float = 1.0) -> Tensor:
-    r"""Return the second derivative of the loss along a path.
+    r"""Return the loss's second derivative along a path.
 
     .. math:: \kappa(\lambda_k) = \frac{2}{\lambda_{k+1} - \lambda_{k-1}} \Bigl(
         \frac{L_{k+1} - L_k}{\lambda_{k+1} - \lambda_k} - \frac{L_k - L_{k-1}}{\lambda_k - \lambda_{k-1}} \Bigr)

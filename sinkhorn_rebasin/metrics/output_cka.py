@@ -89,7 +89,7 @@ def _mixed(inputs: Any, generator: torch.Generator) -> Any:
     drawn = torch.rand(count, generator=generator, device=place)
 
     def mixed(tensor: Tensor) -> Tensor:
-        """Mix one tensor, with the same pairs and shares as all."""
+        """Mix one tensor as all others are."""
         shares = drawn.to(tensor).view(-1, *[1] * (tensor.ndim - 1))
         return torch.lerp(tensor[order.to(tensor.device)], tensor, shares)
 

@@ -49,7 +49,7 @@ def linear_cka(first: Tensor, second: Tensor) -> Tensor:
 
 
 class LinearCKA(Metric):
-    r"""Measure the linear CKA of representations that arrive in batches.
+    r"""Measure the linear CKA batch by batch.
 
     It is exactly that of all batches at once: sums of products are kept, in double precision, which takes memory for
     the square of the number of units.
@@ -118,7 +118,7 @@ class LinearCKA(Metric):
 
 
 class UnitSimilarity(NamedTuple):
-    """Hold how much alike the units of a group are in two networks.
+    """Hold how alike a group is in two networks.
 
     Attributes:
         cka: linear CKA, which no permutation changes.
@@ -188,7 +188,7 @@ def unit_similarity(
 
 
 def wreath_distance(first: Tensor, second: Tensor) -> Tensor:
-    r"""Return how far representations are apart up to order and scale.
+    r"""Return a distance up to order and scale.
 
     .. math:: \min_{P, D \ge 0} \frac{\lVert X - Y P D \rVert_F}{\lVert X \rVert_F}
 

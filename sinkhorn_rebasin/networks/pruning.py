@@ -8,7 +8,7 @@ from sinkhorn_rebasin.networks.copying import Module, standalone_copy
 
 
 def settle_pruning(network: Module) -> Module:
-    """Copy a network whose pruned weights are zeros for good.
+    """Copy a network with its pruning made permanent.
 
     ``torch.nn.utils.prune`` computes a weight from ``weight_orig`` and ``weight_mask``. What is pruned still stands
     in ``weight_orig``, where distances and means of networks would count it. The copy has plain weights.
