@@ -10,11 +10,16 @@ from matplotlib.axes import Axes
 from sinkhorn_rebasin.landscape import PlaneEvaluation
 from sinkhorn_rebasin.plots.style import MARKERS, axes_or_new, nth
 
+MOST_NAMED = 6
+"""More networks than these are taken for a trajectory."""
+
 
 def plot_plane(plane: PlaneEvaluation, ax: Axes | None = None, *, levels: int = 14) -> Axes:
     """Draw the loss on a plane as contours.
 
-    Levels are at equal factors. Networks are marked and named in the legend. Both axes have one unit.
+    Levels are at equal factors. Networks are marked and named in the legend. Of more than a few, as of a
+    :func:`trajectory_plane`, a line joins all in their order, and the first and the last are named. Both axes have
+    one unit.
 
     Args:
         plane: from :func:`evaluate_plane`.
@@ -45,7 +50,13 @@ def plot_plane(plane: PlaneEvaluation, ax: Axes | None = None, *, levels: int = 
     bar = ax.figure.colorbar(drawn, ax=ax, ticks=steps[:: max(1, levels // 5)], format="%.3g")
     bar.set_label("loss")
     bar.ax.minorticks_off()
-    for index, (name, (x, y)) in enumerate(plane.marks.items()):
+    named = plane.marks
+    if len(plane.marks) > MOST_NAMED:
+        places = list(plane.marks.values())
+        ax.plot(*zip(*places, strict=True), color="white", linewidth=1.2, marker="o", markersize=3)
+        ends = next(iter(plane.marks)), list(plane.marks)[-1]
+        named = {name: plane.marks[name] for name in ends}
+    for index, (name, (x, y)) in enumerate(named.items()):
         look: dict[str, Any] = {
             "color": "white",
             "markeredgecolor": "black",
@@ -56,6 +67,6 @@ def plot_plane(plane: PlaneEvaluation, ax: Axes | None = None, *, levels: int = 
     ax.set_aspect("equal")
     ax.set_xlabel("distance in weight space")
     ax.set_ylabel("distance in weight space")
-    if plane.marks:
-        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(plane.marks))
+    if named:
+        ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(named))
     return ax
