@@ -83,7 +83,7 @@ class LearnedCurve(nn.Module):
         Gradients reach the bends.
         """
         ends = tensors_of(self.start), tensors_of(self.end)
-        bends = [_attached(bend) for bend in self.bends]
+        bends = [attached_state(bend) for bend in self.bends]
         return _KINDS[self.kind](self.start, *ends, bends, self.statistics)
 
     def state_at(self, at: float | Tensor) -> State:
@@ -126,7 +126,7 @@ class LearnedCurve(nn.Module):
         return f"{self.kind}, {len(self.bends)} bends"
 
 
-def _attached(bend: nn.Module) -> State:
+def attached_state(bend: nn.Module) -> State:
     """Return what the state dict names, with gradients."""
     attached = named_tensors(bend)
     return {name: attached.get(name, tensor) for name, tensor in tensors_of(bend).items()}

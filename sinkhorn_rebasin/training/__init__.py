@@ -10,6 +10,7 @@ from sinkhorn_rebasin.training.data_free import data_free_steps
 from sinkhorn_rebasin.training.joint_module import JointRebasinModule
 from sinkhorn_rebasin.training.loss_monitor import LossMonitor
 from sinkhorn_rebasin.training.rebasin_module import RebasinModule
+from sinkhorn_rebasin.training.simplex_module import SimplexModule
 from sinkhorn_rebasin.training.step_progress import StepProgress
 from sinkhorn_rebasin.training.temperature_annealing import TemperatureAnnealing
 from sinkhorn_rebasin.training.warm_restarts import WarmRestarts
@@ -22,6 +23,7 @@ __all__ = [
     "JointRebasinModule",
     "LossMonitor",
     "RebasinModule",
+    "SimplexModule",
     "StepProgress",
     "TemperatureAnnealing",
     "WarmRestarts",
