@@ -28,22 +28,44 @@ def measured_curve(
     optimizer, found, step = module.configure_optimizers(), list[dict[str, Any]](), 0
     draw = torch.Generator().manual_seed(seed)
     for checkpoint in setting.checkpoints:
-        curve.train()
-        while step < checkpoint:
-            batch = torch.randint(len(data.train_labels), (setting.batch_size,), generator=draw)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(1_000_000 * seed + step)
-                with torch.autocast("cpu", torch.bfloat16, enabled=setting.training.bfloat16):
-                    loss = module.training_step((data.train_images[batch], data.train_labels[batch]), step)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
+        bend(module, optimizer, data, checkpoint - step, setting.batch_size, draw, setting.training.bfloat16)
+        step = checkpoint
         path = measured(curve, data, tests, setting)
         found.append({"step": step, **path.to_dict(), "lowest": lowest(path), "short": short(path)})
         if connected(path, setting.tolerance):
             break
     return found
+
+
+def bend(
+    module: CurveModule,
+    optimizer: torch.optim.Optimizer,
+    data: ImageData,
+    steps: int,
+    batch_size: int,
+    draw: torch.Generator,
+    bfloat16: bool = False,
+) -> None:
+    """Train the bends of a curve for so many steps.
+
+    Args:
+        module, optimizer: of the curve.
+        data: whose training images are drawn.
+        steps: how many.
+        batch_size: of each.
+        draw: draws batches and points of the curve.
+        bfloat16: run in mixed precision.
+    """
+    module.curve.train()
+    for step in range(steps):
+        batch = torch.randint(len(data.train_labels), (batch_size,), generator=draw)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                loss = module.training_step((data.train_images[batch], data.train_labels[batch]), step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def measured(curve: LearnedCurve, data: ImageData, tests: Batches, setting: Setting) -> PathEvaluation:
