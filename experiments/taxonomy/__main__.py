@@ -3,10 +3,10 @@
     python -m experiments.taxonomy digits_mlp
 
 Two networks are trained in every cell of a grid of widths and batch sizes. Connectivity is that of a Bezier curve
-which is trained for a few steps: the mean loss of both ends minus the loss where it differs most, so that a barrier is
-negative. It is measured as networks are and after alignment, on training images, and on the segment too. Cells below
-a threshold are poorly connected. Finished cells are kept in OUT/finished. Leaves in OUT a picture and a receipt of all
-that is finished there.
+which is trained for a few steps: the mean loss of both ends minus the loss where it differs most, so that a barrier
+is negative. It is measured as networks are and after alignment, on training images, and on the segment too. Cells
+below a threshold are poorly connected. Finished cells are kept in OUT/finished. Leaves in OUT a picture and a receipt
+of all that is finished there.
 """
 
 from __future__ import annotations
