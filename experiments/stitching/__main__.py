@@ -6,15 +6,16 @@
 The lower layers of one network run first, then a stitch, then the upper layers of another; both networks stay. The
 penalty is the mean test accuracy of both minus that of the stitched network. The units at the cut are taken as they
 are, ordered by their correlations, ordered by a permutation that is learned on the loss, scaled too, or mapped by any
-matrix and bias, which starts from the scaled permutation. Batch norm runs as it was trained. Held-out images decide
-what a fit keeps. Finished pairs are kept in OUT/finished. Leaves in OUT a picture and a receipt of all that is
-finished there.
+matrix and bias, which starts from the scaled permutation. Scales are learned after the permutation or together with
+it. Batch norm runs as it was trained. Held-out images decide what is kept. Finished pairs are kept in OUT/finished.
+Leaves in OUT a picture and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from experiments.reporting.receipts import markdown_table, write_receipt
 from experiments.stitching.chains import cuts, parts
 from experiments.stitching.figures import FULL, GROUP, draw, table
 from experiments.stitching.setting import Setting, load_setting
-from experiments.stitching.stitches import FullStitch, GroupStitch, accuracy, fitted, matched_order
+from experiments.stitching.stitches import FullStitch, GroupStitch, accuracy, fitted, held_loss, matched_order
 
 console = Console(width=max(Console().width, 120))
 
@@ -94,19 +95,19 @@ def stitched(
         order = matched_order(
             torch.cat([units for units, _ in seen]), torch.cat([other(x) for x, _ in train])
         )
+    fit = partial(fitted, top=top, train=seen, held=held_seen, steps=setting.steps)
+    orders, scales = {"scores": setting.permutation_rate}, {"log_scales": setting.scale_rate}
     matched = GroupStitch(order).eval()
-    matched.log_scales.requires_grad_(False)
-    ordered = fitted(matched, top, seen, held_seen, setting.steps, setting.permutation_rate)
-    ordered.scores.requires_grad_(False)
-    ordered.log_scales.requires_grad_(True)
-    scaled = fitted(ordered, top, seen, held_seen, setting.steps, setting.scale_rate)
-    full = FullStitch(scaled.matrix().detach())
+    ordered = fit(matched, rates=orders)
+    scaled = [fit(start, rates=scales) for start in (ordered, fit(matched, rates={**orders, **scales}))]
+    group = min(scaled, key=lambda stitch: held_loss(stitch, top, held_seen))
+    full = FullStitch(group.matrix().detach())
     return {
         "as they are": GroupStitch(torch.arange(len(order))).eval(),
         "matched permutation": matched,
         "learned permutation": ordered,
-        GROUP: scaled,
-        FULL: fitted(full, top, seen, held_seen, setting.steps, setting.full_rate),
+        GROUP: group,
+        FULL: fit(full, rates={"weight": setting.full_rate, "bias": setting.full_rate}),
     }
 
 

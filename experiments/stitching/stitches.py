@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from torch.nn import functional as F
 from experiments.models.family import Batches
 from sinkhorn_rebasin import hard_assignment, sinkhorn
 from sinkhorn_rebasin.assignment.temperature import geometric
+
+S = TypeVar("S", bound=nn.Module)
 
 
 class GroupStitch(nn.Module):
@@ -79,8 +83,8 @@ def matched_order(sources: Tensor, receivers: Tensor) -> Tensor:
 
 
 def fitted(
-    stitch: nn.Module, top: nn.Module, train: Batches, held: Batches, steps: int, rate: float
-) -> nn.Module:
+    stitch: S, top: nn.Module, train: Batches, held: Batches, steps: int, rates: Mapping[str, float]
+) -> S:
     """Return the stitch after steps of Adam on the loss of the upper part.
 
     The upper part stays. Of the beginning and what is met ten times on the way, the one with the least loss on
@@ -90,11 +94,14 @@ def fitted(
         stitch: where it begins; it is not changed.
         top: the upper part of the receiver.
         train, held: values of the source at the cut, and labels.
-        steps, rate: of Adam.
+        steps: of Adam.
+        rates: by the names of the parameters that are learned; the others stay.
     """
     stitch = copy.deepcopy(stitch).train()
-    learned = [parameter for parameter in stitch.parameters() if parameter.requires_grad]
-    adam, schedule = torch.optim.Adam(learned, rate), geometric(0.5, 0.05)
+    for name, parameter in stitch.named_parameters():
+        parameter.requires_grad_(name in rates)
+    learned = [{"params": [stitch.get_parameter(name)], "lr": rate} for name, rate in rates.items()]
+    adam, schedule = torch.optim.Adam(learned), geometric(0.5, 0.05)
     best, least = copy.deepcopy(stitch), held_loss(stitch, top, held)
     for step in range(steps):
         stitch.temperature = schedule(step / max(1, steps - 1))  # type: ignore[assignment]

@@ -72,8 +72,9 @@ def test_a_fit_never_ends_worse_than_it_began() -> None:
     torch.manual_seed(0)
     top, held = nn.Linear(4, 3), [(torch.randn(40, 4), torch.randint(3, (40,)))]
     begin = FullStitch(torch.eye(4))
-    wild = fitted(begin, top, held, held, steps=10, rate=100.0)
+    wild = fitted(begin, top, held, held, steps=10, rates={"weight": 100.0})
     assert held_loss(wild, top, held) <= held_loss(begin, top, held)
-    better = fitted(begin, top, held, held, steps=50, rate=0.01)
+    better = fitted(begin, top, held, held, steps=50, rates={"weight": 0.01})
     assert held_loss(better, top, held) < held_loss(begin, top, held)
     assert torch.equal(begin.weight.detach(), torch.eye(4))
+    assert torch.equal(better.bias.detach(), torch.zeros(4))
