@@ -38,7 +38,7 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     matchings = list(dict.fromkeys(row["matching"] for row in pairs[0]["rows"]))
-    size: dict[str, Any] = {"figsize": (2.3 * len(matchings), 2.8), "layout": "constrained", "sharey": True}
+    size: dict[str, Any] = {"figsize": (2.3 * len(matchings), 3.1), "layout": "constrained", "sharey": True}
     figure, panels = plt.subplots(1, len(matchings), squeeze=False, **size)
     for axes, matching in zip(panels[0], matchings, strict=True):
         for number, row in enumerate(pairs[0]["rows"]):
@@ -50,7 +50,8 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_title(f"matching: {matching}", fontsize=9)
         axes.set_xlabel("from target to reference")
     panels[0][0].set_ylabel("test error, %")
-    panels[0][0].legend(frameon=False, fontsize=7)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(str(pairs[0].get("setting", "")), fontsize=10)
     save_picture(figure, path)
     plt.close(figure)

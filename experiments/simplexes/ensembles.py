@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ def measured(
 
 def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, seed: int) -> Simplex:
     """Return the simplex of the corners and of vertices that are learned."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     joined = LearnedComplex(corners, vertices=setting.vertices, seed=seed)
     options: dict[str, Any] = {"lr": setting.rate, "weight_decay": setting.weight_decay, "points": 2}
     module = SimplexModule(

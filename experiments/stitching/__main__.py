@@ -101,6 +101,8 @@ def stitched(
     ordered = fit(matched, rates=orders)
     scaled = [fit(start, rates=scales) for start in (ordered, fit(matched, rates={**orders, **scales}))]
     group = min(scaled, key=lambda stitch: held_loss(stitch, top, held_seen))
+    for _ in range(setting.cycles - 1):
+        group = fit(fit(group, rates={**orders, **scales}), rates=scales)
     full = FullStitch(group.matrix().detach())
     return {
         "as they are": GroupStitch(torch.arange(len(order))).eval(),

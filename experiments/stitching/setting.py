@@ -20,6 +20,7 @@ class Setting(Family):
         match_images: training images that stitches are fitted on.
         steps: of Adam for permutations, and as many again for scales and for the full matrix.
         batch_size: of these steps.
+        cycles: how often permutations and scales are annealed together, each time from the best before.
         permutation_rate, scale_rate, full_rate: of Adam.
     """
 
@@ -27,6 +28,7 @@ class Setting(Family):
     match_images: int = 5000
     steps: int = 200
     batch_size: int = 250
+    cycles: int = 3
     permutation_rate: float = 0.1
     scale_rate: float = 0.02
     full_rate: float = 1e-3

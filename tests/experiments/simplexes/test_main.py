@@ -19,7 +19,7 @@ train_images: 400
 held_out: 50
 test_images: 200
 triples: 1
-epochs: 1
+epochs: 10
 samples: 5
 match_images: 100
 recipe: {steps: 4, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 2, points: 3}
