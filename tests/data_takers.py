@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import lightning
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
-from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
-from sinkhorn_rebasin.landscape import Plane, evaluate_plane
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.merging.fusing import fused
 from sinkhorn_rebasin.training import continual
+from tests.fitted_module import fitted
+from tests.landscape_takers import LANDSCAPE
 from tests.partial_takers import PARTIAL
 from tests.taken_networks import Net, networks
-
-
-def fitted(module: lightning.LightningModule, data: Any, *callbacks: lightning.Callback) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    loader = torch.utils.data.DataLoader(data, batch_size=None)
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(module, loader, None if callbacks else loader)
-    return module.state_dict()
 
 
 def monitored(data: Any, batch: Any) -> Any:
@@ -174,23 +153,6 @@ def scores(data: Any, batch: Any) -> list[float | None]:
     return [figure for score in measured for figure in (score.loss, score.accuracy)]
 
 
-def bent(data: Any, batch: Any) -> Any:
-    a, b, _ = networks()
-    curve = LearnedCurve(a, b)
-    module = sr.training.CurveModule(curve, batch=batch)
-    return [
-        tensor
-        for name, tensor in fitted(module, list(data)).items()
-        if "bends" in name and "running" not in name
-    ]
-
-
-def on_plane(data: Any, batch: Any) -> Tensor:
-    a, b, _ = networks()
-    plane = Plane.through({"a": a, "b": b, "c": Net().eval()})
-    return evaluate_plane(plane, data, points=2, batch=batch).losses
-
-
 def carrying(data: Any, batch: Any) -> Any:
     base, new_base, spec = networks()
     tuned = Net().eval()
@@ -213,12 +175,12 @@ CE = F.cross_entropy
 RUN: dict[str, Callable[[Any, Any], Any]] = {
     "BarrierMonitor": monitored,
     **PARTIAL,
+    **LANDSCAPE,
     "BatchNormReset": lambda d, b: list(
         sr.BatchNormReset(d, batch=b)(networks()[0], networks()[0].state_dict()).values()
     ),
     "ContinualLearner": learned,
     "CarryModule": carrying,
-    "CurveModule": bent,
     "carry": carried,
     "ContinualLoss": continual_loss,
     "ElasticWeightConsolidation": elastic,
@@ -242,7 +204,6 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "compare": scores,
     "diagonal_fisher": fisher(sr.diagonal_fisher),
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
-    "evaluate_plane": on_plane,
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
     "fisher": fused_by(sr.fisher),
     "fused": fused_by(lambda nets, many, data, batch: fused(nets, many, "regmean", data, batch=batch)),

@@ -86,6 +86,17 @@ class LearnedCurve(nn.Module):
         bends = [attached_state(bend) for bend in self.bends]
         return _KINDS[self.kind](self.start, *ends, bends, self.statistics)
 
+    def path_between(self, start: NetworkLike, end: NetworkLike) -> BentPath:
+        """Return a curve of this kind between other ends.
+
+        It has the bends as they are now, to which no gradient leads.
+
+        Args:
+            start, end: states or networks, in whose place gradients are passed on.
+        """
+        bends = [tensors_of(bend) for bend in self.bends]
+        return _KINDS[self.kind](self.start, start, end, bends, self.statistics)
+
     def state_at(self, at: float | Tensor) -> State:
         """Return the tensors at a position.
 

@@ -3,6 +3,7 @@
 from sinkhorn_rebasin.losses.base import RebasinLoss, checked_loss
 from sinkhorn_rebasin.losses.connectivity import MidpointLoss, RandomPointLoss
 from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state, residual_state
+from sinkhorn_rebasin.losses.curve_point import CurvePointLoss
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.repaired import RepairLoss
 from sinkhorn_rebasin.losses.simplex import SimplexLoss
@@ -11,6 +12,7 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 
 __all__ = [
     "ContinualLoss",
+    "CurvePointLoss",
     "FisherDistance",
     "MidpointLoss",
     "RandomPointLoss",

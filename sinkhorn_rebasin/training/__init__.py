@@ -1,6 +1,7 @@
 """Training with Lightning; the only folder that imports it."""
 
 from sinkhorn_rebasin.training import continual
+from sinkhorn_rebasin.training.alternating_curve import AlternatingCurveModule
 from sinkhorn_rebasin.training.barrier_monitor import BarrierMonitor
 from sinkhorn_rebasin.training.bounded_fit import bounded_fit
 from sinkhorn_rebasin.training.carry_module import CarryModule
@@ -16,6 +17,7 @@ from sinkhorn_rebasin.training.temperature_annealing import TemperatureAnnealing
 from sinkhorn_rebasin.training.warm_restarts import WarmRestarts
 
 __all__ = [
+    "AlternatingCurveModule",
     "BarrierMonitor",
     "CarryModule",
     "CosineAnnealing",
