@@ -3,16 +3,17 @@
     python -m experiments.curves digits_mlp
     python -m experiments.curves cifar10_cnn --cache runs/endpoints
 
-A quadratic Bezier curve joins a target and a reference, or the aligned target and the reference. Its bend is trained
-at random points of the curve. A curve is connected when its lowest test accuracy is within 0.3 points of the worse
-end's and its test loss never rises above the chord. Curves are measured at some steps, the first of which is the
-segment, and training ends where they are connected. Finished pairs are kept in OUT/finished. Leaves in OUT a picture
-and a receipt of all that is finished there.
+A quadratic Bezier curve joins a target and a reference, or the aligned target and the reference, or both are trained
+in turn: permutations at a fixed bend first, whose steps count, then the bend. The bend is trained at random points of
+the curve. A curve is connected when its lowest test accuracy is within 0.3 points of the worse end's and its test
+loss never rises above the chord. Curves are measured at some steps, the first of which is the segment, and training
+ends where they are connected. Finished pairs are kept in OUT/finished. Leaves in OUT a picture and a receipt of all
+that is finished there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from torch import nn
 import sinkhorn_rebasin as sr
 from experiments.curves.figures import draw, table
 from experiments.curves.setting import Setting, load_setting
-from experiments.curves.training import measured_curve
+from experiments.curves.training import alternated, measured_curve
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
 from experiments.reporting.finished import Finished
 from experiments.reporting.options import parser_of
 from experiments.reporting.receipts import markdown_table, write_receipt
+from sinkhorn_rebasin.connectivity import LearnedCurve
 
 console = Console(width=max(Console().width, 120))
 
@@ -63,12 +65,16 @@ def pair_row(
     """Join a pair of networks by every curve."""
     images, held, tests = data
     reference, target = (setting.network(cache, images, seed) for seed in seeds)
+    moved = aligned(reference, target, images, held, setting)
+    steps = setting.alternation_steps
+    starts: dict[str, tuple[Callable[[], LearnedCurve], int]] = {
+        "as they are": (lambda: LearnedCurve(target, reference), 0),
+        "aligned": (lambda: LearnedCurve(moved, reference), 0),
+        "in turn": (lambda: alternated(reference, target, images, setting, seeds[0]), steps),
+    }
     curves: dict[str, list[dict[str, Any]]] = {}
-    for name, start in {
-        "as they are": target,
-        "aligned": aligned(reference, target, images, held, setting),
-    }.items():
-        curves[name] = measured_curve(start, reference, images, tests, setting, seeds[0])
+    for name, (start, before) in starts.items():
+        curves[name] = measured_curve(start(), images, tests, setting, seeds[0], before)
         console.print(f"{name}: {[(c['step'], round(c['short'], 4), c['barrier']) for c in curves[name]]}")
     return {"setting": setting.title, "pair": list(seeds), "tolerance": setting.tolerance, "curves": curves}
 

@@ -21,6 +21,7 @@ class Setting(Family):
         checkpoints: steps of training after which a curve is measured, ascending.
         points: of the curve, odd, that are measured.
         rate, batch_size, weight_decay: of SGD with momentum 0.9 on the bend.
+        alternation_steps: of permutations at a fixed bend, the first half of a round of proximal alternation.
         match_images: training images that alignments learn from.
         recipe: of the alignment.
         tolerance: by how much the lowest accuracy on a curve may be below that of the worse end.
@@ -32,6 +33,7 @@ class Setting(Family):
     rate: float = 0.01
     batch_size: int = 128
     weight_decay: float = 0.0
+    alternation_steps: int = 100
     match_images: int = 2000
     recipe: Recipe = field(default_factory=Recipe)
     tolerance: float = 0.003

@@ -11,19 +11,28 @@ from torch.nn import functional as F
 from experiments.curves.setting import Setting
 from experiments.data import ImageData
 from experiments.models.family import Batches
-from sinkhorn_rebasin import BatchNormReset, PathEvaluation, evaluate_path
+from sinkhorn_rebasin import BatchNormReset, PathEvaluation, SinkhornRebasin, evaluate_path
 from sinkhorn_rebasin.connectivity import LearnedCurve
-from sinkhorn_rebasin.training import CurveModule
+from sinkhorn_rebasin.training import AlternatingCurveModule, CurveModule
+
+PROXIMAL_TEMPERATURE = 0.2
 
 
 def measured_curve(
-    target: nn.Module, reference: nn.Module, data: ImageData, tests: Batches, setting: Setting, seed: int
+    curve: LearnedCurve, data: ImageData, tests: Batches, setting: Setting, seed: int, before: int = 0
 ) -> list[dict[str, Any]]:
     """Train a quadratic Bezier curve, and measure it on test images at every checkpoint.
 
     It ends with the first checkpoint at which the curve is connected, or with the last.
+
+    Args:
+        curve: as it is before the first step.
+        data: whose training images it learns from.
+        tests: batches that it is measured on.
+        setting: checkpoints and rates.
+        seed: of what is drawn.
+        before: steps that were taken already, which count.
     """
-    curve = LearnedCurve(target, reference)
     module = CurveModule(curve, F.cross_entropy, lr=setting.rate, weight_decay=setting.weight_decay)
     optimizer, found, step = module.configure_optimizers(), list[dict[str, Any]](), 0
     draw = torch.Generator().manual_seed(seed)
@@ -31,10 +40,27 @@ def measured_curve(
         bend(module, optimizer, data, checkpoint - step, setting.batch_size, draw, setting.training.bfloat16)
         step = checkpoint
         path = measured(curve, data, tests, setting)
-        found.append({"step": step, **path.to_dict(), "lowest": lowest(path), "short": short(path)})
+        found.append({"step": before + step, **path.to_dict(), "lowest": lowest(path), "short": short(path)})
         if connected(path, setting.tolerance):
             break
     return found
+
+
+def alternated(
+    reference: nn.Module, target: nn.Module, data: ImageData, setting: Setting, seed: int
+) -> LearnedCurve:
+    """Return a curve after the first half of a round of permutations and bends in turn.
+
+    Permutations are learned at a fixed bend, from the order in which the units are.
+    """
+    rebasin = SinkhornRebasin(
+        reference, target, data.train_images[:2], start="identity", temperature=PROXIMAL_TEMPERATURE
+    )
+    module = AlternatingCurveModule(rebasin, F.cross_entropy)
+    draw = torch.Generator().manual_seed(seed)
+    bend(module, module.configure_optimizers(), data, setting.alternation_steps, setting.batch_size, draw)
+    module.take_permutations()
+    return module.curve
 
 
 def bend(

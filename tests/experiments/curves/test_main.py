@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from experiments.curves.__main__ import main
@@ -20,6 +21,7 @@ seeds: [[0, 1]]
 checkpoints: [0, 5, 20]
 points: 5
 rate: 0.1
+alternation_steps: 5
 match_images: 200
 recipe: {steps: 10, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 5, points: 3}
 """
@@ -35,6 +37,9 @@ def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_p
     assert raw[-1]["barrier"] < raw[0]["barrier"]
     assert [checkpoint["step"] for checkpoint in raw] == [0, 5, 20][: len(raw)]
     assert len(raw) == 3 or raw[-1]["barrier"] <= 0
+    in_turn = pair["curves"]["in turn"]
+    assert in_turn[0]["step"] == 5
+    assert in_turn[0]["losses"][0] == pytest.approx(raw[0]["losses"][0])
     assert (tmp_path / "curves.png").is_file()
 
 
