@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
+import pytest
 import torch
 
+import experiments
 from experiments.compare_methods.setting import Training
 from experiments.models.family import Family
 
@@ -30,3 +33,24 @@ def test_networks_never_see_the_images_that_are_held_out(tmp_path: Path) -> None
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["layers.0.weight"], other["layers.0.weight"])
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+SETTINGS = sorted(
+    (folder, path.stem)
+    for folder in ("averaging", "curves", "geodesics", "masks", "plane", "simplexes", "stitching", "taxonomy")
+    for path in (Path(experiments.__path__[0]) / folder / "settings").glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize(("folder", "name"), SETTINGS)
+def test_every_setting_reads_and_builds_a_network_for_its_images(folder: str, name: str) -> None:
+    setting = importlib.import_module(f"experiments.{folder}.setting").load_setting(name)
+    shape = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[setting.data]
+    if folder == "taxonomy":
+        setting = importlib.import_module("experiments.taxonomy.cells").of_cell(setting, 4, 50)
+    assert setting.fresh().eval()(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+def test_all_experiments_have_a_setting_of_digits() -> None:
+    assert {folder for folder, name in SETTINGS if name == "digits_mlp"} == {folder for folder, _ in SETTINGS}
+    assert len(SETTINGS) >= 16
