@@ -15,7 +15,7 @@ NEVER = float("inf")
 
 
 def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one line a pair and curve: its steps until it is connected, and how it was at first and at last.
+    """Return one line a pair and curve: the steps from which it stays connected, and how it was at first and at last.
 
     >>> checkpoint = {"step": 20, "short": 0.0, "barrier": 0.0, "lowest": 0.9}
     >>> table([{"pair": [0, 1], "curves": {"aligned": [checkpoint]}, "tolerance": 0.003}])[0]["steps until connected"]
@@ -31,7 +31,7 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "pair": "-".join(map(str, pair["pair"])),
                     "curve": name,
                     "lowest accuracy at first": f"{100 * curve[0]['lowest']:.2f}",
-                    "steps until accuracy holds": _shown(accuracy, curve),
+                    "steps until accuracy stays": _shown(accuracy, curve),
                     "steps until connected": _shown(both, curve),
                     "lowest accuracy at last": f"{100 * curve[-1]['lowest']:.2f}",
                     "barrier at last": f"{curve[-1]['barrier']:.4f}",
@@ -41,7 +41,7 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def steps_until(curve: Sequence[Mapping[str, Any]], tolerance: float, loss: bool = True) -> float:
-    """Return the first step at which a curve is connected, or infinity.
+    """Return the step from which a curve stays connected, or infinity.
 
     Args:
         curve: its checkpoints.
@@ -52,11 +52,12 @@ def steps_until(curve: Sequence[Mapping[str, Any]], tolerance: float, loss: bool
     >>> steps_until(curve, 0.003), steps_until(curve, 0.003, loss=False), steps_until(curve[:1], 0.003)
     (10, 0, inf)
     """
-    for checkpoint in curve:
-        if checkpoint["short"] <= tolerance and (not loss or checkpoint["barrier"] <= 0):
-            steps: float = checkpoint["step"]
-            return steps
-    return NEVER
+    steps = NEVER
+    for checkpoint in reversed(curve):
+        if checkpoint["short"] > tolerance or (loss and checkpoint["barrier"] > 0):
+            break
+        steps = checkpoint["step"]
+    return steps
 
 
 def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -73,6 +74,7 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     worse = statistics.fmean(100 * min(c[0]["accuracies"][0], c[0]["accuracies"][-1]) for c in ends)
     left.axhline(worse, color="0.8", zorder=0)
     left.set_xscale("symlog", linthresh=10)
+    left.set_xlim(left=0)
     left.set_xlabel("steps of training the bend")
     left.set_ylabel("lowest test accuracy on the curve, %")
     right.set_xlabel("from target to reference")
