@@ -62,7 +62,8 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
             grid[sizes.index(cell["batch size"]), widths.index(cell["width"])] = cell[kind]
         image = axes.imshow(grid, cmap="RdBu", vmin=-1, vmax=1, origin="lower", aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7)
+            color = "white" if abs(value) > 0.6 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
         axes.set_xticks(range(len(widths)), [str(width) for width in widths])
         axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlabel("width")
