@@ -70,8 +70,9 @@ def pair_row(
     starts: dict[str, tuple[Callable[[], LearnedCurve], int]] = {
         "as they are": (lambda: LearnedCurve(target, reference), 0),
         "aligned": (lambda: LearnedCurve(moved, reference), 0),
-        "in turn": (lambda: alternated(reference, target, images, setting, seeds[0]), steps),
     }
+    if steps:
+        starts["in turn"] = (lambda: alternated(reference, target, images, setting, seeds[0]), steps)
     curves: dict[str, list[dict[str, Any]]] = {}
     for name, (start, before) in starts.items():
         curves[name] = measured_curve(start(), images, tests, setting, seeds[0], before)
@@ -85,7 +86,9 @@ def aligned(
     """Return the target after alignment."""
     count = setting.match_images
     train = batches_of(data.train_images[:count], data.train_labels[:count])
-    options: dict[str, Any] = {"recipe": setting.recipe, "progress": False, "trainer": {"accelerator": "cpu"}}
+    precision = "bf16-mixed" if setting.training.bfloat16 else "32-true"
+    options: dict[str, Any] = {"trainer": {"accelerator": "cpu", "precision": precision}}
+    options |= {"recipe": setting.recipe, "progress": False}
     return sr.align(reference, target, train, held or None, **options).to_model()
 
 

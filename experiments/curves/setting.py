@@ -21,7 +21,8 @@ class Setting(Family):
         checkpoints: steps of training after which a curve is measured, ascending.
         points: of the curve, odd, that are measured.
         rate, batch_size, weight_decay: of SGD with momentum 0.9 on the bend.
-        alternation_steps: of permutations at a fixed bend, the first half of a round of proximal alternation.
+        alternation_steps: of permutations at a fixed bend, the first half of a round of proximal
+            alternation; 0 leaves it out.
         match_images: training images that alignments learn from.
         recipe: of the alignment.
         tolerance: by how much the lowest accuracy on a curve may be below that of the worse end.
