@@ -39,9 +39,9 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     for name in pairs[0]["curves"]:
         columns = zip(*(pair["curves"][name] for pair in pairs), strict=True)
         means = [100 * statistics.fmean(column) for column in columns]
-        look = {"color": "black", "linestyle": ":"} if name == "the networks" else {"marker": "o"}
+        look = {"color": "0.5", "linestyle": ":"} if name == "the networks" else {"marker": "o"}
         if name.startswith("ours"):
-            look |= {"color": "tab:red"}
+            look |= {"color": "black"}
         axes.plot(range(len(steps)), means, label=name, markersize=4, **look)
     axes.axhline(10, color="0.8", zorder=0)
     axes.set_xticks(range(len(steps)), [str(step) for step in steps])
