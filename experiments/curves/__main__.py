@@ -5,10 +5,10 @@
 
 A quadratic Bezier curve joins a target and a reference, or the aligned target and the reference, or both are trained
 in turn: permutations at a fixed bend first, whose steps count, then the bend. The bend is trained at random points of
-the curve. A curve is connected when its lowest test accuracy is within 0.3 points of the worse end's and its test
-loss never rises above the chord. Curves are measured at some steps, the first of which is the segment, and training
-ends where they are connected. Finished pairs are kept in OUT/finished. Leaves in OUT a picture and a receipt of all
-that is finished there.
+the curve; steps of the alignment do not count. A curve is connected when its lowest test accuracy is within 0.3
+points of the worse end's and its test loss never rises above the chord. Curves are measured at some steps, the first
+of which is the segment, and training ends where they are connected. Finished pairs are kept in OUT/finished. Leaves
+in OUT a picture and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
