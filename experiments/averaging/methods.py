@@ -65,11 +65,11 @@ def curves(
         OURS: learned(reference[0], target[0], spec, train, held, setting, seed),
     }
     found = {
-        name: [average(*both, alignment, tests) for both in zip(reference, target, strict=True)]
+        name: [average(*both, alignment, tests, train) for both in zip(reference, target, strict=True)]
         for name, alignment in alignments.items()
     }
     found[AT_THE_STEP] = [
-        average(*both, sr.activation_matching(*both, spec, data=train), tests)
+        average(*both, sr.activation_matching(*both, spec, data=train), tests, train)
         for both in zip(reference, target, strict=True)
     ]
     return found
@@ -100,10 +100,16 @@ def learned(
     ).alignment
 
 
-def average(reference: nn.Module, target: nn.Module, alignment: sr.Alignment, tests: Batches) -> float:
-    """Return the test accuracy halfway between a reference and an aligned target."""
+def average(
+    reference: nn.Module, target: nn.Module, alignment: sr.Alignment, tests: Batches, train: Batches
+) -> float:
+    """Return the test accuracy halfway between a reference and an aligned target.
+
+    Batch norm is measured anew on training images.
+    """
     path = sr.LinearPath(reference, alignment.apply(target), reference)
-    accuracy = evaluate_state(reference, path.state_at(0.5), tests, F.cross_entropy)[1]
+    state = sr.BatchNormReset(train)(reference, path.state_at(0.5))
+    accuracy = evaluate_state(reference, state, tests, F.cross_entropy)[1]
     return float("nan") if accuracy is None else accuracy
 
 

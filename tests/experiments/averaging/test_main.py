@@ -43,5 +43,5 @@ def test_the_average_of_a_network_and_its_permuted_copy_is_the_network() -> None
     moved = sr.Alignment(sr.random_permutations(spec, generator=torch.Generator().manual_seed(1)), spec)
     target: nn.Module = build_model("mlp", inputs=6, widths=[5])
     target.load_state_dict(moved.apply(network))
-    assert average(network, target, moved.invert(), tests) == 1.0
-    assert average(network, target, sr.Alignment(sr.identity_permutations(spec), spec), tests) < 1.0
+    assert average(network, target, moved.invert(), tests, tests) == 1.0
+    assert average(network, target, sr.Alignment(sr.identity_permutations(spec), spec), tests, tests) < 1.0
