@@ -11,8 +11,9 @@ from torch import Tensor
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.connectivity import LearnedComplex, LearnedCurve
-from sinkhorn_rebasin.landscape import Plane, evaluate_plane
+from sinkhorn_rebasin.landscape import Plane, evaluate_plane, local_energy
 from sinkhorn_rebasin.losses import CurvePointLoss
+from sinkhorn_rebasin.metrics import output_cka, unit_similarity
 from tests.fitted_module import fitted
 from tests.taken_networks import Net, networks
 
@@ -58,4 +59,7 @@ LANDSCAPE: dict[str, Callable[[Any, Any], Any]] = {
     "CurvePointLoss": on_curve,
     "SimplexModule": grown,
     "evaluate_plane": on_plane,
+    "local_energy": lambda d, b: local_energy(networks()[0], d, scales=(0.5,), draws=2, batch=b),
+    "output_cka": lambda d, b: output_cka(*networks()[:2], d, batch=b),
+    "unit_similarity": lambda d, b: list(unit_similarity(*networks(), d, batch=b).values()),
 }

@@ -50,6 +50,8 @@ TESTED_ELSEWHERE = {
     "PathSteps",
     "align",
     "carry_adapter",
+    "hessian_top_eigenvalue",
+    "hessian_trace",
     "mean_loss",
 }
 NAMES = {"data", "dataloader", "repair"}

@@ -204,7 +204,7 @@ def _filters_of(one: NormFilter, weight: Tensor) -> ScaleSymmetry:
 def _by_tensor(
     arcs: Mapping[ScaleSymmetry, Tensor], state: State
 ) -> dict[str, dict[tuple[int, ...], Tensor]]:
-    """Lay the angles of units along the axes of their tensors."""
+    """Lay angles of units along their tensors' axes."""
     laid: dict[str, dict[tuple[int, ...], Tensor]] = {}
     taken: dict[str, set[tuple[tuple[int, ...], int]]] = {}
     for generator, angles in arcs.items():

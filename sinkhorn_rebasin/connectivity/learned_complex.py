@@ -111,7 +111,7 @@ class LearnedComplex(nn.Module):
         self.free_newest()
 
     def free_newest(self) -> None:
-        """Let gradients reach the vertex that came last, and no other."""
+        """Let gradients reach the newest vertex alone."""
         for number, vertex in enumerate(self.vertices):
             vertex.requires_grad_(number == int(self.grown) - 1)
 
@@ -126,13 +126,15 @@ class LearnedComplex(nn.Module):
         return [Simplex(self._module, [*part, *learned], self.statistics) for part in parts]
 
     def log_volume(self) -> Tensor:
-        """Return the logarithm of the volume of all simplexes, 0-d."""
+        """Return the log-volume of all simplexes, 0-d."""
         return torch.stack([simplex.log_volume() for simplex in self.simplexes()]).logsumexp(0)
 
     def draw_states(
         self, count: int, *, concentration: float = 1.0, generator: torch.Generator | None = None
     ) -> list[State]:
-        """Draw the tensors at random points, of simplexes that are equally likely.
+        """Draw the tensors at random points.
+
+        All simplexes are equally likely.
 
         Args:
             count: how many.
@@ -145,9 +147,9 @@ class LearnedComplex(nn.Module):
         return [simplexes[each].state_at(simplexes[each].draw(1, **options)[0]) for each in picked]
 
     def forward(self, inputs: ExampleInputs, shares: Shares | None = None, simplex: int = 0) -> Any:
-        """Run the network at a point of one simplex; without shares in its middle.
+        """Run the network at a point of a simplex.
 
-        Batch norm is in this module's mode.
+        Without shares that is its middle. Batch norm is in this module's mode.
         """
         return self.simplexes()[simplex](inputs, shares)
 

@@ -98,14 +98,20 @@ class Simplex:
         }
 
     def __call__(self, inputs: ExampleInputs, shares: Shares | None = None) -> Any:
-        """Run the network at a point; without shares in the middle."""
+        """Run the network at a point.
+
+        Without shares that is the middle.
+        """
         return run_at(
             self.module, self.state_at([1 / len(self)] * len(self) if shares is None else shares), inputs
         )
 
     @torch.no_grad()
     def module_at(self, shares: Shares) -> nn.Module:
-        """Return a new plain network at a point, in the mode of the simplex's module."""
+        """Return a new plain network at a point.
+
+        It has the mode of the simplex's module.
+        """
         network = standalone_copy(self.module)
         network.load_state_dict(self.state_at(shares), strict=False)
         return network

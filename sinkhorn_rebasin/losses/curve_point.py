@@ -18,9 +18,10 @@ from sinkhorn_rebasin.permutations.algebra import is_hard
 
 
 class CurvePointLoss(MidpointLoss):
-    r"""Evaluate the task loss at random points of a curve.
+    r"""Evaluate the task loss along a bent curve.
 
-    The curve leads from the rebased target over fixed bends to the reference. Its loss trains the permutations.
+    Points are drawn anew for every batch. The curve leads from the rebased target over fixed bends to the reference,
+    and its loss trains the permutations.
 
     .. math:: \mathcal C\bigl(\theta(\lambda)\bigr) + \frac{1}{2\nu} \sum_g \lVert P_g - P_g^0 \rVert_F^2,
         \qquad \theta(0) = \pi_P(\theta_T), \quad \theta(1) = \theta_R, \quad \lambda \sim \mathcal U(0, 1)
@@ -83,7 +84,7 @@ class CurvePointLoss(MidpointLoss):
 
 
 def squared_distance(soft: Permutations, hard: Permutations) -> Tensor:
-    r"""Return the squared distance of soft permutations from hard ones.
+    r"""Return the squared distance of permutations, soft from hard.
 
     .. math:: \sum_g \lVert P_g - P_g^0 \rVert_F^2
 

@@ -12,6 +12,7 @@ from sinkhorn_rebasin.metrics.continual import (
     forgetting,
     forward_transfer,
 )
+from sinkhorn_rebasin.metrics.curve_connectivity import curve_connectivity, path_curvature
 from sinkhorn_rebasin.metrics.functional import (
     area_under_curve,
     barrier,
@@ -19,7 +20,15 @@ from sinkhorn_rebasin.metrics.functional import (
     permutation_recovery,
     relative_change,
 )
+from sinkhorn_rebasin.metrics.output_cka import output_cka
 from sinkhorn_rebasin.metrics.recovery import PermutationRecovery
+from sinkhorn_rebasin.metrics.similarity import (
+    LinearCKA,
+    UnitSimilarity,
+    linear_cka,
+    unit_similarity,
+    wreath_distance,
+)
 
 __all__ = [
     "AccuracyMatrix",
@@ -28,16 +37,24 @@ __all__ = [
     "BarrierAUC",
     "Forgetting",
     "ForwardTransfer",
+    "LinearCKA",
     "LossBarrier",
     "MidpointAccuracy",
     "PermutationRecovery",
+    "UnitSimilarity",
     "area_under_curve",
     "average_accuracy",
     "backward_transfer",
     "barrier",
+    "curve_connectivity",
     "forgetting",
     "forward_transfer",
+    "linear_cka",
+    "output_cka",
+    "path_curvature",
     "permutation_agreement",
     "permutation_recovery",
     "relative_change",
+    "unit_similarity",
+    "wreath_distance",
 ]

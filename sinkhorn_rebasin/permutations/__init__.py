@@ -12,6 +12,7 @@ from sinkhorn_rebasin.permutations.algebra import (
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, transform_state
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.maps import identity_maps
+from sinkhorn_rebasin.permutations.masks import masked_state, masks_of, permute_masks
 from sinkhorn_rebasin.permutations.random_maps import random_maps
 from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
 from sinkhorn_rebasin.permutations.scale_normalization import normalize_state_scales, unit_norms
@@ -35,8 +36,11 @@ __all__ = [
     "identity_maps",
     "identity_permutations",
     "inverse",
+    "masked_state",
+    "masks_of",
     "normalize_state_scales",
     "permutation_matrix",
+    "permute_masks",
     "permute_state",
     "permute_tensor",
     "random_maps",

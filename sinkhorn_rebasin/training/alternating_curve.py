@@ -123,7 +123,7 @@ class AlternatingCurveModule(CurveModule):
         return epoch % (self.permutation_epochs + self.bend_epochs) < self.permutation_epochs
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return one batch's loss at a random point of the curve."""
+        """Return one batch's loss at a random point."""
         if not self.moves_permutations():
             return super().training_step(batch, batch_idx)
         given = batch if self.batch is None else read_batch(batch, self.batch, labelled=False)
@@ -135,7 +135,7 @@ class AlternatingCurveModule(CurveModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Take new permutations after the last epoch that trained them."""
+        """Take new permutations after their last epoch."""
         super().on_train_epoch_end()
         place = self.current_epoch % (self.permutation_epochs + self.bend_epochs)
         if place == self.permutation_epochs - 1:
@@ -143,7 +143,9 @@ class AlternatingCurveModule(CurveModule):
 
     @torch.no_grad()
     def take_permutations(self) -> bool:
-        """Move the curve's start to the hard permutations, where that is no worse.
+        """Move the curve's start to new permutations.
+
+        It moves where the curve is no worse.
 
         Returns:
             Whether they were taken. Where not, the re-basin goes back to what it had learned before.
@@ -161,26 +163,26 @@ class AlternatingCurveModule(CurveModule):
         return taken
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was learned before this part, beside what is learned."""
+        """Keep what was learned before this part too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["before_permutations"] = {"learned": self._before, "previous": self._loss.previous}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up what was learned before the part that was stopped."""
+        """Take up what was learned before the stop."""
         super().on_load_checkpoint(checkpoint)
         if "before_permutations" in checkpoint:
             self._before = checkpoint["before_permutations"]["learned"]
             self._loss.previous = checkpoint["before_permutations"]["previous"]
 
     def _begin_part(self) -> None:
-        """Note where the permutations are, near which the loss holds them."""
+        """Note where the loss holds permutations."""
         self._kept: list[Any] = []
         self._before = {name: tensor.detach().clone() for name, tensor in self._learned().items()}
         previous = self.rebasin.hard_permutations()
         self._loss = CurvePointLoss(self.curve, self.criterion, previous=previous, proximal=self.proximal)
 
     def _learned(self) -> dict[str, Tensor]:
-        """Return the tensors of the re-basin that are none of its networks'."""
+        """Return the re-basin's tensors without its networks."""
         return {
             name: tensor
             for name, tensor in self.rebasin.state_dict(keep_vars=True).items()
@@ -188,7 +190,7 @@ class AlternatingCurveModule(CurveModule):
         }
 
     def _on_curve(self, start: State, end: State) -> float:
-        """Return the mean loss of the kept batches on the curve between two ends."""
+        """Return the kept batches' mean loss on a curve."""
         path, losses = self.curve.path_between(start, end), []
         for batch in self._kept:
             inputs, labels = read_batch(batch, network=self.curve.start, criterion=self.criterion)

@@ -106,9 +106,9 @@ class SimplexModule(KeepsRandomState):
         self.complex.free_newest()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make SGD for all vertices; those without a gradient stay.
+        """Make SGD for all vertices.
 
-        A factory makes another optimiser.
+        Those without a gradient stay. A factory makes another optimiser.
         """
         vertices = list(self.complex.vertices.parameters())
         if self.optimizer_factory is not None:
@@ -116,7 +116,7 @@ class SimplexModule(KeepsRandomState):
         return torch.optim.SGD(vertices, self.lr, momentum=0.9, weight_decay=self.weight_decay)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return one batch's loss at random points, less the volume."""
+        """Return the loss at random points, less volume."""
         network: nn.Module = self.complex.networks[0]
         inputs, labels = read_batch(batch, self.batch, network=network, criterion=self.criterion)
         states = self.complex.draw_states(self.points)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import LossError
@@ -20,6 +21,16 @@ def rebasin(**options: object) -> sr.SinkhornRebasin:
 def parts_of(module: AlternatingCurveModule) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     scores = [scores.detach().clone() for scores in module.rebasin.scores.values()]
     return scores, [bend.detach().clone() for bend in module.curve.bends.parameters()]
+
+
+def loss_at(module: AlternatingCurveModule, at: float) -> float:
+    """The loss on the curve, by its formula, from the start that the module has now."""
+    start, bend, end = (net.state_dict() for net in (module.curve.start, module.curve.bends[0], trained(0)))
+    point = {
+        name: (1 - at) ** 2 * start[name] + 2 * at * (1 - at) * bend[name] + at**2 * end[name] for name in end
+    }
+    x, y = samples()
+    return float(F.cross_entropy(torch.func.functional_call(trained(0), point, x), y))
 
 
 def test_parts_of_a_round_train_permutations_and_bends_in_turn(tmp_path: Path) -> None:
@@ -57,7 +68,7 @@ def test_a_round_lowers_the_barrier_of_a_bad_start(tmp_path: Path) -> None:
 def test_permutations_are_taken_where_the_curve_is_no_worse_and_else_put_back() -> None:
     matched = rebasin().hard_permutations()
     flipped = {name: order.flip(0) for name, order in matched.items()}
-    taken, bends = [], None
+    taken, bends, losses = [], None, []
     for first, second in ((matched, flipped), (flipped, matched)):
         module = AlternatingCurveModule(rebasin(start=first))
         bends = bends or module.curve.bends.state_dict()
@@ -67,10 +78,12 @@ def test_permutations_are_taken_where_the_curve_is_no_worse_and_else_put_back() 
         with torch.no_grad():
             for name, scores in module.rebasin.scores.items():
                 scores.copy_(torch.eye(8)[second[name]])
+        losses.append(sum(loss_at(module, at) for at in (0.1, 0.3, 0.5, 0.7, 0.9)))
         taken.append(module.take_permutations())
         assert all(map(torch.equal, before, parts_of(module)[0])) != taken[-1]
         assert torch.equal(start, module.curve.start[0].weight) != taken[-1]
         assert module.take_permutations()  # the same ones are no worse
+    assert taken == [losses[1] <= losses[0], losses[0] <= losses[1]]
     assert sorted(taken) == [False, True]
 
 

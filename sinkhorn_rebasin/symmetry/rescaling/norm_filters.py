@@ -72,7 +72,7 @@ class NormFilter:
 
 
 def normalize_filters(state: StateLike, filters: Sequence[NormFilter]) -> State:
-    r"""Scale filters that a batch norm follows to norm one.
+    r"""Scale filters before batch norms to norm one.
 
     With :math:`s_i = 1 / \lVert w_i \rVert`; statistics follow, so that the function stays, see
     :meth:`NormFilter.scaled`. Filters of zero stay.
@@ -137,7 +137,10 @@ def discover_norm_filters(model: nn.Module, example_inputs: ExampleInputs) -> tu
 
 
 def _proven(twin: nn.Module, example_inputs: ExampleInputs, tolerance: float) -> tuple[NormFilter, ...]:
-    """Return the candidates that numbers prove, one for each tensor of filters."""
+    """Return the candidates that numbers prove.
+
+    There is one at most for each tensor of filters.
+    """
     state, draw = named_tensors(twin), torch.Generator("cpu").manual_seed(0)
     inputs, plain = draw_run(twin, {}, example_inputs, draw)
 
@@ -158,7 +161,7 @@ def _proven(twin: nn.Module, example_inputs: ExampleInputs, tolerance: float) ->
 
 
 def _candidates(twin: nn.Module, example_inputs: ExampleInputs) -> list[list[NormFilter]]:
-    """List for every norm the filters that run shortly before it."""
+    """List filters that run shortly before each norm."""
     running = evaluation_copy(twin)
     ran: list[str] = []
     for name, module in running.named_modules():

@@ -68,3 +68,17 @@ def test_dead_filters_stay_and_states_of_other_networks_are_refused() -> None:
     assert float(normalize_filters(net.state_dict(), filters)["inner.weight"][2].abs().sum()) == 0
     with pytest.raises(SpecError, match=r"stem\.weight"):
         normalize_filters({"inner.weight": torch.ones(1)}, filters)
+
+
+def test_filters_that_the_output_does_not_depend_on_are_not_claimed() -> None:
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+            self.unused, self.other = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.other(self.unused(x))
+            return self.norm(self.used(x)).relu()
+
+    assert [one.weight for one in discover_norm_filters(Aside().eval(), torch.randn(5, 3))] == ["used.weight"]
