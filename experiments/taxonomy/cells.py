@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 import sinkhorn_rebasin as sr
@@ -17,6 +17,7 @@ from experiments.models.family import Batches, batches_of
 from experiments.taxonomy.setting import Setting
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.connectivity import LearnedCurve
+from sinkhorn_rebasin.metrics import curve_connectivity, linear_cka
 from sinkhorn_rebasin.training import CurveModule
 
 
@@ -34,12 +35,12 @@ def cell_row(
     row: dict[str, Any] = {"width": width, "batch size": batch_size}
     for name, start in {"raw": target, "aligned": aligned}.items():
         segment, curve = curve_losses(start, reference, images, setting)
-        row |= {name: connectivity(curve), f"{name}, segment": connectivity(segment)}
+        row |= {name: curve_connectivity(curve), f"{name}, segment": curve_connectivity(segment)}
     with torch.no_grad():
         outputs = [torch.cat([network(x).softmax(1) for x, _ in tests]) for network in (reference, target)]
     labels = torch.cat([labels for _, labels in tests])
     right = [float((each.argmax(1) == labels).double().mean()) for each in outputs]
-    return {**row, "accuracy": sum(right) / 2, "similarity": linear_cka(*outputs)}
+    return {**row, "accuracy": sum(right) / 2, "similarity": float(linear_cka(*outputs))}
 
 
 def of_cell(setting: Setting, width: int, batch_size: int) -> Setting:
@@ -64,31 +65,3 @@ def curve_losses(
             sr.evaluate_path(curve.path(), batches, F.cross_entropy, points=setting.points, prepare=prepare)
         )
     return found[0], found[1]
-
-
-def connectivity(path: PathEvaluation) -> float:
-    r"""Return the mode connectivity of a curve, negative where it has a barrier.
-
-    .. math:: \tfrac12 (L(0) + L(1)) - L(t^*), \qquad
-        t^* = \arg\max_t \bigl| \tfrac12 (L(0) + L(1)) - L(t) \bigr|
-
-    >>> connectivity(PathEvaluation(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 2.0])))
-    -3.5
-
-    Source: Yang et al., "Taxonomizing local versus global structure in neural network loss landscapes" (2021).
-    """
-    differences = sum(path.endpoints) / 2 - path.losses
-    return float(differences[differences.abs().argmax()])
-
-
-def linear_cka(first: Tensor, second: Tensor) -> float:
-    r"""Return the linear centred kernel alignment of two tables (samples, features).
-
-    .. math:: \frac{\lVert X^\top Y \rVert^2}{\lVert X^\top X \rVert\, \lVert Y^\top Y \rVert}
-
-    >>> table = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    >>> round(linear_cka(table, 2 * table + 1), 4)
-    1.0
-    """
-    x, y = (table.double() - table.double().mean(0) for table in (first, second))
-    return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
