@@ -1,0 +1,1 @@
+"""Averages of random initialisations: see :mod:`experiments.averaging.__main__`."""

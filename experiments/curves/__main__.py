@@ -1,0 +1,96 @@
+"""How long must a curve be bent until it joins two networks, with and without alignment?
+
+    python -m experiments.curves digits_mlp
+    python -m experiments.curves cifar10_cnn --cache runs/endpoints
+
+A quadratic Bezier curve joins a target and a reference, or the aligned target and the reference, or both are trained
+in turn: permutations at a fixed bend first, whose steps count, then the bend. The bend is trained at random points of
+the curve; steps of the alignment do not count. A curve is connected when its lowest test accuracy is within 0.3
+points of the worse end's and its test loss never rises above the chord. Curves are measured at some steps, the first
+of which is the segment, and training ends where they are connected. Finished pairs are kept in OUT/finished. Leaves
+in OUT a picture and a receipt of all that is finished there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+import sinkhorn_rebasin as sr
+from experiments.curves.figures import draw, table
+from experiments.curves.setting import Setting, load_setting
+from experiments.curves.training import alternated, measured_curve
+from experiments.data import ImageData
+from experiments.models.family import Batches, batches_of
+from experiments.reporting.finished import Finished
+from experiments.reporting.options import parser_of
+from experiments.reporting.receipts import markdown_table, write_receipt
+from sinkhorn_rebasin.connectivity import LearnedCurve
+
+console = Console(width=max(Console().width, 120))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure every pair that is not finished, then show and keep all that is."""
+    options = parser_of(__doc__, "digits_mlp", "runs/curves").parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    setting, finished = load_setting(options.setting), Finished(options.out)
+    name, data = Path(options.setting).stem, setting.load(options.root)
+    for seeds in setting.seeds[: options.pairs]:
+        finished.row(
+            f"{name}-{seeds[0]}-{seeds[1]}", lambda seeds=seeds: pair_row(setting, seeds, data, options.cache)
+        )
+    pairs = finished.all(f"{name}-*")
+    lines = table(pairs)
+    console.print(markdown_table(lines))
+    draw(pairs, options.out / "curves.png")
+    write_receipt(
+        options.out,
+        experiment="curves",
+        config={**asdict(setting), "threads": options.threads},
+        metrics={"rows": lines, "pairs": pairs},
+        seeds=sorted({seed for pair in pairs for seed in pair["pair"]}),
+    )
+
+
+def pair_row(
+    setting: Setting, seeds: tuple[int, int], data: tuple[ImageData, Batches, Batches], cache: Path
+) -> dict[str, Any]:
+    """Join a pair of networks by every curve."""
+    images, held, tests = data
+    reference, target = (setting.network(cache, images, seed) for seed in seeds)
+    moved = aligned(reference, target, images, held, setting)
+    steps = setting.alternation_steps
+    starts: dict[str, tuple[Callable[[], LearnedCurve], int]] = {
+        "as they are": (lambda: LearnedCurve(target, reference), 0),
+        "aligned": (lambda: LearnedCurve(moved, reference), 0),
+    }
+    if steps:
+        starts["in turn"] = (lambda: alternated(reference, target, images, setting, seeds[0]), steps)
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for name, (start, before) in starts.items():
+        curves[name] = measured_curve(start(), images, tests, setting, seeds[0], before)
+        console.print(f"{name}: {[(c['step'], round(c['short'], 4), c['barrier']) for c in curves[name]]}")
+    return {"setting": setting.title, "pair": list(seeds), "tolerance": setting.tolerance, "curves": curves}
+
+
+def aligned(
+    reference: nn.Module, target: nn.Module, data: ImageData, held: Batches, setting: Setting
+) -> nn.Module:
+    """Return the target after alignment."""
+    count = setting.match_images
+    train = batches_of(data.train_images[:count], data.train_labels[:count])
+    precision = "bf16-mixed" if setting.training.bfloat16 else "32-true"
+    options: dict[str, Any] = {"trainer": {"accelerator": "cpu", "precision": precision}}
+    options |= {"recipe": setting.recipe, "progress": False}
+    return sr.align(reference, target, train, held or None, **options).to_model()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Geodesics of normalised networks beside segments: see :mod:`experiments.geodesics.__main__`."""

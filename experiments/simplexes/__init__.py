@@ -1,0 +1,1 @@
+"""Three networks in one simplex after alignment: see :mod:`experiments.simplexes.__main__`."""

@@ -1,0 +1,100 @@
+"""Ensembles of three networks, and of what lies between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+import sinkhorn_rebasin as sr
+from experiments.data import ImageData
+from experiments.data.data_module import BatchIndexed, as_it_is
+from experiments.models.family import Batches, batches_of
+from experiments.simplexes.setting import Setting
+from sinkhorn_rebasin.connectivity import LearnedComplex, Simplex
+from sinkhorn_rebasin.training import SimplexModule
+
+
+def measured(
+    networks: Sequence[nn.Module], data: ImageData, held: Batches, tests: Batches, setting: Setting, seed: int
+) -> list[dict[str, Any]]:
+    """Return one row an ensemble: its error, that of its members, and how many are run.
+
+    Args:
+        networks: the corners; the first is the reference of alignments.
+        data: that they were trained on.
+        held, tests: batches; held-out ones decide what alignments keep.
+        setting: how simplexes are trained and drawn from.
+        seed: of what is drawn.
+    """
+    count, first = setting.match_images, networks[0]
+    train = batches_of(data.train_images[:count], data.train_labels[:count])
+    options: dict[str, Any] = {"recipe": setting.recipe, "progress": False, "trainer": {"accelerator": "cpu"}}
+    moved = [sr.align(first, other, train, held or None, **options).to_model() for other in networks[1:]]
+    groups: dict[str, Sequence[nn.Module]] = {"as they are": networks, "aligned": [first, *moved]}
+    rows = [row("three networks", networks, tests)]
+    for name, corners in groups.items():
+        drawn = sampled(Simplex(first, corners), train, setting, seed)
+        rows.append(row(f"their simplex, {name}", drawn, tests))
+        drawn = sampled(trained(corners, data, setting, seed), train, setting, seed)
+        rows.append(row(f"with learned vertices, {name}", drawn, tests))
+        rows.append(row(f"with learned vertices and the three, {name}", [*drawn, *networks], tests))
+    return rows
+
+
+def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, seed: int) -> Simplex:
+    """Return the simplex of the corners and of vertices that are learned."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    joined = LearnedComplex(corners, vertices=setting.vertices, seed=seed)
+    options: dict[str, Any] = {"lr": setting.rate, "weight_decay": setting.weight_decay, "points": 2}
+    module = SimplexModule(
+        joined, volume_weight=setting.volume_weight, epochs_per_vertex=setting.epochs, **options
+    )
+    loader: DataLoader[Any] = DataLoader(
+        BatchIndexed(data.train_images, data.train_labels),
+        batch_size=setting.batch_size,
+        shuffle=True,
+        collate_fn=as_it_is,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    trainer = lightning.Trainer(
+        max_epochs=setting.epochs * setting.vertices,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trainer.fit(module, loader)
+    (simplex,) = joined.eval().simplexes()
+    return simplex
+
+
+def sampled(simplex: Simplex, train: Batches, setting: Setting, seed: int) -> list[nn.Module]:
+    """Draw networks of a simplex; batch norm is measured anew in each."""
+    draw = torch.Generator().manual_seed(seed)
+    return simplex.networks(setting.samples, generator=draw, prepare=sr.BatchNormReset(train, batches=2))
+
+
+@torch.no_grad()
+def row(name: str, members: Sequence[nn.Module], tests: Batches) -> dict[str, Any]:
+    """Return the error of the mean of all members' probabilities, and the mean of their own errors."""
+    wrong, own, total = 0, 0, 0
+    for images, labels in tests:
+        outputs = torch.stack([member(images).softmax(1) for member in members])
+        wrong += int((outputs.mean(0).argmax(1) != labels).sum())
+        own += int((outputs.argmax(2) != labels).sum())
+        total += len(labels)
+    return {
+        "ensemble": name,
+        "networks": len(members),
+        "error": wrong / total,
+        "error of a member": own / total / len(members),
+    }

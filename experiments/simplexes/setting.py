@@ -1,0 +1,48 @@
+"""Settings: which networks are joined by simplexes, and how vertices are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.compare_methods.setting import read_setting
+from experiments.models.family import Family
+from sinkhorn_rebasin import Recipe
+
+SETTINGS = Path(__file__).parent / "settings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(Family):
+    """Say what is joined.
+
+    Attributes:
+        triples: of networks, each of other seeds.
+        vertices: learned ones of the simplex.
+        epochs: for each of them.
+        rate, weight_decay, batch_size: of SGD on vertices.
+        volume_weight: of the logarithm of the volume.
+        samples: networks of an ensemble that is drawn from a simplex.
+        match_images: training images that alignments learn from.
+        recipe: of the alignments.
+    """
+
+    triples: int = 2
+    vertices: int = 1
+    epochs: int = 5
+    rate: float = 0.05
+    weight_decay: float = 5e-4
+    batch_size: int = 100
+    volume_weight: float = 1e-6
+    samples: int = 25
+    match_images: int = 2000
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def load_setting(name: str) -> Setting:
+    """Read a setting of `experiments/simplexes/settings`, or a file of one's own.
+
+    >>> load_setting("digits_mlp").samples
+    25
+    """
+    return read_setting(Setting, SETTINGS, name)

@@ -1,0 +1,1 @@
+"""Connectivity over widths and batch sizes, raw and aligned: see :mod:`experiments.taxonomy.__main__`."""
