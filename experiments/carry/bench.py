@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from experiments.carry.pairs import Pair
 from experiments.carry.setting import Setting
 from experiments.carry.tasks import Labelled, Task
+from experiments.models.training import augmented
 from sinkhorn_rebasin.activations.batch_norm import reset_batch_norm
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
@@ -109,9 +110,19 @@ def measured(network: Network, samples: Labelled) -> tuple[float, float]:
 
 
 def tuned_on(
-    network: nn.Module, samples: Labelled, *, rate: float, steps: int, batch_size: int, seed: int
+    network: nn.Module,
+    samples: Labelled,
+    *,
+    rate: float,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    reach: int = 0,
 ) -> nn.Module:
-    """Tune a copy with Adam, whose rate falls to zero, and return it in evaluation mode."""
+    """Tune a copy with Adam, whose rate falls to zero, and return it in evaluation mode.
+
+    Images are shifted by up to `reach` pixels at every step.
+    """
     twin = standalone_copy(network).train()
     twin.requires_grad_(True)
     adam = torch.optim.Adam(twin.parameters(), rate)
@@ -119,7 +130,12 @@ def tuned_on(
     for step in range(steps):
         adam.param_groups[0]["lr"] = rate * (1 - step / steps)
         picked = torch.randint(len(samples[1]), (min(batch_size, len(samples[1])),), generator=draw)
-        loss = F.cross_entropy(twin(samples[0][picked]), samples[1][picked])
+        inputs = samples[0][picked]
+        if reach:
+            with torch.random.fork_rng([]):
+                torch.manual_seed(seed + step)
+                inputs = augmented(inputs, reach, mirrored=False)
+        loss = F.cross_entropy(twin(inputs), samples[1][picked])
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.carry.bench import Bench, Tried, tuned_on
+from experiments.carry.bench import BATCH, Bench, Tried, tuned_on
 from experiments.carry.methods import carried
 from experiments.models.training import augmented
 from sinkhorn_rebasin.carrying import Learned
@@ -33,12 +33,14 @@ def from_carried(count: int) -> Callable[[Bench], Iterable[Tried]]:
         few = count < FEW and bench.setting.data == "mnist"
         options = {"data": bench.base_batches()} if few else looked_at(bench, count)
         learned = bench.setting.labels.way == "learned"
-        update = carried(bench, Learned() if learned else None, **options)
-        looked = "base data" if few else "the samples"
-        starts: dict[str, nn.Module] = {
-            f"carried with {looked}, scale {scale:g}": update.apply(bench.pair.new_base, scale)
-            for scale in (STARTS[-1:] if learned else STARTS)  # what was learned has its scale
-        }
+        data = {"base data" if few else "the samples": options}
+        if bench.setting.labels.beside and not few:
+            data["the samples and base data"] = {"data": mixed(bench, count)}
+        starts: dict[str, nn.Module] = {}
+        for looked, options in data.items():
+            update = carried(bench, Learned() if learned else None, **options)
+            for scale in STARTS[-1:] if learned else STARTS:  # what was learned has its scale
+                starts[f"carried with {looked}, scale {scale:g}"] = update.apply(bench.pair.new_base, scale)
         yield from _tuned(bench, count, starts)
 
     return tried
@@ -54,6 +56,14 @@ def looked_at(bench: Bench, count: int) -> dict[str, Any]:
     order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(bench.seed))
     held_out = copied(inputs[-(count // 10) :], copies, bench.seed)
     return {"data": list(kept[order].split(count)), "validation": [held_out]}
+
+
+def mixed(bench: Bench, count: int) -> list[Tensor]:
+    """Return samples of the base task and half as many of the new one, which are repeated, in batches."""
+    inputs, base = bench.labelled(count)[0], torch.cat(bench.base_batches())
+    together = torch.cat([base, inputs.repeat(max(1, len(base) // (2 * count)), *[1] * (inputs.ndim - 1))])
+    order = torch.randperm(len(together), generator=torch.Generator().manual_seed(bench.seed))
+    return list(together[order].split(BATCH))
 
 
 def copied(inputs: Tensor, copies: int, seed: int) -> Tensor:
@@ -75,3 +85,6 @@ def _tuned(bench: Bench, count: int, starts: dict[str, nn.Module]) -> Iterator[T
                 continue
             options = {"rate": rate, "steps": few.steps, "batch_size": few.batch_size, "seed": bench.seed}
             yield {"start": name, "rate": rate}, tuned_on(start, samples, **options)
+            if few.reach:
+                shifted = tuned_on(start, samples, **options, reach=few.reach)
+                yield {"start": name, "rate": rate, "reach": few.reach}, shifted

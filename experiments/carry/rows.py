@@ -67,7 +67,7 @@ def row_path(folder: Path, setting: Setting, seeds: tuple[int, int], name: str) 
     }
     facts["tuning"] = setting.tuning.facts()
     if name.endswith((FROM_NEW_BASE, FROM_CARRIED)):
-        unsaid = {"copies": 1, "way": "default"}
+        unsaid = {"copies": 1, "way": "default", "reach": 0, "beside": False}
         labels = asdict(setting.labels)
         facts["labels"] = {k: v for k, v in labels.items() if k not in unsaid or v != unsaid[k]}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]

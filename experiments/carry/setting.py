@@ -37,6 +37,8 @@ class FewLabels:
         rates: that held-out data decide on; at 0 the start stays.
         copies: of each image, shifted by up to 4 pixels and half of them mirrored.
         way: how the update is carried with the samples before they tune.
+        reach: pixels by which samples are shifted at every step; tried beside none of it, from every start alike.
+        beside: whether the update is also carried with samples of the base task beside the new ones.
     """
 
     counts: tuple[int, ...] = (50, 200, 1000)
@@ -45,6 +47,8 @@ class FewLabels:
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
     copies: int = 1
     way: Literal["default", "learned"] = "default"
+    reach: int = 0
+    beside: bool = False
 
 
 @dataclass(frozen=True)

@@ -96,14 +96,14 @@ def _train(
                 scheduler.step()
 
 
-def augmented(images: Tensor, reach: int = 4) -> Tensor:
-    """Shift each image by up to so many pixels and flip half of them left to right."""
+def augmented(images: Tensor, reach: int = 4, mirrored: bool = True) -> Tensor:
+    """Shift each image by up to so many pixels and flip half of them left to right, or none."""
     count, _, height, width = images.shape
     device = images.device
     shift = torch.randint(2 * reach + 1, (2, count, 1), device=device)
     rows = shift[0] + torch.arange(height, device=device)
     columns = shift[1] + torch.arange(width, device=device)
-    flipped = torch.rand(count, 1, device=device) < 0.5
+    flipped = torch.rand(count, 1, device=device) < 0.5 * mirrored
     columns = torch.where(flipped, columns.flip(1), columns)
     padded = F.pad(images, (reach,) * 4).permute(0, 2, 3, 1)
     chosen = padded[torch.arange(count, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]

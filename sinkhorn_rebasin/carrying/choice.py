@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from sinkhorn_rebasin.carrying.by_weights import ByWeights
 from sinkhorn_rebasin.carrying.distilled import Distilled
 from sinkhorn_rebasin.carrying.drawn_text import position_axis
@@ -21,15 +19,12 @@ def default_way(problem: CarryProblem) -> Way:
 
     An alignment that is given is used. Language models are carried by answers, since maps carry next to nothing
     between two of different seeds. Networks whose parameters are mostly those of linear and convolution layers
-    are carried layer by layer, where there are data, or inputs can be drawn without any; all others by weights, those
-    with batch norms too.
+    are carried layer by layer, where there are data, or inputs can be drawn without any; all others by weights.
     """
     if problem.alignment is not None:
         return ByWeights()
     if not problem.heads and position_axis(problem.tuned, problem.example_inputs) is not None:
         return Distilled()
-    if any(isinstance(layer, _BatchNorm) for layer in problem.base.modules()):
-        return ByWeights()
     layers = plain_layers(problem.base)
     held = {f"{name}.{part}".lstrip(".") for name in layers for part in ("weight", "bias")}
     sizes = {name: tensor.numel() for name, tensor in problem.update.difference.items()}

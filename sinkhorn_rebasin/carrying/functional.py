@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,9 +58,12 @@ class Functional:
         return functional_update(problem, old, new, self.maps, self.ridge)
 
 
-def rows_of_bases(problem: CarryProblem, way: str) -> tuple[dict[str, LayerRows], dict[str, LayerRows]]:
-    """Run both bases on the data, and keep rows of their plain layers."""
+def rows_of_bases(
+    problem: CarryProblem, way: str, norms: Sequence[str] = ()
+) -> tuple[dict[str, LayerRows], dict[str, LayerRows]]:
+    """Run both bases on the data, and keep rows of their plain layers, and of norms that are named."""
     names = [name for name in plain_layers(problem.new_base) if name in plain_layers(problem.base)]
+    names += norms
     batches = problem.seen(way)
     old, new = (
         layer_rows(network, tensors_of(network), names, batches, problem.batch)
@@ -76,8 +79,9 @@ def functional_update(
     new: Mapping[str, LayerRows],
     kind: MapKind,
     ridge: float,
+    fitted_later: Collection[str] = (),
 ) -> Carried:
-    """Carry every layer by maps of one kind, and the rest by weights."""
+    """Carry every layer by maps of one kind, and the rest by weights, which is told but of what is fitted later."""
     state: State = {}
     for name in old.keys() & new.keys():
         weight = f"{name}.weight" if name else "weight"
@@ -88,7 +92,7 @@ def functional_update(
             inward = fitted_map(new[name].channels, old[name].channels, kind, ridge)
         outward = output_map(problem, name, old[name].outputs, new[name].outputs, kind, ridge)
         state |= _moved(problem.update.difference, name, outward, inward)
-    rest, notes = rest_by_weights(problem, state)
+    rest, notes = rest_by_weights(problem, state, fitted_later)
     return Carried({**rest, **state}, notes=notes)
 
 
@@ -107,7 +111,9 @@ def reads_units(problem: CarryProblem, weight: str) -> bool:
     return any(1 in slot.axes for slot in problem.spec.slots_on(weight))
 
 
-def rest_by_weights(problem: CarryProblem, state: State) -> tuple[State, tuple[str, ...]]:
+def rest_by_weights(
+    problem: CarryProblem, state: State, fitted_later: Collection[str] = ()
+) -> tuple[State, tuple[str, ...]]:
     """Carry the parameters that a state lacks by the bases' weights.
 
     Raises:
@@ -124,8 +130,9 @@ def rest_by_weights(problem: CarryProblem, state: State) -> tuple[State, tuple[s
             f"functionally, but got one with maps: leave alignment out."
         )
     moved = carried_along(problem, alignment, canonical=False).state
-    note = f"carried by weights, as no linear or convolution layer of their own: {listed(changed)}"
-    return {name: moved[name] for name in shapes}, (note,)
+    told = [name for name in changed if name not in fitted_later]
+    note = f"carried by weights, as no linear or convolution layer of their own: {listed(told)}"
+    return {name: moved[name] for name in shapes}, (note,) if told else ()
 
 
 def _moved(difference: State, name: str, outward: Tensor | None, inward: Tensor | None) -> State:

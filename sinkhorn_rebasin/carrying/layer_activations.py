@@ -1,4 +1,4 @@
-"""What goes into and comes out of every linear and convolution layer, as rows of samples and positions."""
+"""What goes into and comes out of linear layers, convolutions and norms, as rows of samples and positions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from sinkhorn_rebasin._typing import BatchAdapter, StateLike
+from sinkhorn_rebasin.carrying.norm_layers import channel_rows, normalized
 from sinkhorn_rebasin.curvature.shared_layers import (
     SharedLayer,
     groups_of,
@@ -34,7 +36,8 @@ class LayerRows:
 
     Attributes:
         channels: of the inputs, (rows, channels); of a convolution at single positions.
-        multiplied: what the weight is multiplied with, (rows, inputs of the weight), a one for the bias last.
+        multiplied: what the weight is multiplied with, (rows, inputs of the weight), a one for the bias last; of a
+            norm its outputs without gain and shift.
         outputs: (rows, outputs), at the positions of ``multiplied``.
     """
 
@@ -67,7 +70,7 @@ def layer_rows(
     Args:
         network: the architecture; a copy of it runs, in eval mode.
         state: its tensors.
-        names: of plain layers.
+        names: of plain layers and of norms.
         batches: of (inputs, labels) or of inputs alone.
         batch: a function from a batch to (inputs, labels).
     """
@@ -79,12 +82,7 @@ def layer_rows(
             layer = running.get_submodule(name)
 
             def record(layer: Any, arguments: Any, keywords: Any, output: Tensor, name: str = name) -> None:
-                inputs = first_argument(arguments, keywords)
-                rows = (
-                    _channels(layer, inputs),
-                    input_rows(layer, inputs)[0],
-                    output_rows(layer, output)[0],
-                )
+                rows = _rows(layer, first_argument(arguments, keywords), output)
                 first, second, third = (_evenly(each, most).double() for each in rows)
                 parts.setdefault(name, []).append((first, second, third))
 
@@ -108,6 +106,16 @@ def check_rows(first: dict[str, LayerRows], second: dict[str, LayerRows]) -> Non
                 f"Expected layer {name!r} to run at as many positions in both networks but got "
                 f"{len(first[name].outputs)} and {len(second[name].outputs)}."
             )
+
+
+def _rows(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(layer, (nn.Linear, _ConvNd)):
+        return (
+            channel_rows(layer, inputs),
+            channel_rows(layer, normalized(layer, inputs)),
+            channel_rows(layer, outputs),
+        )
+    return _channels(layer, inputs), input_rows(layer, inputs)[0], output_rows(layer, outputs)[0]
 
 
 def _channels(layer: SharedLayer, inputs: Tensor) -> Tensor:

@@ -40,9 +40,10 @@ def test_a_planted_copy_gets_the_permuted_update(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [Functional(ridge=1e-10), LayerByLayer(ridge=1e-10, map_ridge=1e-10)])
-@pytest.mark.parametrize("kind", ["mlp", "convolutions"])
+@pytest.mark.parametrize("kind", ["mlp", "convolutions", "batch norm"])
 def test_a_planted_copy_computes_what_the_tuned_network_does(way: Way, kind: str) -> None:
-    base = mlp(0, 4) if kind == "mlp" else _plain_convolutions(0)
+    bases = {"mlp": lambda: mlp(0, 4), "convolutions": lambda: _plain_convolutions(0)}
+    base = bases.get(kind, lambda: convolutions(0))()
     data = DATA if kind == "mlp" else IMAGES
     tuned = tuned_from(base, size=0.02)
     new_base, _, _ = planted(base, data[0])
@@ -70,6 +71,39 @@ def test_widths_may_differ_and_norms_are_carried_by_weights() -> None:
     by_weights = sr.carry(*networks, way=ByWeights(), scale=1.0, data=IMAGES)
     assert torch.equal(update.state["1.weight"], by_weights.state["1.weight"])
     assert not torch.allclose(update.state["0.weight"], by_weights.state["0.weight"])
+
+
+def test_gains_and_shifts_of_norms_are_fitted_layer_by_layer() -> None:
+    networks = tuned_from(convolutions(0)), convolutions(0), convolutions(1)
+    update = sr.carry(*networks, way=LayerByLayer(ridge=1e-9), scale=1.0, data=IMAGES)
+    assert not any("carried by weights" in note for note in update.notes)
+    by_weights = sr.carry(*networks, way=ByWeights(), scale=1.0, data=IMAGES)
+    assert not torch.allclose(update.state["4.weight"], by_weights.state["4.weight"])
+
+    def hidden(network: nn.Module) -> Tensor:
+        return network[:5](torch.cat(IMAGES[:2])).detach().double().movedim(1, -1).reshape(-1, 5)
+
+    tuned, base, new_base = networks
+    rows = [hidden(network) for network in (base, new_base)]
+    wanted = rows[1] + (hidden(tuned) - rows[0]) @ fitted_map(*rows, "ridge", 0.1).T
+    applied = update.apply(new_base)
+    before = nn.Sequential(*applied[:4], nn.BatchNorm2d(5, affine=False))
+    before[4].load_state_dict(
+        {k: v for k, v in applied[4].state_dict().items() if "running" in k}, strict=False
+    )
+    for channel, column in enumerate(hidden(before.eval()).T):
+        design = torch.stack([column, torch.ones_like(column)], 1)
+        expected = torch.linalg.lstsq(design, wanted[:, channel, None]).solution.flatten()
+        got = torch.stack([applied[4].weight[channel], applied[4].bias[channel]]).double()
+        assert torch.allclose(got, expected, rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("data", [IMAGES, None])
+def test_networks_with_batch_norm_are_carried_layer_by_layer(data: list[Tensor] | None) -> None:
+    networks = tuned_from(convolutions(0)), convolutions(0), convolutions(1)
+    update = sr.carry(*networks, scale=1.0, data=data, example_inputs=IMAGES[0])
+    assert update.way == "layer by layer"
+    assert any("images were drawn" in note for note in update.notes) == (data is None)
 
 
 def test_ridge_maps_are_least_squares_with_a_penalty() -> None:

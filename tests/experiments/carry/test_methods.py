@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
-from experiments.carry.bench import Bench, best
+from experiments.carry.bench import Bench, best, tuned_on
 from experiments.carry.gradfix import gradfix_update
-from experiments.carry.labels import copied, looked_at
+from experiments.carry.labels import copied, looked_at, mixed
 from experiments.carry.logits import sum_of_logits
 from experiments.carry.masks import carried_mask, own_mask
 from experiments.carry.pairs import Pair
@@ -157,3 +157,38 @@ def test_copies_that_are_held_out_are_of_other_samples_and_draw_nothing() -> Non
         assert all(any(torch.equal(each, image) for each in batch) for image in originals)
     assert len(torch.unique(held_out, dim=0)) > 2
     assert torch.equal(copied(wanted, 1, 0), wanted)
+
+
+def test_samples_lie_beside_twice_as_many_of_the_base_task_and_are_shifted_while_they_tune() -> None:
+    images = torch.randn(40, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 3
+    base, new = (
+        Task(ImageData(inputs, labels, inputs, labels, 3, "noise"), (images, labels), (images, labels))
+        for inputs in (images, images + 100)
+    )
+    case = replace(bench(), base_task=base, new_task=new)
+    together = torch.cat(mixed(case, 4))
+    assert (together > 50).flatten(1).all(1).sum() == 20
+    assert torch.equal(together[(together < 50).flatten(1).all(1)].sort(0).values, images.sort(0).values)
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(36, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(inputs)
+            return self.layer(inputs.flatten(1))
+
+    options = {"rate": 1e-3, "steps": 1, "batch_size": 8, "seed": 0}
+    watched = Watched()
+    state = torch.get_rng_state()
+    for reach in (0, 2):
+        tuned_on(watched, (images, labels), **options, reach=reach)
+    assert torch.equal(state, torch.get_rng_state())
+    for plain, shifted in zip(*seen, strict=True):
+        padded = torch.nn.functional.pad(plain[0], (2,) * 4)
+        places = [(i, j) for i in range(5) for j in range(5)]
+        assert sum(torch.equal(padded[i : i + 6, j : j + 6], shifted[0]) for i, j in places) == 1
+    assert not torch.equal(*seen)
