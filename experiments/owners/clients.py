@@ -17,6 +17,8 @@ from experiments.data.data_module import BatchIndexed, as_it_is
 from experiments.data.image_data import ImageData
 
 FEWEST_SAMPLES = 64
+Held = Sequence[tuple[Tensor, Tensor]]
+"""Each client's own images and labels, which it keeps out of training."""
 
 
 class LocalTraining(lightning.LightningModule):
@@ -73,6 +75,38 @@ def dirichlet_split(labels: Tensor, clients: int, concentration: float, seed: in
         split = [torch.from_numpy(np.concatenate(part)) for part in parts]
         if min(map(len, split)) >= FEWEST_SAMPLES:
             return split
+
+
+def keep_out(
+    data: ImageData, split: Sequence[Tensor], part: float, seed: int
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Let each client keep a part of its own images out.
+
+    Returns:
+        The places that are left to train on, and the images and labels that are kept out.
+
+    Example:
+        >>> images, labels = torch.randn(20, 1, 2, 2), torch.arange(20) % 2
+        >>> data = ImageData(images, labels, images, labels, 2, "noise")
+        >>> left, held = keep_out(data, [torch.arange(10), torch.arange(10, 20)], 0.2, seed=0)
+        >>> [len(places) for places in left], [len(labels) for _, labels in held]
+        ([8, 8], [2, 2])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    left, held = [], []
+    for places in split:
+        mixed = places[torch.randperm(len(places), generator=generator)]
+        count = max(1, round(part * len(places)))
+        left.append(mixed[count:])
+        held.append((data.train_images[mixed[:count]], data.train_labels[mixed[:count]]))
+    return left, held
+
+
+@torch.no_grad()
+def held_loss(network: nn.Module, held: Held) -> float:
+    """Return the mean loss over what all clients keep out: each tells the server its own sum, and no more."""
+    told = [(float(F.cross_entropy(network(images), labels)), len(labels)) for images, labels in held]
+    return sum(loss * count for loss, count in told) / sum(count for _, count in told)
 
 
 def trained(

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from experiments.data import ImageData
 from experiments.owners.__main__ import main
-from experiments.owners.clients import dirichlet_split
-from experiments.owners.rounds import WAYS
+from experiments.owners.clients import dirichlet_split, keep_out
+from experiments.owners.halves import split_by_halves
+from experiments.owners.one_round import averaged
+from experiments.owners.rounds import WAYS, best, norms_of, restored
+from experiments.reporting.json_files import read_json
 from experiments.reporting.receipts import read_receipt
 
 
@@ -47,3 +52,47 @@ def test_one_round_and_several_are_finished_once(tmp_path: Path) -> None:
     assert metrics["rows"] == found
     assert (tmp_path / "owners.png").is_file()
     assert (tmp_path / "finished").stat().st_mtime_ns > before
+
+
+def test_two_owners_are_merged_and_trained_on(tmp_path: Path) -> None:
+    small = ["--digits", "--seeds", "1", "--server", "100", "--epochs", "4", "--out", str(tmp_path)]
+    main(["halves", *small])
+    rows = {
+        row["method"]: row["accuracy"] for row in read_json(tmp_path / "finished" / "halves-0.json")["rows"]
+    }
+    assert rows["one owner, mean"] < 0.75  # half of the classes, nearly
+    assert rows["ours: weight matching, REPAIR on noise"] > rows["one owner, mean"]
+    assert rows["trained from ours"] > rows["one owner, mean"]
+    labels = torch.arange(1000) % 10
+    first, second = split_by_halves(labels, 0.98, seed=0)
+    assert torch.equal(torch.cat([first, second]).sort().values, torch.arange(1000))
+    assert torch.bincount(labels[second], minlength=10).tolist() == [2] * 5 + [98] * 5
+
+
+def test_clients_decide_by_images_that_they_do_not_train_on() -> None:
+    images = torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    labels = (images.flatten(1)[:, 0] > 0).long()
+    data = ImageData(images, labels, images, labels, 2, "signs")
+    split = [torch.arange(30), torch.arange(30, 40)]
+    left, held = keep_out(data, split, 0.2, seed=3)
+    assert [len(places) for places in left] == [24, 8]
+    for places, mine, (kept_images, kept_labels) in zip(left, split, held, strict=True):
+        kept_out = sorted(set(mine.tolist()) - set(places.tolist()))
+        assert torch.equal(kept_images.flatten(1).sort(0).values, images[kept_out].flatten(1).sort(0).values)
+        assert len(kept_labels) == len(kept_out)
+    right, wrong = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
+    with torch.no_grad():
+        for network, sign in ((right, 1.0), (wrong, -1.0)):
+            network[1].weight.copy_(torch.tensor([[-sign, 0, 0, 0], [sign, 0, 0, 0]]))
+            network[1].bias.zero_()
+    assert best({"wrong": wrong, "right": right}, held)[0] == "right"
+
+
+def test_what_was_averaged_gets_its_norm_back() -> None:
+    networks = [nn.Linear(50, 50) for _ in range(3)]
+    merged = averaged(networks, [1 / 3] * 3)
+    norms = [norms_of(network) for network in networks]
+    again = restored(merged, norms)
+    expected = sum(float(network.weight.detach().norm()) for network in networks) / 3
+    assert float(again.weight.detach().norm()) == pytest.approx(expected, rel=1e-5)
+    assert float(merged.weight.detach().norm()) < 0.7 * expected
