@@ -14,12 +14,13 @@ import sinkhorn_rebasin
 from experiments.data import ImageData
 from experiments.models import build_model
 from experiments.owners.clients import Held, dirichlet_split, held_loss, keep_out, trained
-from experiments.owners.one_round import NOISE, accuracy, averaged, of_mean
+from experiments.owners.one_round import accuracy, averaged, of_mean
 from sinkhorn_rebasin import ManyAlignment, PermutationSpec
 from sinkhorn_rebasin.networks.resizing import resized
 
 HEAD = "classifier.2"
-WAYS = ("FedAvg, one start for all", "plain average", "ours", "ours, one start for all")
+WAYS = ("FedAvg, one start for all", "plain average", "ours, one start for all", "ours")
+NOISE = 200
 
 
 @dataclass(frozen=True)
