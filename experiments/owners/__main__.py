@@ -6,7 +6,7 @@
 
 Ten clients get the images of MNIST, or of CIFAR-10, by Dirichlet shares (0.5) of every class. Each starts from a seed
 of its own, trains on its own images with Lightning, and sends its weights. In `rounds` clients of ours also tell
-their loss on images that they keep out of training; nothing else leaves them. `one-round` merges MNIST networks of
+their loss on some of their images; nothing else leaves them. `one-round` merges MNIST networks of
 one hidden layer once, by every method; the table says which data of the server each one uses, and the server's images
 are those of no client. `rounds` merges convolutional networks ten times over, and sends the result back each time.
 `halves` merges two networks of owners who have 98 % of one half of the classes each, and

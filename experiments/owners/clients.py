@@ -17,8 +17,8 @@ from experiments.data.data_module import BatchIndexed, as_it_is
 from experiments.data.image_data import ImageData
 
 FEWEST_SAMPLES = 64
-Held = Sequence[tuple[Tensor, Tensor]]
-"""Each client's own images and labels, which it keeps out of training."""
+Asked = Sequence[tuple[Tensor, Tensor]]
+"""Some of each client's own images and labels."""
 
 
 class LocalTraining(lightning.LightningModule):
@@ -77,35 +77,28 @@ def dirichlet_split(labels: Tensor, clients: int, concentration: float, seed: in
             return split
 
 
-def keep_out(
-    data: ImageData, split: Sequence[Tensor], part: float, seed: int
-) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Let each client keep a part of its own images out.
-
-    Returns:
-        The places that are left to train on, and the images and labels that are kept out.
+def asked_on(data: ImageData, split: Sequence[Tensor], part: float, seed: int) -> Asked:
+    """Draw a part of each client's own images, on which it will tell its loss.
 
     Example:
         >>> images, labels = torch.randn(20, 1, 2, 2), torch.arange(20) % 2
         >>> data = ImageData(images, labels, images, labels, 2, "noise")
-        >>> left, held = keep_out(data, [torch.arange(10), torch.arange(10, 20)], 0.2, seed=0)
-        >>> [len(places) for places in left], [len(labels) for _, labels in held]
-        ([8, 8], [2, 2])
+        >>> drawn = asked_on(data, [torch.arange(10), torch.arange(10, 20)], 0.2, seed=0)
+        >>> [len(labels) for _, labels in drawn]
+        [2, 2]
     """
     generator = torch.Generator().manual_seed(seed)
-    left, held = [], []
-    for places in split:
-        mixed = places[torch.randperm(len(places), generator=generator)]
-        count = max(1, round(part * len(places)))
-        left.append(mixed[count:])
-        held.append((data.train_images[mixed[:count]], data.train_labels[mixed[:count]]))
-    return left, held
+    drawn = [
+        places[torch.randperm(len(places), generator=generator)[: max(1, round(part * len(places)))]]
+        for places in split
+    ]
+    return [(data.train_images[places], data.train_labels[places]) for places in drawn]
 
 
 @torch.no_grad()
-def held_loss(network: nn.Module, held: Held) -> float:
-    """Return the mean loss over what all clients keep out: each tells the server its own sum, and no more."""
-    told = [(float(F.cross_entropy(network(images), labels)), len(labels)) for images, labels in held]
+def told_loss(network: nn.Module, asked: Asked) -> float:
+    """Return the mean loss over all clients' drawn images: each tells the server its own, and no more."""
+    told = [(float(F.cross_entropy(network(images), labels)), len(labels)) for images, labels in asked]
     return sum(loss * count for loss, count in told) / sum(count for _, count in told)
 
 

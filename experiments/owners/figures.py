@@ -79,7 +79,7 @@ def draw(
     if several:
         _draw_rounds(several, next(left))
     if halves:
-        _draw_bars(halves, next(left), "MNIST, MLP, two owners of 98 % of half of the classes each")
+        _draw_bars(halves, next(left), "MNIST, MLP, two owners, half the classes each")
     save_picture(figure, path)
     plt.close(figure)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.data import ImageData
 from experiments.models import build_model
-from experiments.owners.clients import Held, dirichlet_split, held_loss, keep_out, trained
+from experiments.owners.clients import Asked, asked_on, dirichlet_split, told_loss, trained
 from experiments.owners.one_round import accuracy, averaged, of_mean
 from sinkhorn_rebasin import ManyAlignment, PermutationSpec
 from sinkhorn_rebasin.networks.resizing import resized
@@ -32,7 +32,7 @@ class Plan:
         rounds: how often they send their weights.
         epochs: over a client's own images in each round.
         widths, hidden: of the network.
-        held_out: part of a client's images that it keeps out, where it is asked how good a network is.
+        asked: part of a client's images on which it is asked how good a network is.
         seed: of the split, the starts and the order of images.
     """
 
@@ -41,24 +41,21 @@ class Plan:
     epochs: int = 1
     widths: tuple[int, ...] = (16, 32)
     hidden: int = 64
-    held_out: float = 0.1
+    asked: float = 0.1
     seed: int = 0
 
 
 def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
     """Return the test accuracy after each round, what was kept, and the seconds of the server's work.
 
-    Clients of FedAvg and of the plain average train on all that they have. Those of ours keep a part out, on which
-    they tell their loss of what the server proposes; the mean of these losses decides.
+    Clients of ours tell their loss of what the server proposes on some of their own images; the mean decides.
     """
     ours, together = way.startswith("ours"), way.endswith("one start for all")
     split = dirichlet_split(data.train_labels, plan.clients, 0.5, plan.seed)
     shares = [len(places) / sum(map(len, split)) for places in split]
     first = plan.clients * plan.seed
     starts = [_fresh(data, plan, first if together else first + number) for number in range(plan.clients)]
-    held: Held = []
-    if ours:
-        split, held = keep_out(data, split, plan.held_out, plan.seed)
+    asked = asked_on(data, split, plan.asked, plan.seed)
     accuracies, kept, seconds = [], [], 0.0
     for number in range(plan.rounds):
         networks = [
@@ -68,7 +65,7 @@ def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
         began = time.process_time()
         before = starts[0] if together or number else None
         proposals = proposed(networks, shares, data.test_images[:2], before, number) if ours else {}
-        name, merged = best(proposals or {"average": averaged(networks, shares)}, held)
+        name, merged = best(proposals or {"average": averaged(networks, shares)}, asked)
         seconds += time.process_time() - began
         starts = [merged] * plan.clients
         accuracies.append(accuracy(merged, data.test_images, data.test_labels))
@@ -76,11 +73,11 @@ def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
     return {"method": way, "accuracies": accuracies, "kept": kept, "server_seconds": seconds}
 
 
-def best(proposals: Mapping[str, nn.Module], held: Held) -> tuple[str, nn.Module]:
-    """Return the proposal with the lowest loss over all clients' own held-out images, and its name."""
+def best(proposals: Mapping[str, nn.Module], asked: Asked) -> tuple[str, nn.Module]:
+    """Return the proposal with the lowest loss over all clients' own images, and its name."""
     if len(proposals) == 1:
         return next(iter(proposals.items()))
-    return min(proposals.items(), key=lambda each: held_loss(each[1], held))
+    return min(proposals.items(), key=lambda each: told_loss(each[1], asked))
 
 
 def proposed(

@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments.data import ImageData
 from experiments.owners.__main__ import main
-from experiments.owners.clients import dirichlet_split, keep_out
+from experiments.owners.clients import asked_on, dirichlet_split
 from experiments.owners.halves import split_by_halves
 from experiments.owners.one_round import averaged
 from experiments.owners.rounds import WAYS, best, norms_of, restored
@@ -69,23 +69,24 @@ def test_two_owners_are_merged_and_trained_on(tmp_path: Path) -> None:
     assert torch.bincount(labels[second], minlength=10).tolist() == [2] * 5 + [98] * 5
 
 
-def test_clients_decide_by_images_that_they_do_not_train_on() -> None:
+def test_clients_decide_by_their_own_images() -> None:
     images = torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     labels = (images.flatten(1)[:, 0] > 0).long()
     data = ImageData(images, labels, images, labels, 2, "signs")
     split = [torch.arange(30), torch.arange(30, 40)]
-    left, held = keep_out(data, split, 0.2, seed=3)
-    assert [len(places) for places in left] == [24, 8]
-    for places, mine, (kept_images, kept_labels) in zip(left, split, held, strict=True):
-        kept_out = sorted(set(mine.tolist()) - set(places.tolist()))
-        assert torch.equal(kept_images.flatten(1).sort(0).values, images[kept_out].flatten(1).sort(0).values)
-        assert len(kept_labels) == len(kept_out)
+    asked = asked_on(data, split, 0.2, seed=3)
+    assert [len(told) for _, told in asked] == [6, 2]
+    for places, (drawn, told) in zip(split, asked, strict=True):
+        for image, label in zip(drawn, told, strict=True):
+            same = [place for place in places.tolist() if torch.equal(images[place], image)]
+            assert len(same) == 1
+            assert labels[same[0]] == label
     right, wrong = (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)) for _ in range(2))
     with torch.no_grad():
         for network, sign in ((right, 1.0), (wrong, -1.0)):
             network[1].weight.copy_(torch.tensor([[-sign, 0, 0, 0], [sign, 0, 0, 0]]))
             network[1].bias.zero_()
-    assert best({"wrong": wrong, "right": right}, held)[0] == "right"
+    assert best({"wrong": wrong, "right": right}, asked)[0] == "right"
 
 
 def test_what_was_averaged_gets_its_norm_back() -> None:
