@@ -87,7 +87,10 @@ def proposed(
     before: nn.Module | None,
     number: int,
 ) -> dict[str, nn.Module]:
-    """Merge what the clients of one round sent in several ways; the first is their average as they are.
+    """Merge what the clients of one round sent in several ways.
+
+    Where each began with a network of its own, all are aligned, and matrices get their norms back. Later the first
+    way is the average as it is.
 
     Args:
         networks: as sent.
@@ -101,15 +104,17 @@ def proposed(
     weighed = sinkhorn_rebasin.weigh_classes(networks, known, HEAD, shares)
     spec = sinkhorn_rebasin.discover_symmetry(networks[0], inputs)
     alignment = aligned(networks, spec, before)
+    if before is None and alignment is not None:
+        # Of networks near chance those with the smallest weights lose least, and learn slowest.
+        norms = [norms_of(network) for network in networks]
+        return {
+            name: restored(of_mean(each, alignment, shares), norms)
+            for name, each in (("aligned", networks), ("aligned, classes weighed", weighed))
+        }
     proposals = {"average": averaged(networks, shares), "classes weighed": averaged(weighed, shares)}
     if alignment is not None:
         proposals["aligned"] = of_mean(networks, alignment, shares)
         proposals["aligned, classes weighed"] = of_mean(weighed, alignment, shares)
-    if before is None:
-        norms = [norms_of(network) for network in networks]
-        proposals |= {
-            f"{name}, norms restored": restored(network, norms) for name, network in proposals.items()
-        }
     return proposals
 
 
