@@ -71,7 +71,7 @@ def draw(
     import matplotlib.pyplot as plt
 
     count = sum(map(bool, (one, several, halves)))
-    size: dict[str, Any] = {"figsize": (6 * count, 4.5), "layout": "constrained", "squeeze": False}
+    size: dict[str, Any] = {"figsize": (6.5 * count, 4.5), "layout": "constrained", "squeeze": False}
     figure, panels = plt.subplots(1, count, **size)
     left = iter(panels[0])
     if one:
@@ -79,7 +79,7 @@ def draw(
     if several:
         _draw_rounds(several, next(left))
     if halves:
-        _draw_bars(halves, next(left), "MNIST, MLP, two owners, half the classes each")
+        _draw_bars(halves, next(left), "MNIST, MLP, two owners of half the classes")
     save_picture(figure, path)
     plt.close(figure)
 
