@@ -32,7 +32,7 @@ def noise_like_data(
         ...     _ = net[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]))
         >>> noise = noise_like_data([net], [1.0], 1000, (1, 2, 2))
         >>> [round(each, 1) for each in noise.flatten(1).square().mean(0).tolist()]
-        [0.8, 3.1, 0.0, 0.0]
+        [0.8, 3.2, 0.0, 0.0]
     """
     generator = torch.Generator().manual_seed(seed)
     size = math.prod(shape)

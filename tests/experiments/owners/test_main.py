@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from experiments.data import ImageData
 from experiments.owners.__main__ import main
 from experiments.owners.clients import asked_on, dirichlet_split
 from experiments.owners.halves import split_by_halves
+from experiments.owners.noise import noise_like_data
 from experiments.owners.one_round import averaged
-from experiments.owners.rounds import WAYS, best, norms_of, restored
+from experiments.owners.rounds import WAYS, aligned, best, norms_of, restored
 from experiments.reporting.json_files import read_json
 from experiments.reporting.receipts import read_receipt
+from sinkhorn_rebasin import discover_symmetry
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +100,30 @@ def test_what_was_averaged_gets_its_norm_back() -> None:
     expected = sum(float(network.weight.detach().norm()) for network in networks) / 3
     assert float(again.weight.detach().norm()) == pytest.approx(expected, rel=1e-5)
     assert float(merged.weight.detach().norm()) < 0.7 * expected
+
+
+def test_noise_has_the_covariance_of_first_layers_and_is_white_without_one() -> None:
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)]
+    weights = [network[1].weight.detach() for network in networks]
+    noise = noise_like_data(networks, [0.25, 0.75], 20000, (1, 2, 2))
+    expected = 0.25 * weights[0].T @ weights[0] + 0.75 * weights[1].T @ weights[1]
+    expected = expected * 4 / expected.trace()
+    torch.testing.assert_close(noise.flatten(1).T.cov(), expected, atol=0.1, rtol=0.1)
+    white = noise_like_data([nn.Conv2d(1, 2, 2)], [1.0], 20000, (1, 2, 2))
+    torch.testing.assert_close(white.flatten(1).T.cov(), torch.eye(4), atol=0.05, rtol=0.0)
+
+
+def test_networks_in_another_order_are_aligned_with_what_they_began_with() -> None:
+    before = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    spec = discover_symmetry(before, torch.randn(2, 4))
+    assert aligned([before, before], spec, before) is None
+    order = torch.tensor([1, 0, 2, 3, 4, 5])
+    other = copy.deepcopy(before)
+    with torch.no_grad():
+        other[0].weight.copy_(before[0].weight[order])
+        other[0].bias.copy_(before[0].bias[order])
+        other[2].weight.copy_(before[2].weight[:, order])
+    found = aligned([before, other], spec, before)
+    assert found is not None
+    for name, tensor in found.merge([before, other]).items():
+        torch.testing.assert_close(tensor, before.state_dict()[name])
