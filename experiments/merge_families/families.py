@@ -18,6 +18,7 @@ from sinkhorn_rebasin import (
     PermutationSpec,
     RescalingSpec,
     SinkhornRebasin,
+    activation_matching,
     discover_continuous,
     discover_rescaling,
     discover_symmetry,
@@ -27,6 +28,7 @@ from sinkhorn_rebasin import (
 from sinkhorn_rebasin.training import RebasinModule
 
 Moved = Callable[[], nn.Module]
+CYCLES, RESTARTS, START_BATCHES = 2, 5, 20
 
 
 def recurrent_rows(
@@ -70,16 +72,26 @@ def expert_rows(
 def learned(
     reference: nn.Module, target: nn.Module, spec: PermutationSpec, text: Text, steps: int
 ) -> nn.Module:
-    """Learn permutations, signs, scales and maps together; keep what is best halfway on held-out windows."""
+    """Learn permutations, signs, scales and maps together; keep what is best halfway on held-out windows.
+
+    It starts where weights or activations match, whichever is better. Cycles of annealing follow, each from the best
+    so far.
+    """
     inputs = text.train[0][0][:4]
     rescaling = discover_rescaling(reference, spec, inputs)
     continuous = discover_continuous(reference, spec, inputs)
     signed = RescalingSpec(
         rescaling.groups, tuple(each for each in rescaling.generators if each.group not in continuous)
     )
-    start = weight_matching(
-        reference, target, spec, rescaling=signed, symmetry=continuous or None, restarts=5
-    )
+    starts = [
+        weight_matching(
+            reference, target, spec, rescaling=signed, symmetry=continuous or None, restarts=RESTARTS
+        )
+    ]
+    if not continuous:
+        samples = text.train[:START_BATCHES]
+        starts.append(activation_matching(reference, target, spec, data=samples, rescaling=signed))
+    start = min(starts, key=lambda each: _halfway(moved(target, each), reference, text))
     rebasin = SinkhornRebasin(
         reference,
         target,
@@ -90,22 +102,41 @@ def learned(
         symmetry=continuous,
         learn_permutations=True,
     )
-    module = RebasinModule(rebasin, MidpointLoss(F.cross_entropy), lr=0.1, scale_lr=0.02, rotation_lr=0.03)
-    optimizer = module.configure_optimizers()
-    kept: tuple[float, nn.Module] = (float("inf"), target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for step in range(steps + 1):
-            if step % max(1, steps // 8) == 0:
-                there = rebasin.eval().to_model()
-                halfway = evaluate_path((there, reference), text.held_out, F.cross_entropy, points=3)
-                kept = min(kept, (halfway.barrier, there), key=lambda each: each[0])
-                rebasin.train()
-            rebasin.temperature.fill_(0.5 * 0.1 ** (step / max(1, steps)))
+        return _annealed(rebasin, reference, text, steps)
+
+
+def _annealed(rebasin: SinkhornRebasin, reference: nn.Module, text: Text, steps: int) -> nn.Module:
+    """Anneal in cycles, and return the network that is best halfway on held-out windows."""
+    kept = (_halfway(rebasin.eval().to_model(), reference, text), copy.deepcopy(rebasin.state_dict()))
+    length = max(1, -(-steps // CYCLES))
+    for cycle in range(min(CYCLES, steps)):
+        rebasin.load_state_dict(kept[1])
+        loss = MidpointLoss(F.cross_entropy)
+        module = RebasinModule(rebasin, loss, lr=0.1, scale_lr=0.02, rotation_lr=0.03)
+        optimizer = module.configure_optimizers()
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for step in range(length):
+            part = step / length
+            rebasin.train().temperature.fill_(0.5 * 0.1**part)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 - 0.9 * part)
             optimizer.zero_grad()
-            module.training_step(text.train[step % len(text.train)], step).backward()
+            number = cycle * length + step
+            module.training_step(text.train[number % len(text.train)], number).backward()
             optimizer.step()
-    return kept[1]
+            if (step + 1) % max(1, length // 5) == 0:
+                now = _halfway(rebasin.eval().to_model(), reference, text)
+                if now < kept[0]:
+                    kept = (now, copy.deepcopy(rebasin.state_dict()))
+    rebasin.load_state_dict(kept[1])
+    return rebasin.eval().to_model()
+
+
+def _halfway(network: nn.Module, reference: nn.Module, text: Text) -> float:
+    """Return the barrier halfway on held-out windows."""
+    return evaluate_path((network, reference), text.held_out, F.cross_entropy, points=3).barrier
 
 
 def row(family: str, pair: int, method: str, way: Moved, reference: nn.Module, text: Text) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from experiments.data.data_module import BatchIndexed, as_it_is
 from experiments.data.image_data import ImageData
 
 FEWEST_SAMPLES = 64
+Asked = Sequence[tuple[Tensor, Tensor]]
+"""Some of each client's own images and labels."""
 
 
 class LocalTraining(lightning.LightningModule):
@@ -73,6 +75,31 @@ def dirichlet_split(labels: Tensor, clients: int, concentration: float, seed: in
         split = [torch.from_numpy(np.concatenate(part)) for part in parts]
         if min(map(len, split)) >= FEWEST_SAMPLES:
             return split
+
+
+def asked_on(data: ImageData, split: Sequence[Tensor], part: float, seed: int) -> Asked:
+    """Draw a part of each client's own images, on which it will tell its loss.
+
+    Example:
+        >>> images, labels = torch.randn(20, 1, 2, 2), torch.arange(20) % 2
+        >>> data = ImageData(images, labels, images, labels, 2, "noise")
+        >>> drawn = asked_on(data, [torch.arange(10), torch.arange(10, 20)], 0.2, seed=0)
+        >>> [len(labels) for _, labels in drawn]
+        [2, 2]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [
+        places[torch.randperm(len(places), generator=generator)[: max(1, round(part * len(places)))]]
+        for places in split
+    ]
+    return [(data.train_images[places], data.train_labels[places]) for places in drawn]
+
+
+@torch.no_grad()
+def told_loss(network: nn.Module, asked: Asked) -> float:
+    """Return the mean loss over all clients' drawn images: each tells the server its own, and no more."""
+    told = [(float(F.cross_entropy(network(images), labels)), len(labels)) for images, labels in asked]
+    return sum(loss * count for loss, count in told) / sum(count for _, count in told)
 
 
 def trained(

@@ -37,6 +37,14 @@ def one_round_table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def halves_table(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line a way of two owners: as :func:`one_round_table`, without widths."""
+    return [
+        {key: value for key, value in line.items() if key != "hidden units"}
+        for line in one_round_table(found)
+    ]
+
+
 def of_rounds(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one line a way: the accuracy after some rounds, over seeds.
 
@@ -52,31 +60,41 @@ def of_rounds(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
-def draw(one: Sequence[Mapping[str, Any]], several: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the accuracy of each method after one round, and of each way over rounds."""
+def draw(
+    one: Sequence[Mapping[str, Any]],
+    several: Sequence[Mapping[str, Any]],
+    halves: Sequence[Mapping[str, Any]],
+    path: Path,
+) -> None:
+    """Draw the accuracy of each method after one round, of each way over rounds, and of two owners' networks."""
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    count = bool(one) + bool(several)
-    size: dict[str, Any] = {"figsize": (5.5 * count, 4), "layout": "constrained", "squeeze": False}
+    count = sum(map(bool, (one, several, halves)))
+    size: dict[str, Any] = {"figsize": (6.5 * count, 4.5), "layout": "constrained", "squeeze": False}
     figure, panels = plt.subplots(1, count, **size)
+    left = iter(panels[0])
     if one:
-        _draw_one_round(one, panels[0][0])
+        _draw_bars(one, next(left), "MNIST, MLP, one round, ten owners")
     if several:
-        _draw_rounds(several, panels[0][-1])
+        _draw_rounds(several, next(left))
+    if halves:
+        _draw_bars(halves, next(left), "MNIST, MLP, two owners of half the classes")
     save_picture(figure, path)
     plt.close(figure)
 
 
-def _draw_one_round(one: Sequence[Mapping[str, Any]], axes: Axes) -> None:
-    names = [row["method"] for row in one[0]["rows"]]
-    for number, name in enumerate(names):
-        values = [100 * each["rows"][number]["accuracy"] for each in one]
-        axes.barh(name, mean(values), height=0.7, color="tab:red" if name.startswith("ours") else "tab:blue")
+def _draw_bars(found: Sequence[Mapping[str, Any]], axes: Axes, title: str) -> None:
+    for number, row in enumerate(found[0]["rows"]):
+        values = [100 * each["rows"][number]["accuracy"] for each in found]
+        name = row["method"] + ("" if row["data"] in ("–", "") else f" ({row['data']})")
+        ours = row["method"].startswith(("ours", "trained from ours"))
+        axes.barh(name, mean(values), height=0.7, color="tab:red" if ours else "tab:blue")
         axes.plot(values, [name] * len(values), "k|", markersize=8)
     axes.invert_yaxis()
     axes.set_xlabel("test accuracy, %")
-    axes.set_title("MNIST, MLP, one round, ten owners", fontsize=10)
+    axes.set_xlim(left=max(0, 100 * min(r["accuracy"] for each in found for r in each["rows"]) - 10))
+    axes.set_title(title, fontsize=10)
 
 
 def _draw_rounds(several: Sequence[Mapping[str, Any]], axes: Axes) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +17,22 @@ import sinkhorn_rebasin
 from experiments.data import ImageData
 from experiments.models import build_model
 from experiments.owners.clients import dirichlet_split, trained
+from experiments.owners.kept import kept
+from experiments.owners.noise import noise_like_data
 from sinkhorn_rebasin import ManyAlignment, Recipe, UnitPrior
+from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.merging.states import mean_state
 from sinkhorn_rebasin.networks.resizing import resized
 
 HEAD = "layers.2"
 NOISE, HELD_OUT = 1000, 0.2
 PRIORS = tuple(UnitPrior(sigma, sigma_0, most=700) for sigma in (1.0, 0.3, 0.1) for sigma_0 in (1.0, 10.0))
+NAMES: dict[ManyMethod, str] = {
+    "merge_many": "MergeMany",
+    "universe": "universe",
+    "frank_wolfe": "Frank-Wolfe",
+}
+WAYS = tuple(NAMES)
 Run = Callable[[Tensor], Tensor]
 
 
@@ -46,15 +57,31 @@ class Sent:
     labels: Tensor
 
 
-def sent(data: ImageData, clients: int, seed: int, width: int, epochs: int, server: int) -> Sent:
-    """Train every client twice: from a seed of its own, and from one seed."""
+def sent(
+    data: ImageData,
+    clients: int,
+    seed: int,
+    width: int,
+    epochs: int,
+    server: int,
+    folder: Path | None = None,
+) -> Sent:
+    """Train every client twice, from a seed of its own, and from one seed; a folder keeps what is trained."""
     data, (unlabelled, labels) = data.hold_out(server)
     split = dirichlet_split(data.train_labels, clients, 0.5, seed)
-    networks, common = [], []
-    for number, places in enumerate(split):
-        for start, found in ((clients * seed + number, networks), (clients * seed, common)):
-            network = fresh(data, width, start)
-            found.append(trained(network, data, places, epochs=epochs, seed=clients * seed + number))
+    first = clients * seed
+
+    def client(number: int, start: int, name: str) -> nn.Module:
+        return kept(
+            None if folder is None else folder / f"{name}-{number}.safetensors",
+            partial(fresh, data, width, start),
+            lambda: trained(
+                fresh(data, width, start), data, split[number], epochs=epochs, seed=first + number
+            ),
+        )
+
+    networks = [client(number, first + number, "own") for number in range(clients)]
+    common = [client(number, first, "common") for number in range(clients)]
     total = sum(map(len, split))
     return Sent(networks, common, [len(places) / total for places in split], data, unlabelled, labels)
 
@@ -71,36 +98,30 @@ def merged(got: Sent, recipe: Recipe) -> list[dict[str, Any]]:
     networks, shares = got.networks, got.shares
     x = got.data.test_images[:2]
     spec = sinkhorn_rebasin.discover_symmetry(networks[0], x)
-    noise = torch.randn(
-        (NOISE, *got.data.image_shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32
-    )
+    noise = noise_like_data(networks, shares, NOISE, got.data.image_shape)
     blind, seeing = (weighed(got, inputs) for inputs in (noise, got.unlabelled))
-    together = sinkhorn_rebasin.match_many(networks, spec, method="frank_wolfe", max_rounds=60)
+    matched = {way: sinkhorn_rebasin.match_many(networks, spec, method=way) for way in WAYS}
+    # All raise one sum of products over pairs, so the method with the largest is known without data.
+    together = max(matched.values(), key=lambda each: each.objective[-1])
     images, labels = "unlabelled images", "labelled images"
-    rows = [
+    taught = (got.unlabelled, got.labels)
+    return [
         {"method": "one client, mean", "data": "–", "width": "", "accuracy": mean_accuracy(got)},
         _row(got, "plain average", "–", averaged(networks, shares)),
         _row(got, "FedAvg, one start for all", "–", averaged(got.common, shares)),
         _row(got, "PFNM, published σ, σ₀, γ", "–", sinkhorn_rebasin.pfnm(networks, x, shares=shares)),
         _row(got, "PFNM, tuned", labels, tuned(got, sinkhorn_rebasin.pfnm)),
         _row(got, "FedMA, tuned, not retrained", labels, tuned(got, sinkhorn_rebasin.fedma)),
-        *(
-            _row(
-                got,
-                name,
-                "–",
-                of_mean(networks, sinkhorn_rebasin.match_many(networks, spec, method=way), shares),
-            )
-            for name, way in (("MergeMany", "merge_many"), ("universe", "universe"))
-        ),
-        _row(got, "Frank-Wolfe", "–", of_mean(networks, together, shares)),
+        *(_row(got, NAMES[way], "–", of_mean(networks, matched[way], shares)) for way in WAYS),
         _row(got, "PFNM, published, our class weights", "–", sinkhorn_rebasin.pfnm(blind, x, shares=shares)),
         _row(got, "ours, data-free", "–", of_mean(blind, together, shares)),
         _row(got, "ours, not learned", images, of_mean(seeing, together, shares)),
         _row(got, "ours, learned", images, of_mean(seeing, learned(got, seeing, spec, recipe), shares)),
+        _row(
+            got, "ours, learned", labels, of_mean(seeing, learned(got, seeing, spec, recipe, taught), shares)
+        ),
         _row(got, "ensemble", "–", lambda inputs: ensemble(got, inputs)),
     ]
-    return rows
 
 
 def weighed(got: Sent, inputs: Tensor) -> list[nn.Module]:
@@ -110,31 +131,42 @@ def weighed(got: Sent, inputs: Tensor) -> list[nn.Module]:
 
 
 def learned(
-    got: Sent, networks: Sequence[nn.Module], spec: sinkhorn_rebasin.PermutationSpec, recipe: Recipe
+    got: Sent,
+    networks: Sequence[nn.Module],
+    spec: sinkhorn_rebasin.PermutationSpec,
+    recipe: Recipe,
+    taught: tuple[Tensor, Tensor] | None = None,
 ) -> ManyAlignment:
-    """Learn permutations and scales so that the mean says what the clients say together of unlabelled images."""
-    known = sinkhorn_rebasin.known_classes(got.networks, got.unlabelled, got.shares)
-    with torch.no_grad():
-        said = [network(got.unlabelled).softmax(1) for network in got.networks]
-    told = torch.stack([row * each for row, each in zip(known.float(), said, strict=True)]).sum(0)
-    told = told / told.sum(1, keepdim=True)
-    kept = round(HELD_OUT * len(told))
+    """Learn permutations and scales so that the mean is right about the server's images.
+
+    What is right is what the clients say together, or the labels that are given.
+    """
+    images, goals = taught or (got.unlabelled, said_together(got, got.unlabelled))
+    kept_out = round(HELD_OUT * len(goals))
     held, train = (
-        DataLoader(TensorDataset(got.unlabelled[part], told[part]), batch_size=100)
-        for part in (slice(kept), slice(kept, None))
+        DataLoader(TensorDataset(images[part], goals[part]), batch_size=100)
+        for part in (slice(kept_out), slice(kept_out, None))
     )
     return sinkhorn_rebasin.align_many(
         networks,
         spec,
         train=train,
         validation=held,
-        method="frank_wolfe",
         criterion=F.cross_entropy,
         concentration=float("inf"),
         shares=got.shares,
         recipe=recipe,
         progress=False,
     )
+
+
+@torch.no_grad()
+def said_together(got: Sent, inputs: Tensor) -> Tensor:
+    """Return what the clients say together, each about the classes that it knows."""
+    known = sinkhorn_rebasin.known_classes(got.networks, inputs, got.shares).float()
+    said = [network(inputs).softmax(1) for network in got.networks]
+    told = torch.stack([row * each for row, each in zip(known, said, strict=True)]).sum(0)
+    return told / told.sum(1, keepdim=True)
 
 
 def tuned(got: Sent, method: Callable[..., nn.Module]) -> nn.Module:
