@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin import SinkhornRebasin
 from sinkhorn_rebasin.losses.closed_form import ClosedForm
 from sinkhorn_rebasin.losses.weight_products import every
+from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
 from tests.rebasin.rebasin_problems import NETWORKS, built, inputs
 
@@ -95,3 +98,63 @@ def test_forward_and_reverse_derivatives_agree_with_differences() -> None:
         assert torch.autograd.gradcheck(function, given, check_forward_ad=True, fast_mode=True)
     vectors = torch.func.vmap(distance)(*(torch.stack([matrix, 2 * matrix]) for matrix in given))
     torch.testing.assert_close(vectors[0], distance(*given))
+
+
+class Wide(nn.Module):
+    """Linear layers, one of which other code reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 160), nn.Linear(160, 144)
+        self.c, self.d = nn.Linear(144, 150, bias=False), nn.Linear(150, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x).relu()).relu()
+        return self.d(self.c(x).relu()) + self.c.weight.square().mean()
+
+
+@pytest.mark.parametrize("rows", [5, 400])
+def test_networks_between_run_the_same_with_weights_that_are_not_formed(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    pair = [Wide().double() for _ in range(2)]
+    given = torch.randn(rows, 3).double()
+    rebasin = SinkhornRebasin(*pair, given[:2], start="identity", noise=0.5, temperature=0.1).double().train()
+    multiplied: list[str] = []
+    product = MergedWeights.product
+
+    def noted(self: MergedWeights, name: str, *others: Any) -> Tensor:
+        multiplied.append(name)
+        return product(self, name, *others)
+
+    monkeypatch.setattr(MergedWeights, "product", noted)
+    scores, found = list(rebasin.scores.values()), []
+    for run in (lambda: rebasin(given, at=0.3), lambda: rebasin.run(slow(rebasin, 0.3), given)):
+        for _ in range(2):  # of which the first is watched
+            output = run()
+        gradients = torch.autograd.grad(output.square().sum(), scores, create_graph=True)
+        second = torch.autograd.grad(sum(one.square().sum() for one in gradients), scores)
+        found.append([output, *gradients, *second])
+    assert multiplied == (["b.weight", "c.weight"] if rows == 5 else [])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8 * float(other.detach().abs().max()))
+
+
+def test_rows_up_to_which_products_win_are_counted() -> None:
+    groups = Group("a", 64), Group("b", 64)
+    rows, columns = (Slot(name, "both", (axis,), Layout(1, 64)) for axis, name in enumerate("ab"))
+    slots = (
+        rows,
+        columns,
+        replace(rows, tensor="rows"),
+        replace(columns, tensor="columns"),
+        replace(rows, tensor="conv"),
+    )
+    shapes = {"both": (64, 64), "rows": (64, 64), "columns": (64, 64), "conv": (64, 64, 1, 1)}
+    spec = PermutationSpec(groups, slots, shapes)
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    merged = MergedWeights(state, state, spec, shapes, torch.float32)
+    # Of 5 n^3 and 7 n^2 a row, and of 2 n^3 and 4 n^2 a row, three quarters.
+    counts = {name: merged.rows_multiplied(name) for name in shapes}
+    assert counts == {"both": 34, "rows": 24, "columns": 24, "conv": 0}
