@@ -67,7 +67,9 @@ class MergedWeights:
         \tfrac{\partial L}{\partial P} = (1 - \lambda)\, G\, Q\, T^\top, \quad
         \tfrac{\partial L}{\partial Q} = (1 - \lambda)\, G^\top P\, T
 
-    with G the gradient of W. Autograd sees the matrices and the mixed weights, and nothing between.
+    with G the gradient of W. Autograd sees the matrices and the mixed weights, and nothing between. Products are in
+    the precision of the matrices, also under autocast: in bfloat16 the gradients of scores changed by 0.1 to 0.4 %,
+    with the uniform part of P kept apart by hardly less.
 
     Args:
         target, reference: tensor name to tensor.

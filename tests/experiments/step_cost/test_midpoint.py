@@ -28,7 +28,7 @@ def test_a_step_moves_the_scores_alone() -> None:
     midpoint.midpoint_step(rebasin, batch)()
     changed = {name for name, tensor in rebasin.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name for name in changed if name.startswith("scores")} == {
-        f"scores.{n}" for n in rebasin.scores.keys()
+        f"scores.{n}" for n in dict(rebasin.scores.items())
     }
     assert not any(name.startswith(("reference", "target")) for name in changed)
 
