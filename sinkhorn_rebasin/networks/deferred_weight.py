@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
@@ -21,10 +22,12 @@ _WITHOUT_VALUES = {
 class DeferredWeight(Tensor):
     """Stand for the weight, or the bias, of a linear layer.
 
-    ``F.linear`` of few rows is its product with them. Everything else forms the weight and has it from then on.
+    ``F.linear`` of few rows is its product with them. Everything else forms the weight and has it from then on. What
+    autograd functions take past that sends its gradient to the sources.
 
     Args:
         like: a tensor of its shape, type and device.
+        sources: what the weight is made of, and gradients are sent to.
         form: makes the weight.
         product: takes inputs (..., k) to what the layer makes of them (..., n), without its bias and with it. None
             for a bias.
@@ -33,7 +36,7 @@ class DeferredWeight(Tensor):
 
     Example:
         >>> weight = torch.tensor([[1.0, 2.0]])
-        >>> deferred = DeferredWeight(weight, lambda: weight, lambda inputs, biased: inputs @ weight.mT, rows=1)
+        >>> deferred = deferred_weight(weight, [], lambda: weight, lambda inputs, biased: inputs @ weight.mT, rows=1)
         >>> F.linear(torch.ones(1, 2), deferred).tolist(), deferred.formed is None
         ([[3.0]], True)
         >>> (2 * deferred).tolist(), deferred.formed is weight
@@ -46,31 +49,13 @@ class DeferredWeight(Tensor):
     _rows: int
     _bias: DeferredWeight | None
 
-    @staticmethod
-    def __new__(
-        cls: type[DeferredWeight],
-        like: Tensor,
-        form: Callable[[], Tensor],
-        product: Callable[[Tensor, bool], Tensor] | None = None,
-        rows: int = 0,
-        bias: DeferredWeight | None = None,
-    ) -> DeferredWeight:
-        made: DeferredWeight = Tensor._make_wrapper_subclass(
-            cls, like.shape, dtype=like.dtype, device=like.device, requires_grad=True
-        )
-        made.formed, made._form, made._product, made._rows, made._bias = None, form, product, rows, bias
-        return made
-
     def whole(self) -> Tensor:
         """Return the weight itself."""
-        if self.formed is not None:
-            return self.formed
-        with torch.inference_mode(False), torch.enable_grad():
-            weight = self._form()
-        # What is formed inside of a transform belongs to the transform.
-        if torch._C._functorch.peek_interpreter_stack() is None:
-            self.formed = weight
-        return weight
+        if self.formed is None:
+            # A network that transforms functions has formed weights of before the transform.
+            with temporarily_clear_interpreter_stack(), torch.inference_mode(False), torch.enable_grad():
+                self.formed = self._form()
+        return self.formed
 
     @classmethod
     def __torch_function__(
@@ -108,6 +93,43 @@ class DeferredWeight(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Refuse what comes past functions, where gradients would be lost."""
         raise NotImplementedError(f"Expected {func} to be called as a function of torch but it was not.")
+
+
+class _Deferred(torch.autograd.Function):
+    """Make the weight of what it is made of, so that gradients which reach it go on."""
+
+    @staticmethod
+    def forward(ctx: Any, like: Tensor, form: Callable[[], Tensor], *sources: Tensor) -> Tensor:
+        """Return a weight that is not formed yet."""
+        ctx.form, ctx.sources = form, sources
+        made: Tensor = Tensor._make_wrapper_subclass(
+            DeferredWeight, like.shape, dtype=like.dtype, device=like.device
+        )
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Form the weight, and send its gradient to the sources."""
+        wanted = [
+            source for source, needed in zip(ctx.sources, ctx.needs_input_grad[2:], strict=True) if needed
+        ]
+        with torch.enable_grad():
+            gradients = iter(torch.autograd.grad(ctx.form(), wanted, gradient, allow_unused=True))
+        return (None, None, *(next(gradients) if needed else None for needed in ctx.needs_input_grad[2:]))
+
+
+def deferred_weight(
+    like: Tensor,
+    sources: Sequence[Tensor],
+    form: Callable[[], Tensor],
+    product: Callable[[Tensor, bool], Tensor] | None = None,
+    rows: int = 0,
+    bias: DeferredWeight | None = None,
+) -> DeferredWeight:
+    """Return a weight that is formed when something asks for it; see :class:`DeferredWeight`."""
+    made: DeferredWeight = _Deferred.apply(like, form, *sources)
+    made.formed, made._form, made._product, made._rows, made._bias = None, form, product, rows, bias
+    return made
 
 
 def _whole(value: Any) -> Any:

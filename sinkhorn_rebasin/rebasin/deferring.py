@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State
-from sinkhorn_rebasin.networks.deferred_weight import DeferredWeight
+from sinkhorn_rebasin.networks.deferred_weight import DeferredWeight, deferred_weight
 from sinkhorn_rebasin.networks.layers import linear_weights
 from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
 
@@ -52,9 +52,9 @@ def _layer(
 
     def stand_in(name: str, *others: Any) -> DeferredWeight:
         """Form a tensor when something asks for it."""
-        return DeferredWeight(
-            merged.in_network(name), lambda: merged.part([name])(matrices, at)[name], *others
-        )
+        part = merged.part([name])
+        sources = [matrices[group] for group in part.groups]
+        return deferred_weight(merged.in_network(name), sources, lambda: part(matrices, at)[name], *others)
 
     if bias is None:
         return {name: stand_in(name, product, rows)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from sinkhorn_rebasin.networks.deferred_weight import DeferredWeight, formed
+import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.networks.deferred_weight import deferred_weight, formed
 
 
 class Counted:
@@ -21,9 +23,9 @@ class Counted:
         self.leaf = torch.randn(5, 4, generator=generator).double().requires_grad_()
         self.shift = torch.randn(5, generator=generator).double().requires_grad_()
         self.products = self.forms = 0
-        self.bias = DeferredWeight(self.shift, lambda: self.form(3 * self.shift))
-        self.weight = DeferredWeight(
-            self.leaf, lambda: self.form(2 * self.leaf), self.product, rows, self.bias
+        self.bias = deferred_weight(self.shift, [self.shift], lambda: self.form(3 * self.shift))
+        self.weight = deferred_weight(
+            self.leaf, [self.leaf], lambda: self.form(2 * self.leaf), self.product, rows, self.bias
         )
 
     def form(self, tensor: Tensor) -> Tensor:
@@ -105,7 +107,8 @@ def test_asking_for_shape_and_type_forms_nothing() -> None:
 
 def test_under_autocast_and_in_transforms_the_weight_decides() -> None:
     counted, given = Counted(), inputs(2).float()
-    weight = DeferredWeight(counted.leaf.float(), lambda: 2 * counted.leaf.float(), counted.product, 8)
+    leaf = counted.leaf.float()
+    weight = deferred_weight(leaf, [leaf], lambda: 2 * leaf, counted.product, 8)
     with torch.autocast("cpu", torch.bfloat16):
         assert F.linear(given, weight).dtype == torch.bfloat16
     assert counted.products == 0
@@ -120,3 +123,69 @@ def test_layers_run_with_them_and_what_keeps_them_has_them_formed() -> None:
     whole = formed({"weight": counted.weight, "bias": counted.bias})
     assert all(type(tensor) is Tensor for tensor in whole.values())
     torch.testing.assert_close(found, functional_call(layer, whole, inputs(3)))
+
+
+class OwnProduct(torch.autograd.Function):
+    """A product that comes past functions of torch."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return rows @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        rows, weight = ctx.saved_tensors
+        return gradient @ weight, gradient.t() @ rows
+
+
+@pytest.mark.parametrize("by", ["grad", "backward"])
+def test_gradients_of_autograd_functions_reach_the_sources(by: str) -> None:
+    counted = Counted()
+    found = OwnProduct.apply(inputs(3), counted.weight).square().sum()
+    expected = (inputs(3) @ (2 * counted.leaf).mT).square().sum()
+    (wanted,) = torch.autograd.grad(expected, counted.leaf)
+    if by == "grad":
+        (gradient,) = torch.autograd.grad(found, counted.leaf)
+    else:
+        found.backward()
+        gradient = counted.leaf.grad
+    torch.testing.assert_close(gradient, wanted)
+
+
+class Transforming(nn.Module):
+    """Runs its wide layer under vmap, row by row, or by a function of its own."""
+
+    def __init__(self, seed: int, own: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.first, self.wide, self.last = nn.Linear(4, 256), nn.Linear(256, 256), nn.Linear(256, 2)
+        self.own = own
+
+    def forward(self, rows: Tensor) -> Tensor:
+        hidden = self.first(rows).relu()
+        if self.own:
+            hidden = OwnProduct.apply(hidden, self.wide.weight) + self.wide.bias
+        else:
+            hidden = torch.vmap(self.wide)(hidden)
+        return self.last(hidden.relu())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_networks_with_transforms_and_functions_of_their_own_have_right_gradients(own: bool) -> None:
+    networks = [Transforming(seed, own) for seed in (0, 1)]
+    rows = torch.randn(8, 4, generator=torch.Generator().manual_seed(2))
+    rebasin = sr.SinkhornRebasin(*networks, rows)
+    found = []
+    for _ in range(2):  # the first run is watched, and forms every weight
+        rebasin.zero_grad()
+        rebasin(rows, 0.5).square().sum().backward()
+        found.append([p.grad.clone() for p in rebasin.parameters() if p.grad is not None])
+    rebasin.zero_grad()
+    functional_call(networks[0], rebasin.state_at(0.5), (rows,)).square().sum().backward()
+    expected = [p.grad for p in rebasin.parameters() if p.grad is not None]
+    for gradients in found:
+        assert len(gradients) == len(expected) > 0
+        for gradient, wanted in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
