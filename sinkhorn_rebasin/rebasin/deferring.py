@@ -31,7 +31,7 @@ def deferred_weights(
         Tensors of the layers whose batches may have few rows, by name; see :class:`DeferredWeight`.
     """
     rows = {name: merged.rows_multiplied(name) for name in merged.names}
-    if max(rows.values(), default=0) < FEW_ROWS:
+    if max(rows.values(), default=0) < FEW_ROWS or _compiles(network):
         return {}
     deferred: State = {}
     for name, bias in multiplied_weights(network).items():
@@ -60,3 +60,11 @@ def _layer(
         return {name: stand_in(name, product, rows)}
     second = stand_in(bias)
     return {name: stand_in(name, product, rows, second), bias: second}
+
+
+def _compiles(network: nn.Module) -> bool:
+    """Tell whether the compiler runs a part of a network; it takes weights for plain tensors."""
+    return any(
+        layer._compiled_call_impl is not None or hasattr(layer.forward, "_torchdynamo_orig_callable")
+        for layer in network.modules()
+    )

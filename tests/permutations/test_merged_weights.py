@@ -15,6 +15,7 @@ from sinkhorn_rebasin.losses.closed_form import ClosedForm
 from sinkhorn_rebasin.losses.weight_products import every
 from sinkhorn_rebasin.permutations import Group, Layout, PermutationSpec, Slot
 from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
+from sinkhorn_rebasin.rebasin import deferring
 from tests.rebasin.rebasin_problems import NETWORKS, built, inputs
 
 
@@ -164,6 +165,18 @@ def test_networks_between_run_the_same_with_weights_that_are_not_formed(
     assert multiplied == names
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8 * float(other.detach().abs().max()))
+
+
+def test_weights_of_a_network_that_is_compiled_are_formed() -> None:
+    spec, matrices = soft("mlp").acting()  # type: ignore[misc]
+    states = {name: torch.zeros(shape).double() for name, shape in spec.shapes.items()}
+    merged = MergedWeights(states, states, spec, spec.parameters, torch.float64)
+    network = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deferring, "FEW_ROWS", 1)
+        assert deferring.deferred_weights(merged, network, matrices, 0.5)
+        patch.setattr(network[4], "forward", torch.compile(network[4].forward, backend="eager"))
+        assert not deferring.deferred_weights(merged, network, matrices, 0.5)
 
 
 def test_rows_up_to_which_products_win_are_counted() -> None:
