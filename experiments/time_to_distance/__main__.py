@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
     rows = {name: figures(row) for name, row in rows.items()}
     for name in options.networks:
-        settings = {key: getattr(options, key) for key in ("rates", "steps", "every", "noise")}
-        rows[name] = {**measured(name, options), "settings": settings}
+        settings = {key: getattr(options, key) for key in ("rates", "steps", "own_steps", "every", "noise")}
+        rows[name] = {**measured(name, options, rows.get(name)), "settings": settings}
         write_receipt(
             options.out,
             experiment="time_to_distance",
@@ -61,21 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(rows)
 
 
-def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, options: argparse.Namespace, before: dict[str, Any] | None) -> dict[str, Any]:
     """Curves of (seconds, step, distance) of both sides, and the times to the published one's best end."""
     reference, target, spec = planted_pair(name, options.noise)
-    curves = {
-        str(rate): published_distance(
-            options.published_python,
-            COST_NETWORKS[name],
-            reference,
-            target,
-            lr=rate,
-            iterations=options.steps,
-            every=options.every,
-        )["curve"]
-        for rate in options.rates
-    }
+    if options.keep_published and before is not None:
+        curves = before["published"]
+    else:
+        given = COST_NETWORKS[name], reference, target
+        steps = {"iterations": options.steps, "every": options.every}
+        curves = {
+            str(rate): published_distance(options.published_python, *given, lr=rate, **steps)["curve"]
+            for rate in options.rates
+        }
     ours = {str(rate): own_curve(name, (reference, target), spec, rate, options) for rate in options.rates}
     return figures({"published": curves, "ours": ours})
 
@@ -130,7 +127,7 @@ def own_curve(
     optimizer, seconds = torch.optim.Adam(rebasin.parameters(), lr=rate), 0.0
     learned = {key for key, _ in pair[0].named_parameters()}
     curve: Curve = []
-    for step in range(options.steps + 1):
+    for step in range((options.own_steps or options.steps) + 1):
         if step % options.every == 0:
             curve.append([seconds, step, distance(rebasin, learned)])
         begin = time.process_time()
@@ -202,7 +199,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--published-python", type=Path, required=True, help="see experiments/published")
     parser.add_argument("--networks", nargs="+", choices=list(COST_NETWORKS), default=["MLP 784-512x3-10"])
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates of both")
-    parser.add_argument("--steps", type=int, default=20, help="of both, at each learning rate")
+    parser.add_argument("--steps", type=int, default=20, help="of each side, at each learning rate")
+    parser.add_argument("--own-steps", type=int, default=None, help="of ours, where they are others")
+    parser.add_argument("--keep-published", action="store_true", help="take its curves from the receipt")
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--noise", type=float, default=0.5)
     parser.add_argument("--out", type=Path, default=Path("experiments") / "results" / "time_to_distance")

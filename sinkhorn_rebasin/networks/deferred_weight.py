@@ -1,4 +1,4 @@
-"""A weight that linear layers apply without forming it, where that takes fewer products."""
+"""A weight that linear layers and convolutions apply without forming it, where that takes fewer products."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from sinkhorn_rebasin._typing import State
 _WITHOUT_VALUES = {
     vars(torch._C.TensorBase)[name].__get__
     for name in ("requires_grad", "dtype", "device", "shape", "layout", "is_sparse")
-}
+} | {Tensor.dim}
+
+_CHANNELS = {F.linear: -1, F.conv1d: 1, F.conv2d: 1, F.conv3d: 1}
+"""Axis of the inputs that these multiply with a weight."""
 
 
 class DeferredWeight(Tensor):
-    """Stand for the weight, or the bias, of a linear layer.
+    """Stand for the weight, or the bias, of a linear layer or a convolution.
 
-    ``F.linear`` of few rows is its product with them. Everything else forms the weight and has it from then on. What
-    autograd functions take past that sends its gradient to the sources.
+    What these make of few rows, or positions, are products with them. Everything else forms the weight and has it
+    from then on. What autograd functions take past that sends its gradient to the sources.
 
     Args:
         like: a tensor of its shape, type and device.
         sources: what the weight is made of, and gradients are sent to.
         form: makes the weight.
-        product: takes inputs (..., k) to what the layer makes of them (..., n), without its bias and with it. None
-            for a bias.
+        product: takes inputs to what the layer makes of them, without its bias or with it, and with the strides and
+            paddings of a convolution. None for a bias.
         rows: up to how many rows the product is the cheaper way.
         bias: that of the same layer which stands for one.
 
@@ -45,7 +48,7 @@ class DeferredWeight(Tensor):
 
     formed: Tensor | None
     _form: Callable[[], Tensor]
-    _product: Callable[[Tensor, bool], Tensor] | None
+    _product: Callable[..., Tensor] | None
     _rows: int
     _bias: DeferredWeight | None
 
@@ -66,28 +69,33 @@ class DeferredWeight(Tensor):
         if func in _WITHOUT_VALUES:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
-        if func is F.linear and not kwargs and 2 <= len(args) <= 3 and cls._takes(*args[:2]):
-            return args[1]._applied(args[1]._product, *args[:1], *args[2:])
+        if func in _CHANNELS and not kwargs and len(args) >= 2 and cls._takes(_CHANNELS[func], *args[:2]):
+            return args[1]._applied(args[1]._product, args[0], *args[2:])
         return func(*tree_map(_whole, args), **tree_map(_whole, kwargs))
 
     def _applied(
-        self, product: Callable[[Tensor, bool], Tensor], inputs: Tensor, bias: Tensor | None = None
+        self, product: Callable[..., Tensor], inputs: Tensor, bias: Tensor | None = None, *how: Any
     ) -> Tensor:
         if isinstance(bias, DeferredWeight) and bias is self._bias and bias.formed is None:
-            return product(inputs, True)
-        found = product(inputs, False)
-        return found if bias is None else found + _whole(bias)
+            return product(inputs, True, *how)
+        found = product(inputs, False, *how)
+        return found if bias is None else found + _whole(bias).reshape(-1, *[1] * (self.dim() - 2))
 
     @classmethod
-    def _takes(cls, inputs: Any, weight: Any) -> bool:
+    def _takes(cls, axis: int, inputs: Any, weight: Any) -> bool:
         """Tell whether inputs are multiplied without the weight."""
         if not (
             isinstance(weight, cls) and weight._product and weight.formed is None and type(inputs) is Tensor
         ):
             return False
-        if inputs.dim() < 2 or inputs.dtype != weight.dtype or torch.is_autocast_enabled(inputs.device.type):
+        if (
+            inputs.dim() < weight.dim()
+            or inputs.dtype != weight.dtype
+            or inputs.shape[axis] != weight.shape[1]
+        ):
             return False
-        return 0 < inputs.numel() <= weight._rows * inputs.shape[-1] and inputs.shape[-1] == weight.shape[1]
+        few = 0 < inputs.numel() <= weight._rows * inputs.shape[axis]
+        return few and not torch.is_autocast_enabled(inputs.device.type)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
@@ -122,7 +130,7 @@ def deferred_weight(
     like: Tensor,
     sources: Sequence[Tensor],
     form: Callable[[], Tensor],
-    product: Callable[[Tensor, bool], Tensor] | None = None,
+    product: Callable[..., Tensor] | None = None,
     rows: int = 0,
     bias: DeferredWeight | None = None,
 ) -> DeferredWeight:

@@ -39,19 +39,20 @@ def is_plain_affine(layer: nn.Module) -> bool:
     )
 
 
-def linear_weights(network: nn.Module) -> dict[str, str | None]:
-    """Name the weights of PyTorch's own linear layers, with their biases.
+def multiplied_weights(network: nn.Module) -> dict[str, str | None]:
+    """Name the weights of PyTorch's own linear layers and convolutions, with their biases.
 
-    Tensors that have other names as well are left out.
+    Convolutions of several groups, and tensors that have other names as well, are left out.
 
-    >>> linear_weights(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 1, bias=False)))
+    >>> multiplied_weights(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Conv1d(2, 1, 3, bias=False)))
     {'0.weight': '0.bias', '2.weight': None}
     """
     tied = {name for names in tied_names(network) for name in names}
-    layers = {
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers: dict[str, Any] = {
         f"{path}." if path else "": layer
         for path, layer in network.named_modules()
-        if type(layer) is nn.Linear and is_plain_affine(layer)
+        if type(layer) in kinds and is_plain_affine(layer) and getattr(layer, "groups", 1) == 1
     }
     return {
         f"{path}weight": f"{path}bias" if layer.bias is not None and f"{path}bias" not in tied else None

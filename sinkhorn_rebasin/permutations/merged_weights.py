@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,14 @@ from torch.nn import functional as F
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+_MULTIPLIED: dict[int, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
+    2: (F.linear, ()),
+    3: (F.conv1d, (1,)),
+    4: (F.conv2d, (1, 1)),
+    5: (F.conv3d, (1, 1, 1)),
+}
+"""By axes of a weight what multiplies with it, and the places of a kernel that has one."""
 
 
 @dataclass
@@ -125,19 +134,21 @@ class MergedWeights:
         return part
 
     def rows_multiplied(self, name: str) -> int:
-        r"""Count the rows up to which :meth:`product` is cheaper than the weight (n, k).
+        r"""Count the rows up to which :meth:`product` is cheaper than the weight (n, k, ...).
 
-        A training step that forms it takes :math:`2 n^2 k` multiplications for P, :math:`2 n k^2` for Q and
-        :math:`n k^2` more for both. One that multiplies takes :math:`3 n^2`, :math:`3 k^2` and :math:`n k` more for
-        each row. A quarter is left for what else is done with a row. None of a tensor of other than two axes.
+        A training step that forms a weight with a places for each pair of units takes :math:`2 n^2 k a`
+        multiplications for P, :math:`2 n k^2 a` for Q and :math:`n k^2 a` more for both. One that multiplies takes
+        :math:`3 n^2`, :math:`3 k^2` and :math:`n k a` more for each row. A quarter is left for what else is done
+        with a row. None of a vector.
         """
         weight = self.weights[name]
-        if len(weight.order) != 2:
+        if len(weight.order) < 2:
             return 0
-        n, k = weight.viewed(weight.target).shape
+        n, k, *kernel = self.in_network(name).shape
+        places = math.prod(kernel)
         first, second = n * n * (weight.rows_group is not None), k * k * (weight.columns_group is not None)
-        formed = 2 * first * k + 2 * n * second + n * second * (len(weight.groups) == 2)
-        return int(0.75 * formed / (3 * first + 3 * second + n * k))
+        formed = places * (2 * first * k + 2 * n * second + n * second * (len(weight.groups) == 2))
+        return int(0.75 * formed / (3 * first + 3 * second + n * k * places))
 
     def in_network(self, name: str) -> Tensor:
         """Return the target's tensor as its network has it."""
@@ -148,12 +159,21 @@ class MergedWeights:
         return bias in self.weights and self.weights[bias].groups == (self.weights[name].rows_group,)
 
     def product(
-        self, name: str, matrices: Mapping[str, Tensor], at: float, inputs: Tensor, bias: str | None = None
+        self,
+        name: str,
+        matrices: Mapping[str, Tensor],
+        at: float,
+        inputs: Tensor,
+        bias: str | None = None,
+        *how: Any,
     ) -> Tensor:
         r"""Multiply inputs (..., k) with a mixed weight (n, k) that is not formed, and add a bias (n) likewise.
 
         .. math:: x\, W(\lambda)^\top + b(\lambda) =
             (1 - \lambda)\, (x\, Q\, T^\top + b_T)\, P^\top + \lambda\, (x\, R^\top + b_R)
+
+        Convolutions, of inputs (batch, k, ...), likewise: matrices are those of one place. ``how`` are their strides
+        and paddings.
 
         Example:
             >>> from sinkhorn_rebasin.permutations import Group, Layout
@@ -170,10 +190,12 @@ class MergedWeights:
             target, reference = self.weights[bias].target.flatten(), self.weights[bias].reference.flatten()
         ends = weight.rows_group, weight.columns_group
         rows, columns = (None if group is None else matrices[group] for group in ends)
-        moved = inputs if columns is None else inputs @ columns
-        moved = F.linear(moved, weight.viewed(weight.target), target)
-        moved = moved if rows is None else moved @ rows.mT
-        return torch.lerp(moved, F.linear(inputs, weight.viewed(weight.reference), reference), at)
+        multiplied, one = _MULTIPLIED[len(weight.order)]
+        first, second = (weight.restored(tensor) for tensor in (weight.target, weight.reference))
+        moved = inputs if columns is None else multiplied(inputs, columns.mT.reshape(*columns.shape, *one))
+        moved = multiplied(moved, first, target, *how)
+        moved = moved if rows is None else multiplied(moved, rows.reshape(*rows.shape, *one))
+        return torch.lerp(moved, multiplied(inputs, second, reference, *how), at)
 
     def __call__(self, matrices: Mapping[str, Tensor], at: float) -> State:
         """Return the tensors at λ, differentiable in the matrices (n, n) of each group."""
