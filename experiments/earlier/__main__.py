@@ -4,9 +4,10 @@
     python -m experiments.earlier --earlier ../before
 
 Each case runs in fresh processes with one thread, one of the earlier tree and some of this one. They take turns,
-time after time; the first two times are not counted. The ratio of a turn is that of its own pair, so that other work
-on the machine meets both; the table shows the median ratio and its quartiles. Steps of ``"inner"`` with a fraction of
-the columns are stochastic: another algorithm than the earlier one, which has an exact l2 gradient at every step.
+time after time; the first two times are not counted (``--not-counted``). The ratio of a turn is that of its own pair,
+so that other work on the machine meets both; the table shows the median ratio and its quartiles. Steps of ``"inner"``
+with a fraction of the columns are stochastic: another algorithm than the earlier one, which has an exact l2 gradient
+at every step. Weight matching is one pass of two language models of one block with random weights, of ``--width``.
 Prints a table and leaves a receipt in OUT, in which cases that were measured before stay.
 """
 
@@ -34,7 +35,6 @@ WORK = REPOSITORY / "experiments" / "earlier" / "work.py"
 NETWORKS = ("MLP 784-512x3-10", "ResNet20 1x", "VGG11-BN", "ResNet18", "ResNet50")
 LOSSES = (("l2", "1.0"), ("inner", "1.0"), ("inner", "0.125"))
 SIZES, TEMPERATURES, SCORES = ("16", "64", "128", "256"), ("1.0", "0.1"), ("identity", "noise")
-NOT_COUNTED = 2
 
 Case = tuple[str, ...]
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     receipt = options.out / "receipt.json"
     rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
     for pairs in cases(options):
-        rows |= in_turn(options.earlier, pairs, options.turns)
+        rows |= in_turn(options.earlier, pairs, options.turns, options.not_counted)
         config = {"earlier": "3de742f", "threads": 1}
         write_receipt(options.out, experiment="earlier", config=config, metrics={"rows": rows}, seeds=[0])
     show(rows)
@@ -67,7 +67,9 @@ def cases(options: argparse.Namespace) -> list[list[tuple[Case, Case]]]:
     return groups
 
 
-def in_turn(earlier: Path, pairs: Sequence[tuple[Case, Case]], turns: int) -> dict[str, Any]:
+def in_turn(
+    earlier: Path, pairs: Sequence[tuple[Case, Case]], turns: int, not_counted: int = 2
+) -> dict[str, Any]:
     """Let processes of the earlier tree and of this one take turns; a row for each case of this tree."""
     befores = list(dict.fromkeys(before for before, _ in pairs))
     first: dict[Case, list[float]] = {case: [] for case in befores}
@@ -82,13 +84,13 @@ def in_turn(earlier: Path, pairs: Sequence[tuple[Case, Case]], turns: int) -> di
                 started[tree, command] = running.enter_context(process(tree, command))
             return seconds(started[tree, command], line)
 
-        for _ in range(turns + NOT_COUNTED):
+        for _ in range(turns + not_counted):
             for case in befores:
                 first[case].append(seconds_of(earlier, case))
             for case in times:
                 times[case].append(seconds_of(REPOSITORY, case))
     return {
-        " ".join(case): row(first[before][NOT_COUNTED:], times[case][NOT_COUNTED:]) for before, case in pairs
+        " ".join(case): row(first[before][not_counted:], times[case][not_counted:]) for before, case in pairs
     }
 
 
@@ -140,6 +142,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--width", default="384", help="of the language model for weight matching")
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--not-counted", type=int, default=2, help="turns before those that count")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "experiments" / "results" / "earlier")
     return parser.parse_args(arguments)
 

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
-from torch.nn import functional as F
 
 from experiments.models.transformer import ViT
 from experiments.reporting.receipts import write_receipt
+from experiments.step_cost.turns import alternating, plain_step
 from sinkhorn_rebasin import RandomPointLoss, SinkhornRebasin
 
 BATCH = 128
@@ -33,19 +31,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "every symmetry, both sides": {"symmetry": "full", "both_sides": True},
 }
 console = Console()
-
-
-def plain_step(network: nn.Module, batch: Sequence[torch.Tensor]) -> Callable[[], None]:
-    """A training step of the network itself."""
-    network.train()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(network(batch[0]), batch[1]).backward()
-        optimizer.step()
-
-    return step
 
 
 def learned_step(rebasin: SinkhornRebasin, batch: Sequence[torch.Tensor]) -> Callable[[], None]:
@@ -60,19 +45,6 @@ def learned_step(rebasin: SinkhornRebasin, batch: Sequence[torch.Tensor]) -> Cal
         optimizer.step()
 
     return step
-
-
-def alternating(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each step in turns, after one of each to warm up."""
-    for step in steps.values():
-        step()
-    found: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds):
-        for name in sorted(steps, reverse=turn % 2 == 0):
-            began = time.process_time()
-            steps[name]()
-            found[name].append(1e3 * (time.process_time() - began))
-    return found
 
 
 def measured(way: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

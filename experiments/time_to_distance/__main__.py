@@ -7,14 +7,17 @@ start at the identity plus a tenth of noise and train the scores at τ = 1 with 
 published one with its l2 loss and AdamW, ours with the ``"inner"`` loss, an eighth of the columns a step, and Adam.
 Every few steps the squared distance of the hard-permuted weights is noted, outside of the time. The goal is the least
 distance that the published one ends at. What counts are the processor seconds of the steps until the distance is at
-most that, each side at the learning rate that is soonest there. One thread. Prints a table, leaves a picture and a
-receipt in OUT; a network that was measured before stays.
+most that, each side at the learning rate that is soonest there; and beside it the seconds of the published one at the
+rate whose end is the goal, as it passes the goal and leaves it again at others. One thread. Prints a table, leaves a
+picture and a receipt in OUT, in which a network that was measured before stays, with its settings. Networks whose
+steps are slow may have fewer rates and steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,44 +46,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     receipt = options.out / "receipt.json"
     rows = json.loads(receipt.read_text())["metrics"]["rows"] if receipt.is_file() else {}
+    rows = {name: figures(row) for name, row in rows.items()}
     for name in options.networks:
-        rows[name] = measured(name, options)
-        config = {key: getattr(options, key) for key in ("steps", "every", "noise")}
+        settings = {key: getattr(options, key) for key in ("rates", "steps", "own_steps", "every", "noise")}
+        rows[name] = {**measured(name, options, rows.get(name)), "settings": settings}
         write_receipt(
             options.out,
             experiment="time_to_distance",
-            config={**config, "learning_rates": list(RATES), "threads": 1},
-            metrics={"rows": rows},
+            config={"threads": 1},
+            metrics={"readme": table_of(rows), "rows": rows},
             seeds=[0],
         )
     draw(rows, options.out / "time_to_distance.png")
     show(rows)
 
 
-def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, options: argparse.Namespace, before: dict[str, Any] | None) -> dict[str, Any]:
     """Curves of (seconds, step, distance) of both sides, and the times to the published one's best end."""
     reference, target, spec = planted_pair(name, options.noise)
-    curves = {
-        str(rate): published_distance(
-            options.published_python,
-            COST_NETWORKS[name],
-            reference,
-            target,
-            lr=rate,
-            iterations=options.steps,
-            every=options.every,
-        )["curve"]
-        for rate in RATES
-    }
+    if options.keep_published and before is not None:
+        curves = before["published"]
+    else:
+        given = COST_NETWORKS[name], reference, target
+        steps = {"iterations": options.steps, "every": options.every}
+        curves = {
+            str(rate): published_distance(options.published_python, *given, lr=rate, **steps)["curve"]
+            for rate in options.rates
+        }
+    ours = {str(rate): own_curve(name, (reference, target), spec, rate, options) for rate in options.rates}
+    return figures({"published": curves, "ours": ours})
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """Curves with the goal, when each side is there, and how many times sooner ours is."""
+    curves = row["published"]
     goal = min(curve[-1][2] for curve in curves.values())
-    ours = {str(rate): own_curve(name, (reference, target), spec, rate, options) for rate in RATES}
-    row: dict[str, Any] = {"published": curves, "ours": ours, "goal": goal}
-    for side, found in (("published", curves), ("ours", ours)):
-        times = {rate: seconds for rate, curve in found.items() if (seconds := reached(curve, goal))}
-        best = min(times, key=times.__getitem__, default=min(found, key=lambda rate: found[rate][-1][2]))
+    row = {**row, "goal": goal}
+    for side in ("published", "ours"):
+        times = {rate: seconds for rate, curve in row[side].items() if (seconds := reached(curve, goal))}
+        best = min(
+            times, key=times.__getitem__, default=min(row[side], key=lambda rate: row[side][rate][-1][2])
+        )
         row |= {f"{side}, rate": best, f"{side}, seconds": times.get(best)}
-    times_of = [row[f"{side}, seconds"] for side in ("published", "ours")]
-    return {**row, "ratio": times_of[0] / times_of[1] if all(times_of) else None}
+    own, soonest = row["ours, seconds"], row["published, seconds"]
+    ending = min(reached(curve, goal) or math.inf for curve in curves.values() if is_at(curve[-1][2], goal))
+    return row | {
+        "published, seconds at the rate that ends there": ending,
+        "ratio": soonest / own if own else None,
+        "ratio to the rate that ends there": ending / own if own else None,
+    }
 
 
 def planted_pair(name: str, noise: float) -> tuple[State, State, Any]:
@@ -113,7 +127,7 @@ def own_curve(
     optimizer, seconds = torch.optim.Adam(rebasin.parameters(), lr=rate), 0.0
     learned = {key for key, _ in pair[0].named_parameters()}
     curve: Curve = []
-    for step in range(options.steps + 1):
+    for step in range((options.own_steps or options.steps) + 1):
         if step % options.every == 0:
             curve.append([seconds, step, distance(rebasin, learned)])
         begin = time.process_time()
@@ -135,18 +149,44 @@ def distance(rebasin: SinkhornRebasin, learned: set[str]) -> float:
 
 def reached(curve: Curve, goal: float) -> float | None:
     """Seconds until the distance first is at most the goal."""
-    return next((seconds for seconds, step, value in curve if step and value <= goal * (1 + 1e-6)), None)
+    return next((seconds for seconds, step, value in curve if step and is_at(value, goal)), None)
+
+
+def is_at(value: float, goal: float) -> bool:
+    """Whether a distance is at most the goal, but for rounding."""
+    return value <= goal * (1 + 1e-6)
+
+
+def table_of(rows: dict[str, Any]) -> list[dict[str, str]]:
+    """The table as it is printed and shown in RESULTS.md."""
+    table = []
+    for name, row in rows.items():
+        own = "not reached" if row["ours, seconds"] is None else f"{row['ours, seconds']:.2g}"
+        cells = {
+            "network": name,
+            "squared distance": f"{row['goal']:.4g}",
+            "published, s (rate)": f"{row['published, seconds']:.2g} ({float(row['published, rate']):g})",
+            "published at the rate that ends there, s": (
+                f"{row['published, seconds at the rate that ends there']:.2g}"
+            ),
+            "ours, s (rate)": f"{own} ({float(row['ours, rate']):g})",
+        }
+        for title, ratio in (
+            ("ratio", "ratio"),
+            ("ratio to the latter", "ratio to the rate that ends there"),
+        ):
+            cells[title] = "" if row[ratio] is None else f"{row[ratio]:.2g}"
+        table.append(cells)
+    return table
 
 
 def show(rows: dict[str, Any]) -> None:
     """One line a network."""
-    headings = ("published: rate", "seconds", "ours: rate", "seconds", "ratio")
-    table = Table("network", "goal", *headings, title="time to distance")
-    for name, row in rows.items():
-        cells = [row[f"{side}, {what}"] for side in ("published", "ours") for what in ("rate", "seconds")]
-        shown = [f"{cell:.3g}" if isinstance(cell, float) else cell or "-" for cell in (*cells, row["ratio"])]
-        table.add_row(name, f"{row['goal']:.4g}", *shown)
-    Console(width=120).print(table)
+    lines = table_of(rows)
+    table = Table(*lines[0], title="time to distance")
+    for line in lines:
+        table.add_row(*line.values())
+    Console(width=140).print(table)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -158,7 +198,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--published-python", type=Path, required=True, help="see experiments/published")
     parser.add_argument("--networks", nargs="+", choices=list(COST_NETWORKS), default=["MLP 784-512x3-10"])
-    parser.add_argument("--steps", type=int, default=20, help="of both, at each learning rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates of both")
+    parser.add_argument("--steps", type=int, default=20, help="of each side, at each learning rate")
+    parser.add_argument("--own-steps", type=int, default=None, help="of ours, where they are others")
+    parser.add_argument("--keep-published", action="store_true", help="take its curves from the receipt")
     parser.add_argument("--every", type=int, default=2)
     parser.add_argument("--noise", type=float, default=0.5)
     parser.add_argument("--out", type=Path, default=Path("experiments") / "results" / "time_to_distance")

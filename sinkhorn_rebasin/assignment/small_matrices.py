@@ -19,7 +19,7 @@ SMALL_SPREAD = 30.0
 
 __all__ = ["is_small", "small_residual", "small_scaling"]
 
-LARGEST = 256
+LARGEST = 512
 """Size up to which calls of NumPy pay; beyond it the products decide, and single precision halves their memory."""
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from sinkhorn_rebasin.networks.architecture import tied_names
+
 _AFFINE = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -35,6 +37,28 @@ def is_plain_affine(layer: nn.Module) -> bool:
         for plain in _AFFINE
         if isinstance(layer, plain)
     )
+
+
+def multiplied_weights(network: nn.Module) -> dict[str, str | None]:
+    """Name the weights of PyTorch's own linear layers and convolutions, with their biases.
+
+    Convolutions of several groups, and tensors that have other names as well, are left out.
+
+    >>> multiplied_weights(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Conv1d(2, 1, 3, bias=False)))
+    {'0.weight': '0.bias', '2.weight': None}
+    """
+    tied = {name for names in tied_names(network) for name in names}
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers: dict[str, Any] = {
+        f"{path}." if path else "": layer
+        for path, layer in network.named_modules()
+        if type(layer) in kinds and is_plain_affine(layer) and getattr(layer, "groups", 1) == 1
+    }
+    return {
+        f"{path}weight": f"{path}bias" if layer.bias is not None and f"{path}bias" not in tied else None
+        for path, layer in layers.items()
+        if f"{path}weight" not in tied
+    }
 
 
 def is_folded(layer: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.copying import inputs_like
+from sinkhorn_rebasin.networks.deferred_weight import formed
 from sinkhorn_rebasin.networks.mode_changes import check_mode_changes, failed_in_its_mode
 from sinkhorn_rebasin.networks.private_run import HOOKS, private_run
 from sinkhorn_rebasin.networks.reachable import tensors_reached
@@ -73,7 +74,7 @@ def run_with(
         known.keeps_weights = _keeps_weights(module)
     if bool(weights) in known.watched:
         return _lent(known, module, weights, arguments, keywords)
-    watched = _can_be_watched()
+    weights, watched = formed(weights), _can_be_watched()
     spare = inputs_like((arguments, keywords)) if watched else None  # the network may write to its inputs
     try:
         if watched:
@@ -173,7 +174,7 @@ def _lent(
     )
     key = _signature(module, arguments, keywords) if graded else None
     if known.keeps_weights or (graded and known.lives_on.get(key, True)):
-        outputs, lives_on = private_run(module, weights, arguments, keywords, graded=graded)
+        outputs, lives_on = private_run(module, formed(weights), arguments, keywords, graded=graded)
         if graded:
             known.lives_on[key] = lives_on
         return outputs

@@ -209,8 +209,12 @@ def _table(layout: Layout) -> Tensor:
 
 def units_first(tensor: Tensor, slot: Slot, picked: Tensor | None = None) -> Tensor:
     """The weights of each unit of a slot, (blocks, units, weights), of all units or of those picked."""
-    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
-    length = math.prod(tensor.shape[axis] for axis in slot.axes)
     table = torch.from_numpy(slot.layout.table()).to(tensor.device)
     table = table if picked is None else table[:, picked.to(tensor.device)]
+    if len(slot.axes) == 1:
+        # Picked first: to bring the axis to the front copies what is left.
+        rows = tensor.index_select(slot.axes[0], table.flatten()).movedim(slot.axes[0], 0)
+        return rows.reshape(*table.shape, -1).flatten(2)
+    front = tensor.movedim(slot.axes, tuple(range(len(slot.axes))))
+    length = math.prod(tensor.shape[axis] for axis in slot.axes)
     return front.reshape(length, -1)[table].flatten(2)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
+
+_MULTIPLIED: dict[int, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
+    2: (F.linear, ()),
+    3: (F.conv1d, (1,)),
+    4: (F.conv2d, (1, 1)),
+    5: (F.conv3d, (1, 1, 1)),
+}
+"""By axes of a weight what multiplies with it, and the places of a kernel that has one."""
 
 
 @dataclass
@@ -37,8 +48,25 @@ class _Weight:
 
     def restored(self, tensor: Tensor) -> Tensor:
         """Bring it back, in memory as the network has it."""
+        return self.viewed(tensor).contiguous()
+
+    def viewed(self, tensor: Tensor) -> Tensor:
+        """Show it with the axes of the network."""
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return tensor.reshape(self.shape).permute(back).contiguous()
+        return tensor.reshape(self.shape).permute(back)
+
+    @property
+    def rows_group(self) -> str | None:
+        """Name the group on the first axis."""
+        return self._group_on(0)
+
+    @property
+    def columns_group(self) -> str | None:
+        """Name the group on the second axis."""
+        return self._group_on(1)
+
+    def _group_on(self, axis: int) -> str | None:
+        return dict(zip((self.order[0], self.order[-1]), self.groups, strict=False)).get(axis)
 
 
 class MergedWeights:
@@ -48,7 +76,9 @@ class MergedWeights:
         \tfrac{\partial L}{\partial P} = (1 - \lambda)\, G\, Q\, T^\top, \quad
         \tfrac{\partial L}{\partial Q} = (1 - \lambda)\, G^\top P\, T
 
-    with G the gradient of W. Autograd sees the matrices and the mixed weights, and nothing between.
+    with G the gradient of W. Autograd sees the matrices and the mixed weights, and nothing between. Products are in
+    the precision of the matrices, also under autocast: in bfloat16 the gradients of scores changed by 0.1 to 0.4 %,
+    with the uniform part of P kept apart by hardly less.
 
     Args:
         target, reference: tensor name to tensor.
@@ -95,6 +125,77 @@ class MergedWeights:
     def names(self) -> list[str]:
         """Name the tensors that are mixed here."""
         return list(self.weights)
+
+    def part(self, names: Iterable[str]) -> MergedWeights:
+        """Return the same of some tensors alone."""
+        part = copy.copy(self)
+        part.weights = {name: self.weights[name] for name in names}
+        part.groups = list(dict.fromkeys(group for w in part.weights.values() for group in w.groups))
+        return part
+
+    def rows_multiplied(self, name: str) -> int:
+        r"""Count the rows up to which :meth:`product` is cheaper than the weight (n, k, ...).
+
+        A training step that forms a weight with a places for each pair of units takes :math:`2 n^2 k a`
+        multiplications for P, :math:`2 n k^2 a` for Q and :math:`n k^2 a` more for both. One that multiplies takes
+        :math:`3 n^2`, :math:`3 k^2` and :math:`n k a` more for each row. A quarter is left for what else is done
+        with a row. None of a vector.
+        """
+        weight = self.weights[name]
+        if len(weight.order) < 2:
+            return 0
+        n, k, *kernel = self.in_network(name).shape
+        places = math.prod(kernel)
+        first, second = n * n * (weight.rows_group is not None), k * k * (weight.columns_group is not None)
+        formed = places * (2 * first * k + 2 * n * second + n * second * (len(weight.groups) == 2))
+        return int(0.75 * formed / (3 * first + 3 * second + n * k * places))
+
+    def in_network(self, name: str) -> Tensor:
+        """Return the target's tensor as its network has it."""
+        return self.weights[name].viewed(self.weights[name].target)
+
+    def takes_bias(self, name: str, bias: str) -> bool:
+        """Tell whether the rows of a weight are moved as the entries of a bias are."""
+        return bias in self.weights and self.weights[bias].groups == (self.weights[name].rows_group,)
+
+    def product(
+        self,
+        name: str,
+        matrices: Mapping[str, Tensor],
+        at: float,
+        inputs: Tensor,
+        bias: str | None = None,
+        *how: Any,
+    ) -> Tensor:
+        r"""Multiply inputs (..., k) with a mixed weight (n, k) that is not formed, and add a bias (n) likewise.
+
+        .. math:: x\, W(\lambda)^\top + b(\lambda) =
+            (1 - \lambda)\, (x\, Q\, T^\top + b_T)\, P^\top + \lambda\, (x\, R^\top + b_R)
+
+        Convolutions, of inputs (batch, k, ...), likewise: matrices are those of one place. ``how`` are their strides
+        and paddings.
+
+        Example:
+            >>> from sinkhorn_rebasin.permutations import Group, Layout
+            >>> spec = PermutationSpec((Group("a", 2),), (Slot("a", "w", (0,), Layout(1, 2)),), {"w": (2, 1)})
+            >>> target, reference = {"w": torch.tensor([[2.0], [4.0]])}, {"w": torch.zeros(2, 1)}
+            >>> merged = MergedWeights(target, reference, spec, ["w"], torch.float32)
+            >>> matrices = {"a": torch.tensor([[0.0, 1.0], [1.0, 0.0]])}
+            >>> merged.product("w", matrices, 0.5, torch.tensor([[1.0]])).tolist()
+            [[2.0, 1.0]]
+        """
+        weight = self.weights[name]
+        target, reference = None, None
+        if bias is not None:
+            target, reference = self.weights[bias].target.flatten(), self.weights[bias].reference.flatten()
+        ends = weight.rows_group, weight.columns_group
+        rows, columns = (None if group is None else matrices[group] for group in ends)
+        multiplied, one = _MULTIPLIED[len(weight.order)]
+        first, second = (weight.restored(tensor) for tensor in (weight.target, weight.reference))
+        moved = inputs if columns is None else multiplied(inputs, columns.mT.reshape(*columns.shape, *one))
+        moved = multiplied(moved, first, target, *how)
+        moved = moved if rows is None else multiplied(moved, rows.reshape(*rows.shape, *one))
+        return torch.lerp(moved, multiplied(inputs, second, reference, *how), at)
 
     def __call__(self, matrices: Mapping[str, Tensor], at: float) -> State:
         """Return the tensors at λ, differentiable in the matrices (n, n) of each group."""

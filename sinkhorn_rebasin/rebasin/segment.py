@@ -21,6 +21,7 @@ from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.heads import with_heads
 from sinkhorn_rebasin.permutations.merged_weights import MergedWeights
+from sinkhorn_rebasin.rebasin.deferring import deferred_weights
 
 
 class RebasedSegment(NetworkPair):
@@ -92,11 +93,9 @@ class RebasedSegment(NetworkPair):
         Warns:
             RebasinWarning: Such buffers differ; they are named once.
         """
+        if hard is None and permutations is None and (state := self._by_products(at)) is not None:
+            return state
         ignored = self.spec.ignored
-        if hard is None and permutations is None and not ignored and isinstance(at, float):
-            moving = self.acting() if torch.is_grad_enabled() and 0 < at < 1 else None
-            if moving is not None:
-                return self._by_products(*moving, at)
         rebased, reference = self.rebased_state(hard, permutations=permutations), self.reference_state()
         if not ignored:
             return self._mixing(rebased, reference, at)
@@ -104,24 +103,41 @@ class RebasedSegment(NetworkPair):
         kept = rebased if self._whose(heads) == "target" else reference
         return {name: kept[name] if name in ignored else mixed[name] for name in rebased}
 
-    def _by_products(self, spec: PermutationSpec, matrices: dict[str, Tensor], at: float) -> State:
-        """Mix the networks without a graph through their weights; see :class:`MergedWeights`."""
-        target, reference = self.target_state(), self.reference_state()
+    def _by_products(self, at: float | Tensor, deferring: bool = False) -> State | None:
+        """Mix the networks without a graph through their weights; see :class:`MergedWeights`.
+
+        None where more than soft matrices moves the networks. When ``deferring``, weights of wide linear layers are
+        not formed before something asks for them.
+        """
+        inside = isinstance(at, float) and 0 < at < 1 and not self.spec.ignored
+        moving = self.acting() if inside and torch.is_grad_enabled() else None
+        if moving is None:
+            return None
+        (spec, matrices), states = moving, (self.target_state(), self.reference_state())
+        merged = self._merged_weights(*states, spec, next(iter(matrices.values())).dtype)
+        later = deferred_weights(merged, self.reference, matrices, float(at)) if deferring else {}
+        mixed = merged.part(name for name in merged.names if name not in later)(matrices, float(at)) | later
+        target, reference = states
+        others = [name for name in target if name not in mixed]
+        moved = {name: permute_tensor(target[name], spec.slots_on(name), matrices) for name in others}
+        moved = {name: tensor.to(target[name].dtype) for name, tensor in moved.items()}
+        rest = self._mixing(moved, {name: reference[name] for name in others}, at)
+        return {name: mixed[name] if name in mixed else rest[name] for name in target}
+
+    def _merged_weights(
+        self, target: State, reference: State, spec: PermutationSpec, dtype: torch.dtype
+    ) -> MergedWeights:
+        """Lay the networks out for products, or keep how they were laid out."""
         mixed = [name for name in target if name not in self._mixing.whole and is_mixable(target[name])]
         tensors = [state[name] for state in (target, reference) for name in mixed]
-        dtype = next(iter(matrices.values())).dtype
         key = dtype, [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if self._kept is None or self._kept[0] != key or self._kept[1] is not spec:
             odd = possibly_infinite({name: reference[name] for name in mixed})
             finite = [name for name in mixed if name not in odd]
             # The tensors are held, so that no others get their memory while they are compared by it.
             self._kept = key, spec, MergedWeights(target, reference, spec, finite, dtype), tensors
-        merged = self._kept[2](matrices, at)
-        others = [name for name in target if name not in merged]
-        moved = {name: permute_tensor(target[name], spec.slots_on(name), matrices) for name in others}
-        moved = {name: tensor.to(target[name].dtype) for name, tensor in moved.items()}
-        rest = self._mixing(moved, {name: reference[name] for name in others}, at)
-        return {name: merged[name] if name in merged else rest[name] for name in target}
+        merged: MergedWeights = self._kept[2]
+        return merged
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": None}
@@ -135,7 +151,8 @@ class RebasedSegment(NetworkPair):
         """
         if at is None:
             return self.run(self.rebased_state(), inputs, "target" if self.spec.ignored else None)
-        return self.run(self.state_at(at), inputs)
+        state = self._by_products(at, deferring=True)
+        return self.run(self.state_at(at) if state is None else state, inputs)
 
     def run(self, state: State, inputs: ExampleInputs, heads: Heads | None = None) -> Any:
         """Run the architecture at a state.

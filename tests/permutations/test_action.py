@@ -19,6 +19,7 @@ from sinkhorn_rebasin.permutations import (
     permute_tensor,
     random_permutations,
 )
+from sinkhorn_rebasin.permutations.action import units_first
 from tests.permutations.specs import FLATTENED, NESTED, PART, SPECS, WHOLE, matrices_of, state_of
 
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -208,3 +209,16 @@ def test_sparse_gradients_reach_the_matrices_dense() -> None:
         torch.nn.functional.embedding(torch.tensor([1, 1, 5]), moved, sparse=sparse).square().sum().backward()
         gradients.append(p.grad)
     assert torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 12), Layout(3, 4), Layout(2, 3, 2), Layout(1, 4)])
+@pytest.mark.parametrize("axes", [(1,), (0, 1)])
+def test_units_come_first_all_of_them_or_those_picked(layout: Layout, axes: tuple[int, ...]) -> None:
+    tensor = torch.randn(5, 12, 3)
+    slot, table = Slot("a", "w", axes, layout), layout.table()
+    rows = tensor.flatten(0, 1) if len(axes) == 2 else tensor.transpose(0, 1)
+    found, picked = units_first(tensor, slot), units_first(tensor, slot, torch.tensor([2, 0]))
+    for block, unit in itertools.product(range(len(table)), range(table.shape[1])):
+        expected = torch.cat([rows[place].flatten() for place in table[block, unit]])
+        assert torch.equal(found[block, unit], expected)
+    assert torch.equal(picked, found[:, [2, 0]])

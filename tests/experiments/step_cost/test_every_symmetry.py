@@ -10,7 +10,7 @@ import torch
 
 from experiments.models.transformer import ViT
 from experiments.reporting.receipts import read_receipt
-from experiments.step_cost import every_symmetry
+from experiments.step_cost import every_symmetry, turns
 from sinkhorn_rebasin import SinkhornRebasin
 
 
@@ -20,7 +20,7 @@ def test_both_steps_move_what_they_learn() -> None:
     batch = torch.randn(6, 3, 8, 8), torch.randint(10, (6,))
     rebasin = SinkhornRebasin(*networks[:2], batch[0][:2], symmetry="full")
     steps = (
-        (every_symmetry.plain_step(networks[2], batch), networks[2]),
+        (turns.plain_step(networks[2], batch), networks[2]),
         (every_symmetry.learned_step(rebasin, batch), rebasin),
     )
     for step, learned in steps:
@@ -34,7 +34,7 @@ def test_both_steps_move_what_they_learn() -> None:
 def test_steps_take_turns() -> None:
     order: list[str] = []
     steps = {name: lambda name=name: order.append(name) for name in ("plain", "learned")}
-    times = every_symmetry.alternating(steps, 3)  # type: ignore[arg-type]
+    times = turns.alternating(steps, 3)  # type: ignore[arg-type]
     assert order[2:] == ["plain", "learned", "learned", "plain", "plain", "learned"]
     assert {name: len(each) for name, each in times.items()} == {"plain": 3, "learned": 3}
 

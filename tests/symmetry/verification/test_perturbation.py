@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin import PermutationSpec, discover_rescaling, discover_symmetry
 from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.symmetry.verification.perturbation import perturbed
 from tests.zoo.case import Function
@@ -62,3 +63,25 @@ def test_rounding_of_an_output_that_hardly_varies_is_no_change() -> None:
     steps = torch.finfo(torch.float64).eps * torch.arange(16).reshape(8, 2)
     assert largest_change(before, before + steps, []) < 1e-9
     assert largest_change(before, before + 1e-13, []) > 1e-9
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *(
+            torch.randn(300, 2),
+            torch.rand(99),
+            -torch.rand(3).double(),
+            torch.randn(4, 5).t(),
+            torch.ones(()),
+        ),
+        torch.tensor([1.0] * 999 + [-1.0]),  # the other sign comes late
+    ],
+)
+def test_weights_move_by_a_share_of_themselves_and_a_little(weights: torch.Tensor) -> None:
+    state = {"w": weights}
+    spec = PermutationSpec((), (), {"w": tuple(weights.shape)})
+    moved = perturbed(state, spec, torch.Generator().manual_seed(0))["w"]
+    noise = torch.rand(weights.shape, generator=torch.Generator().manual_seed(0), dtype=weights.dtype)
+    both_signs = bool((weights < 0).any() and (weights > 0).any())
+    assert torch.equal(moved, weights * (1 + 0.1 * noise) + 0.01 * (2 * noise - 1 if both_signs else noise))
