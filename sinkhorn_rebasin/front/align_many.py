@@ -110,13 +110,7 @@ def align_many(
     first = next((network for network in networks if isinstance(network, nn.Module)), None)
     if example_inputs is None and data is not None and first is not None:
         example_inputs = examples_in(first, data.validation[0], batch)
-    if spec is None:
-        if first is None or example_inputs is None:
-            raise ArchitectureError(
-                "Expected a module and example inputs, to discover the symmetries with, or a spec, but got neither: "
-                "pass example_inputs= or spec=."
-            )
-        spec = discover_symmetry(first, example_inputs)
+    spec = _discovered(first, example_inputs) if spec is None else spec
     spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
@@ -137,17 +131,33 @@ def align_many(
     joints = [
         JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
     ]
-    given: dict[str, Any] = {"middle": shares, "batch": batch}
-    loss = SimplexLoss(measure, concentration, **given)
-    if repair:
-        mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch)
-        loss = RepairSimplexLoss(measure, mended, concentration, **given)
+    mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
+    loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
     judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
     fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
     joint, told = fits.best(joints, [start.method for start in starts])
     with seeded(seed):
         notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
     return replace(joint.alignment(), notes=notes)
+
+
+def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:
+    """Discover the symmetries of a network that runs."""
+    if first is None or example_inputs is None:
+        raise ArchitectureError(
+            "Expected a module and example inputs, to discover the symmetries with, or a spec, but got neither: "
+            "pass example_inputs= or spec=."
+        )
+    return discover_symmetry(first, example_inputs)
+
+
+def _loss(
+    criterion: Criterion, repair: RepairAlongPath | None, concentration: float, **options: Any
+) -> SimplexLoss:
+    """Return the loss at random means, behind REPAIR if asked."""
+    if repair is None:
+        return SimplexLoss(criterion, concentration, **options)
+    return RepairSimplexLoss(criterion, repair, concentration, **options)
 
 
 def _scales(

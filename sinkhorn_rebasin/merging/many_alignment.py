@@ -69,6 +69,7 @@ class ManyAlignment(Sequence[Alignment]):
     def between(self, to: int, start: int) -> Alignment:
         """Return the alignment that carries network ``start`` into the order of network ``to``.
 
+        >>> import torch
         >>> from sinkhorn_rebasin.permutations import Group
         >>> spec = PermutationSpec((Group("a", 3),), (), {})
         >>> orders = [torch.arange(3), torch.tensor([1, 2, 0]), torch.tensor([2, 1, 0])]
