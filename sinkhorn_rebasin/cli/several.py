@@ -13,6 +13,7 @@ from sinkhorn_rebasin.cli.aligning import Wish, check_alignment
 from sinkhorn_rebasin.cli.failures import UsageError
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
 from sinkhorn_rebasin.cli.recipes import recipe_of
+from sinkhorn_rebasin.cli.terminal import say
 from sinkhorn_rebasin.merging import ManyAlignment, match_many
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -44,5 +45,7 @@ def aligned_together(
         recipe = None if wish.recipe is None else recipe_of(wish.recipe)
         options = {"example_inputs": inputs, "seed": wish.seed, "recipe": recipe, "progress": wish.progress}
         found = learn(networks, spec, train=train, **options)
+        for note in found.notes:
+            say(note)
     pairs = zip(found[1:], models[1:], strict=True)
     return found, max(check_alignment(alignment, model, inputs) for alignment, model in pairs)

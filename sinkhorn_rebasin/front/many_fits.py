@@ -8,6 +8,7 @@ from typing import Any
 
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.front.data import AlignmentData, kept_order
+from sinkhorn_rebasin.front.judge import height
 from sinkhorn_rebasin.front.mean_loss import LossOfMean
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import SimplexLoss
@@ -53,8 +54,11 @@ class ManyFits:
         return joints[best], f"start: {names[best]} ({what} on held-out data: {told})"
 
     def judged(self, joint: JointRebasin) -> float:
-        """Return the loss of the mean on held-out data."""
-        return mean_loss(joint, self.judge, self.data.validation)
+        """Return the loss of the mean on held-out data.
+
+        It is infinite where it is not finite.
+        """
+        return height(mean_loss(joint, self.judge, self.data.validation))
 
     def run(self, joint: JointRebasin) -> tuple[str, ...]:
         """Anneal soft permutations, then settle the scales.

@@ -142,7 +142,7 @@ def _moved(
 
     def moved(values: Tensor) -> Tensor:
         """Scale and order a value of each unit."""
-        values = values.to(dtype) if scales is None else values.to(dtype) * scales.to(dtype)
+        values = values.to(dtype) if scales is None else values.to(dtype) * scales.to(values.device, dtype)
         return permute_tensor(values, at_front(slots), permutations).to(dtype)
 
     return moved

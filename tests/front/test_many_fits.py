@@ -9,6 +9,9 @@ from torch import nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.front import many_fits
+from sinkhorn_rebasin.front.data import AlignmentData
+from sinkhorn_rebasin.front.many_fits import ManyFits
 from sinkhorn_rebasin.front.mean_loss import LossOfMean
 from sinkhorn_rebasin.losses.base import mean_loss
 from tests.front.pairs import CPU, batches, samples, trained
@@ -77,6 +80,16 @@ def test_a_start_that_no_step_makes_better_is_put_back() -> None:
     for alignment in many:
         assert all(torch.equal(order, torch.arange(8)) for order in alignment.permutations.values())
         assert all((scale == 0).all() for scale in alignment.log_scales.values())
+
+
+def test_a_start_without_a_number_is_not_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([float("nan"), 0.5, 0.25])
+    monkeypatch.setattr(many_fits, "mean_loss", lambda *_: next(losses))
+    fits = ManyFits(AlignmentData([], [], ""), LossOfMean(F.cross_entropy, []), *([None] * 4))  # type: ignore[arg-type]
+    joints = [object(), object(), object()]
+    best, told = fits.best(joints, ["a", "b", "c"])  # type: ignore[arg-type]
+    assert best is joints[2]
+    assert told == "start: c (loss of the mean on held-out data: a inf, b 0.5000, c 0.2500)"
 
 
 def test_networks_with_signs_are_repaired_without_them() -> None:
