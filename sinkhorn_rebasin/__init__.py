@@ -42,6 +42,7 @@ from sinkhorn_rebasin.losses import FisherDistance as FisherDistance
 from sinkhorn_rebasin.losses import MidpointLoss as MidpointLoss
 from sinkhorn_rebasin.losses import RandomPointLoss as RandomPointLoss
 from sinkhorn_rebasin.losses import RepairLoss as RepairLoss
+from sinkhorn_rebasin.losses import RepairSimplexLoss as RepairSimplexLoss
 from sinkhorn_rebasin.losses import SimplexLoss as SimplexLoss
 from sinkhorn_rebasin.losses import WeightDistance as WeightDistance
 from sinkhorn_rebasin.losses import task_loss as task_loss

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
 from sinkhorn_rebasin.matching.midpoint import Midpoint
+from sinkhorn_rebasin.merging import pairwise_barriers
 from sinkhorn_rebasin.merging.fusing import fused
 from sinkhorn_rebasin.training import continual
 from tests.fitted_module import fitted
@@ -79,6 +80,29 @@ def repaired_loss(data: Any, batch: Any) -> Tensor:
     a, b, spec = networks()
     repair = sr.RepairAlongPath(a, b, spec, data, batch=batch)
     return called(sr.RepairLoss(F.cross_entropy, repair, 0.5, 0.5, batch=batch), data)
+
+
+def repaired_simplex(data: Any, batch: Any) -> Tensor:
+    a, b, spec = networks()
+    repair = sr.RepairAlongPath(a, [b, a], spec, data, batch=batch)
+    loss = sr.RepairSimplexLoss(CE, repair, float("inf"), batch=batch)
+    return loss(sr.JointRebasin([a, b, a], spec=spec), data[0]).detach()
+
+
+def barriers(data: Any, batch: Any) -> Tensor:
+    a, b, spec = networks()
+    return pairwise_barriers([a, b], spec, data, CE, statistics=data, repair=True, batch=batch)
+
+
+def barriers_of_many(data: Any, batch: Any) -> Tensor:
+    a, b, spec = networks()
+    return sr.match_many([a, b], spec).barriers([a, b], data, criterion=CE, batch=batch)
+
+
+def repaired_mean(data: Any, batch: Any) -> list[Tensor]:
+    a, b, spec = networks()
+    many = sr.match_many([a, b, a], spec)
+    return list(many.to_model([a, b, a], repair=data, batch=batch).state_dict().values())
 
 
 def moments(data: Any, batch: Any) -> Any:
@@ -192,6 +216,11 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "RebasinModule": lambda d, b: trained(sr.MidpointLoss(CE), d, b),
     "RepairAlongPath": lambda d, b: list(sr.RepairAlongPath(*networks(), d, batch=b).start_moments["a"].mean),
     "RepairLoss": repaired_loss,
+    "RepairSimplexLoss": repaired_simplex,
+    "ManyAlignment.to_model": repaired_mean,
+    "ManyAlignment.barriers": barriers_of_many,
+    "mean_network": repaired_mean,
+    "pairwise_barriers": barriers,
     "RebasedSegment.merge": merged,
     "SimplexLoss": at_simplex,
     "AlignmentResult.fused": fused_result,

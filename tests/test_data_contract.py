@@ -28,7 +28,17 @@ INNER = {
     "sinkhorn_rebasin.merging.repeatable",
     *(
         f"sinkhorn_rebasin.front.{name}"
-        for name in ("criteria", "data", "fit", "fused_pair", "judge", "many_starts", "preparation", "starts")
+        for name in (
+            "criteria",
+            "data",
+            "fit",
+            "fused_pair",
+            "judge",
+            "many_starts",
+            "mean_loss",
+            "preparation",
+            "starts",
+        )
     ),
     *(
         f"sinkhorn_rebasin.carrying.{name}"

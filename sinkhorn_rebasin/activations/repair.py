@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -187,6 +187,11 @@ class RepairAlongPath:
         self.end_moments, self.start_moments = self._endpoints.moments[:2]
         self.left = fixed_layers(self.network, spec)
         self._warned: set[str] = set()
+
+    @property
+    def moments(self) -> Sequence[Mapping[str, Moments]]:
+        """Return the moments of every network's layers, the reference first."""
+        return self._endpoints.moments
 
     def __repr__(self) -> str:
         left = f", leaves {listed(self.left)}" if self.left else ""

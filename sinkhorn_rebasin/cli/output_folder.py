@@ -30,9 +30,20 @@ def write_model(
     """
     with whole_folder(folder) as part:
         model.write(part)
-        (part / "README.md").write_text(
-            card(model.library, model.how_to_load, title, parents, facts, relation), encoding="utf-8"
-        )
+        write_card(model, part, title, parents, facts, relation)
+
+
+def write_card(
+    model: LoadedModel,
+    folder: Path,
+    title: str,
+    parents: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    relation: str = "merge",
+) -> None:
+    """Write the card of a model into its folder."""
+    text = card(model.library, model.how_to_load, title, parents, facts, relation)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def card(

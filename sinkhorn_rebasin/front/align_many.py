@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, NetworkLike
-from sinkhorn_rebasin.assignment.temperature import geometric
-from sinkhorn_rebasin.errors import ArchitectureError, LossError
+from sinkhorn_rebasin.activations import RepairAlongPath
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
-from sinkhorn_rebasin.front.data import AlignmentData, alignment_data
+from sinkhorn_rebasin.front.data import alignment_data
+from sinkhorn_rebasin.front.many_fits import ManyFits
 from sinkhorn_rebasin.front.many_starts import starts_of
+from sinkhorn_rebasin.front.mean_loss import LossOfMean
 from sinkhorn_rebasin.front.preparation import seeded
 from sinkhorn_rebasin.front.recipe import Recipe
-from sinkhorn_rebasin.losses import SimplexLoss
-from sinkhorn_rebasin.losses.base import mean_loss
+from sinkhorn_rebasin.losses import RepairSimplexLoss, SimplexLoss
 from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.merging.states import check_shares, states_of
-from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.symmetry import discover_symmetry
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 
 
 def align_many(
@@ -39,6 +41,7 @@ def align_many(
     example_inputs: ExampleInputs = None,
     ignore: Sequence[str] = (),
     rescale: bool = True,
+    repair: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
     trainer: Mapping[str, Any] | None = None,
@@ -53,9 +56,10 @@ def align_many(
     .. math:: \min_{\pi_2, \dots, \pi_M} \mathbb E_w\, \mathcal C\Bigl(\sum_m w_m\, \pi_m(\theta_m)\Bigr),
         \qquad w \sim \mathrm{Dirichlet}(\alpha)
 
-    Soft permutations are annealed first, then scales settle at hard ones. Each fit keeps what has the lowest loss of
-    the mean by s on held-out data, the start included. Neither the networks nor the data nor any random state is
-    changed, and a seed gives the same result on the same machine.
+    The start is the best of several on held-out data. Soft permutations are annealed in cycles, each from the best so
+    far, then scales settle at hard ones. Each fit keeps what has the lowest loss of the mean by s on held-out data.
+    The start is kept where no step is better, and :attr:`ManyAlignment.notes` say so. Neither the networks nor the
+    data nor any random state is changed, and a seed gives the same result on the same machine.
 
     Args:
         networks: at least two, of one architecture; without data states will do.
@@ -70,7 +74,10 @@ def align_many(
         example_inputs: what the networks take; by default from the first batch.
         ignore: layers that each network keeps for itself, such as heads of other classes, by name or pattern. Last
             layers of other shapes are ignored without being named. The loss is that of the first network's head.
-        rescale: learn scales and signs too.
+        rescale: learn scales and signs too. The first network has none: one factor for a unit in all networks leaves
+            their mean as it is.
+        repair: learn what is best for a mean that REPAIR puts right, and judge it so; signs are not learned then.
+            :meth:`ManyAlignment.to_model` does the REPAIR.
         recipe: how it is trained; None: ``Recipe.many()``.
         seed: of everything that is drawn.
         trainer: options of Lightning's Trainer.
@@ -82,7 +89,7 @@ def align_many(
 
     Raises:
         ArchitectureError: fewer than two networks, or networks that differ; the first tensor is named.
-        DataError: data that are empty, read only once, without labels, or cannot be split.
+        DataError: data that are empty, read only once, without labels, or cannot be split; no data for REPAIR.
 
     Example:
         >>> nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(3)]
@@ -103,85 +110,64 @@ def align_many(
     first = next((network for network in networks if isinstance(network, nn.Module)), None)
     if example_inputs is None and data is not None and first is not None:
         example_inputs = examples_in(first, data.validation[0], batch)
-    if spec is None:
-        if first is None or example_inputs is None:
-            raise ArchitectureError(
-                "Expected a module and example inputs, to discover the symmetries with, or a spec, but got neither: "
-                "pass example_inputs= or spec=."
-            )
-        spec = discover_symmetry(first, example_inputs)
+    spec = _discovered(first, example_inputs) if spec is None else spec
     spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
     generator = torch.Generator().manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
     if data is None:
+        if repair:
+            raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
         return match_many(networks, spec, method=method or "merge_many", **options)
     if not isinstance(networks[0], nn.Module):
         raise ArchitectureError(
             "Expected the first network to be a module, which can be run, but got a state."
         )
-    samples = data.first(recipe.start_samples, batch)
-    starts = starts_of(networks, spec, method, samples, batch, **options)
     measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
     if measure is None:
         raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
+    starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
+    statistics = data.first(recipe.statistics_samples, batch)
+    scales = _scales(networks[0], spec, rescale, repair, example_inputs)
     joints = [
-        JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=rescale) for start in starts
+        JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
     ]
-    middle = SimplexLoss(measure, float("inf"), middle=shares, batch=batch)
-    joint = min(joints, key=lambda each: mean_loss(each, middle, data.validation))
+    mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
+    loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
+    judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
+    fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
+    joint, told = fits.best(joints, [start.method for start in starts])
     with seeded(seed):
-        loss = SimplexLoss(measure, concentration, middle=shares, batch=batch)
-        _learn(joint, loss, middle, data, recipe, trainer, progress)
-    return joint.alignment()
+        notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
+    return replace(joint.alignment(), notes=notes)
 
 
-def _learn(
-    joint: JointRebasin,
-    loss: SimplexLoss,
-    middle: SimplexLoss,
-    data: AlignmentData,
-    recipe: Recipe,
-    trainer: Mapping[str, Any] | None,
-    progress: bool,
-) -> None:
-    """Anneal soft permutations, then settle the scales; keep the best of each on held-out data."""
-    from sinkhorn_rebasin.training import (
-        CosineAnnealing,
-        JointRebasinModule,
-        LossMonitor,
-        TemperatureAnnealing,
-        WarmRestarts,
-        bounded_fit,
-    )
-
-    rates = {"lr": recipe.learning_rate, "scale_lr": recipe.scale_learning_rate}
-    cycles = max(1, min(recipe.cycles, recipe.steps))
-    fits: list[tuple[str, int, dict[str, Any], list[Any]]] = [
-        ("soft", recipe.steps, rates, [TemperatureAnnealing(geometric(*recipe.temperatures), cycles)]),
-        (
-            "closing",
-            recipe.closing_steps if joint.log_scales else 0,
-            {"hard": True, "scale_lr": recipe.closing_learning_rate},
-            [CosineAnnealing(recipe.closing_steps)],
-        ),
-    ]
-    for title, steps, options, callbacks in fits:
-        if not steps:
-            continue
-        monitor = LossMonitor(middle, data.validation, restore_best=True)
-        if title == "soft":
-            callbacks = [*callbacks, monitor, WarmRestarts(monitor, cycles, recipe.noise)]
-        else:
-            callbacks = [*callbacks, monitor]
-        end = bounded_fit(
-            JointRebasinModule(joint, loss, **options),
-            data.train,
-            steps=steps,
-            epoch=recipe.evaluate_every,
-            callbacks=callbacks,
-            options=trainer or {},
-            title=title if progress else None,
+def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:
+    """Discover the symmetries of a network that runs."""
+    if first is None or example_inputs is None:
+        raise ArchitectureError(
+            "Expected a module and example inputs, to discover the symmetries with, or a spec, but got neither: "
+            "pass example_inputs= or spec=."
         )
-        if end.interrupted:
-            monitor.restore(joint)  # type: ignore[arg-type]
-            return
+    return discover_symmetry(first, example_inputs)
+
+
+def _loss(
+    criterion: Criterion, repair: RepairAlongPath | None, concentration: float, **options: Any
+) -> SimplexLoss:
+    """Return the loss at random means, behind REPAIR if asked."""
+    if repair is None:
+        return SimplexLoss(criterion, concentration, **options)
+    return RepairSimplexLoss(criterion, repair, concentration, **options)
+
+
+def _scales(
+    first: nn.Module, spec: PermutationSpec, rescale: bool, repair: bool, example_inputs: ExampleInputs
+) -> bool | RescalingSpec:
+    """Return the rescalings to learn.
+
+    REPAIR knows no mean of a unit and its negative, so signs stay with it.
+    """
+    if not (rescale and repair):
+        return rescale
+    rescaling = discover_rescaling(first, spec, example_inputs, signs=False)
+    return rescaling if rescaling.generators else False

@@ -115,8 +115,8 @@ class Recipe:
             (1.0, 0.1)
         """
         measured = {
-            **{"steps": 1100, "cycles": 1, "temperatures": (1.0, 0.1), "scale_learning_rate": 0.02},
-            **{"closing_steps": 500, "closing_learning_rate": 0.02, "validation_samples": 2000},
+            **{"steps": 3300, "cycles": 3, "temperatures": (1.0, 0.1), "scale_learning_rate": 0.02},
+            **{"closing_steps": 1000, "closing_learning_rate": 0.02, "validation_samples": 2000},
         }
         return cls(**{**measured, **changes})
 

@@ -6,6 +6,7 @@ from sinkhorn_rebasin.losses.continual import ContinualLoss, consolidated_state,
 from sinkhorn_rebasin.losses.curve_point import CurvePointLoss
 from sinkhorn_rebasin.losses.fisher_distance import FisherDistance
 from sinkhorn_rebasin.losses.repaired import RepairLoss
+from sinkhorn_rebasin.losses.repaired_simplex import RepairSimplexLoss
 from sinkhorn_rebasin.losses.simplex import SimplexLoss
 from sinkhorn_rebasin.losses.weight_distance import WeightDistance
 from sinkhorn_rebasin.networks.task_loss import task_loss
@@ -18,6 +19,7 @@ __all__ = [
     "RandomPointLoss",
     "RebasinLoss",
     "RepairLoss",
+    "RepairSimplexLoss",
     "SimplexLoss",
     "WeightDistance",
     "checked_loss",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +14,19 @@ from sinkhorn_rebasin.activations.affine_layers import AffineLayer
 from sinkhorn_rebasin.activations.repair_sites import stages_of
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses.connectivity import RandomPointLoss
+from sinkhorn_rebasin.losses.corrected_outputs import (
+    Correction,
+    at_front,
+    corrected,
+    corrected_outputs,
+    output_slots,
+)
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.layers import folded_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
-from sinkhorn_rebasin.permutations import PermutationSpec, Slot, permute_tensor
-
-Correction: TypeAlias = Callable[[Tensor], Tensor]
+from sinkhorn_rebasin.permutations import permute_tensor
 
 
 class RepairLoss(RandomPointLoss):
@@ -97,7 +99,7 @@ class RepairLoss(RandomPointLoss):
         network = self.repair.network
         permutations = rebasin.permutations()
         state = rebasin.state_at(position, permutations=permutations)
-        corrected = _corrected(self._corrections(permutations, position))
+        corrected = corrected_outputs(self._corrections(permutations, position))
         statistics = batch_statistics(network, rebasin.training, self._folded)
         with corrected, statistics, untouched_randomness():
             outputs = run_at(network, state, inputs)
@@ -107,7 +109,7 @@ class RepairLoss(RandomPointLoss):
         """Make per layer the correction for a position."""
         found: dict[nn.Module, Correction] = {}
         for layer, stage in self._layers.items():
-            slots = _output_slots(self.repair.spec, stage)
+            slots = at_front(output_slots(self.repair.spec, stage))
             start, end = self.repair.start_moments[stage.name], self.repair.end_moments[stage.name]
             weight = self.repair.end[stage.weight]
             dtype = torch.promote_types(weight.dtype, torch.float32)
@@ -119,57 +121,5 @@ class RepairLoss(RandomPointLoss):
             ]
             axis = 1 - weight.ndim  # counted from the end, where there are as many axes of positions
             mean = None if self.repair.rescale_only else goal[0]
-            found[layer] = partial(_correct, stage=stage, axis=axis, mean=mean, deviation=goal[1])
+            found[layer] = partial(corrected, stage=stage, axis=axis, mean=mean, deviation=goal[1])
         return found
-
-
-def _output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]:
-    """Find the slots on a layer's outputs."""
-    if layer.has_bias:
-        return spec.slots_on(layer.bias)
-    axes = (0,) if layer.convolution_groups is None else (1,)
-    return tuple(replace(slot, axes=(0,)) for slot in spec.slots_on(layer.weight) if slot.axes == axes)
-
-
-def _correct(
-    output: Tensor, *, stage: AffineLayer, axis: int, mean: Tensor | None, deviation: Tensor
-) -> Tensor:
-    """Give a layer's output a mean and a deviation.
-
-    A mean of None leaves the output its own.
-
-    Without a bias there is nothing to shift by, and the mean is scaled with the deviation.
-    """
-    shape = [1] * output.ndim
-    shape[axis] = stage.outputs
-    others = [dim for dim in range(output.ndim) if dim != axis % output.ndim]
-    if output.numel() <= output.shape[axis]:
-        return output  # one value of each unit has no deviation; REPAIR leaves such a layer alone too
-    # Half precision is too coarse for variances.
-    wide = output.to(torch.promote_types(output.dtype, torch.float32))
-    variance, now = torch.var_mean(wide, others, correction=0, keepdim=True)
-    mean, deviation = (
-        (now if mean is None else mean.to(wide).reshape(shape)),
-        deviation.to(wide).reshape(shape),
-    )
-    # As in REPAIR itself: below this the variation is round-off, and nothing to divide by.
-    varies = variance > (1e-6 * now).square()
-    scale = torch.where(varies, deviation / torch.where(varies, variance, 1.0).sqrt(), 1.0)
-    corrected = wide * scale + (mean - now * scale if stage.has_bias else 0)
-    hidden = torch.zeros(stage.outputs, dtype=torch.bool, device=output.device)
-    hidden[list(stage.units)] = True
-    return torch.where(hidden.reshape(shape), corrected.to(output.dtype), output)
-
-
-@contextmanager
-def _corrected(corrections: dict[nn.Module, Correction]) -> Iterator[None]:
-    """Correct the outputs of layers inside the context."""
-    handles = [
-        layer.register_forward_hook(lambda _, __, output, correct=correct: correct(output))
-        for layer, correct in corrections.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,6 +1,7 @@
 """Several networks brought into one basin and merged."""
 
 from sinkhorn_rebasin.merging.both_outputs import BothOutputsLoss
+from sinkhorn_rebasin.merging.cycle_error import cycle_error
 from sinkhorn_rebasin.merging.ensemble import Ensemble
 from sinkhorn_rebasin.merging.fedma import fedma
 from sinkhorn_rebasin.merging.fisher_mean import fisher
@@ -9,11 +10,12 @@ from sinkhorn_rebasin.merging.frank_wolfe import match_by_frank_wolfe
 from sinkhorn_rebasin.merging.fused_state import FusedState
 from sinkhorn_rebasin.merging.joint_rebasin import JointRebasin
 from sinkhorn_rebasin.merging.known_classes import known_classes, weigh_classes
-from sinkhorn_rebasin.merging.many_alignment import ManyAlignment, cycle_error
+from sinkhorn_rebasin.merging.many_alignment import ManyAlignment
 from sinkhorn_rebasin.merging.match_many import match_many, merge_many
 from sinkhorn_rebasin.merging.match_outputs import match_outputs
 from sinkhorn_rebasin.merging.merge_many import match_to_mean
 from sinkhorn_rebasin.merging.merge_trunks import merge_trunks
+from sinkhorn_rebasin.merging.pairwise_barriers import pairwise_barriers
 from sinkhorn_rebasin.merging.partial.partial_merge import PartialMerge
 from sinkhorn_rebasin.merging.partial.unit_merge import UnitMerge
 from sinkhorn_rebasin.merging.pfnm import pfnm
@@ -45,6 +47,7 @@ __all__ = [
     "match_to_universe",
     "merge_many",
     "merge_trunks",
+    "pairwise_barriers",
     "pfnm",
     "pleas",
     "regmean",

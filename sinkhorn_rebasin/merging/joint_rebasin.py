@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, NetworkLike, State
+from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, NetworkLike, Permutations, State
 from sinkhorn_rebasin.activations import repair as repaired
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import ArchitectureError
@@ -18,6 +18,7 @@ from sinkhorn_rebasin.merging.match_many import ManyMethod, match_many
 from sinkhorn_rebasin.merging.states import check_shares
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identity_permutations
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.soft_together import soft_permutations_together
 
 
 class JointRebasin(nn.Module):
@@ -27,7 +28,9 @@ class JointRebasin(nn.Module):
         P_m = \mathrm{Sinkhorn}(X_m / \tau), \quad \sum_m w_m = 1
 
     The first network stays. Every other one has a :class:`SinkhornRebasin` of its own, and a loss of
-    :math:`\theta(w)` trains them all: what is good for the mean of all need not be good for two of them.
+    :math:`\theta(w)` trains them all: what is good for the mean of all need not be good for two of them. Scales of
+    the first network would add nothing: one factor for a unit in all networks leaves the function of their mean as
+    it is.
 
     Args:
         networks: at least two, of one architecture. The first is a module; none is changed.
@@ -131,32 +134,58 @@ class JointRebasin(nn.Module):
     def __len__(self) -> int:
         return 1 + len(self.rebasins)
 
-    def states(self, hard: bool | None = None) -> list[State]:
-        """Return the tensors of all networks in the order of the first.
+    def permutations(self, hard: bool | None = None) -> list[dict[str, Tensor]]:
+        """Return the permutations of every network but the first.
 
         Args:
-            hard: whether at hard permutations; None for soft ones in training mode and hard ones in eval mode.
+            hard: whether hard ones; None for soft ones in training mode and hard ones in eval mode.
         """
-        for rebasin in self._each():
+        rebasins = list(self._each())
+        for rebasin in rebasins:
             # Written only where it changed: another mean of the same step may wait for its backward pass.
             if bool(rebasin.temperature != self.temperature):
                 with torch.no_grad():
                     rebasin.temperature.copy_(self.temperature)
-        return [self._first.reference_state(), *(rebasin.rebased_state(hard) for rebasin in self._each())]
+        if not self.training if hard is None else hard:
+            return [rebasin.hard_permutations() for rebasin in rebasins]
+        return soft_permutations_together(rebasins)
 
-    def state_at(self, shares: Sequence[float] | None = None, hard: bool | None = None) -> State:
+    def states(
+        self, hard: bool | None = None, *, permutations: Sequence[Permutations] | None = None
+    ) -> list[State]:
+        """Return the tensors of all networks in the order of the first.
+
+        Args:
+            hard: whether at hard permutations; None for soft ones in training mode and hard ones in eval mode.
+            permutations: those of :meth:`permutations`, for a loss that needs the same ones more than once.
+        """
+        given = self.permutations(hard) if permutations is None else permutations
+        moved = [
+            rebasin.rebased_state(permutations=each)
+            for rebasin, each in zip(self._each(), given, strict=True)
+        ]
+        return [self._first.reference_state(), *moved]
+
+    def state_at(
+        self,
+        shares: Sequence[float] | None = None,
+        hard: bool | None = None,
+        *,
+        permutations: Sequence[Permutations] | None = None,
+    ) -> State:
         """Return the weighted mean of all networks.
 
         Ignored layers are the first network's. Buffers without a mean are those of a network with a large share.
 
         Args:
             shares: w, one a network, adding up to 1; equal without it.
-            hard: as for :meth:`states`.
+            hard, permutations: as for :meth:`states`.
 
         Raises:
             ArchitectureError: another number of shares, or shares that do not add up to 1.
         """
-        shares, states = check_shares(shares, len(self)), self.states(hard)
+        shares = check_shares(shares, len(self))
+        states = self.states(hard, permutations=permutations)
         # Negative shares come last, so that no sum of shares on the way is negative.
         order = sorted(range(len(self)), key=lambda number: shares[number] < 0)
         ignored, so_far = self.spec.ignored, shares[order[0]]

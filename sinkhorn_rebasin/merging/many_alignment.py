@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import torch
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, NetworkLike, State
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.matching.base import Alignment
+from sinkhorn_rebasin.merging.cycle_error import cycle_error
 from sinkhorn_rebasin.merging.fusing import Fusion, fused
 from sinkhorn_rebasin.merging.heads import check_each, with_own_heads
+from sinkhorn_rebasin.merging.mean_network import mean_network, modules_with
+from sinkhorn_rebasin.merging.pairwise_barriers import pairwise_barriers
 from sinkhorn_rebasin.merging.states import check_shares, mean_state
 from sinkhorn_rebasin.networks.separate_heads import SeparateHeads
 from sinkhorn_rebasin.permutations import PermutationSpec
@@ -37,12 +39,14 @@ class ManyAlignment(Sequence[Alignment]):
         objective: the method's own objective after each round.
         converged: whether the method stopped because nothing improved any more.
         method: its name.
+        notes: anything else worth knowing, such as which start was best; not saved.
     """
 
     alignments: tuple[Alignment, ...]
     objective: tuple[float, ...] = field(default=())
     converged: bool = True
     method: str = field(default="", compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def spec(self) -> PermutationSpec:
@@ -65,6 +69,7 @@ class ManyAlignment(Sequence[Alignment]):
     def between(self, to: int, start: int) -> Alignment:
         """Return the alignment that carries network ``start`` into the order of network ``to``.
 
+        >>> import torch
         >>> from sinkhorn_rebasin.permutations import Group
         >>> spec = PermutationSpec((Group("a", 3),), (), {})
         >>> orders = [torch.arange(3), torch.tensor([1, 2, 0]), torch.tensor([2, 1, 0])]
@@ -161,6 +166,53 @@ class ManyAlignment(Sequence[Alignment]):
         trunk = _without_heads(mixed, self.spec)
         return with_own_heads(networks, trunk, self.apply(networks), self.spec.ignored)
 
+    def to_model(
+        self,
+        networks: Sequence[NetworkLike],
+        shares: Sequence[float] | None = None,
+        *,
+        repair: Iterable[Any] | None = None,
+        batch: BatchAdapter | None = None,
+    ) -> nn.Module:
+        """Return the mean of aligned networks as a plain one of the first one's class.
+
+        Args:
+            networks: those that were aligned, in the same order; at least one a module.
+            shares: w, one a network; equal without it.
+            repair: batches of training data on which its activations are put right: see
+                :func:`~sinkhorn_rebasin.repair`.
+            batch: a function from a batch to (inputs, labels), for data that yield something else.
+
+        Raises:
+            ArchitectureError: as :meth:`merge`, or no network is a module.
+            DataError: data that REPAIR cannot use.
+        """
+        shares = check_shares(shares, len(self))
+        mean = self.merge(networks, shares)
+        return mean_network(networks, self.apply(networks), mean, self.spec, shares, repair, batch)
+
+    def barriers(
+        self,
+        networks: Sequence[NetworkLike],
+        data: Iterable[Any],
+        *,
+        batch: BatchAdapter | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Measure the loss barrier between every two aligned networks.
+
+        Args:
+            networks: those that were aligned, in the same order; at least one a module.
+            data: held-out batches that can be read again and again.
+            batch: a function from a batch to (inputs, labels), for data that yield something else.
+            options: ``criterion``, ``points``, ``statistics`` and ``repair`` of :func:`pairwise_barriers`.
+
+        Returns:
+            (M, M), for :func:`sinkhorn_rebasin.plots.plot_barrier_matrix`.
+        """
+        aligned = modules_with(networks, self.apply(networks))
+        return pairwise_barriers(aligned, self.spec, data, batch=batch, **options)
+
     def save(self, folder: str | PathLike[str]) -> None:
         """Write a folder with one file of safetensors a network, without weights and code.
 
@@ -199,36 +251,12 @@ class ManyAlignment(Sequence[Alignment]):
 
     def _repr_html_(self) -> str:
         rows = [(str(number), repr(alignment)) for number, alignment in enumerate(self.alignments)]
-        return html_table(f"ManyAlignment {self.method}".strip(), rows)
+        return html_table(
+            f"ManyAlignment {self.method}".strip(), [*rows, *(("note", each) for each in self.notes)]
+        )
 
-
-def cycle_error(ways: Mapping[tuple[int, int], Alignment]) -> float:
-    r"""Return the share of units that a way around three networks moves.
-
-    .. math:: \frac{1}{|C|} \sum_{(p, q, r) \in C} \frac{1}{n} \sum_i \bigl[\,
-        (\pi_{p \leftarrow q} \circ \pi_{q \leftarrow r} \circ \pi_{r \leftarrow p})(i) \ne i \,\bigr]
-
-    Zero where all were aligned together. Pairs that were aligned apart contradict each other.
-
-    Args:
-        ways: alignments by the numbers of the networks that they lead to and start from.
-
-    Returns:
-        From 0 to 1; 0 where there are no three networks.
-
-    Source: Crisostomi et al., "C2M3: Cycle-Consistent Multi-Model Merging" (2024).
-    """
-    numbers = sorted({number for pair in ways for number in pair})
-    shares = []
-    for p, q, r in itertools.combinations(numbers, 3):
-        around = ways[p, q].compose(ways[q, r]).compose(ways[r, p])
-        moved = [_moved_units(order) for order in around.permutations.values()]
-        shares.append(sum(moved) / max(1, sum(order.numel() for order in around.permutations.values())))
-    return sum(shares) / len(shares) if shares else 0.0
-
-
-def _moved_units(order: torch.Tensor) -> int:
-    return int((order != torch.arange(order.shape[-1], device=order.device)).sum())
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *(f"  {note}" for note in self.notes)])
 
 
 def _without_heads(state: State, spec: PermutationSpec) -> State:

@@ -176,8 +176,8 @@ def rescale_state(
     _check_factors(spec, rescaling, log_scales, "positive")
     _check_factors(spec, rescaling, signs, "sign")
     first = {name: names[0] for names in spec.tied for name in names}
-    positive = _by_place(rescaling, log_scales, "positive")
-    flips = _by_place(rescaling, signs, "sign")
+    positive = factors_by_place(rescaling, log_scales, "positive")
+    flips = factors_by_place(rescaling, signs, "sign")
     return {
         name: _multiplied(
             tensor, positive.get(first.get(name, name), {}), flips.get(first.get(name, name), {})
@@ -189,7 +189,7 @@ def rescale_state(
 _Place: TypeAlias = dict[tuple[int, ...], list[tuple[Layout, int, Tensor]]]
 
 
-def _by_place(rescaling: RescalingSpec, factors: Factors, kind: Kind) -> dict[str, _Place]:
+def factors_by_place(rescaling: RescalingSpec, factors: Factors, kind: Kind) -> dict[str, _Place]:
     """Collect by tensor and axes what is multiplied there.
 
     Each entry is a layout, its exponent, and one factor per unit.

@@ -5,6 +5,7 @@ showing are the caller's.
 """
 
 from sinkhorn_rebasin.plots.alignment import plot_history, plot_permutation
+from sinkhorn_rebasin.plots.barrier_matrix import plot_barrier_matrix
 from sinkhorn_rebasin.plots.connectivity import Bar, plot_barriers, plot_paths
 from sinkhorn_rebasin.plots.continual import plot_accuracy_matrix, plot_average_accuracy, plot_task_accuracies
 from sinkhorn_rebasin.plots.landscape import plot_plane
@@ -18,6 +19,7 @@ __all__ = [
     "Bar",
     "plot_accuracy_matrix",
     "plot_average_accuracy",
+    "plot_barrier_matrix",
     "plot_barriers",
     "plot_history",
     "plot_paths",

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.matching import Alignment
 from tests.cli.conftest import INPUTS, Disk, model, states
 from tests.cli.networks import Small, batches, inputs
 from tests.cli.test_bad_input import refused
+from tests.matcher_contract import equal
 
 DATA = "tests.cli.networks:batches"
 HIDDEN = ("first.weight", "first.bias", "norm.running_mean", "second.weight", "second.bias")
@@ -110,6 +111,50 @@ def test_three_models_are_merged_under_the_head_of_the_first(disk: Disk, five: s
     merged = network(out / "model.safetensors", 3).state_dict()
     for name in (*HIDDEN, "last.weight"):
         torch.testing.assert_close(merged[name], states()[0][name])
+
+
+@pytest.mark.parametrize("options", [[], ["--repair", DATA], ["--alignment"]])
+def test_two_models_are_merged_once_with_each_head(disk: Disk, five: str, options: list[str]) -> None:
+    file, out = disk.folder / "b_to_a.safetensors", disk.folder / "merged"
+    if options == ["--alignment"]:
+        assert disk.run("align", disk.reference, five, "--out", file, *INPUTS)[0] == 0
+        options = ["--alignment", str(file)]
+    arguments = ["merge", disk.reference, five, *INPUTS, *options]
+    code, _, err = disk.run(*arguments, "--heads", "each", "--out", out)
+    assert code == 0, err
+    assert disk.run(*arguments, "--out", disk.folder / "plain")[0] == 0
+    first, second = network(out / "0" / "model.safetensors", 3), network(out / "1" / "model.safetensors", 5)
+    assert equal(first.state_dict(), network(disk.folder / "plain" / "model.safetensors", 3).state_dict())
+    trunk = {name for name in first.state_dict() if not name.startswith("last.")}
+    assert all(torch.equal(first.state_dict()[name], second.state_dict()[name]) for name in trunk)
+    if "--repair" not in options:  # The two are one trunk, in whose order the second's head reads its units.
+        torch.testing.assert_close(second(inputs()), network(disk.folder / "five.safetensors", 5)(inputs()))
+    assert "last.bias, last.weight: those of five.safetensors |" in (out / "1" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--repair", DATA]])
+def test_three_models_are_merged_once_with_each_head(disk: Disk, five: str, options: list[str]) -> None:
+    out, arguments = disk.folder / "merged", ["merge", disk.reference, five, disk.target, *INPUTS, *options]
+    code, _, err = disk.run(*arguments, "--heads", "each", "--out", out)
+    assert code == 0, err
+    assert sorted(path.name for path in out.iterdir()) == ["0", "1", "2"]
+    assert disk.run(*arguments, "--out", disk.folder / "plain")[0] == 0
+    nets = [network(out / str(number) / "model.safetensors", (3, 5, 3)[number]) for number in range(3)]
+    plain = network(disk.folder / "plain" / "model.safetensors", 3).state_dict()
+    assert equal(nets[0].state_dict(), plain)
+    for net in nets[1:]:
+        assert all(torch.equal(net.state_dict()[name], plain[name]) for name in HIDDEN)
+    if not options:
+        torch.testing.assert_close(nets[1](inputs()), network(disk.folder / "five.safetensors", 5)(inputs()))
+
+
+def test_each_head_is_refused_where_all_is_mixed(disk: Disk) -> None:
+    third = model(disk.folder / "a.safetensors")
+    for models in ([disk.reference, disk.target], [disk.reference, disk.target, third]):
+        out = disk.folder / "out"
+        said = refused(disk, 2, "merge", *models, "--heads", "each", "--out", out, *INPUTS)
+        assert "layers that each model keeps for --heads each but all are mixed" in said
+        assert not out.exists()
 
 
 def test_names_that_are_none_and_contradictions_are_told(disk: Disk, five: str) -> None:

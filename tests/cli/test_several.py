@@ -46,8 +46,10 @@ def test_three_networks_are_learned_together_and_repaired(disk: Disk) -> None:
     )
     recipe.write_text("base: many\nsteps: 3\nclosing_steps: 2\n")
     models, data = [disk.reference, disk.target, third], ["--train", DATA, "--repair", DATA]
-    code, _, err = disk.run("merge", *models, *data, "--recipe", recipe, "--out", out)
+    code, said, err = disk.run("merge", *models, *data, "--recipe", recipe, "--out", out)
     assert code == 0, err
+    assert "start: merge_many (loss of the mean on held-out data: merge_many " in said
+    assert "so it is kept" in said or " at the start, " in said
     card = (out / "README.md").read_text()
     assert "learning permutations and scales together" in card
     assert "restored (REPAIR)" in card

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.activations import repair
 from sinkhorn_rebasin.cli.aligning import align_models
 from sinkhorn_rebasin.cli.criterion import loss_of
 from sinkhorn_rebasin.cli.data import read_data
+from sinkhorn_rebasin.cli.each_head import add_heads, check_heads_apart, write_each_head
 from sinkhorn_rebasin.cli.failures import UsageError
 from sinkhorn_rebasin.cli.fusing import add_fusion, fuse_models
 from sinkhorn_rebasin.cli.models.loaded import LoadedModel
@@ -26,7 +28,7 @@ from sinkhorn_rebasin.cli.pair import (
     load_pair,
     spec_of,
 )
-from sinkhorn_rebasin.cli.several import aligned_together, repaired_mean
+from sinkhorn_rebasin.cli.several import aligned_together
 from sinkhorn_rebasin.cli.streaming import shards_of, stream_merge
 from sinkhorn_rebasin.cli.terminal import complain, say, say_apart
 from sinkhorn_rebasin.cli.verb import Options, Verb, add_data, add_inputs, add_models, add_output
@@ -36,6 +38,8 @@ from sinkhorn_rebasin.connectivity import LinearPath, evaluate_path
 from sinkhorn_rebasin.errors import listed
 from sinkhorn_rebasin.files.atomic import check_free
 from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.merging.mean_network import mean_network
+from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import identity_permutations
 
 
@@ -77,6 +81,7 @@ def _add_options(parser: Any) -> None:
         "--at", type=float, help="share of A, from 0 to 1; all have the same share without it"
     )
     add_fusion(parser)
+    add_heads(parser)
     add_data(parser, "--repair", "data to restore the statistics of activations on (REPAIR, batch norm)")
     add_data(parser, "--data", "held-out batches with labels, for the barrier on the card")
     add_method(parser)
@@ -100,7 +105,7 @@ def _run(options: Options) -> None:
 def _streamed(options: Options, at: float) -> bool:
     """Merge two folders tensor by tensor where nothing has to be run; tell whether that was possible."""
     runs = options.repair is not None or options.data is not None or options.fusion != "mean"
-    if options.alignment is None or runs:
+    if options.alignment is None or runs or options.heads == "each":
         return False
     alignment = Alignment.load(options.alignment)
     target = shards_of(options.target, alignment)
@@ -119,8 +124,9 @@ def _merge_two(options: Options, at: float) -> None:
     statistics = None if options.repair is None else read_data(options.repair, reference)
     held_out = None if options.data is None else read_data(options.data, reference, labelled=True)
     alignment = alignment_for(options, reference, target, statistics if statistics is not None else held_out)
+    check_heads_apart(options.heads, alignment.spec.ignored)
     rebase(alignment, target)
-    facts = [("share of the first", f"{at:g}"), *facts_of(alignment), *_kept(alignment, reference.name)]
+    facts = [("share of the first", f"{at:g}"), *facts_of(alignment)]
     say_apart(alignment.spec.ignored)
     if held_out is not None:
         pair = target.module, reference.module
@@ -142,8 +148,8 @@ def _merge_two(options: Options, at: float) -> None:
     else:
         _warn_of_batch_norm(merged)
     title = f"{reference.name} and {target.name}, merged"
-    reference.module = merged
-    write_model(reference, options.out, title, [options.reference, options.target], facts)
+    states = [tensors_of(model.module) for model in (reference, target)]
+    _write(options, [reference, target], merged, states, alignment, title, facts)
 
 
 def _merge_many(options: Options) -> None:
@@ -165,6 +171,7 @@ def _merge_many(options: Options) -> None:
     known = train if train is not None else statistics
     inputs, wish = inputs_of(first, options.inputs, known), wish_of(options)
     spec = spec_of(models, inputs, wish.ignore)
+    check_heads_apart(options.heads, spec.ignored)
     for other in others:
         check_function(first, other, inputs, spec.ignored)
     say_apart(spec.ignored)
@@ -173,19 +180,37 @@ def _merge_many(options: Options) -> None:
     facts = [
         ("aligned by", by if train is None else "learning permutations and scales together"),
         ("verified change of the functions", f"{error:.0e}"),
-        *_kept(found[0], first.name),
     ]
     networks = [model.module for model in models]
-    merged, fused = fuse_models(options, models, found)
+    mean, fused = fuse_models(options, models, found)
     facts += fused if options.fusion != "mean" else []
+    states, equal = found.apply(networks), [1 / len(networks)] * len(networks)
+    merged = mean_network(networks, states, mean, spec, equal, statistics, None)
     if statistics is not None:
-        first.module = repaired_mean(networks, found, merged, statistics)
         facts.append(("statistics of activations", "restored (REPAIR)"))
     else:
-        first.module.load_state_dict(merged, strict=False)
-        _warn_of_batch_norm(first.module)
+        _warn_of_batch_norm(merged)
     title = f"{', '.join(model.name for model in models)}, merged"
-    write_model(first, options.out, title, texts, facts)
+    _write(options, models, merged, states, found[0], title, facts)
+
+
+def _write(
+    options: Options,
+    models: Sequence[LoadedModel],
+    merged: nn.Module,
+    states: Sequence[State],
+    alignment: Alignment,
+    title: str,
+    facts: list[tuple[str, str]],
+) -> None:
+    """Write the merge with the head of the first model, or with each."""
+    if options.heads == "each":
+        write_each_head(models, merged, states, alignment.spec.ignored, options.out, title, facts)
+        return
+    first = models[0]
+    first.module = merged
+    parents = [model.text for model in models]
+    write_model(first, options.out, title, parents, [*facts, *_kept(alignment, first.name)])
 
 
 def _kept(alignment: Alignment, name: str) -> list[tuple[str, str]]:
