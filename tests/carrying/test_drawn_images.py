@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.carrying import LayerByLayer
-from sinkhorn_rebasin.carrying.drawn_images import drawn_images
+from sinkhorn_rebasin.networks.drawn_images import drawn_images
 from tests.carrying.networks import convolutions, farthest, tuned_from
 
 LIKE = torch.zeros(2, 2, 8, 8)
