@@ -30,8 +30,9 @@ def test_every_method_is_a_peer_or_a_loss_or_ours() -> None:
         "ours",
         "ours, every symmetry, by weights",
         "ours, every symmetry, by activations",
+        "ours, every symmetry, drawn images",
         "ours, every symmetry",
     ]
     assert PUBLISHED in names_of("peer")
     assert all(name.startswith("Sinkhorn") for name in names_of("loss"))
-    assert len(METHODS) == sum(len(names_of(kind)) for kind in ("peer", "loss", "ours")) == 23
+    assert len(METHODS) == sum(len(names_of(kind)) for kind in ("peer", "loss", "ours")) == 24
