@@ -15,7 +15,7 @@ from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.plots import plot_paths
 
 # One for each of our rows, in the order of the table.
-OUR_DASHES = (":", "--", "-", (0, (1, 3)), (0, (5, 4)), "-.")
+OUR_DASHES = (":", "--", "-", (0, (1, 3)), (0, (5, 4)), (0, (3, 1, 1, 1, 1, 1)), "-.")
 
 
 def draw_paths(paths: Mapping[str, PathEvaluation], path: Path, title: str) -> None:

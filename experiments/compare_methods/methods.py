@@ -64,6 +64,7 @@ METHODS: dict[str, Method] = {
     "ours": ours(rescale=True),
     "ours, every symmetry, by weights": Method(symmetries.weights, "ours"),
     "ours, every symmetry, by activations": Method(symmetries.activations, "ours"),
+    "ours, every symmetry, drawn images": Method(symmetries.drawn, "ours"),
     "ours, every symmetry": Method(symmetries.learned, "ours"),
 }
 

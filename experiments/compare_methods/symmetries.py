@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
+
+from torch.nn import functional as F
 
 import sinkhorn_rebasin
 from experiments.compare_methods.matching import MATCHING_BATCH
@@ -10,6 +13,7 @@ from experiments.compare_methods.ours import data_of, held_out_of, trained_on
 from experiments.compare_methods.pair import Outcome, Pair
 from experiments.compare_methods.setting import Setting
 from sinkhorn_rebasin import activation_matching, canonicalize, discover_continuous, weight_matching
+from sinkhorn_rebasin.front import answered_images
 from sinkhorn_rebasin.front.larger_pair import larger_pair
 
 
@@ -25,23 +29,35 @@ def activations(pair: Pair, setting: Setting) -> Outcome:
 
 def learned(pair: Pair, setting: Setting) -> Outcome:
     """Maps learned on the loss between the networks, by one call of :func:`sinkhorn_rebasin.align`."""
-    recipe, inputs = setting.recipe, pair.data.train_images[:2]
+    recipe = setting.recipe
+    statistics = trained_on(pair, recipe, max(recipe.start_samples, recipe.statistics_samples))
+    data = data_of(pair, recipe).train_dataloader(), held_out_of(pair, recipe)
+    return _learned(pair, setting, *data, statistics=statistics)
+
+
+def drawn(pair: Pair, setting: Setting) -> Outcome:
+    """The same without data: images are drawn, and both networks' answers stand for labels."""
+    networks, inputs = (pair.reference, pair.target), pair.data.train_images[:2]
+    images = answered_images(*networks, inputs, batch_size=setting.recipe.batch_size, seed=pair.seed)
+    return _learned(pair, setting, images, None, criterion=F.cross_entropy)
+
+
+def _learned(pair: Pair, setting: Setting, *data: Any, **options: Any) -> Outcome:
+    """Align on training and held-out batches."""
+    inputs = pair.data.train_images[:2]
     folded = setting.fold_batch_norm and discover_continuous(
         pair.target, pair.spec, inputs, fold_batch_norm=True
     )
     result = sinkhorn_rebasin.align(
-        pair.reference,
-        pair.target,
-        data_of(pair, recipe).train_dataloader(),
-        held_out_of(pair, recipe),
+        *(pair.reference, pair.target, *data),
         example_inputs=inputs,
         spec=pair.spec,
         symmetry=folded or "full",
         expand=setting.expand,
-        recipe=recipe,
+        recipe=setting.recipe,
         seed=pair.seed,
         trainer={"accelerator": "cpu"},
-        statistics=trained_on(pair, recipe, max(recipe.start_samples, recipe.statistics_samples)),
+        **options,
     )
     notes = {"start": result.start.replace("_", " "), "history": result.history, "told": list(result.notes)}
     rebasin = result.rebasin

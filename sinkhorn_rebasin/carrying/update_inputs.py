@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.carrying.drawn_images import drawn_images
 from sinkhorn_rebasin.carrying.drawn_text import drawn_text, position_axis
 from sinkhorn_rebasin.carrying.layer_activations import plain_layers
 from sinkhorn_rebasin.carrying.way import CarryProblem
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
+from sinkhorn_rebasin.networks.drawn_images import drawn_images
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness

@@ -1,4 +1,4 @@
-"""Batch norms of linear streams, folded into the layers that write: a form for inference."""
+"""Batch norms folded into the layers before them, where those of a linear stream must be: a form for inference."""
 
 from __future__ import annotations
 
@@ -64,25 +64,33 @@ def neutral_statistics(state: State, norms: dict[str, float]) -> State:
 def fold_batch_norms(proof: FunctionProof, continuous: ContinuousSpec) -> State:
     """Give batch norms neutral statistics, and their gains to the layers whose output they scale.
 
-    Which layer that is, is found by trial: the nearest that stands before the norm and passes the proof.
+    Where those of a stream must be folded, so are all others that the network has: between two networks their
+    statistics would be mixed apart from the weights that they belong to. Which layer a gain goes to is found by
+    trial: the nearest that stands before the norm and passes the proof. A gain that goes nowhere stays.
     """
     norms = batch_norms_to_fold(proof.network, continuous)
+    if not norms:
+        return proof.state
+    norms |= batch_norms_among(proof.network, proof.spec.shapes)
     state = neutral_statistics(proof.state, norms)
     proof.held |= {f"{name}.{part}" for name in norms for part in ("running_mean", "running_var")}
-    order = list(state)
     for name in norms:
         gain = f"{name}.weight"
-        for symmetry in continuous.symmetries:
-            writers = [slot for slot, _ in symmetry.exponents if gain in symmetry.gains and slot.axes == (0,)]
-            writers = [slot for slot in writers if len(proof.spec.shapes[slot.tensor]) > 1]
-            # Behind the norm come only those of networks that list their layers in another order.
-            place = order.index(gain)
-            writers.sort(key=lambda slot: (place - order.index(slot.tensor)) % len(order))
-            for writer in writers:
-                if bool((state[gain] == 1).all()):
-                    break
-                state = proof.moved([_scaling(proof.spec, gain, writer)], state)
+        for writer in _writers(proof.spec, gain, list(state)):
+            if bool((state[gain] == 1).all()):
+                break
+            state = proof.moved([_scaling(proof.spec, gain, writer)], state)
     return state
+
+
+def _writers(spec: PermutationSpec, gain: str, order: list[str]) -> list[Slot]:
+    """List the layers whose outputs a gain may scale, the nearest before it first."""
+    groups = {slot.group for slot in spec.slots_on(gain)}
+    writers = [slot for slot in spec.slots if slot.group in groups and slot.axes == (0,)]
+    writers = [slot for slot in writers if len(spec.shapes[slot.tensor]) > 1]
+    # Behind the norm come only those of networks that list their layers in another order.
+    place = order.index(gain)
+    return sorted(writers, key=lambda slot: (place - order.index(slot.tensor)) % len(order))
 
 
 def _scaling(spec: PermutationSpec, gain: str, writer: Slot) -> Move:

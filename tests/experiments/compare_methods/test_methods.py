@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.compare_methods.figures import OUR_DASHES
 from experiments.compare_methods.methods import METHODS, PUBLISHED, names_of, runnable
 from experiments.compare_methods.pair import Pair
 from experiments.compare_methods.setting import load_setting
@@ -30,8 +31,10 @@ def test_every_method_is_a_peer_or_a_loss_or_ours() -> None:
         "ours",
         "ours, every symmetry, by weights",
         "ours, every symmetry, by activations",
+        "ours, every symmetry, drawn images",
         "ours, every symmetry",
     ]
+    assert len(set(OUR_DASHES)) == len(names_of("ours"))
     assert PUBLISHED in names_of("peer")
     assert all(name.startswith("Sinkhorn") for name in names_of("loss"))
-    assert len(METHODS) == sum(len(names_of(kind)) for kind in ("peer", "loss", "ours")) == 23
+    assert len(METHODS) == sum(len(names_of(kind)) for kind in ("peer", "loss", "ours")) == 24

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sinkhorn_rebasin import (
+    LinearPath,
     SinkhornRebasin,
     discover_continuous,
     discover_symmetry,
@@ -27,8 +28,10 @@ from tests.symmetry.continuous.small_networks import InvertedResidual
 from tests.symmetry.witness import difference
 
 INPUTS = torch.randn(12, 3, 5, 5, generator=torch.Generator().manual_seed(1)).double()
-FOLDED = {"first.1", "blocks.0.4.1", "blocks.1.4.1"}
-"""The batch norms that write to the stream; those of hidden channels stay as they are."""
+WRITERS = {"first.1", "blocks.0.4.1", "blocks.1.4.1"}
+"""The batch norms that write to the stream, which cannot mix freely without them."""
+FOLDED = WRITERS | {f"blocks.{block}.{place}.1" for block in (0, 1) for place in (0, 2)}
+"""With them those of hidden channels are folded too."""
 
 
 class Given(NamedTuple):
@@ -69,7 +72,7 @@ def test_the_stream_is_linear_where_batch_norms_may_be_folded_and_only_there() -
     assert not discover_continuous(networks[0], spec, INPUTS)
     (stream,) = continuous.symmetries
     assert stream.kind == "linear"
-    assert set(stream.gains) == {f"{name}.weight" for name in FOLDED}
+    assert set(stream.gains) == {f"{name}.weight" for name in WRITERS}
     assert stream.unfoldable == ()
     assert continuous.error < 1e-12
     assert verify_continuous(networks[1], spec, continuous, INPUTS) < 1e-12
@@ -82,6 +85,7 @@ def test_the_canonical_form_computes_the_same_and_takes_every_map() -> None:
         assert difference(network, form.state_dict(), INPUTS) < 1e-12
         assert folded_in(form) == FOLDED
         assert not folded_in(network)
+        assert all(bool((form.state_dict()[f"{name}.weight"] == 1).all()) for name in FOLDED)
         maps = random_maps(continuous, generator=generator)
         orders = random_permutations(spec, generator=generator)
         moved = transform_state(form.state_dict(), spec, continuous, maps, orders)
@@ -111,10 +115,8 @@ def test_folded_norms_keep_their_statistics_while_a_rebasin_learns() -> None:
     scatter(rebasin, 0)
     assert difference(networks[1], rebasin.eval().to_model().state_dict(), INPUTS) < 1e-9
     output = rebasin.train()(INPUTS, at=1.0)
-    twin = copy.deepcopy(forms[0])
-    for name, layer in twin.named_modules():
-        layer.train(isinstance(layer, nn.BatchNorm2d) and name not in FOLDED)
-    torch.testing.assert_close(output, twin(INPUTS))
+    torch.testing.assert_close(output, forms[0](INPUTS))
+    assert not torch.allclose(output, copy.deepcopy(forms[0]).train()(INPUTS))
 
 
 def test_measuring_statistics_anew_leaves_folded_norms_alone() -> None:
@@ -122,6 +124,46 @@ def test_measuring_statistics_anew_leaves_folded_norms_alone() -> None:
     before = {name: tensor.clone() for name, tensor in form.state_dict().items()}
     state = reset_batch_norm(form, [INPUTS]).state_dict()
     for name, tensor in before.items():
-        layer = name.rpartition(".")[0]
-        same = torch.equal(state[name], tensor)
-        assert same == ("running" not in name or layer in FOLDED) or name.endswith("tracked")
+        assert torch.equal(state[name], tensor) or name.endswith("tracked")
+
+
+class Behind(nn.Module):
+    """A linear stream behind a batch norm, and hidden channels whose batch norm comes after an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(7, 6, bias=False), nn.BatchNorm1d(6)
+        self.hidden, self.other, self.last = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.other(self.hidden(self.norm(self.first(x))).tanh()))
+
+
+def test_a_gain_that_no_layer_before_it_takes_stays_and_its_statistics_are_neutral() -> None:
+    torch.manual_seed(0)
+    network, inputs = Behind().double(), torch.randn(9, 7).double()
+    network(inputs)
+    nn.init.normal_(network.other.weight, 1.0, 0.3)
+    spec = discover_symmetry(network.eval(), inputs)
+    continuous = discover_continuous(network, spec, inputs, fold_batch_norm=True)
+    form = canonicalize(network, spec, continuous, inputs)
+    assert folded_in(form) == {"norm", "other"}
+    scale = network.other.weight / (network.other.running_var + network.other.eps).sqrt()
+    torch.testing.assert_close(form.other.weight, scale)
+    assert difference(network, form.state_dict(), inputs) < 1e-12
+
+
+def test_midpoints_do_not_depend_on_how_statistics_and_weights_share_a_scale() -> None:
+    networks, spec, continuous, forms = given()
+    other = copy.deepcopy(networks[1])
+    conv, norm = other.blocks[0][0]
+    with torch.no_grad():  # the same function: a larger weight, and statistics that are larger by as much
+        conv.weight.mul_(8)
+        norm.running_mean.mul_(8)
+        norm.running_var.copy_(64 * (norm.running_var + norm.eps) - norm.eps)
+    assert difference(networks[1], other.state_dict(), INPUTS) < 1e-12
+    form = canonicalize(other, spec, continuous, INPUTS)
+    middles = [LinearPath.between(each, forms[0]).module_at(0.5)(INPUTS) for each in (forms[1], form)]
+    torch.testing.assert_close(*middles)
+    plain = LinearPath.between(networks[1], networks[0]).module_at(0.5)(INPUTS)
+    assert not torch.allclose(plain, LinearPath.between(other, networks[0]).module_at(0.5)(INPUTS))
