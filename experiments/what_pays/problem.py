@@ -125,5 +125,5 @@ def image_problem(setting: Setting, group: int, data: ImageData, cache: Path) ->
 def image_data(setting: Setting, root: Path) -> ImageData:
     """Read the images of a setting."""
     if setting.data == "digits":
-        return load_digits()
-    return load_mnist(root) if setting.data == "mnist" else load_cifar10(root)
+        return load_digits(setting.images)
+    return (load_mnist if setting.data == "mnist" else load_cifar10)(root, setting.images)

@@ -47,6 +47,7 @@ class Setting:
         networks: that are merged.
         groups: of other networks each, one a seed.
         members: numbers of published networks, one list a group; those of the seeds otherwise.
+        images: of the data, the first so many; None: all.
         held_out: training images, the last of them, that no network has seen; small budgets are made of them.
         sizes: of budgets; None is all samples.
         labelled: whether there are budgets with labels besides those without.
@@ -63,6 +64,7 @@ class Setting:
     networks: int = 2
     groups: int = 3
     members: tuple[tuple[int, ...], ...] = ()
+    images: int | None = None
     held_out: int = 5000
     sizes: tuple[int | None, ...] = (50, 200, 1000, None)
     labelled: bool = True
