@@ -62,6 +62,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = ", ".join(known_settings())
     parser.add_argument("settings", nargs="*", default=["digits"], help=f"{known}, or files")
     parser.add_argument("--groups", type=int, default=None, help="at most so many of a setting's groups")
+    parser.add_argument(
+        "--sizes", nargs="+", default=None, help="of budgets to measure now, such as 0 50 all"
+    )
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("runs/endpoints"), help="trained networks")
     parser.add_argument("--tables", action="store_true", help="measure nothing; show what is finished")
@@ -81,7 +84,8 @@ def measure(name: str, setting: Setting, options: argparse.Namespace) -> None:
         write_json(skipped, {"setting": setting.title, "skipped": str(error)})
         return
     skipped.unlink(missing_ok=True)
-    budgets = setting.budgets()
+    sizes = options.sizes
+    budgets = [each for each in setting.budgets() if sizes is None or each.named_size in sizes]
     with Progress(console=console) as progress:
         bar = progress.add_task(setting.title, total=len(groups) * len(budgets))
         for group in groups:

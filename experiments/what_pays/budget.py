@@ -26,10 +26,15 @@ class Budget:
     size: int | None
     labelled: bool = False
 
+    @property
+    def named_size(self) -> str:
+        """Return the size as it is asked for: a number, or all."""
+        return "all" if self.size is None else str(self.size)
+
     def __str__(self) -> str:
         if self.size == 0:
             return "no data"
-        return f"{'all' if self.size is None else self.size} {'labelled' if self.labelled else 'unlabelled'}"
+        return f"{self.named_size} {'labelled' if self.labelled else 'unlabelled'}"
 
 
 @dataclass(frozen=True)
