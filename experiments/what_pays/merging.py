@@ -46,9 +46,20 @@ def without_data(problem: Problem) -> dict[str, Merge]:
     if len(networks) == 2:
         scaled = sinkhorn_rebasin.align(*networks, **options_of(problem))
         merges["weight matching and scales"] = Merge(scaled.merge(), [networks[0], scaled.to_model()])
+    if problem.task.of_classes:
+        merge, noise = merges["weight matching"], list(noise_of(problem).split(100))
+        merges["weight matching, REPAIR on noise"] = Merge(
+            repaired_merge(problem, merge, noise), merge.aligned
+        )
     if problem.setting.share is not None:
         merges["weight matching, classes weighed"] = mean_of(weighed(problem), matched)
     return merges
+
+
+def noise_of(problem: Problem) -> Tensor:
+    """Draw inputs of the mean and deviation of standardized images."""
+    shape = problem.pool.inputs.shape[1:]
+    return torch.randn((NOISE, *shape), generator=torch.Generator().manual_seed(problem.group))
 
 
 def options_of(problem: Problem) -> dict[str, object]:
@@ -65,9 +76,7 @@ def options_of(problem: Problem) -> dict[str, object]:
 
 def weighed(problem: Problem) -> list[nn.Module]:
     """Weigh each owner's classes by what it knows, as its answers to noise tell."""
-    shape = problem.pool.inputs.shape[1:]
-    noise = torch.randn((NOISE, *shape), generator=torch.Generator().manual_seed(problem.group))
-    known = sinkhorn_rebasin.known_classes(problem.networks, noise)
+    known = sinkhorn_rebasin.known_classes(problem.networks, noise_of(problem))
     return sinkhorn_rebasin.weigh_classes(problem.networks, known, head_of(problem))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from experiments.reporting.pictures import save_picture
-from experiments.what_pays.table import NO_DATA, TUNED, best_blind, budgets_of, of_accuracy, values_of
+from experiments.what_pays.table import NO_DATA, TUNED, budgets_of, of_accuracy, values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,10 +56,11 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str, kind: str) -> None:
     """Draw one setting with or without labels."""
     sizes = _sizes(cells, setting, kind)
-    blind = values_of(cells, setting, NO_DATA, best_blind(cells, setting))
-    if blind:
-        axes.plot([0] * len(blind), list(blind.values()), "k_", markersize=6)
-        axes.plot([0], [fmean(blind.values())], "kD", markersize=5, label="merged without data")
+    for way, mark in (("weight matching", "D"), ("weight matching, REPAIR on noise", "*")):
+        blind = values_of(cells, setting, NO_DATA, way)
+        if blind:
+            axes.plot([0] * len(blind), list(blind.values()), "k_", markersize=6)
+            axes.plot([0], [fmean(blind.values())], f"k{mark}", markersize=6, label=way)
     for way, (color, dashes) in LEVELS.items():
         values = values_of(cells, setting, NO_DATA, way)
         if values:

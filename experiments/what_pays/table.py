@@ -17,6 +17,8 @@ LEAD = {
     "tuned: learned midpoint": "{verb} the learned midpoint",
 }
 """Columns of the lead table, and the ways that stand in them."""
+BLIND = {"matched": "weight matching", "REPAIR on noise": "weight matching, REPAIR on noise"}
+"""The same for those without data."""
 
 Cells = Sequence[Mapping[str, Any]]
 
@@ -51,9 +53,8 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
             for way in ("best member", "mean of outputs"):
                 line[way] = spread(values_of(cells, setting, NO_DATA, way).values())
             if budget == NO_DATA:
-                line["matched"] = spread(
-                    values_of(cells, setting, NO_DATA, best_blind(cells, setting)).values()
-                )
+                for column, way in BLIND.items():
+                    line[column] = spread(values_of(cells, setting, NO_DATA, way).values())
             else:
                 verb = TUNED[budget.rpartition(" ")[2]]
                 for column, way in LEAD.items():
@@ -63,19 +64,6 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
             lines.append(line)
     columns = list(dict.fromkeys(name for line in lines for name in line))
     return [{name: line.get(name, "–") for name in columns} for line in lines]
-
-
-def best_blind(cells: Cells, setting: str) -> str:
-    """Return the way of ours to merge without data: with classes weighed where owners have some.
-
-    >>> best_blind([], "a")
-    'weight matching and scales'
-    """
-    weighed = "weight matching, classes weighed"
-    if values_of(cells, setting, NO_DATA, weighed):
-        return weighed
-    scaled = "weight matching and scales"
-    return scaled if not cells or values_of(cells, setting, NO_DATA, scaled) else "weight matching"
 
 
 def gains(cells: Cells, setting: str, budget: str) -> dict[int, float]:

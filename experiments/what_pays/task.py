@@ -28,7 +28,7 @@ class Task:
         figures: (outputs, targets of the test) to figures, lower is better in ``"error"``.
         figure: what ``"error"`` is, in words.
         combined: what networks say together, to outputs that are measured as those of one.
-        head: whether classes are weighed by owner, where they have some.
+        of_classes: whether inputs are standardized images, and outputs scores of classes.
     """
 
     mean: Callable[[Sequence[Tensor]], Tensor]
@@ -36,7 +36,7 @@ class Task:
     figures: Callable[[Tensor, Tensor], dict[str, float]]
     figure: str
     combined: Callable[[Tensor], Tensor] = lambda said: said
-    head: bool = False
+    of_classes: bool = False
 
     @torch.no_grad()
     def said_together(self, networks: Sequence[Network], inputs: Tensor, batch: int = 500) -> Tensor:
@@ -98,7 +98,7 @@ CLASSES = Task(
     _of_classes,
     "test loss",
     combined=lambda said: said.clamp(min=LEAST).log(),
-    head=True,
+    of_classes=True,
 )
 PROBABILITIES = Task(
     mean_of_outputs,

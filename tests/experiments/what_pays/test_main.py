@@ -39,6 +39,8 @@ def test_every_way_of_every_budget_is_measured_once(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY, encoding="utf-8")
     options = [str(file), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "nets")]
+    main([*options, "--sizes", "0"])
+    assert [line["budget"] for line in read_receipt(tmp_path / "out")["metrics"]["rows"]] == ["no data"]
     main(options)
     metrics = read_receipt(tmp_path / "out")["metrics"]
     assert [line["budget"] for line in metrics["rows"]] == ["no data", "40 unlabelled", "40 labelled"]
