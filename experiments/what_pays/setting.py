@@ -23,14 +23,14 @@ class Spending:
         steps: of Adam.
         batch_size: at most; a budget of fewer samples is one batch.
         rates: of tuning, that held-out samples decide on.
-        learning_rates: of the scores of permutations, as many, that held-out samples decide on. Scales are learned
-            at a tenth of them, and temperatures fall with them.
+        learning_rates: of the scores of permutations, that held-out samples decide on; not more than ``rates``.
+            Scales are learned at a tenth of them, and temperatures fall with them.
         evaluate_every: steps, after each of which the best so far on held-out samples is kept.
     """
 
     steps: int = 200
     batch_size: int = 100
-    rates: tuple[float, ...] = (1e-3, 3e-3)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     learning_rates: tuple[float, ...] = (0.1, 0.03)
     evaluate_every: int = 50
 
