@@ -22,6 +22,7 @@ LINES = {
     "{verb} the matched midpoint": ("tab:blue", "-", "s"),
     "{verb} the learned midpoint": ("tab:red", "-", "^"),
 }
+BLIND = {"weight matching": "D", "weight matching, REPAIR on noise": "*"}
 LEVELS = {"best member": ("0.35", ":"), "mean of outputs": ("tab:green", ":")}
 
 
@@ -56,39 +57,38 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str, kind: str) -> None:
     """Draw one setting with or without labels."""
     sizes = _sizes(cells, setting, kind)
-    for way, mark in (("weight matching", "D"), ("weight matching, REPAIR on noise", "*")):
-        blind = values_of(cells, setting, NO_DATA, way)
-        if blind:
-            axes.plot([0] * len(blind), list(blind.values()), "k_", markersize=6)
-            axes.plot([0], [fmean(blind.values())], f"k{mark}", markersize=6, label=way)
-    for way, (color, dashes) in LEVELS.items():
-        values = values_of(cells, setting, NO_DATA, way)
-        if values:
-            axes.axhline(fmean(values.values()), color=color, linestyle=dashes, linewidth=1.2, label=way)
+    _draw_without_data(axes, cells, setting)
     for way, (color, dashes, mark) in LINES.items():
         values = [values_of(cells, setting, budget, way.format(verb=TUNED[kind])) for budget in sizes]
         known = [(place, each) for place, each in enumerate(values, 1) if each]
         if not known:
             continue
-        means = [fmean(each.values()) for _, each in known]
         label = way.format(verb="tuned:").replace("tuned: the", "tuned:")
-        axes.plot([p for p, _ in known], means, dashes, color=color, marker=mark, markersize=4, label=label)
+        style: dict[str, Any] = {"color": color, "marker": mark, "markersize": 5, "label": label}
+        style["fillstyle"] = "full" if "{verb}" in way else "none"
+        axes.plot([place for place, _ in known], [fmean(each.values()) for _, each in known], dashes, **style)
         for place, each in known:
             axes.plot([place] * len(each), list(each.values()), "_", color=color, markersize=5, alpha=0.6)
-    axes.set_xticks(
-        range(len(sizes) + 1), ["none", *(budget.rpartition(" ")[0] for budget in sizes)], fontsize=8
-    )
+    axes.set_xticks(range(len(sizes) + 1), ["none", *(each.rpartition(" ")[0] for each in sizes)], fontsize=8)
     axes.set_title(setting, fontsize=9)
     axes.set_xlabel(f"{kind} samples", fontsize=8)
-    axes.set_ylabel(
-        "test accuracy, %" if of_accuracy(cells, setting) else _figure(cells, setting), fontsize=8
-    )
+    figure = next(str(each["figure"]) for each in cells if each["setting"] == setting)
+    axes.set_ylabel("test accuracy, %" if of_accuracy(cells, setting) else figure, fontsize=8)
     axes.tick_params(labelsize=8)
+
+
+def _draw_without_data(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str) -> None:
+    """Draw what needs no data: merges as marks, networks and the mean of their outputs as lines."""
+    for way, mark in BLIND.items():
+        values = values_of(cells, setting, NO_DATA, way)
+        if values:
+            axes.plot([0] * len(values), list(values.values()), "k_", markersize=6)
+            axes.plot([0], [fmean(values.values())], f"k{mark}", markersize=6, label=way)
+    for way, (color, dashes) in LEVELS.items():
+        values = values_of(cells, setting, NO_DATA, way)
+        if values:
+            axes.axhline(fmean(values.values()), color=color, linestyle=dashes, linewidth=1.2, label=way)
 
 
 def _sizes(cells: Sequence[Mapping[str, Any]], setting: str, kind: str) -> list[str]:
     return [budget for budget in budgets_of(cells, setting) if budget.endswith(f" {kind}")]
-
-
-def _figure(cells: Sequence[Mapping[str, Any]], setting: str) -> str:
-    return str(next(each["figure"] for each in cells if each["setting"] == setting))
