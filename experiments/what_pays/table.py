@@ -49,7 +49,10 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
     lines = []
     for setting in dict.fromkeys(each["setting"] for each in cells):
         for budget in budgets_of(cells, setting):
-            line: dict[str, Any] = {"setting": setting, "budget": budget}
+            groups = {
+                each["group"] for each in cells if each["setting"] == setting and rows_of([each], budget)
+            }
+            line: dict[str, Any] = {"setting": setting, "budget": budget, "groups": len(groups)}
             for way in ("best member", "mean of outputs"):
                 line[way] = spread(values_of(cells, setting, NO_DATA, way).values())
             if budget == NO_DATA:

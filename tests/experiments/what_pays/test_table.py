@@ -42,6 +42,7 @@ def test_the_lead_has_a_line_a_budget_and_the_spread_over_groups() -> None:
     blind, few = lead_table(cells(True))
     assert (blind["budget"], blind["matched"], blind["learned"]) == ("no data", "85.0 ± 0.0", "–")
     assert (few["learned"], few["tuned: a member"]) == ("86.0 ± 0.0", "90.5 ± 0.7")
+    assert (few["groups"], lead_table(cells(True)[:1])[1]["groups"]) == (2, 1)
     assert few["gain of a midpoint"] == "+3.0 ± 1.4"
 
 
