@@ -1,0 +1,135 @@
+"""Ways that take steps: permutations and scales are learned, or a network is tuned."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import sinkhorn_rebasin
+from experiments.what_pays.merging import options_of
+from experiments.what_pays.problem import Given, Problem
+from sinkhorn_rebasin import MidpointLoss, Recipe
+from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.resizing import resized
+
+CLOSING = 1 / 3
+"""Part of the steps that settle scales at hard permutations, where units can be scaled."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Hold the best of several rates.
+
+    Attributes:
+        network: the best on held-out samples.
+        rate: it was trained at.
+        seconds: of the processor, of one rate.
+    """
+
+    network: nn.Module
+    rate: float
+    seconds: float
+
+
+def best_of_rates(
+    problem: Problem, given: Given, rates: tuple[float, ...], train: Callable[[float], nn.Module]
+) -> Trained:
+    """Train at every rate, and keep the network with the lowest loss on held-out samples."""
+    began, best = time.process_time(), (math.inf, rates[0], nn.Module())
+    for rate in rates:
+        network = train(rate)
+        loss = problem.task.distance(network, given.held_out)
+        if loss < best[0] or rate == rates[0]:
+            best = loss, rate, network
+    return Trained(best[2], best[1], (time.process_time() - began) / len(rates))
+
+
+def learned(problem: Problem, given: Given) -> Trained:
+    """Learn permutations and scales, of all networks together where they are more than two."""
+    rates = problem.setting.spending.learning_rates
+    learn = _learned_pair if len(problem.networks) == 2 else _learned_together
+    return best_of_rates(problem, given, rates, lambda rate: learn(problem, given, rate))
+
+
+def tuned(problem: Problem, given: Given, start: nn.Module, steps: int) -> Trained:
+    """Tune a network to labels, or to what the networks say together."""
+    rates = problem.setting.spending.rates
+    return best_of_rates(problem, given, rates, lambda rate: _tuned(problem, given, start, rate, steps))
+
+
+def recipe_of(problem: Problem, rate: float, temperatures: tuple[float, float], cycles: int) -> Recipe:
+    """Return the recipe of one rate; it keeps what is best at the midpoint, the start included."""
+    spending = problem.setting.spending
+    closing = round(CLOSING * spending.steps) if problem.rescaling else 0
+    return Recipe(
+        steps=spending.steps - closing,
+        closing_steps=closing,
+        cycles=cycles,
+        learning_rate=rate,
+        scale_learning_rate=rate / 10,
+        temperatures=temperatures,
+        trials=1,
+        keep="midpoint",
+        points=3,
+        evaluate_every=spending.evaluate_every,
+    )
+
+
+def _learned_pair(problem: Problem, given: Given, rate: float) -> nn.Module:
+    loss = problem.task.loss
+    result = sinkhorn_rebasin.align(
+        *problem.networks,
+        given.batches(),
+        given.batches(given.held_out),
+        criterion=loss,
+        loss=MidpointLoss(loss),
+        recipe=recipe_of(problem, rate, (5 * rate, 2 * rate), cycles=2),
+        trainer={"accelerator": "cpu"},
+        **options_of(problem),  # type: ignore[arg-type]
+    )
+    return result.merge()
+
+
+def _learned_together(problem: Problem, given: Given, rate: float) -> nn.Module:
+    many = sinkhorn_rebasin.align_many(
+        problem.networks,
+        problem.spec,
+        train=given.batches(),
+        validation=given.batches(given.held_out),
+        criterion=problem.task.loss,
+        concentration=math.inf,
+        example_inputs=problem.example,
+        recipe=recipe_of(problem, rate, (10 * rate, rate), cycles=1),
+        rescale=problem.rescaling is not None,
+        trainer={"accelerator": "cpu"},
+        progress=False,
+        seed=problem.group,
+    )
+    return resized(problem.networks[0], many.merge(problem.networks))
+
+
+def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> nn.Module:
+    """Train a copy with Adam, whose rate falls to zero; the best on held-out samples is kept, the start too."""
+    network = standalone_copy(start).train().requires_grad_(True)
+    adam = torch.optim.Adam(network.parameters(), rate)
+    draw = torch.Generator().manual_seed(problem.group)
+    inputs, targets = given.train
+    best, kept = problem.task.distance(start, given.held_out), start
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = rate * (1 - step / steps)
+        picked = torch.randint(len(inputs), (min(given.batch_size, len(inputs)),), generator=draw)
+        loss = problem.task.loss(network(inputs[picked]), targets[picked])
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        if (step + 1) % problem.setting.spending.evaluate_every == 0 or step + 1 == steps:
+            now = problem.task.distance(network.eval(), given.held_out)
+            if now < best:
+                best, kept = now, standalone_copy(network).eval()
+            network.train()
+    return kept
