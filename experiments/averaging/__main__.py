@@ -12,45 +12,21 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
-
-import torch
-from rich.console import Console
 
 from experiments.averaging.methods import curves, ends, stages
 from experiments.averaging.setting import Setting, load_setting
 from experiments.averaging.table_and_picture import draw, table
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
-
-console = Console(width=max(Console().width, 120))
+from experiments.reporting.question import Question, Row, numbered
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every pair that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/averaging").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
-    for number in range(setting.pairs if options.pairs is None else options.pairs):
-        finished.row(f"{name}-{number}", lambda number=number: pair_row(setting, number, data))
-    pairs = finished.all(f"{name}-*")
-    lines = table(pairs)
-    console.print(markdown_table(lines))
-    draw(pairs, options.out / "averaging.png")
-    write_receipt(
-        options.out,
-        experiment="averaging",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "pairs": pairs},
-        seeds=list(range(2 * len(pairs))),
-    )
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each pair."""
+    return numbered(setting.pairs, options, lambda number: pair_row(setting, number, data))
 
 
 def pair_row(setting: Setting, number: int, data: tuple[ImageData, Batches, Batches]) -> dict[str, Any]:
@@ -63,5 +39,11 @@ def pair_row(setting: Setting, number: int, data: tuple[ImageData, Batches, Batc
     return {"setting": setting.title, "pair": number, "steps": list(setting.steps), "curves": found}
 
 
+QUESTION = Question(
+    *("averaging", __doc__, "pairs", load_setting, rows, table, draw),
+    seeds=lambda pairs: list(range(2 * len(pairs))),
+)
+
+
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

@@ -13,13 +13,12 @@ in OUT a picture and a receipt of all that is finished there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
 from torch import nn
 
 import sinkhorn_rebasin as sr
@@ -28,35 +27,16 @@ from experiments.curves.setting import Setting, load_setting
 from experiments.curves.training import alternated, measured_curve
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.question import Question, Row, console
 from sinkhorn_rebasin.connectivity import LearnedCurve
 
-console = Console(width=max(Console().width, 120))
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every pair that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/curves").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
-    for seeds in setting.seeds[: options.pairs]:
-        finished.row(
-            f"{name}-{seeds[0]}-{seeds[1]}", lambda seeds=seeds: pair_row(setting, seeds, data, options.cache)
-        )
-    pairs = finished.all(f"{name}-*")
-    lines = table(pairs)
-    console.print(markdown_table(lines))
-    draw(pairs, options.out / "curves.png")
-    write_receipt(
-        options.out,
-        experiment="curves",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "pairs": pairs},
-        seeds=sorted({seed for pair in pairs for seed in pair["pair"]}),
-    )
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each pair."""
+    return {
+        f"{seeds[0]}-{seeds[1]}": partial(pair_row, setting, seeds, data, options.cache)
+        for seeds in setting.seeds[: options.pairs]
+    }
 
 
 def pair_row(
@@ -92,5 +72,11 @@ def aligned(
     return sr.align(reference, target, train, held or None, **options).to_model()
 
 
+QUESTION = Question(
+    *("curves", __doc__, "pairs", load_setting, rows, table, draw),
+    seeds=lambda pairs: sorted({seed for pair in pairs for seed in pair["pair"]}),
+)
+
+
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

@@ -13,13 +13,10 @@ OUT a picture and a receipt of all that is finished there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from rich.console import Console
 from torch import Tensor
 
 from experiments.data import ImageData
@@ -28,33 +25,13 @@ from experiments.masks.setting import Setting, load_setting
 from experiments.masks.table_and_picture import draw, table
 from experiments.masks.tickets import Masks, Ticket, accuracy, retrained, sparsity_of, ticket
 from experiments.models.family import Batches
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
-
-console = Console(width=max(Console().width, 120))
+from experiments.reporting.question import Question, Row, console, numbered
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every pair that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/masks").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each pair."""
     tickets: dict[int, Ticket] = {}
-    for number in range(setting.networks if options.pairs is None else options.pairs):
-        finished.row(f"{name}-{number}", lambda number=number: pair_row(setting, number, data, tickets))
-    pairs = finished.all(f"{name}-*")
-    lines = table(pairs)
-    console.print(markdown_table(lines))
-    draw(pairs, options.out / "masks.png")
-    write_receipt(
-        options.out,
-        experiment="masks",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "pairs": pairs},
-        seeds=list(range(setting.networks)),
-    )
+    return numbered(setting.networks, options, lambda number: pair_row(setting, number, data, tickets))
 
 
 def pair_row(
@@ -87,7 +64,8 @@ def pair_row(
     for name, way in methods(Problem.of(source, receiver, images, held, setting)).items():
         mask, seconds = timed(way)
         note(name, mask, seconds)
-    return {"setting": setting.title, "pair": number, "rows": rows}
+    seeds = [number, (number + 1) % setting.networks]
+    return {"setting": setting.title, "pair": number, "seeds": seeds, "rows": rows}
 
 
 def shared(mask: Masks, other: Masks) -> float:
@@ -100,5 +78,11 @@ def shared(mask: Masks, other: Masks) -> float:
     return sum(int(part.sum()) for part in both) / sum(int(part.sum()) for part in mask.values())
 
 
+QUESTION = Question(
+    *("masks", __doc__, "pairs", load_setting, rows, table, draw),
+    seeds=lambda pairs: sorted({seed for pair in pairs for seed in pair["seeds"]}),
+)
+
+
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

@@ -11,47 +11,22 @@ OUT/finished. Leaves in OUT a picture and a receipt of all that is finished ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-
 from experiments.data import ImageData
 from experiments.models.family import Batches
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.question import Question, Row, numbered
 from experiments.simplexes.ensembles import measured
 from experiments.simplexes.figures import draw, table
 from experiments.simplexes.setting import Setting, load_setting
 
-console = Console(width=max(Console().width, 120))
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every triple that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/simplexes").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
-    for number in range(setting.triples if options.pairs is None else options.pairs):
-        finished.row(
-            f"{name}-{number}", lambda number=number: triple_row(setting, number, data, options.cache)
-        )
-    triples = finished.all(f"{name}-*")
-    lines = table(triples)
-    console.print(markdown_table(lines))
-    draw(triples, options.out / "simplexes.png")
-    write_receipt(
-        options.out,
-        experiment="simplexes",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "triples": triples},
-        seeds=list(range(3 * len(triples))),
-    )
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each triple."""
+    return numbered(setting.triples, options, lambda number: triple_row(setting, number, data, options.cache))
 
 
 def triple_row(
@@ -67,5 +42,11 @@ def triple_row(
     }
 
 
+QUESTION = Question(
+    *("simplexes", __doc__, "triples", load_setting, rows, table, draw),
+    seeds=lambda triples: list(range(3 * len(triples))),
+)
+
+
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

@@ -13,48 +13,27 @@ Leaves in OUT a picture and a receipt of all that is finished there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.question import Question, Row, console, numbered
 from experiments.stitching.chains import cuts, parts
 from experiments.stitching.figures import FULL, GROUP, draw, table
 from experiments.stitching.setting import Setting, load_setting
 from experiments.stitching.stitches import FullStitch, GroupStitch, accuracy, fitted, held_loss, matched_order
 
-console = Console(width=max(Console().width, 120))
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every pair that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/stitching").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
-    for number in range(setting.pairs if options.pairs is None else options.pairs):
-        finished.row(f"{name}-{number}", lambda number=number: pair_row(setting, number, data, options.cache))
-    pairs = finished.all(f"{name}-*")
-    lines = table(pairs)
-    console.print(markdown_table(lines))
-    draw(pairs, options.out / "stitching.png")
-    write_receipt(
-        options.out,
-        experiment="stitching",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "pairs": pairs},
-        seeds=list(range(2 * len(pairs))),
-    )
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each pair."""
+    return numbered(setting.pairs, options, lambda number: pair_row(setting, number, data, options.cache))
 
 
 def pair_row(
@@ -113,5 +92,11 @@ def stitched(
     }
 
 
+QUESTION = Question(
+    *("stitching", __doc__, "pairs", load_setting, rows, table, draw),
+    seeds=lambda pairs: list(range(2 * len(pairs))),
+)
+
+
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

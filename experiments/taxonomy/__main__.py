@@ -12,47 +12,35 @@ of all that is finished there.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-import torch
-from rich.console import Console
-
-from experiments.reporting.finished import Finished
-from experiments.reporting.options import parser_of
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.question import Question, Row
 from experiments.taxonomy.cells import cell_row
 from experiments.taxonomy.figures import draw, shares, table
-from experiments.taxonomy.setting import load_setting
-
-console = Console(width=max(Console().width, 120))
+from experiments.taxonomy.setting import Setting, load_setting
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every cell that is not finished, then show and keep all that is."""
-    options = parser_of(__doc__, "digits_mlp", "runs/taxonomy").parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    setting, finished = load_setting(options.setting), Finished(options.out)
-    name, data = Path(options.setting).stem, setting.load(options.root)
-    for width, size in itertools.product(setting.widths, setting.batch_sizes):
-        finished.row(
-            f"{name}-{width:04}-{size:04}",
-            lambda width=width, size=size: cell_row(setting, width, size, data, options.cache),
-        )
-    cells = finished.all(f"{name}-*")
-    lines, counted = table(cells), shares(cells, setting.poor)
-    console.print(markdown_table(lines))
-    console.print(counted)
-    draw(cells, options.out / "taxonomy.png", setting.title)
-    write_receipt(
-        options.out,
-        experiment="taxonomy",
-        config={**asdict(setting), "threads": options.threads},
-        metrics={"rows": lines, "shares": counted, "cells": cells},
-        seeds=[0, 1],
-    )
+def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
+    """Return what measures each cell."""
+
+    def cell(width: int, size: int) -> Row:
+        """Measure one cell, and say of which setting it is."""
+        return {"setting": setting.title, **cell_row(setting, width, size, data, options.cache)}
+
+    cells = itertools.product(setting.widths, setting.batch_sizes)
+    return {f"{width:04}-{size:04}": partial(cell, width, size) for width, size in cells}
+
+
+QUESTION = Question(
+    *("taxonomy", __doc__, "cells", load_setting, rows, table),
+    draw=lambda cells, path: draw(cells, path, cells[0]["setting"]),
+    seeds=lambda cells: [0, 1],
+    more=lambda cells, setting: {"shares": shares(cells, setting.poor)},
+)
 
 
 if __name__ == "__main__":
-    main()
+    QUESTION.answer()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.curves.__main__ import main
+from experiments.curves.__main__ import QUESTION
 from experiments.curves.training import connected, short
 from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin import PathEvaluation
@@ -30,7 +30,7 @@ recipe: {steps: 10, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 5, p
 def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    main([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
+    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
     (pair,) = read_receipt(tmp_path)["metrics"]["pairs"]
     raw, aligned = pair["curves"]["as they are"], pair["curves"]["aligned"]
     assert aligned[0]["barrier"] < raw[0]["barrier"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sinkhorn_rebasin as sr
-from experiments.geodesics.__main__ import main
+from experiments.geodesics.__main__ import QUESTION
 from experiments.geodesics.paths import GEODESIC, LINE, NORMALISED, paths
 from experiments.models import build_model
 from experiments.reporting.receipts import read_receipt
@@ -29,7 +29,7 @@ recipe: {steps: 10, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 5, p
 def test_every_path_is_measured_after_every_matching(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    main([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
+    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
     (pair,) = read_receipt(tmp_path)["metrics"]["pairs"]
     found = {(row["matching"], row["path"]): row["test"] for row in pair["rows"]}
     assert len(found) == 15

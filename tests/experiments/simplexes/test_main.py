@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from experiments.reporting.receipts import read_receipt
-from experiments.simplexes.__main__ import main
+from experiments.simplexes.__main__ import QUESTION
 from experiments.simplexes.ensembles import row
 
 TINY = """
@@ -29,7 +29,7 @@ recipe: {steps: 4, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 2, po
 def test_every_ensemble_of_three_networks_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    main([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
+    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
     (triple,) = read_receipt(tmp_path)["metrics"]["triples"]
     found = {each["ensemble"]: each for each in triple["rows"]}
     assert len(found) == 7

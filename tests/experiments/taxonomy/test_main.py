@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.reporting.receipts import read_receipt
-from experiments.taxonomy.__main__ import main
+from experiments.taxonomy.__main__ import QUESTION
 
 TINY = """
 title: tiny
@@ -28,7 +28,7 @@ poor: 0.0
 def test_every_cell_is_connected_raw_and_aligned(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
-    main([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
+    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
     metrics = read_receipt(tmp_path)["metrics"]
     cells = metrics["cells"]
     assert [(cell["width"], cell["batch size"]) for cell in cells] == [(4, 50), (16, 50)]
