@@ -65,7 +65,7 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
                     line[column] = spread(found.values())
                 line["gain of a midpoint"] = spread(gains(cells, setting, budget).values(), sign=True)
             lines.append(line)
-    columns = list(dict.fromkeys(name for line in lines for name in line))
+    columns = ("setting", "figure", "way", *budgets_of(cells))
     return [{name: line.get(name, "–") for name in columns} for line in lines]
 
 
@@ -91,7 +91,7 @@ def full_table(cells: Cells) -> list[dict[str, Any]]:
         for way in dict.fromkeys(row["way"] for budget in budgets for row in rows_of(mine, budget)):
             values = {budget: spread(values_of(mine, setting, budget, way).values()) for budget in budgets}
             lines.append({"setting": setting, "figure": figure, "way": way, **values})
-    columns = list(dict.fromkeys(name for line in lines for name in line))
+    columns = ("setting", "figure", "way", *budgets_of(cells))
     return [{name: line.get(name, "–") for name in columns} for line in lines]
 
 
@@ -104,14 +104,14 @@ def rows_of(cells: Cells, budget: str) -> list[Mapping[str, Any]]:
     return [row for each in cells for row in each["rows"] if row["budget"] == budget]
 
 
-def budgets_of(cells: Cells, setting: str) -> list[str]:
-    """Return the budgets of a setting in order: none, then growing ones without labels, then with them.
+def budgets_of(cells: Cells, setting: str | None = None) -> list[str]:
+    """Return the budgets of a setting, or of all, in order: none, then growing ones without labels, then with them.
 
     >>> rows = [{"budget": each} for each in ("all labelled", "no data", "200 unlabelled", "50 unlabelled")]
     >>> budgets_of([{"setting": "a", "rows": rows}], "a")
     ['no data', '50 unlabelled', '200 unlabelled', 'all labelled']
     """
-    names = {row["budget"] for each in cells if each["setting"] == setting for row in each["rows"]}
+    names = {row["budget"] for each in cells if setting in (None, each["setting"]) for row in each["rows"]}
 
     def place(name: str) -> tuple[bool, bool, float]:
         size = name.partition(" ")[0]
