@@ -65,7 +65,7 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
                     line[column] = spread(found.values())
                 line["gain of a midpoint"] = spread(gains(cells, setting, budget).values(), sign=True)
             lines.append(line)
-    columns = ("setting", "figure", "way", *budgets_of(cells))
+    columns = list(dict.fromkeys(name for line in lines for name in line))
     return [{name: line.get(name, "–") for name in columns} for line in lines]
 
 
