@@ -154,7 +154,7 @@ def report(
 def overview(out: Path) -> None:
     """Write the table over all settings that were measured."""
     receipts = [read_receipt(path) for path in sorted(out.glob("*/receipt.json"))]
-    table = [line for receipt in receipts for line in receipt["metrics"]["lead"]]
+    table = [lead(receipt["metrics"]["rows"], receipt["config"]["title"]) for receipt in receipts]
     write_receipt(
         out,
         experiment="carry",

@@ -78,14 +78,23 @@ def lead(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
         name = max(known, key=lambda each: known[each])
         return f"{known[name]:.2f} ({name})"
 
+    most = max(len(values) for values in shares.values())
+
+    def shown(name: str) -> str:
+        if name not in means:
+            return "–"
+        pairs = len(shares[name])
+        return f"{means[name]:.2f}" + (f" ({pairs} of {most} pairs)" if pairs < most else "")
+
     peers = [n for n, m in METHODS.items() if not m.ours and m.cost == 1 and n != "sum distilled"]
     return {
         "setting": title,
-        "as it is": f"{means['as it is']:.2f}",
+        "as it is": shown("as it is"),
         "best peer": top([name for name in peers if not name.startswith("functional")]),
         "functional": top([name for name in peers if name.startswith("functional")]),
-        "ours, no data": f"{means['ours, no data']:.2f}",
-        "ours, learned": f"{means['ours, learned']:.2f}" if "ours, learned" in means else "–",
-        "sum of logits, cost x 3": f"{means['sum of logits']:.2f}",
-        "sum distilled": f"{means['sum distilled']:.2f}",
+        "ours, no data": shown("ours, no data"),
+        "ours, layer by layer": shown("ours, layer by layer"),
+        "ours, learned": shown("ours, learned"),
+        "sum of logits, cost x 3": shown("sum of logits"),
+        "sum distilled": shown("sum distilled"),
     }
