@@ -190,7 +190,10 @@ class RepairAlongPath:
 
     @property
     def moments(self) -> Sequence[Mapping[str, Moments]]:
-        """Return the moments of every network's layers, the reference first."""
+        """Return the moments of every network's layers.
+
+        The reference comes first.
+        """
         return self._endpoints.moments
 
     def __repr__(self) -> str:

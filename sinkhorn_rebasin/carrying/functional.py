@@ -61,7 +61,10 @@ class Functional:
 def rows_of_bases(
     problem: CarryProblem, way: str, norms: Sequence[str] = ()
 ) -> tuple[dict[str, LayerRows], dict[str, LayerRows]]:
-    """Run both bases on the data, and keep rows of their plain layers, and of norms that are named."""
+    """Run both bases on the data and keep rows.
+
+    They are those of their plain layers, and of norms that are named.
+    """
     names = [name for name in plain_layers(problem.new_base) if name in plain_layers(problem.base)]
     names += norms
     batches = problem.seen(way)
@@ -81,7 +84,10 @@ def functional_update(
     ridge: float,
     fitted_later: Collection[str] = (),
 ) -> Carried:
-    """Carry every layer by maps of one kind, and the rest by weights, which is told but of what is fitted later."""
+    """Carry every layer by maps of one kind.
+
+    The rest is carried by weights, which is told but of what is fitted later.
+    """
     state: State = {}
     for name in old.keys() & new.keys():
         weight = f"{name}.weight" if name else "weight"

@@ -75,7 +75,7 @@ class LayerByLayer:
 
 
 class _Fit:
-    """Hold the new base as far as it is carried.
+    """Hold the new base as far as carried.
 
     Attributes:
         update: what is added to it, of every parameter.
@@ -89,7 +89,7 @@ class _Fit:
         self.state = dict(self.start)
 
     def bring(self, name: str, wanted: Tensor, norm: bool) -> None:
-        """Add to a layer's update what brings its outputs to those that are wanted."""
+        """Bring a layer's outputs to those that are wanted."""
         problem = self.problem
         batches = problem.seen("layer by layer")
         names = [n for n in (_parameter(name, "weight"), _parameter(name, "bias")) if n in self.update]

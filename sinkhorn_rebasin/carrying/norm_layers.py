@@ -13,7 +13,9 @@ CHANNELS_LAST = (nn.LayerNorm, nn.RMSNorm)
 
 
 def norm_layers(network: nn.Module) -> list[str]:
-    """List the norms that have a gain of their own for each channel, by name.
+    """List the norms with gains of their own.
+
+    They have one for each channel, and come by name.
 
     >>> norm_layers(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False)))
     ['1']
@@ -32,7 +34,7 @@ def norm_layers(network: nn.Module) -> list[str]:
 
 
 def fitted_gains(normalized: Tensor, missing: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    r"""Fit a gain and a shift of each channel to what is missing.
+    r"""Fit gains and shifts to what is missing.
 
     .. math:: \min_{a, b} \sum (a\,\hat x + b - m)^2 + r\,\bar g\,(a^2 + b^2)
 

@@ -27,7 +27,9 @@ def add_heads(parser: Any) -> None:
 
 
 def check_heads_apart(heads: str, ignored: Collection[str]) -> None:
-    """Raise UsageError where each model shall keep its head, and none has one of its own.
+    """Raise UsageError where no head is kept apart.
+
+    That is wrong where each model shall keep its own.
 
     >>> check_heads_apart("each", ["head.weight"])
     """
@@ -47,7 +49,9 @@ def write_each_head(
     title: str,
     facts: Sequence[tuple[str, str]],
 ) -> None:
-    """Write a folder with one folder a model, by the numbers 0, 1 and so on.
+    """Write one folder a model into a folder.
+
+    They are called 0, 1 and so on.
 
     Args:
         models: what they hold is replaced by the merge with their own heads.

@@ -154,7 +154,10 @@ def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> Permu
 def _loss(
     criterion: Criterion, repair: RepairAlongPath | None, concentration: float, **options: Any
 ) -> SimplexLoss:
-    """Return the loss at random means, behind REPAIR if asked."""
+    """Return the loss at random means.
+
+    REPAIR comes before it, if asked for.
+    """
     if repair is None:
         return SimplexLoss(criterion, concentration, **options)
     return RepairSimplexLoss(criterion, repair, concentration, **options)

@@ -88,7 +88,9 @@ def _answers(network: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _first_filters(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the weight of the first layer as filters (outputs, channels, height, width).
+    """Return the first layer's weight as filters.
+
+    Their shape is (outputs, channels, height, width).
 
     Where no layer reads the images themselves, colors are drawn independently.
     """
@@ -97,7 +99,7 @@ def _first_filters(network: nn.Module, images: Tensor) -> Tensor:
     seen: list[Tensor] = []
 
     def record(layer: nn.Module, arguments: Any, keywords: Any) -> None:
-        """Note the weight of a layer that reads the images."""
+        """Note the weight that reads the images."""
         inputs = first_argument(arguments, keywords)
         if not isinstance(inputs, Tensor) or not isinstance(layer, (nn.Conv2d, nn.Linear)):
             return

@@ -22,7 +22,9 @@ SAME = 1e-6
 
 @dataclass
 class ManyFits:
-    """Learn several networks' permutations and scales, and keep what is best.
+    """Learn permutations and scales of several networks.
+
+    What is best is kept.
 
     Args:
         data: training batches, and held-out ones that decide.
@@ -41,7 +43,9 @@ class ManyFits:
     progress: bool
 
     def best(self, joints: Sequence[JointRebasin], names: Sequence[str]) -> tuple[JointRebasin, str]:
-        """Return the start that is judged best, and what is told of all.
+        """Return the start that is judged best.
+
+        Beside it comes what is told of all.
 
         Args:
             joints: at their starts.
@@ -78,7 +82,10 @@ class ManyFits:
         return (f"loss of the mean on held-out data: {start:.4f} at the start, {end:.4f} now",)
 
     def _anneal(self, joint: JointRebasin) -> bool:
-        """Anneal again and again from the best so far; tell whether it was interrupted."""
+        """Anneal again and again from the best.
+
+        Tell whether it was interrupted.
+        """
         from sinkhorn_rebasin.training import TemperatureAnnealing, WarmRestarts
 
         recipe, monitor = self.recipe, self._monitor()
@@ -92,7 +99,10 @@ class ManyFits:
         return self._fit(joint, "soft", recipe.steps, callbacks, monitor, **rates)
 
     def _close(self, joint: JointRebasin) -> bool:
-        """Train the scales alone, at permutations that stay, by a rate that falls to zero."""
+        """Train the scales alone by a falling rate.
+
+        Permutations stay as they are.
+        """
         from sinkhorn_rebasin.training import CosineAnnealing
 
         recipe, monitor = self.recipe, self._monitor()

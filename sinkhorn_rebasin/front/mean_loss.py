@@ -17,7 +17,7 @@ from sinkhorn_rebasin.networks.scoring import scored
 
 
 class LossOfMean:
-    """Evaluate the task loss of the mean at hard permutations.
+    """Evaluate the loss of a mean at hard permutations.
 
     The mean is made once for all batches, and anew where a parameter has changed since.
 

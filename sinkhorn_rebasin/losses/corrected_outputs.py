@@ -28,7 +28,9 @@ def output_slots(spec: PermutationSpec, layer: AffineLayer) -> tuple[Slot, ...]:
 
 
 def at_front(slots: Sequence[Slot]) -> tuple[Slot, ...]:
-    """Return the same slots of a tensor that has no other axis.
+    """Return the slots as on the first axis.
+
+    They are those of a tensor that has no other axis.
 
     >>> from sinkhorn_rebasin.permutations.layout import Layout
     >>> at_front([Slot("a", "w", (1,), Layout(1, 2))])[0].axes

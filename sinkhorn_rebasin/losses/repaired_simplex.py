@@ -110,7 +110,7 @@ class RepairSimplexLoss(SimplexLoss):
     def _corrections(
         self, rebasin: Any, permutations: Sequence[Permutations], shares: Sequence[float]
     ) -> dict[nn.Module, Correction]:
-        """Make per layer the correction for the mean with these shares."""
+        """Make each layer's correction for these shares."""
         first, *others = self.repair.moments
         found: dict[nn.Module, Correction] = {}
         for layer, stage in self._layers.items():
@@ -136,7 +136,10 @@ class RepairSimplexLoss(SimplexLoss):
 def _moved(
     rebasin: Any, slots: Sequence[Slot], length: int, permutations: Permutations, dtype: torch.dtype
 ) -> Any:
-    """Return what scales and orders the outputs of a layer as the re-basin does."""
+    """Return what scales and orders a layer's outputs.
+
+    It does so as the re-basin does.
+    """
     log_scales: Mapping[str, Tensor] = dict(rebasin.log_scales.items())
     scales = scales_along(rebasin.rescaling, log_scales, slots, length)
 

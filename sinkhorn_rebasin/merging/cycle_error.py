@@ -11,7 +11,7 @@ from sinkhorn_rebasin.matching.base import Alignment
 
 
 def cycle_error(ways: Mapping[tuple[int, int], Alignment]) -> float:
-    r"""Return the share of units that a way around three networks moves.
+    r"""Return the share of units moved around three networks.
 
     .. math:: \frac{1}{|C|} \sum_{(p, q, r) \in C} \frac{1}{n} \sum_i \bigl[\,
         (\pi_{p \leftarrow q} \circ \pi_{q \leftarrow r} \circ \pi_{r \leftarrow p})(i) \ne i \,\bigr]

@@ -174,7 +174,9 @@ class ManyAlignment(Sequence[Alignment]):
         repair: Iterable[Any] | None = None,
         batch: BatchAdapter | None = None,
     ) -> nn.Module:
-        """Return the mean of aligned networks as a plain one of the first one's class.
+        """Return the mean of aligned networks as one.
+
+        It is plain, and of the first one's class.
 
         Args:
             networks: those that were aligned, in the same order; at least one a module.

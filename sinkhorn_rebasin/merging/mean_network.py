@@ -23,7 +23,9 @@ def mean_network(
     repair: Iterable[Any] | None,
     batch: BatchAdapter | None,
 ) -> nn.Module:
-    """Return a mean as a network of the first one's class.
+    """Return a mean as a plain network.
+
+    It is of the first one's class.
 
     Args:
         networks: as they were given; none is changed.

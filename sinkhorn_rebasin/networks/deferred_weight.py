@@ -23,7 +23,9 @@ _CHANNELS = {F.linear: -1, F.conv1d: 1, F.conv2d: 1, F.conv3d: 1}
 
 
 class DeferredWeight(Tensor):
-    """Stand for the weight, or the bias, of a linear layer or a convolution.
+    """Stand for a weight or bias of a layer.
+
+    The layer is linear or a convolution.
 
     What these make of few rows, or positions, are products with them. Everything else forms the weight and has it
     from then on. What autograd functions take past that sends its gradient to the sources.
@@ -64,7 +66,10 @@ class DeferredWeight(Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Multiply few rows, and do all else with the weight itself."""
+        """Multiply few rows without forming the weight.
+
+        All else is done with the weight itself.
+        """
         kwargs = kwargs or {}
         if func in _WITHOUT_VALUES:
             with torch._C.DisableTorchFunctionSubclass():
@@ -99,12 +104,18 @@ class DeferredWeight(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """Refuse what comes past functions, where gradients would be lost."""
+        """Refuse what comes past functions.
+
+        Gradients would be lost there.
+        """
         raise NotImplementedError(f"Expected {func} to be called as a function of torch but it was not.")
 
 
 class _Deferred(torch.autograd.Function):
-    """Make the weight of what it is made of, so that gradients which reach it go on."""
+    """Make the weight so that gradients go on.
+
+    Those that reach it go to what it is made of.
+    """
 
     @staticmethod
     def forward(ctx: Any, like: Tensor, form: Callable[[], Tensor], *sources: Tensor) -> Tensor:
@@ -117,7 +128,7 @@ class _Deferred(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Form the weight, and send its gradient to the sources."""
+        """Form the weight, and send gradients to its sources."""
         wanted = [
             source for source, needed in zip(ctx.sources, ctx.needs_input_grad[2:], strict=True) if needed
         ]
@@ -134,7 +145,10 @@ def deferred_weight(
     rows: int = 0,
     bias: DeferredWeight | None = None,
 ) -> DeferredWeight:
-    """Return a weight that is formed when something asks for it; see :class:`DeferredWeight`."""
+    """Return a weight that is formed when asked for.
+
+    See :class:`DeferredWeight`.
+    """
     made: DeferredWeight = _Deferred.apply(like, form, *sources)
     made.formed, made._form, made._product, made._rows, made._bias = None, form, product, rows, bias
     return made

@@ -40,7 +40,9 @@ def is_plain_affine(layer: nn.Module) -> bool:
 
 
 def multiplied_weights(network: nn.Module) -> dict[str, str | None]:
-    """Name the weights of PyTorch's own linear layers and convolutions, with their biases.
+    """Name the weights of linear layers and convolutions.
+
+    They are PyTorch's own, and come with their biases.
 
     Convolutions of several groups, and tensors that have other names as well, are left out.
 

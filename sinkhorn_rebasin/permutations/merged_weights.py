@@ -134,7 +134,9 @@ class MergedWeights:
         return part
 
     def rows_multiplied(self, name: str) -> int:
-        r"""Count the rows up to which :meth:`product` is cheaper than the weight (n, k, ...).
+        r"""Count the rows up to which products are cheaper.
+
+        That is :meth:`product` beside a weight (n, k, ...) that is formed.
 
         A training step that forms a weight with a places for each pair of units takes :math:`2 n^2 k a`
         multiplications for P, :math:`2 n k^2 a` for Q and :math:`n k^2 a` more for both. One that multiplies takes
@@ -155,7 +157,7 @@ class MergedWeights:
         return self.weights[name].viewed(self.weights[name].target)
 
     def takes_bias(self, name: str, bias: str) -> bool:
-        """Tell whether the rows of a weight are moved as the entries of a bias are."""
+        """Tell whether a bias moves as a weight's rows."""
         return bias in self.weights and self.weights[bias].groups == (self.weights[name].rows_group,)
 
     def product(
@@ -167,7 +169,9 @@ class MergedWeights:
         bias: str | None = None,
         *how: Any,
     ) -> Tensor:
-        r"""Multiply inputs (..., k) with a mixed weight (n, k) that is not formed, and add a bias (n) likewise.
+        r"""Multiply inputs with a weight that is not formed.
+
+        Inputs are (..., k), the mixed weight is (n, k), and a bias (n) is added likewise.
 
         .. math:: x\, W(\lambda)^\top + b(\lambda) =
             (1 - \lambda)\, (x\, Q\, T^\top + b_T)\, P^\top + \lambda\, (x\, R^\top + b_R)

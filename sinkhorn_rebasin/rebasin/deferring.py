@@ -19,7 +19,9 @@ FEW_ROWS = 64
 def deferred_weights(
     merged: MergedWeights, network: nn.Module, matrices: Mapping[str, Tensor], at: float
 ) -> State:
-    """Stand for the weights and biases of a network's wide linear layers and convolutions.
+    """Stand for weights and biases of wide layers.
+
+    They are a network's linear layers and convolutions.
 
     Args:
         merged: mixes the weights of two networks.
@@ -44,7 +46,10 @@ def deferred_weights(
 def _layer(
     merged: MergedWeights, matrices: Mapping[str, Tensor], at: float, rows: int, name: str, bias: str | None
 ) -> dict[str, Tensor]:
-    """Stand for one layer's weight, and its bias if that is moved as its rows are."""
+    """Stand for one layer's weight and bias.
+
+    The bias is left out unless it is moved as the rows are.
+    """
 
     def product(inputs: Tensor, biased: bool, *how: Any) -> Tensor:
         """Multiply without forming the weight."""
@@ -63,7 +68,10 @@ def _layer(
 
 
 def _compiles(network: nn.Module) -> bool:
-    """Tell whether the compiler runs a part of a network; it takes weights for plain tensors."""
+    """Tell whether the compiler runs a network's part.
+
+    It takes weights for plain tensors.
+    """
     return any(
         layer._compiled_call_impl is not None or hasattr(layer.forward, "_torchdynamo_orig_callable")
         for layer in network.modules()

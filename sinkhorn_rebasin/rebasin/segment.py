@@ -127,7 +127,10 @@ class RebasedSegment(NetworkPair):
     def _merged_weights(
         self, target: State, reference: State, spec: PermutationSpec, dtype: torch.dtype
     ) -> MergedWeights:
-        """Lay the networks out for products, or keep how they were laid out."""
+        """Lay the networks out for products.
+
+        How they were laid out is kept.
+        """
         mixed = [name for name in target if name not in self._mixing.whole and is_mixable(target[name])]
         tensors = [state[name] for state in (target, reference) for name in mixed]
         key = dtype, [(tensor.data_ptr(), tensor._version) for tensor in tensors]

@@ -203,7 +203,7 @@ def _write(
     title: str,
     facts: list[tuple[str, str]],
 ) -> None:
-    """Write the merge with the head of the first model, or with each."""
+    """Write the merge with the first head or each."""
     if options.heads == "each":
         write_each_head(models, merged, states, alignment.spec.ignored, options.out, title, facts)
         return

@@ -84,7 +84,10 @@ def fold_batch_norms(proof: FunctionProof, continuous: ContinuousSpec) -> State:
 
 
 def _writers(spec: PermutationSpec, gain: str, order: list[str]) -> list[Slot]:
-    """List the layers whose outputs a gain may scale, the nearest before it first."""
+    """List the layers whose outputs a gain may scale.
+
+    The nearest before it comes first.
+    """
     groups = {slot.group for slot in spec.slots_on(gain)}
     writers = [slot for slot in spec.slots if slot.group in groups and slot.axes == (0,)]
     writers = [slot for slot in writers if len(spec.shapes[slot.tensor]) > 1]

@@ -37,7 +37,9 @@ def perturbed(state: Mapping[str, Tensor], spec: PermutationSpec, generator: tor
 
 
 def _moved(weights: Tensor, noise: Tensor) -> Tensor:
-    """Return weights * (1 + 0.1 noise) + 0.01 noise, centered where signs differ, in the noise's memory.
+    """Move weights by noise, in the noise's memory.
+
+    They become weights * (1 + 0.1 noise) + 0.01 noise, centered where signs differ.
 
     Fresh memory costs more than a pass over it.
     """
