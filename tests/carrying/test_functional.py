@@ -98,6 +98,22 @@ def test_gains_and_shifts_of_norms_are_fitted_layer_by_layer() -> None:
         assert torch.allclose(got, expected, rtol=2e-2, atol=1e-3)
 
 
+def test_norms_are_fitted_with_the_statistics_that_are_measured_on_the_way() -> None:
+    tuned, base, new_base = tuned_from(convolutions(0)), convolutions(0), convolutions(1)
+    tuned[1].running_mean += 1.0
+    update = sr.carry(tuned, base, new_base, way=LayerByLayer(ridge=1e-9), scale=1.0, data=IMAGES)
+    assert any("measured anew" in note for note in update.notes)
+    inputs = torch.cat(IMAGES[:2])
+
+    def rows(network: nn.Module) -> Tensor:
+        return network[:2](inputs).detach().double().movedim(1, -1).reshape(-1, 6)
+
+    outputs = [rows(network) for network in (base, new_base)]
+    wanted = outputs[1] + (rows(tuned) - outputs[0]) @ fitted_map(*outputs, "ridge", 0.1).T
+    missing = (wanted - rows(update.apply(new_base))).mean(0)
+    assert bool((missing.abs() < 1e-3).all())
+
+
 @pytest.mark.parametrize("data", [IMAGES, None])
 def test_networks_with_batch_norm_are_carried_layer_by_layer(data: list[Tensor] | None) -> None:
     networks = tuned_from(convolutions(0)), convolutions(0), convolutions(1)

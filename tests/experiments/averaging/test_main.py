@@ -9,7 +9,7 @@ import sinkhorn_rebasin as sr
 from experiments.averaging.__main__ import QUESTION
 from experiments.averaging.methods import average
 from experiments.models import build_model
-from experiments.reporting.receipts import read_receipt
+from tests.experiments.tiny_run import answered
 
 TINY = """
 title: tiny
@@ -25,14 +25,10 @@ recipe: {steps: 20, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 10, 
 
 
 def test_initialisations_are_averaged_by_every_method(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
-    QUESTION.answer([str(file), "--pairs", "1", "--out", str(tmp_path)])
-    found = read_receipt(tmp_path)["metrics"]["pairs"][0]["curves"]
+    found = answered(QUESTION, TINY, tmp_path)["pairs"][0]["curves"]
     assert {len(curve) for curve in found.values()} == {2}
     assert found["ours, learned before training"][0] > max(0.15, found["random permutation"][0])
     assert found["the networks"][1] > found["the networks"][0]
-    assert (tmp_path / "averaging.png").is_file()
 
 
 def test_the_average_of_a_network_and_its_permuted_copy_is_the_network() -> None:

@@ -38,3 +38,13 @@ def test_the_lead_keeps_three_networks_apart_from_peers() -> None:
     assert line["best peer"] == "0.20 (weight matching)"
     assert line["functional"] == "0.30 (functional)"
     assert (line["ours, learned"], line["sum of logits, cost x 3"]) == ("0.70", "0.90")
+
+
+def test_the_lead_says_which_rows_are_of_fewer_pairs() -> None:
+    names = ("as it is", "weight matching", "functional", "ours, no data", "sum of logits")
+    second = [row("new base", 4.0, 0.2, (1, 2)), row("fine-tuned on all labels", 2.0, 0.6, (1, 2))]
+    both = [row(name, 1.5, 0.3, seeds) for name in names for seeds in ((0, 1), (1, 2))]
+    line = lead(with_shares([*ENDS, *second, *both, row("ours, learned", 1.5, 0.3)]), "nets")
+    assert line["ours, learned"] == "0.50 (1 of 2 pairs)"
+    assert "pairs" not in line["ours, no data"]
+    assert line["sum distilled"] == "–"

@@ -9,7 +9,7 @@ import sinkhorn_rebasin as sr
 from experiments.geodesics.__main__ import QUESTION
 from experiments.geodesics.paths import GEODESIC, LINE, NORMALISED, paths
 from experiments.models import build_model
-from experiments.reporting.receipts import read_receipt
+from tests.experiments.tiny_run import answered
 
 TINY = """
 title: tiny
@@ -27,16 +27,12 @@ recipe: {steps: 10, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 5, p
 
 
 def test_every_path_is_measured_after_every_matching(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
-    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
-    (pair,) = read_receipt(tmp_path)["metrics"]["pairs"]
+    (pair,) = answered(QUESTION, TINY, tmp_path)["pairs"]
     found = {(row["matching"], row["path"]): row["test"] for row in pair["rows"]}
     assert len(found) == 15
     assert found["weight matching", LINE]["loss barrier"] < found["none", LINE]["loss barrier"]
     ends = [(row["errors"][0], row["errors"][-1]) for row in found.values()]
     assert all(end == pytest.approx(ends[0], abs=0.003) for end in ends)
-    assert (tmp_path / "geodesics.png").is_file()
 
 
 def test_all_paths_join_the_same_functions_and_the_geodesic_stays_normalised() -> None:

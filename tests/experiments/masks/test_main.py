@@ -14,7 +14,7 @@ from experiments.masks.setting import Setting
 from experiments.masks.tickets import magnitude_mask, prunable, retrained, sparsity_of, ticket, train
 from experiments.models.family import batches_of
 from experiments.reporting.json_files import read_json, write_json
-from experiments.reporting.receipts import read_receipt
+from tests.experiments.tiny_run import answered
 
 TINY = """
 title: tiny
@@ -47,20 +47,15 @@ def setting() -> Setting:
 
 
 def test_every_mask_is_trained_under_and_what_is_finished_is_kept(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
-    QUESTION.answer([str(file), "--pairs", "1", "--out", str(tmp_path)])
-    rows = {row["mask"]: row for row in read_receipt(tmp_path)["metrics"]["pairs"][0]["rows"]}
+    rows = {row["mask"]: row for row in answered(QUESTION, TINY, tmp_path)["pairs"][0]["rows"]}
     assert {row["sparsity"] for name, row in rows.items() if name != "dense"} == {
         rows["naive mask"]["sparsity"]
     }
     assert rows["naive mask"]["sparsity"] == pytest.approx(0.9, abs=0.01)
     assert rows["receiver's own mask"]["shared"] == 1 > rows["weight matching"]["shared"]
-    assert (tmp_path / "masks.png").is_file()
     (finished,) = (tmp_path / "finished").glob("tiny-*-0.json")
     write_json(finished, {**read_json(finished), "setting": "kept"})
-    QUESTION.answer([str(file), "--pairs", "1", "--out", str(tmp_path)])
-    assert read_receipt(tmp_path)["metrics"]["pairs"][0]["setting"] == "kept"
+    assert answered(QUESTION, TINY, tmp_path)["pairs"][0]["setting"] == "kept"
 
 
 def test_a_pruned_network_keeps_its_mask_and_starts_from_its_early_weights(setting: Setting) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from experiments.reporting.receipts import read_receipt
 from experiments.simplexes.__main__ import QUESTION
 from experiments.simplexes.ensembles import row
+from tests.experiments.tiny_run import answered
 
 TINY = """
 title: tiny
@@ -27,17 +27,13 @@ recipe: {steps: 4, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 2, po
 
 
 def test_every_ensemble_of_three_networks_is_measured(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
-    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
-    (triple,) = read_receipt(tmp_path)["metrics"]["triples"]
+    (triple,) = answered(QUESTION, TINY, tmp_path)["triples"]
     found = {each["ensemble"]: each for each in triple["rows"]}
     assert len(found) == 7
     assert found["three networks"]["networks"] == 3
     members = {name: each["error of a member"] for name, each in found.items()}
     assert members["their simplex, aligned"] < members["their simplex, as they are"]
     assert members["with learned vertices, as they are"] < members["their simplex, as they are"]
-    assert (tmp_path / "simplexes.png").is_file()
 
 
 def test_probabilities_are_averaged_and_not_votes() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.reporting.receipts import read_receipt
 from experiments.taxonomy.__main__ import QUESTION
+from tests.experiments.tiny_run import answered
 
 TINY = """
 title: tiny
@@ -26,10 +26,7 @@ poor: 0.0
 
 
 def test_every_cell_is_connected_raw_and_aligned(tmp_path: Path) -> None:
-    file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
-    QUESTION.answer([str(file), "--out", str(tmp_path), "--cache", str(tmp_path / "nets")])
-    metrics = read_receipt(tmp_path)["metrics"]
+    metrics = answered(QUESTION, TINY, tmp_path)
     cells = metrics["cells"]
     assert [(cell["width"], cell["batch size"]) for cell in cells] == [(4, 50), (16, 50)]
     assert cells[1]["aligned, segment"] > cells[1]["raw, segment"]
@@ -37,4 +34,3 @@ def test_every_cell_is_connected_raw_and_aligned(tmp_path: Path) -> None:
     assert all(0 < cell["similarity"] <= 1 for cell in cells)
     poor = metrics["shares"]["poorly connected"]
     assert poor["raw, segment"] == sum(cell["raw, segment"] < 0 for cell in cells)
-    assert (tmp_path / "taxonomy.png").is_file()
