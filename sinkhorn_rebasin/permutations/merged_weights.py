@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.permutations.slots import Slot
+from sinkhorn_rebasin.permutations.laid_out_weight import LaidOutWeight, laid_out_weight
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 _MULTIPLIED: dict[int, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
@@ -23,50 +22,6 @@ _MULTIPLIED: dict[int, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
     5: (F.conv3d, (1, 1, 1)),
 }
 """By axes of a weight what multiplies with it, and the places of a kernel that has one."""
-
-
-@dataclass
-class _Weight:
-    """Hold one tensor of both networks with its units in front, and those of a second group at the end.
-
-    Attributes:
-        groups: the group in front, and the one at the end if there is one.
-        order: the axes as they are laid out.
-        shape: of the tensor with its axes so.
-        target, reference: (n, k, m), or (n, k) with one group.
-    """
-
-    groups: tuple[str, ...]
-    order: tuple[int, ...]
-    shape: torch.Size
-    target: Tensor
-    reference: Tensor
-
-    def laid_out(self, tensor: Tensor) -> Tensor:
-        """Bring a tensor of the network into this order."""
-        return tensor.permute(self.order).reshape(self.target.shape)
-
-    def restored(self, tensor: Tensor) -> Tensor:
-        """Bring it back, in memory as the network has it."""
-        return self.viewed(tensor).contiguous()
-
-    def viewed(self, tensor: Tensor) -> Tensor:
-        """Show it with the axes of the network."""
-        back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return tensor.reshape(self.shape).permute(back)
-
-    @property
-    def rows_group(self) -> str | None:
-        """Name the group on the first axis."""
-        return self._group_on(0)
-
-    @property
-    def columns_group(self) -> str | None:
-        """Name the group on the second axis."""
-        return self._group_on(1)
-
-    def _group_on(self, axis: int) -> str | None:
-        return dict(zip((self.order[0], self.order[-1]), self.groups, strict=False)).get(axis)
 
 
 class MergedWeights:
@@ -87,7 +42,7 @@ class MergedWeights:
         dtype: of the matrices; tensors of another type are left out.
 
     Example:
-        >>> from sinkhorn_rebasin.permutations import Group, Layout
+        >>> from sinkhorn_rebasin.permutations import Group, Layout, Slot
         >>> spec = PermutationSpec((Group("a", 2),), (Slot("a", "w", (0,), Layout(1, 2)),), {"w": (2, 1)})
         >>> target, reference = {"w": torch.tensor([[2.0], [4.0]])}, {"w": torch.zeros(2, 1)}
         >>> merged = MergedWeights(target, reference, spec, ["w"], torch.float32)
@@ -103,22 +58,11 @@ class MergedWeights:
         names: Iterable[str],
         dtype: torch.dtype,
     ) -> None:
-        self.weights: dict[str, _Weight] = {}
+        self.weights: dict[str, LaidOutWeight] = {}
         for name in names:
-            slots = sorted(spec.slots_on(name), key=lambda slot: slot.axes)
-            first, second = target[name], reference[name]
-            alike = first.dtype == second.dtype == dtype and first.device == second.device
-            if not alike or not 1 <= len(slots) <= 2 or not all(_fills(slot, first) for slot in slots):
-                continue
-            if len(slots) == 2 and slots[0].axes == slots[1].axes:
-                continue
-            ends = [slot.axes[0] for slot in slots]
-            between = [axis for axis in range(first.dim()) if axis not in ends]
-            order = (ends[0], *between, *ends[1:])
-            front, back = first.shape[ends[0]], [first.shape[axis] for axis in ends[1:]]
-            laid = [t.permute(order).reshape(front, -1, *back).contiguous() for t in (first, second)]
-            groups = tuple(slot.group for slot in slots)
-            self.weights[name] = _Weight(groups, order, first.permute(order).shape, *laid)
+            weight = laid_out_weight(target[name], reference[name], spec.slots_on(name), dtype)
+            if weight is not None:
+                self.weights[name] = weight
         self.groups = list(dict.fromkeys(group for w in self.weights.values() for group in w.groups))
 
     @property
@@ -180,7 +124,7 @@ class MergedWeights:
         and paddings.
 
         Example:
-            >>> from sinkhorn_rebasin.permutations import Group, Layout
+            >>> from sinkhorn_rebasin.permutations import Group, Layout, Slot
             >>> spec = PermutationSpec((Group("a", 2),), (Slot("a", "w", (0,), Layout(1, 2)),), {"w": (2, 1)})
             >>> target, reference = {"w": torch.tensor([[2.0], [4.0]])}, {"w": torch.zeros(2, 1)}
             >>> merged = MergedWeights(target, reference, spec, ["w"], torch.float32)
@@ -208,17 +152,7 @@ class MergedWeights:
         return dict(zip(self.weights, mixed, strict=False))
 
 
-def _fills(slot: Slot, tensor: Tensor) -> bool:
-    """Tell whether a slot is one whole axis, a unit a position."""
-    layout = slot.layout
-    return (
-        len(slot.axes) == 1
-        and layout.blocks * layout.width == 1
-        and layout.is_whole_axis(tensor.shape[slot.axes[0]])
-    )
-
-
-def _half(weight: _Weight, matrices: Mapping[str, Tensor]) -> Tensor:
+def _half(weight: LaidOutWeight, matrices: Mapping[str, Tensor]) -> Tensor:
     """Return P T."""
     wide = weight.target.reshape(len(weight.target), -1)
     return (matrices[weight.groups[0]] @ wide).reshape(weight.target.shape)
