@@ -96,7 +96,7 @@ def _thread_is_special() -> bool:
     A new thread would not run them so.
     """
     modes = torch._C._len_torch_function_stack() or _get_current_dispatch_mode() is not None
-    return bool(modes) or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    return bool(modes) or any(map(torch.is_autocast_enabled, ("cpu", "cuda", "xpu", "mps")))
 
 
 class _Together:

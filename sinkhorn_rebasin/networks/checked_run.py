@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class Returned(NamedTuple):
 def runnable_copy(
     model: nn.Module,
     inputs: ExampleInputs,
-    watch: AbstractContextManager[Any],
+    watch: Callable[[], AbstractContextManager[Any]],
     share_parameters: bool = False,
     outputs: Outputs = None,
 ) -> tuple[nn.Module, ExampleInputs, Returned]:
@@ -52,7 +53,7 @@ def runnable_copy(
     The copy is in eval mode; what it returned comes with it.
 
     The copy is on the CPU, whose kernels there are rules for, unless the network runs on its own device only. It runs
-    inside of ``watch``. Of what it and copies of it return, ``outputs`` count.
+    inside of what ``watch`` makes, once a run. Of what it and copies of it return, ``outputs`` count.
     """
     check_supported(model)
     tensors = [*model.parameters(), *model.buffers(), *tensors_in(inputs)]
@@ -70,12 +71,14 @@ def runnable_copy(
     return twin, given, _first_run(twin, given, watch)
 
 
-def _first_run(model: nn.Module, inputs: ExampleInputs, watch: AbstractContextManager[Any]) -> Returned:
+def _first_run(
+    model: nn.Module, inputs: ExampleInputs, watch: Callable[[], AbstractContextManager[Any]]
+) -> Returned:
     # Networks that keep what they made of their weights would hide it from the runs that follow.
     model = standalone_copy(model, share_parameters=True)
     before = dict(model.named_parameters(remove_duplicate=False))
     new = NewTensors(model)
-    with watch:
+    with watch():
         returned = _run(model, {}, inputs)
         outputs = _counted(model, returned)
     built = [name for name, _ in model.named_parameters(remove_duplicate=False) if name not in before]

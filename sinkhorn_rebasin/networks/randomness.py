@@ -7,7 +7,7 @@ import random
 import threading
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,28 +15,51 @@ import torch
 from torch import Tensor
 
 
+def _accelerator() -> Any:
+    """Return torch's module of the accelerator of this process.
+
+    None where there is no accelerator.
+    """
+    if not hasattr(torch, "accelerator"):  # before PyTorch 2.6
+        return torch.cuda if torch.cuda.is_available() else None
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return None if device is None else torch.get_device_module(device)
+
+
+def _on_device(number: int) -> AbstractContextManager[Any]:
+    """Make a device the accelerator's current one; some kinds have but one."""
+    accelerator = _accelerator()
+    return accelerator.device(number) if hasattr(accelerator, "device") else nullcontext()
+
+
 class _States(NamedTuple):
-    """Hold the global random states of a process."""
+    """Hold the global random states of a process, an accelerator's one a device."""
 
     python: Any
     numpy: Any
     cpu: Tensor
-    cuda: list[Tensor]
+    devices: list[Tensor]
 
     @classmethod
     def found(cls) -> _States:
         """Read the states."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         # Networks draw from NumPy's global state, so that is what must be kept.
-        return cls(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda)  # noqa: NPY002
+        numpy = np.random.get_state(legacy=False)  # noqa: NPY002
+        return cls(random.getstate(), numpy, torch.get_rng_state(), cls._of_devices())
+
+    @staticmethod
+    def _of_devices() -> list[Tensor]:
+        accelerator = _accelerator()
+        count = 0 if accelerator is None else accelerator.device_count()
+        return [accelerator.get_rng_state(number) for number in range(count)]
 
     def put_back(self) -> None:
         """Make these the states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
         torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
+        for number, state in enumerate(self.devices):
+            _accelerator().set_rng_state(state, number)
 
     @classmethod
     def forked(cls, salt: int) -> _States:
@@ -50,7 +73,7 @@ class _States(NamedTuple):
         python_seed = _seed(salt, array("L", now.python[1]).tobytes())
         numpy_seed = _seed(salt, _bytes(now.numpy)) % 2**32
         cpu_seed = _seed(salt, now.cpu.numpy().tobytes())
-        cuda_seeds = [_seed(salt, state.numpy().tobytes()) for state in now.cuda]
+        device_seeds = [_seed(salt, state.cpu().numpy().tobytes()) for state in now.devices]
         python = random.getstate()
         random.seed(python_seed)
         numpy = np.random.get_state(legacy=False)  # noqa: NPY002
@@ -58,17 +81,18 @@ class _States(NamedTuple):
             np.random.seed(numpy_seed)  # noqa: NPY002
         cpu = torch.get_rng_state()
         torch.default_generator.manual_seed(cpu_seed)
-        cuda = torch.cuda.get_rng_state_all() if cuda_seeds else []
-        for device, seed in enumerate(cuda_seeds):
-            torch.cuda.default_generators[device].manual_seed(seed)
-        return cls(python, numpy, cpu, cuda)
+        devices = cls._of_devices()
+        for number, seed in enumerate(device_seeds):
+            with _on_device(number):
+                _accelerator().manual_seed(seed)
+        return cls(python, numpy, cpu, devices)
 
     def same(self, other: _States) -> bool:
         """Tell whether nothing was drawn between the two."""
         return (
             self.python == other.python
             and _bytes(self.numpy) == _bytes(other.numpy)
-            and all(map(torch.equal, (self.cpu, *self.cuda), (other.cpu, *other.cuda)))
+            and all(map(torch.equal, (self.cpu, *self.devices), (other.cpu, *other.devices)))
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,11 +156,11 @@ def _run_and_follow(
     """
     watch, guard, shared = GivenTensors(), protection or nullcontext(), protection is not None
     try:
-        watching = _watching(guard, watch)
+        watching = partial(_watching, guard, watch)
         model, inputs, returned = runnable_copy(model, example_inputs, watching, shared, outputs)
     except ArchitectureError:
         # Some networks do not run where their tensors are remembered, as those that swap them.
-        model, inputs, returned = runnable_copy(model, example_inputs, guard, shared, outputs)
+        model, inputs, returned = runnable_copy(model, example_inputs, lambda: guard, shared, outputs)
     buffers = state_buffers(model)
     state = detached({**dict(model.named_parameters(remove_duplicate=False)), **buffers})
     subject = Subject(model, inputs, returned, state, frozenset(buffers), guard)

@@ -13,11 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from sinkhorn_rebasin import MidpointLoss, SinkhornRebasin, WeightDistance
 from sinkhorn_rebasin.assignment import sinkhorn, sparse_sinkhorn
+from tests.gpu.device import DEVICE, on_a_device
 from tests.rebasin.test_candidates import planted
 
-on_a_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: torch.cuda.is_available() is False here"
-)
 LOSSES = {"l2": WeightDistance("l2"), "inner": WeightDistance("inner"), "midpoint": MidpointLoss()}
 
 
@@ -39,7 +37,7 @@ class LeavesTheDevice(TorchDispatchMode):
         return result
 
 
-def steps(rebasin: SinkhornRebasin, loss: Any, count: int, device: str) -> list[float]:
+def steps(rebasin: SinkhornRebasin, loss: Any, count: int, device: str | torch.device) -> list[float]:
     optimizer = torch.optim.Adam(rebasin.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)
     values = []
@@ -53,27 +51,27 @@ def steps(rebasin: SinkhornRebasin, loss: Any, count: int, device: str) -> list[
     return values
 
 
-@on_a_gpu
+@on_a_device
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("candidates", ["all", 8])
 def test_a_gpu_learns_what_the_cpu_learns(name: str, candidates: Any) -> None:
     net, target, spec, _ = planted(32)
     here = SinkhornRebasin(net, target, spec=spec, start="identity", candidates=candidates)
-    there = copy.deepcopy(here).cuda()
+    there = copy.deepcopy(here).to(DEVICE)
     loss = LOSSES[name]
-    assert steps(there, copy.deepcopy(loss), 4, "cuda") == pytest.approx(
+    assert steps(there, copy.deepcopy(loss), 4, DEVICE) == pytest.approx(
         steps(here, copy.deepcopy(loss), 4, "cpu"), rel=1e-3
     )
     for group, scores in here.scores.items():
-        assert there.scores[group].device.type == "cuda"
+        assert there.scores[group].device == DEVICE
         assert torch.allclose(there.scores[group].cpu(), scores, atol=1e-2)
 
 
-@on_a_gpu
+@on_a_device
 @pytest.mark.parametrize("candidates", ["all", 8])
 def test_a_step_leaves_everything_wide_on_the_device(candidates: Any) -> None:
     net, target, spec, _ = planted(64)
-    rebasin = SinkhornRebasin(net, target, spec=spec, start="identity", candidates=candidates).cuda()
+    rebasin = SinkhornRebasin(net, target, spec=spec, start="identity", candidates=candidates).to(DEVICE)
     loss = WeightDistance("l2")
     loss(rebasin).backward()
     with LeavesTheDevice() as seen:
@@ -81,15 +79,17 @@ def test_a_step_leaves_everything_wide_on_the_device(candidates: Any) -> None:
     assert seen.largest <= 64
 
 
-@on_a_gpu
+@on_a_device
 def test_the_operators_agree_with_the_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(200, 200, generator=generator)
-    assert torch.allclose(sinkhorn(scores.cuda(), 0.3).matrix.cpu(), sinkhorn(scores, 0.3).matrix, atol=1e-5)
+    assert torch.allclose(
+        sinkhorn(scores.to(DEVICE), 0.3).matrix.cpu(), sinkhorn(scores, 0.3).matrix, atol=1e-5
+    )
     top = scores.topk(12)
     sparse = [
         sparse_sinkhorn(top.values.to(device), top.indices.to(device), 0.3).dense()
-        for device in ("cpu", "cuda")
+        for device in ("cpu", DEVICE)
     ]
     assert torch.allclose(sparse[1].cpu(), sparse[0], atol=1e-5)
 
