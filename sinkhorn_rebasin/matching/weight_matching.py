@@ -97,7 +97,7 @@ def weight_matching(
         ignore: layers that each network keeps for itself, by name or pattern: see :meth:`PermutationSpec.ignoring`.
         seconds: no group is placed and no run begun after so many; the best so far is returned, not converged. What
             is being placed then is finished.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error, once the search has taken a second.
 
     Complexity: per pass, for a group of n units whose slots hold N elements, O(n N) for the products and
     O(n³) for the assignment. Groups that share no tensor with one that moved are passed over. Use it as

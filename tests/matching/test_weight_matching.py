@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import Alignment, weight_matching
 from sinkhorn_rebasin.matching.weights.similarity import unit_similarity, units_of
 from sinkhorn_rebasin.matching.weights.standing import Standing
+from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import (
     Layout,
@@ -218,9 +220,20 @@ def test_a_search_whose_time_is_up_returns_what_it_has() -> None:
         weight_matching(problem.reference, problem.target, problem.spec, seconds=0)
 
 
-def test_progress_is_shown_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_that_is_over_at_once_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     problem = planted_case("mlp_relu")
     weight_matching(problem.reference, problem.target, problem.spec, progress=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_of_a_long_search_is_shown_on_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinkhorn_rebasin.matching.weights.watch.SHOWN_AFTER", 0.05)
+    with Watch(progress=True) as watch:
+        watch.begin("pass 1", 2)
+        time.sleep(0.5)
+        watch.step("first")
     out, err = capsys.readouterr()
     assert out == ""
     assert "pass 1" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,13 +12,15 @@ from sinkhorn_rebasin.errors import SpecError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+SHOWN_AFTER = 1.0
+
 
 class Watch:
     """Tell a search when its time is up, and the terminal how far it is.
 
     Args:
         seconds: limit, counted from here; None is none.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error, once the search has taken a second.
 
     Raises:
         SpecError: seconds that are not above zero.
@@ -33,6 +36,8 @@ class Watch:
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._task: TaskID | None = None
         self._bar = _bar() if progress else None
+        # Searches that are over at once, of which some calls make dozens, show nothing.
+        self._showing = threading.Timer(SHOWN_AFTER, self._bar.start) if self._bar is not None else None
 
     @property
     def expired(self) -> bool:
@@ -53,15 +58,18 @@ class Watch:
             self._bar.update(self._task, advance=placed, group=group)
 
     def __enter__(self) -> Watch:
-        if self._bar is not None:
-            self._bar.start()
+        if self._showing is not None:
+            self._showing.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._bar is not None and self._showing is not None:
+            self._showing.cancel()
+            self._showing.join()
+            if self._bar.live.is_started:
+                self._bar.stop()
 
 
 def _bar() -> Progress:
