@@ -122,10 +122,9 @@ class _Solver:
 
     def _settle(self, nodes: Ids, owners: Ids, color: Ids) -> None:
         """Give nodes their group, unit and role."""
-        group = owners[:, 0]
-        self.group[nodes], self.unit[nodes] = group, owners[:, 1]
+        self.group[nodes], self.unit[nodes] = owners.T
         # Colours are numbered anew at every level, where units of other groups settle.
-        played = combine(mix(color), group + 1)
+        played = combine(mix(color), owners[:, 0] + 1)
         self.node_role[nodes] = combine(self.node_role[nodes], played)
         self._extend_role(nodes, played)
 
