@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,9 +52,9 @@ def shares(model: nn.Module, inputs: Any) -> dict[str, float]:
 
 
 @contextmanager
-def _sampled() -> Iterator[Counter[str]]:
+def _sampled() -> Iterator[defaultdict[str, float]]:
     """Look at the stack every few milliseconds of the processor's time, and count the time since the last look."""
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     last = time.process_time()
 
     def look(_: int, frame: FrameType | None) -> None:
