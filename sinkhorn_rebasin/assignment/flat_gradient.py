@@ -9,7 +9,7 @@ from sinkhorn_rebasin.assignment.small_kernel import Array, Given, scratch
 
 __all__ = ["LARGEST_ENTRY", "flat_tangent_residual", "works_in"]
 
-LARGEST_ENTRY = 0.1
+LARGEST_ENTRY = 0.25
 """Of a flat matrix: nothing cancels in it that single precision would miss."""
 
 DOUBLE_UP_TO = 64

@@ -32,14 +32,15 @@ def small_tangent_residual(matrix: Given, gradient: Given) -> Array:
     [[0.25, -0.25], [-0.25, 0.25]]
     """
     rows = _LedRows(matrix)
-    buffer = scratch(matrix.shape, 1)
-    weighted = np.multiply(rows.rest, gradient, out=buffer)
-    means, gap = rows.mean(weighted.sum(-1, keepdims=True), rows.at_leader(gradient))
-    sums = weighted.sum(-2)[..., None]
+    buffer, wide = scratch(matrix.shape, 1), scratch(matrix.shape, 2)
+    wide[...] = gradient  # once: what reads two precisions at a time takes several times as long
+    weighted = np.multiply(rows.rest, wide, out=buffer)
+    means, gap = rows.mean(weighted @ rows.ones, rows.at_leader(wide))
+    sums = weighted.swapaxes(-1, -2) @ rows.ones
     right_side = sums - rows.columns @ means + rows.spread(rows.lead * gap)
     beta = rows.solve(right_side)
     beta_means, beta_gap = rows.mean(rows.rest @ beta, rows.gathered(beta))
-    residual = np.subtract(gradient, means - beta_means, out=buffer)
+    residual = np.subtract(wide, means - beta_means, out=buffer)
     residual -= beta.swapaxes(-1, -2)
     residual.reshape(-1)[rows.flat] = (gap - beta_gap).ravel()
     return residual
@@ -63,7 +64,8 @@ class _LedRows:
         self.lead = self.at_leader(self.rest)
         self.rest.reshape(-1)[self.flat] = 0.0
         self.columns = self.rest.swapaxes(-1, -2)
-        self.rest_sums = self.rest.sum(-1, keepdims=True)
+        self.ones = np.ones(self.shape[1:])
+        self.rest_sums = self.rest @ self.ones
         self.sums = self.rest_sums + self.lead
 
     def at_leader(self, table: Given) -> Given:
@@ -89,7 +91,7 @@ class _LedRows:
         size = right_side.shape[-2]
         if right_side.size * size**2 <= DENSE_BELOW:
             return self._dense(right_side)
-        column_sums = self.rest.sum(-2)[..., None]
+        column_sums = self.columns @ self.ones
         squared = np.multiply(self.rest, self.rest, out=scratch(self.rest.shape, 1)).swapaxes(-1, -2)
         diagonal = column_sums - squared @ (1 / self.sums)
         diagonal += self.spread(self.lead * self.rest_sums / self.sums)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 __all__ = ["Array", "SmallKernel", "gram", "scratch", "solve_laplacian"]
 
@@ -26,6 +27,9 @@ MOST_KEPT = 2**20
 
 DRIFT_LIMIT = 150.0
 """Logarithm of the column scalings from which they are absorbed into the kernel."""
+
+LARGEST_ALONE = 64
+"""Size of a single matrix up to which neither NumPy nor SciPy starts threads, and their calls cost less."""
 
 RIDGE = 1e-14
 """Of the unit diagonal: what keeps a Laplacian of several components regular."""
@@ -176,9 +180,24 @@ def solve_laplacian(weights: Array, right_side: Array, shift: Array | None = Non
         null = np.sqrt(diagonal)
         null /= np.maximum(np.sqrt(diagonal.sum(-2, keepdims=True)), 1e-300)
         weights += null * null.swapaxes(-1, -2)
+    return _solved(weights, right_side * root) * root
+
+
+def _solved(matrix: Array, right_side: Array) -> Array:
+    """Solve symmetric systems, a small one alone by Cholesky's factorization."""
+    if _is_alone(matrix):
+        # Of a symmetric matrix the transpose is the same, and lies in the order that LAPACK reads without a copy.
+        _, solution, failed = dposv(matrix[0].T, right_side[0])
+        if not failed:
+            return solution[None]
     # By the threads of PyTorch: those of NumPy's own library would contend with them.
-    solution = torch.linalg.solve(torch.from_numpy(weights), torch.from_numpy(right_side * root))
-    return solution.numpy() * root
+    found: Array = torch.linalg.solve(torch.from_numpy(matrix), torch.from_numpy(right_side)).numpy()
+    return found
+
+
+def _is_alone(matrix: Array) -> bool:
+    """Tell whether this is one matrix so small that a call of PyTorch costs more than the work."""
+    return matrix.ndim == 3 and len(matrix) == 1 and matrix.shape[-1] <= LARGEST_ALONE
 
 
 def gram(matrix: Array, scaled: Array) -> Array:
@@ -187,4 +206,6 @@ def gram(matrix: Array, scaled: Array) -> Array:
     >>> gram(np.eye(2), np.full((2, 2), 3.0)).tolist()
     [[3.0, 3.0], [3.0, 3.0]]
     """
+    if _is_alone(matrix):
+        return matrix.swapaxes(-1, -2) @ scaled
     return (torch.from_numpy(matrix).mT @ torch.from_numpy(scaled)).numpy()

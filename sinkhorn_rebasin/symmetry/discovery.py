@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from sinkhorn_rebasin.networks.checked_run import runnable_copy
 from sinkhorn_rebasin.networks.observed_run import GivenTensors
 from sinkhorn_rebasin.networks.remembered import remembered_sources
 from sinkhorn_rebasin.networks.support import check_supported
-from sinkhorn_rebasin.networks.undisturbed import undisturbed
+from sinkhorn_rebasin.networks.undisturbed import collection_paused, undisturbed
 from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.networks.write_protection import WriteProtection
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
@@ -101,20 +100,30 @@ def discover_symmetry(
         >>> [(slot.tensor, slot.axes, slot.layout.width) for slot in spec.slots_of("0")]
         [('0.weight', (0,), 1), ('0.bias', (0,), 1), ('3.weight', (1,), 36)]
     """
-    with torch.inference_mode(False), torch.no_grad(), undisturbed():
-        subject, tape = _followed(model, example_inputs, outputs)
-        _fix_shared_memory(tape, model)
-    solution = solve(tape.labelling.relations)
-    slots = find_slots(solution, tape.labelling.parameter_labels)
-    slots = preserving_slots(tape.labelling.relations, solution, tape.labelling.parameter_labels, slots)
+    with collection_paused():
+        with torch.inference_mode(False), torch.no_grad(), undisturbed():
+            subject, tape = _followed(model, example_inputs, outputs)
+            _fix_shared_memory(tape, model)
+        spec = _solved(subject, tape, described_inputs(model, example_inputs))
+    warn_of_what_was_not_followed(model, tape)
+    spec = spec.counting(outputs)
+    spec = spec.ignoring(*ignore) if ignore else spec
+    spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
+    check_coverage(model, spec, min_coverage)
+    warn_of_frozen_attention(model, spec, tape)
+    return spec
+
+
+def _solved(subject: Subject, tape: Tape, inputs: tuple[str, ...]) -> PermutationSpec:
+    """Solve the relations of all runs for a spec."""
+    relations, labels = tape.labelling.relations, tape.labelling.parameter_labels
+    solution = solve(relations)
+    slots = preserving_slots(relations, solution, labels, find_slots(solution, labels))
     # Units of statistics alone, or of tensors without elements, are nothing to align.
     state, buffers = subject.state, subject.buffers
     worth = {slot.group for slot in slots if slot.tensor not in buffers and state[slot.tensor].numel() > 0}
-    slots = [slot for slot in slots if slot.group in worth]
-    spec = assembled(state, buffers, tape, solution, slots)
-    warn_of_what_was_not_followed(model, tape)
     validity = Validity(
-        described_inputs(model, example_inputs),
+        inputs,
         tape.trained,
         tape.branches,
         tape.branches_followed,
@@ -123,11 +132,8 @@ def discover_symmetry(
         subject.returned.names,
         subject.returned.left_out,
     )
-    spec = replace(spec, validity=validity).counting(outputs).ignoring(*ignore)
-    spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
-    check_coverage(model, spec, min_coverage)
-    warn_of_frozen_attention(model, spec, tape)
-    return spec
+    kept = [slot for slot in slots if slot.group in worth]
+    return assembled(state, buffers, tape, solution, kept, validity)
 
 
 def _followed(model: nn.Module, example_inputs: ExampleInputs, outputs: Outputs) -> tuple[Subject, Tape]:

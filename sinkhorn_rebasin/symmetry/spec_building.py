@@ -8,7 +8,7 @@ from torch import nn
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.permutations.spec import Frozen, Group, PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.validity import digest_of
+from sinkhorn_rebasin.permutations.validity import Validity, digest_of
 from sinkhorn_rebasin.symmetry.solving.frozen_axes import frozen_axes
 from sinkhorn_rebasin.symmetry.solving.slot_tables import FoundSlot
 from sinkhorn_rebasin.symmetry.solving.solver import Solution
@@ -16,7 +16,12 @@ from sinkhorn_rebasin.symmetry.tracing.tape import Tape
 
 
 def assembled(
-    named: State, buffers: frozenset[str], tape: Tape, solution: Solution, slots_found: list[FoundSlot]
+    named: State,
+    buffers: frozenset[str],
+    tape: Tape,
+    solution: Solution,
+    slots_found: list[FoundSlot],
+    validity: Validity,
 ) -> PermutationSpec:
     """Build a spec, in the order of ``named``."""
     aliases: dict[int, list[str]] = {}
@@ -40,7 +45,7 @@ def assembled(
     frozen: tuple[Frozen, ...] = frozen_axes(named, tape, slots)
     tied = tuple(tuple(names) for names in aliases.values() if len(names) > 1)
     constants = {name: digest_of(tensor) for name, tensor in sorted(tape.integers.read.items())}
-    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied, constants)
+    return PermutationSpec(groups, tuple(slots), shapes, frozen, buffers, tied, constants, validity)
 
 
 def _valid_parent(solution: Solution, names: Mapping[int, str], group: int) -> str | None:

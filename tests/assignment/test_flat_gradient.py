@@ -8,7 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 from sinkhorn_rebasin.assignment import sinkhorn
-from sinkhorn_rebasin.assignment.flat_gradient import flat_tangent_residual, works_in
+from sinkhorn_rebasin.assignment.flat_gradient import LARGEST_ENTRY, flat_tangent_residual, works_in
 from sinkhorn_rebasin.assignment.small_conjugate_gradient import conjugate_gradient
 from sinkhorn_rebasin.assignment.small_gradient import small_tangent_residual
 from tests.assignment.witnesses import exact_gradient, plain_sinkhorn, relative_error
@@ -51,6 +51,25 @@ def test_wide_matrices_in_single_precision_have_the_gradient_of_the_full_system(
     )
     precise = sinkhorn(scores, 1.0, tolerance=1e-6).matrix
     assert (result.matrix - precise).abs().max() < 1e-4 * precise.max()
+
+
+@pytest.mark.parametrize("coupling", [1e-1, 1e-4])
+def test_blocks_that_hardly_meet_keep_their_gradient_in_single_precision(coupling):
+    # Eight units share each block, so entries reach the largest that counts as flat.
+    generator = np.random.default_rng(0)
+    matrix = coupling / 96 * generator.uniform(0.5, 1.5, (96, 96))
+    for start in range(0, 96, 8):
+        matrix[start : start + 8, start : start + 8] += generator.uniform(0.6, 1.4, (8, 8))
+    for _ in range(2000):
+        matrix /= matrix.sum(1, keepdims=True)
+        matrix /= matrix.sum(0, keepdims=True)
+    gradient = generator.standard_normal((1, 96, 96))
+    assert 0.18 < matrix.max() < LARGEST_ENTRY
+    expected = matrix * small_tangent_residual(matrix[None], gradient)
+    found = matrix * np.array(
+        flat_tangent_residual(matrix[None].astype(np.float32), gradient.astype(np.float32))
+    )
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
 def test_a_gradient_of_nothing_is_left_to_the_general_way():

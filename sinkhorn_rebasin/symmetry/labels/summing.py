@@ -175,7 +175,9 @@ def _multiplicity(rows: Ids) -> Ids:
     """
     ordered = np.sort(rows, axis=1)
     times = np.ones_like(rows)
-    for number in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1)):
-        _, place, counts = np.unique(rows[number], return_inverse=True, return_counts=True)
-        times[number] = counts[place.ravel()]
+    repeating = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+    if len(repeating):
+        entries = rows[repeating]
+        place = factorize(np.broadcast_to(repeating[:, None], entries.shape), entries)
+        times[repeating] = np.bincount(place)[place].reshape(entries.shape)
     return times

@@ -49,12 +49,14 @@ class Memberships:
         self._sizes = np.array([*(group.size for group in solution.groups), 1], dtype=np.int64)
         self._parents = np.array([*(group.parent for group in solution.groups), -1], dtype=np.int64)
         self._known: dict[tuple[int, int], tuple[Ids, Members]] = {}
-        self._descendants: dict[int, NDArray[np.bool_]] = {}
+        self._descendants: dict[int, Ids] = {}
+        self._by_leaf: dict[int, tuple[Ids, Ids]] = {}
         self._product: NDArray[np.bool_] = np.any(solution.coordinates >= 0, axis=1)
 
     def groups_on(self, labels: Labels) -> list[int]:
         """List groups, and ancestors, on a tensor."""
         self._known.clear()  # what was looked up for the tensor before is not asked for again
+        self._by_leaf.clear()
         groups: set[int] = set()
         coordinates = self._solution.coordinates[labels.units]
         units = np.concatenate([labels.units, coordinates[coordinates >= 0]])
@@ -73,13 +75,13 @@ class Memberships:
         [2, 0]
         """
         if (id(ids), group) not in self._known:
-            self._known[id(ids), group] = (ids, self._find(ids.ravel(), group))
+            self._known[id(ids), group] = (ids, self._find(ids, group))
         return self._known[id(ids), group][1]
 
-    def _find(self, flat: Ids, group: int) -> Members:
+    def _find(self, ids: Ids, group: int) -> Members:
         """Find direct members and tuples of a group."""
-        leaf = np.where(flat >= 0, self._solution.group[flat], -1)
-        positions = np.flatnonzero(self._below(group)[leaf])
+        flat = ids.ravel()
+        positions = self._positions(ids, group)
         unit, inside = self._own(flat[positions], group)
         inside = inside[None]
         if self._solution.coordinates.shape[1]:
@@ -93,11 +95,25 @@ class Memberships:
             inside = np.concatenate([alone, places[:, held]], axis=1)
         return Members(len(flat), positions, unit, inside, self._solution.role[flat[positions]])
 
-    def _below(self, group: int) -> NDArray[np.bool_]:
-        """Flag a group and its descendants, (groups + 1,)."""
+    def _positions(self, ids: Ids, group: int) -> Ids:
+        """Find where units of a group and its descendants lie.
+
+        An array may hold hundreds of groups: it is sorted by them once.
+        """
+        if id(ids) not in self._by_leaf:
+            flat = ids.ravel()
+            leaf = np.where(flat >= 0, self._solution.group[flat], -1)
+            order = np.argsort(leaf, kind="stable")
+            self._by_leaf[id(ids)] = order, np.searchsorted(leaf[order], np.arange(len(self.groups) + 1))
+        order, starts = self._by_leaf[id(ids)]
+        parts = [order[starts[leaf] : starts[leaf + 1]] for leaf in self._below(group)]
+        return parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+
+    def _below(self, group: int) -> Ids:
+        """List a group and its descendants."""
         if group not in self._descendants:
             chains = [group in self._chain(leaf) for leaf in range(len(self.groups))]
-            self._descendants[group] = np.array([*chains, False])
+            self._descendants[group] = np.flatnonzero(chains)
         return self._descendants[group]
 
     def _chain(self, group: int) -> list[int]:

@@ -83,7 +83,8 @@ class _Solver:
     unit: Ids
     groups: list[SolvedGroup] = field(default_factory=list)
     products: list[tuple[Ids, Ids]] = field(default_factory=list)
-    owners: list[tuple[int, int]] = field(default_factory=lambda: [(-1, 0)])
+    # Of each block, the group that it belongs to and its number in it, (blocks, 2).
+    owners: Ids = field(default_factory=lambda: np.array([[-1, 0]], dtype=np.int64))
 
     def level(self, graph: Graph) -> Graph:
         """Solve one level; return what lies inside its blocks."""
@@ -116,15 +117,14 @@ class _Solver:
         """Settle nodes of unique color."""
         cell = factorize(graph.block, graph.color)
         unique = np.bincount(cell)[cell] == 1
-        owners = np.array(self.owners, dtype=np.int64)[graph.block[unique]]
-        self._settle(graph.nodes[unique], owners[:, 0], owners[:, 1], graph.color[unique])
+        self._settle(graph.nodes[unique], self.owners[graph.block[unique]], graph.color[unique])
         return graph.keep(~unique)
 
-    def _settle(self, nodes: Ids, group: Ids, unit: Ids, color: Ids) -> None:
+    def _settle(self, nodes: Ids, owners: Ids, color: Ids) -> None:
         """Give nodes their group, unit and role."""
-        self.group[nodes], self.unit[nodes] = group, unit
+        self.group[nodes], self.unit[nodes] = owners.T
         # Colours are numbered anew at every level, where units of other groups settle.
-        played = combine(mix(color), group + 1)
+        played = combine(mix(color), owners[:, 0] + 1)
         self.node_role[nodes] = combine(self.node_role[nodes], played)
         self._extend_role(nodes, played)
 
@@ -200,7 +200,7 @@ class _Solver:
     def _given_up(self, graph: Graph) -> Graph:
         """Freeze entangled units and the groups that carry them."""
         for block in distinct_values(graph.block):
-            group = self.owners[block][0]
+            group = int(self.owners[block, 0])
             while group >= 0:
                 self.groups[group].valid = False
                 group = self.groups[group].parent
@@ -214,7 +214,7 @@ class _Solver:
         kinds = np.zeros(count, dtype=np.uint64)
         np.add.at(kinds, component, mix(graph.color))
         first, sizes = first_places(component), np.bincount(component)
-        parents = np.array(self.owners, dtype=np.int64)[graph.block[first]]
+        parents = self.owners[graph.block[first]]
         blocks = graph.block[first]
         signature = factorize(combine(combine(kinds, sizes), parents[:, 0] + 1))
         new_block = np.empty(count, dtype=np.int64)
@@ -222,8 +222,7 @@ class _Solver:
             members = np.flatnonzero(signature == number)
             self._group_of(graph, members, first[members], parents[members], blocks[members], new_block)
         leaves = sizes[component] == 1
-        owners = np.array(self.owners, dtype=np.int64)[new_block[component[leaves]]]
-        self._settle(graph.nodes[leaves], owners[:, 0], owners[:, 1], graph.color[leaves])
+        self._settle(graph.nodes[leaves], self.owners[new_block[component[leaves]]], graph.color[leaves])
         graph.block = new_block[component]
         return graph.keep(~leaves)
 
@@ -236,16 +235,19 @@ class _Solver:
         parent = int(parents[0, 0])
         size = int(counts[0])
         if size == 1:
-            for member, owner in zip(members, parents, strict=True):
-                new_block[member] = len(self.owners)
-                self.owners.append((int(owner[0]), int(owner[1])))
+            new_block[members] = self._new_blocks(parents)
             return
         carriers = 1 if parent < 0 else self.groups[parent].size * self.groups[parent].blocks
         valid = bool((counts == size).all()) and len(distinct) == carriers
         self.groups.append(SolvedGroup(size, len(distinct), parent, valid))
-        for unit, member in enumerate(members[order]):
-            new_block[member] = len(self.owners)
-            self.owners.append((len(self.groups) - 1, unit))
+        group = np.full(len(order), len(self.groups) - 1)
+        new_block[members[order]] = self._new_blocks(np.column_stack([group, np.arange(len(order))]))
+
+    def _new_blocks(self, owners: Ids) -> Ids:
+        """Number new blocks, with the units that own them."""
+        first = len(self.owners)
+        self.owners = np.concatenate([self.owners, owners])
+        return np.arange(first, len(self.owners), dtype=np.int64)
 
 
 def solve(relations: Relations) -> Solution:

@@ -76,4 +76,6 @@ def _about(code: CodeType) -> tuple[str, str | None]:
         kind = "library"
     else:
         kind = "model"
-    return kind, code.co_varnames[0] if code.co_argcount else None
+    # Calls of a module pass through PyTorch's own method of modules: frames of this package need no look.
+    named = code.co_argcount and not file.startswith(_OWN)
+    return kind, code.co_varnames[0] if named else None
