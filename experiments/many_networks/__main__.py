@@ -10,7 +10,7 @@ method aligns them, their equal mean is measured on test images, and again after
 learns permutations and scales together on training images, and so does `ours, for REPAIR`, which is judged after
 REPAIR. What they keep is decided on images that no network saw, where the setting holds some out, else on a tenth of
 the training images. Beside them stand one network and the mean of all outputs, which costs as many times as there
-are networks. Where a setting was measured for three numbers of networks or more, a table and a picture show how the
+are networks. Where a setting was measured for several numbers of networks, a table and a picture show how the
 mean fares as they grow. Finished rows are kept in OUT/finished. Leaves in OUT pictures and a receipt of all that is
 finished there.
 """

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from experiments.many_networks.figures import Found
 from experiments.reporting.pictures import save_picture
 
-FEWEST_COUNTS = 3
+FEWEST_COUNTS = 2
 
 
 def accuracies(found: Found, method: str) -> dict[int, float]:
@@ -33,11 +33,11 @@ def accuracies(found: Found, method: str) -> dict[int, float]:
 def by_count(found: Found, methods: Iterable[str]) -> list[dict[str, Any]]:
     """Return one line a setting and method: the accuracy of each number of networks, and how far it falls.
 
-    The fall is that from the fewest networks to the most. Settings of fewer than three numbers are left out.
+    The fall is that from the fewest networks to the most. Settings of one number alone are left out.
 
     >>> draw = {"setting": "CNN", "rows": {"ours": {"accuracy": 0.5}}}
     >>> draws = [draw | {"networks": count} for count in (2, 4, 8)]
-    >>> by_count(draws, ["ours"])[0]["8 networks"], by_count(draws[:2], ["ours"])
+    >>> by_count(draws, ["ours"])[0]["8 networks"], by_count(draws[:1], ["ours"])
     ('50.0', [])
     """
     lines = []
@@ -55,7 +55,7 @@ def by_count(found: Found, methods: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def settings_by_title(found: Found) -> dict[str, list[Mapping[str, Any]]]:
-    """Group the draws of settings that were measured for three numbers of networks or more."""
+    """Group the draws of settings that were measured for several numbers of networks."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for each in found:
         groups.setdefault(each["setting"], []).append(each)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.data import ImageData
 from experiments.models import build_model
+from experiments.models.endpoints import checksum
 from experiments.owners.clients import Asked, asked_on, dirichlet_split, told_loss, trained
 from experiments.owners.one_round import accuracy, averaged, of_mean
 from sinkhorn_rebasin import ManyAlignment, PermutationSpec
@@ -46,12 +47,22 @@ class Plan:
     seed: int = 0
 
 
-def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
+Trained = dict[tuple[str, int, int], nn.Module]
+"""Networks that clients trained, by the weights they began with, the round and the client."""
+
+
+def curve(way: str, data: ImageData, plan: Plan, known: Trained | None = None) -> dict[str, Any]:
     """Return the test accuracy after each round, what was kept, and the seconds of the server's work.
 
     Clients of ours tell their loss of what the server proposes on some of their own images; the mean decides.
     What is served is the best of all proposals. What clients train on is the best of those whose classes are not
     weighed: weights make up for classes that a client has not seen, and its next round would learn them in again.
+
+    Args:
+        way: one of ``WAYS``.
+        data: shared out among the clients.
+        plan: how they train.
+        known: what clients trained in another way; what is missing is added.
     """
     ours, together = way.startswith("ours"), way.endswith("one start for all")
     split = dirichlet_split(data.train_labels, plan.clients, 0.5, plan.seed)
@@ -60,11 +71,18 @@ def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
     starts = [_fresh(data, plan, first if together else first + number) for number in range(plan.clients)]
     asked = asked_on(data, split, plan.asked, plan.seed)
     accuracies, kept, seconds = [], [], 0.0
+    known = {} if known is None else known
+
+    def after_a_round(start: nn.Module, number: int, client: int) -> nn.Module:
+        """Train a client's network, unless another way did so from the same weights."""
+        key = checksum(start.state_dict()), number, client
+        if key not in known:
+            seed = 1000 * number + first + client
+            known[key] = trained(start, data, split[client], epochs=plan.epochs, seed=seed)
+        return known[key]
+
     for number in range(plan.rounds):
-        networks = [
-            trained(start, data, places, epochs=plan.epochs, seed=1000 * number + first + client)
-            for client, (start, places) in enumerate(zip(starts, split, strict=True))
-        ]
+        networks = [after_a_round(start, number, client) for client, start in enumerate(starts)]
         began = time.process_time()
         before = starts[0] if together or number else None
         proposals = proposed(networks, shares, data.test_images[:2], before, number) if ours else {}

@@ -27,7 +27,7 @@ def test_the_fall_is_that_from_the_fewest_to_the_most(tmp_path: Path) -> None:
         drawn("CNN", 8, ours=0.5),
         drawn("CNN", 2, ours=0.625, universe=0.5),
         drawn("CNN", 4, ours=0.7, universe=0.4),
-        drawn("MLP", 2, ours=0.3),
+        drawn("MLP", 3, ours=0.3),
         drawn("MLP", 3, ours=0.2),
     ]
     lines = {line["method"]: line for line in by_count(found, ["ours", "universe", "MergeMany"])}
