@@ -3,14 +3,16 @@
     python -m experiments.many_networks
     python -m experiments.many_networks mnist_mlp_64 --seeds 0,1,2,3 2,3,4,5 --root ../shared/data
     python -m experiments.many_networks mnist_mlp_512_one_cycle --seeds 0,1,2,3,4 --methods MergeMany universe
+    python -m experiments.many_networks cifar10_cnn_16 --seeds 0,1 0,1,2,3 0,1,2,3,4,5,6,7 --out runs/many_counts
 
 The networks are those of a setting of `experiments/compare_methods/settings`, with the seeds of each draw. Each
 method aligns them, their equal mean is measured on test images, and again after REPAIR on training images. `ours`
 learns permutations and scales together on training images, and so does `ours, for REPAIR`, which is judged after
 REPAIR. What they keep is decided on images that no network saw, where the setting holds some out, else on a tenth of
 the training images. Beside them stand one network and the mean of all outputs, which costs as many times as there
-are networks. Finished rows are kept in OUT/finished. Leaves in OUT pictures and a receipt of all that is finished
-there.
+are networks. Where a setting was measured for several numbers of networks, a table and a picture show how the
+mean fares as they grow. Finished rows are kept in OUT/finished. Leaves in OUT pictures and a receipt of all that is
+finished there.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import torch
 from rich.console import Console
 
 from experiments.compare_methods.setting import load_data, load_setting
+from experiments.many_networks.counts import by_count, draw_by_count
 from experiments.many_networks.figures import draw, draw_barriers, table
 from experiments.many_networks.measure import BATCH, ENDS, Bench, finished
 from experiments.models.endpoints import load_or_train
 from experiments.reporting.json_files import read_json, write_json
-from experiments.reporting.receipts import markdown_table, write_receipt
+from experiments.reporting.receipts import command_line, markdown_table, write_receipt
 from sinkhorn_rebasin import Recipe
 
 METHODS = (
@@ -56,6 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=seeds_of, default=[[0, 1, 2, 3]], help="one list a draw")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--steps", type=int, default=None, help="of the soft fit; a recipe of one's own")
+    parser.add_argument("--no-barriers", action="store_true", help="leave out those between every two")
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("runs/endpoints"), help="trained networks")
     parser.add_argument("--threads", type=int, default=1)
@@ -84,12 +88,14 @@ def measure(options: argparse.Namespace, name: str, seeds: Sequence[int]) -> Non
     setting = load_setting(name)
     data, held_out = load_data(setting, options.root).hold_out(setting.held_out)
     networks = [load_or_train(options.cache, setting.endpoint(seed), data) for seed in seeds]
-    bench = Bench(networks, data, held_out if setting.held_out else None, options.recipe)
+    unseen = held_out if setting.held_out else None
+    bench = Bench(networks, data, unseen, options.recipe, barriers=not options.no_barriers)
     told = {"name": name, "setting": setting.title, "networks": len(seeds), "seeds": list(seeds)}
 
     def write(rows: object) -> None:
         """Keep the rows so far."""
-        write_json(file, {**told, "recipe": repr(options.recipe), "rows": rows})
+        made_by = {"recipe": repr(options.recipe), "command": command_line()}
+        write_json(file, {**told, **made_by, "rows": rows})
 
     finished(bench, options.methods, known["rows"], write)
 
@@ -101,12 +107,17 @@ def keep(options: argparse.Namespace) -> None:
     console.print(markdown_table(lines))
     draw(found, METHODS, options.out / "many_networks.png")
     draw_barriers(found, options.out / "barriers.png")
+    counts = by_count(found, METHODS)
+    if counts:
+        console.print(markdown_table(counts))
+        draw_by_count(found, METHODS, options.out / "counts.png")
     write_receipt(
         options.out,
         experiment="many_networks",
         config={"threads": options.threads, "batch_size": BATCH, "recipe": repr(options.recipe)},
-        metrics={"rows": lines, "all": found},
+        metrics={"rows": lines, **({"counts": counts} if counts else {}), "all": found},
         seeds=sorted({seed for each in found for seed in each["seeds"]}),
+        commands=list(dict.fromkeys(each["command"] for each in found if "command" in each)),
     )
 
 

@@ -29,12 +29,14 @@ class Bench:
         data: training and test images; the networks saw the training images.
         held_out: images that no network saw, on which ours decides; a tenth of the training images without it.
         recipe: of ours.
+        barriers: measure those between every two networks too.
     """
 
     networks: Sequence[nn.Module]
     data: ImageData
     held_out: tuple[Tensor, Tensor] | None
     recipe: Recipe
+    barriers: bool = True
 
     def __post_init__(self) -> None:
         self.spec = sinkhorn_rebasin.discover_symmetry(self.networks[0], self.data.train_images[:2])
@@ -81,7 +83,7 @@ class Bench:
         alignment = self.ways()[name]()
         seconds = time.process_time() - began
         found = {**of_mean(self, alignment), "seconds": seconds, "notes": list(alignment.notes)}
-        if name in WITH_BARRIERS:
+        if self.barriers and name in WITH_BARRIERS:
             images, labels = self.data.test_images[:BARRIER_IMAGES], self.data.test_labels[:BARRIER_IMAGES]
             batches = list(zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True))
             found["barriers"] = alignment.barriers(self.networks, batches, points=3).tolist()

@@ -5,8 +5,9 @@
 
 Trains pairs of networks that predict the next character of Python's own sources, from different seeds: LSTM networks,
 as in `experiments.recurrent_signs`, and mixtures of experts. Ours learns permutations, signs, scales and the maps of
-linear streams together on training windows, and keeps what is best on held-out ones; the barriers are those of test
-files that nothing else has seen. Finished pairs are kept in OUT/finished. Leaves in OUT a picture and a receipt.
+linear streams together on training windows, LSTM networks by `sr.align`, and keeps what is best on held-out ones; the
+barriers are those of test files that nothing else has seen. Finished pairs are kept in OUT/finished. Leaves in OUT a
+picture and a receipt.
 """
 
 from __future__ import annotations

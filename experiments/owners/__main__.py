@@ -29,7 +29,7 @@ from experiments.data import ImageData, load_cifar10, load_digits, load_mnist
 from experiments.owners.figures import draw, halves_table, of_rounds, one_round_table
 from experiments.owners.halves import halves_rows
 from experiments.owners.one_round import merged, sent
-from experiments.owners.rounds import WAYS, Plan, curve
+from experiments.owners.rounds import WAYS, Plan, Trained, curve
 from experiments.reporting.json_files import read_json, write_json
 from experiments.reporting.receipts import command_line, markdown_table, write_receipt
 from sinkhorn_rebasin import Recipe
@@ -64,6 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of the soft fit of permutations")
     parser.add_argument("--scale-steps", type=int, default=150, help="of the fit of scales")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="of rounds")
     parser.add_argument("--images", type=int, default=None, help="training images that are shared out")
     parser.add_argument(
         "--digits", action="store_true", help="small images that scikit-learn brings, for a try"
@@ -105,13 +106,14 @@ def run_rounds(options: argparse.Namespace) -> None:
     """Merge over several rounds, by every way and seed."""
     data: ImageData | None = None
     for seed in range(options.seeds):
+        known: Trained = {}  # clients of one start train on the same average, whatever is served
         for number, way in enumerate(WAYS):
             file = options.out / "finished" / f"rounds-{seed}-{number}.json"
-            if file.is_file():
+            if file.is_file() or way not in options.ways:
                 continue
             data = data or _images_of_rounds(options)
             plan = Plan(options.clients, options.rounds, options.epochs, seed=seed)
-            found = curve(way, data, plan)
+            found = curve(way, data, plan, known)
             console.print(f"{way}: " + ", ".join(f"{100 * each:.1f}" for each in found["accuracies"]))
             write_json(file, {"seed": seed, "plan": asdict(plan), **found, **_made_by(options)})
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.data import ImageData
 from experiments.models import build_model
+from experiments.models.endpoints import checksum
 from experiments.owners.clients import Asked, asked_on, dirichlet_split, told_loss, trained
 from experiments.owners.one_round import accuracy, averaged, of_mean
 from sinkhorn_rebasin import ManyAlignment, PermutationSpec
@@ -21,6 +22,7 @@ from sinkhorn_rebasin.networks.resizing import resized
 HEAD = "classifier.2"
 WAYS = ("FedAvg, one start for all", "plain average", "ours, one start for all", "ours")
 NOISE = 200
+WEIGHED = "classes weighed"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,22 @@ class Plan:
     seed: int = 0
 
 
-def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
+Trained = dict[tuple[str, int, int], nn.Module]
+"""Networks that clients trained, by the weights they began with, the round and the client."""
+
+
+def curve(way: str, data: ImageData, plan: Plan, known: Trained | None = None) -> dict[str, Any]:
     """Return the test accuracy after each round, what was kept, and the seconds of the server's work.
 
     Clients of ours tell their loss of what the server proposes on some of their own images; the mean decides.
+    What is served is the best of all proposals. What clients train on is the best of those whose classes are not
+    weighed: weights make up for classes that a client has not seen, and its next round would learn them in again.
+
+    Args:
+        way: one of ``WAYS``.
+        data: shared out among the clients.
+        plan: how they train.
+        known: what clients trained in another way; what is missing is added.
     """
     ours, together = way.startswith("ours"), way.endswith("one start for all")
     split = dirichlet_split(data.train_labels, plan.clients, 0.5, plan.seed)
@@ -57,19 +71,28 @@ def curve(way: str, data: ImageData, plan: Plan) -> dict[str, Any]:
     starts = [_fresh(data, plan, first if together else first + number) for number in range(plan.clients)]
     asked = asked_on(data, split, plan.asked, plan.seed)
     accuracies, kept, seconds = [], [], 0.0
+    known = {} if known is None else known
+
+    def after_a_round(start: nn.Module, number: int, client: int) -> nn.Module:
+        """Train a client's network, unless another way did so from the same weights."""
+        key = checksum(start.state_dict()), number, client
+        if key not in known:
+            seed = 1000 * number + first + client
+            known[key] = trained(start, data, split[client], epochs=plan.epochs, seed=seed)
+        return known[key]
+
     for number in range(plan.rounds):
-        networks = [
-            trained(start, data, places, epochs=plan.epochs, seed=1000 * number + first + client)
-            for client, (start, places) in enumerate(zip(starts, split, strict=True))
-        ]
+        networks = [after_a_round(start, number, client) for client, start in enumerate(starts)]
         began = time.process_time()
         before = starts[0] if together or number else None
         proposals = proposed(networks, shares, data.test_images[:2], before, number) if ours else {}
-        name, merged = best(proposals or {"average": averaged(networks, shares)}, asked)
+        proposals = proposals or {"average": averaged(networks, shares)}
+        served, network = best(proposals, asked)
+        trained_on, start = best(unweighed(proposals), asked)
         seconds += time.process_time() - began
-        starts = [merged] * plan.clients
-        accuracies.append(accuracy(merged, data.test_images, data.test_labels))
-        kept.append(name)
+        starts = [start] * plan.clients
+        accuracies.append(accuracy(network, data.test_images, data.test_labels))
+        kept.append({"served": served, "trained on": trained_on})
     return {"method": way, "accuracies": accuracies, "kept": kept, "server_seconds": seconds}
 
 
@@ -78,6 +101,15 @@ def best(proposals: Mapping[str, nn.Module], asked: Asked) -> tuple[str, nn.Modu
     if len(proposals) == 1:
         return next(iter(proposals.items()))
     return min(proposals.items(), key=lambda each: told_loss(each[1], asked))
+
+
+def unweighed(proposals: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Return the proposals in which every client counts alike for all classes.
+
+    >>> list(unweighed({"average": nn.Identity(), "classes weighed": nn.Identity()}))
+    ['average']
+    """
+    return {name: network for name, network in proposals.items() if WEIGHED not in name}
 
 
 def proposed(
@@ -109,12 +141,12 @@ def proposed(
         norms = [norms_of(network) for network in networks]
         return {
             name: restored(of_mean(each, alignment, shares), norms)
-            for name, each in (("aligned", networks), ("aligned, classes weighed", weighed))
+            for name, each in (("aligned", networks), (f"aligned, {WEIGHED}", weighed))
         }
-    proposals = {"average": averaged(networks, shares), "classes weighed": averaged(weighed, shares)}
+    proposals = {"average": averaged(networks, shares), WEIGHED: averaged(weighed, shares)}
     if alignment is not None:
         proposals["aligned"] = of_mean(networks, alignment, shares)
-        proposals["aligned, classes weighed"] = of_mean(weighed, alignment, shares)
+        proposals[f"aligned, {WEIGHED}"] = of_mean(weighed, alignment, shares)
     return proposals
 
 

@@ -65,8 +65,8 @@ def align_many(
         networks: at least two, of one architecture; without data states will do.
         spec: their symmetries, instead of discovering them.
         train, validation: as for :func:`align`.
-        method: of :func:`match_many`; None: the best on held-out data of ``"merge_many"``, ``"frank_wolfe"`` and
-            matching each by activations to the first, or ``"merge_many"`` without data.
+        method: of :func:`match_many`; None: the best on held-out data of ``"merge_many"``, ``"frank_wolfe"``,
+            matching each by activations to the first and the networks as they are, or ``"merge_many"`` without data.
         criterion: (outputs, labels) to the mean loss of a batch; None: as for :func:`align`.
         concentration: α. At 8 the middle becomes good, at 1 all of the simplex, and infinity is the middle alone.
         shares: s, the mean that is wanted, one number above zero a network; equal without it.

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
 
 STARTS: tuple[ManyMethod, ...] = ("merge_many", "frank_wolfe")
+AS_THEY_ARE = "as they are"
 
 
 def starts_of(
@@ -26,7 +27,8 @@ def starts_of(
 ) -> list[ManyAlignment]:
     """Match by one method, or by all.
 
-    All are two by weights, and one by activations.
+    All are two by weights, one by activations, and the networks as they are. Owners who train on from one network
+    need no alignment, and what another start gains on their weights or activations may be noise.
 
     Args:
         networks: to start from.
@@ -39,7 +41,8 @@ def starts_of(
     if method is not None:
         return [match_many(networks, spec, method=method, **options)]
     by_weights = [match_many(networks, spec, method=each, **options) for each in STARTS]
-    return [*by_weights, *by_activations(networks, spec, data, batch)]
+    as_they_are = ManyAlignment((_unmoved(spec, AS_THEY_ARE),) * len(networks), method=AS_THEY_ARE)
+    return [*by_weights, *by_activations(networks, spec, data, batch), as_they_are]
 
 
 def by_activations(
@@ -53,6 +56,11 @@ def by_activations(
     if len(modules) < len(networks) or not data:
         return []
     first, *others = modules
-    stays = Alignment(identity_permutations(spec), spec, method="activation_matching")
     alignments = (activation_matching(first, other, spec, data=data, batch=batch) for other in others)
+    stays = _unmoved(spec, "activation_matching")
     return [ManyAlignment((stays, *alignments), method="activation_matching")]
+
+
+def _unmoved(spec: PermutationSpec, method: str) -> Alignment:
+    """Leave every unit where it is."""
+    return Alignment(identity_permutations(spec), spec, method=method)

@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import training
 from sinkhorn_rebasin.front.many_starts import starts_of
-from tests.front.pairs import CPU, batches, trained
+from tests.front.pairs import CPU, batches, samples, trained, untrained
 
 
 def test_starts_are_those_by_weights_and_by_activations() -> None:
     networks = [trained(0), trained(1), trained(2)]
     spec = sr.discover_symmetry(networks[0], batches()[0][0])
     starts = starts_of(networks, spec, None, batches(), None)
-    assert [start.method for start in starts] == ["merge_many", "frank_wolfe", "activation_matching"]
+    methods = ["merge_many", "frank_wolfe", "activation_matching", "as they are"]
+    assert [start.method for start in starts] == methods
     for number in (1, 2):
         expected = sr.activation_matching(networks[0], networks[number], spec, data=batches())
         for name, order in expected.permutations.items():
@@ -27,7 +30,34 @@ def test_weights_alone_have_no_start_by_activations() -> None:
     networks = [trained(0), trained(1).state_dict()]
     spec = sr.discover_symmetry(trained(0), batches()[0][0])
     starts = starts_of(networks, spec, None, batches(), None)
-    assert [start.method for start in starts] == ["merge_many", "frank_wolfe"]
+    assert [start.method for start in starts] == ["merge_many", "frank_wolfe", "as they are"]
+
+
+def test_owners_of_one_start_stay_as_they_are_where_that_is_best() -> None:
+    first, (points, labels) = untrained(2), samples()
+    owners = []
+    for missing in range(3):
+        network, own = copy.deepcopy(first), labels % 3 != missing
+        optimizer = torch.optim.Adam(network.parameters(), 0.02)
+        for _ in range(70):
+            optimizer.zero_grad()
+            F.cross_entropy(network(points[own]), labels[own]).backward()
+            optimizer.step()
+        owners.append(network.eval())
+    recipe = sr.Recipe.many(steps=0, closing_steps=0)
+    options = {"train": batches(), "validation": batches(), "recipe": recipe, "progress": False}
+    many = sr.align_many(owners, **options)
+    assert many.notes[0].startswith("start: as they are ")
+    plain = many.alignments[0]  # the identity
+    average = sr.ManyAlignment((plain,) * 3).to_model(owners)
+    by_weights = sr.match_many(owners, many.spec).to_model(owners)
+    with torch.no_grad():
+        found, kept, moved = (
+            float(F.cross_entropy(each(points), labels))
+            for each in (many.to_model(owners), average, by_weights)
+        )
+    assert found == pytest.approx(kept)
+    assert moved > kept + 0.2
 
 
 def test_each_cycle_begins_at_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:

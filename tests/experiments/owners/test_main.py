@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from experiments.data import ImageData
+from experiments.data import ImageData, load_digits
 from experiments.owners.__main__ import main
-from experiments.owners.clients import asked_on, dirichlet_split
+from experiments.owners.clients import asked_on, dirichlet_split, trained
 from experiments.owners.halves import split_by_halves
 from experiments.owners.noise import noise_like_data
 from experiments.owners.one_round import averaged
-from experiments.owners.rounds import WAYS, aligned, best, norms_of, restored
+from experiments.owners.rounds import WAYS, Plan, aligned, best, curve, norms_of, restored
 from experiments.reporting.json_files import read_json
 from experiments.reporting.receipts import read_receipt
 from sinkhorn_rebasin import discover_symmetry
@@ -90,6 +91,26 @@ def test_clients_decide_by_their_own_images() -> None:
             network[1].weight.copy_(torch.tensor([[-sign, 0, 0, 0], [sign, 0, 0, 0]]))
             network[1].bias.zero_()
     assert best({"wrong": wrong, "right": right}, asked)[0] == "right"
+
+
+def test_clients_of_one_start_train_on_what_those_of_fedavg_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, starts = load_digits(), {}
+    for way in ("FedAvg, one start for all", "ours, one start for all"):
+        seen: list[torch.Tensor] = []
+
+        def told(
+            network: nn.Module, *given: Any, seen: list[torch.Tensor] = seen, **options: Any
+        ) -> nn.Module:
+            seen.append(nn.utils.parameters_to_vector(network.parameters()).detach())
+            return trained(network, *given, **options)
+
+        monkeypatch.setattr("experiments.owners.rounds.trained", told)
+        found = curve(way, data, Plan(clients=3, rounds=3, widths=(4,), hidden=8))
+        starts[way] = torch.stack(seen)
+    assert {each["trained on"] for each in found["kept"]} == {"average"}
+    assert "classes weighed" in {each["served"] for each in found["kept"]}
+    first, second = starts.values()
+    assert torch.equal(first, second)
 
 
 def test_what_was_averaged_gets_its_norm_back() -> None:
