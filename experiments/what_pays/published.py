@@ -15,7 +15,7 @@ from experiments.what_pays.problem import Problem
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import ENERGIES, PROBABILITIES
 
-STRANDS, TEST_STRANDS, PLACES = 240, 60, 400
+STRANDS, TEST_STRANDS, PLACES = 48, 24, 2000
 
 
 def published_problem(setting: Setting) -> Callable[[int], Problem]:
@@ -52,6 +52,7 @@ def _molecules(setting: Setting, group: int) -> Problem:
 
     members = members_of_ani()
     networks = [members[number] for number in setting.seeds(group)]
-    inputs, tests = drawn_molecules(seed=group)
+    inputs, kinds, tests = drawn_molecules(seed=group)
     right = ENERGIES.said_together(members, tests)
-    return Problem(setting, ENERGIES, networks, members, Pool("ANI-1x", inputs, None), (tests, right), group)
+    pool = Pool("ANI-1x", inputs, None, kinds)
+    return Problem(setting, ENERGIES, networks, members, pool, (tests, right), group)
