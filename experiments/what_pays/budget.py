@@ -48,12 +48,14 @@ class Pool:
         labels: one an input; None where there are none.
         kinds: numbers of what the inputs are samples of, such as molecules, none of which is both trained on and held
             out; None where each input is of its own.
+        example: what symmetries are found on; the first two inputs where None.
     """
 
     name: str
     inputs: Tensor
     labels: Tensor | None
     kinds: Tensor | None = None
+    example: Tensor | None = None
 
 
 def samples_of(pool: Pool, budget: Budget) -> tuple[Tensor, Tensor | None]:

@@ -69,6 +69,8 @@ def _with_steps(
             ridge, network = best_fit(problem, given, found)
             seconds = time.process_time() - began
             rows.append(row(f"{way}, layers fitted", network, ridge=ridge, seconds=seconds))
+    if not problem.setting.spending.rates:
+        return rows
     starts: dict[str, tuple[str, nn.Module, int, int]] = {
         "a member": (*member, steps, 0),
         "a member, twice the steps": (*member, 2 * steps, 0),

@@ -76,8 +76,8 @@ class Problem:
 
     @property
     def example(self) -> Tensor:
-        """Return two inputs."""
-        return self.pool.inputs[:2]
+        """Return inputs to find symmetries on."""
+        return self.pool.inputs[:2] if self.pool.example is None else self.pool.example
 
     def given(self, budget: Budget) -> Given:
         """Return what a budget buys.

@@ -15,7 +15,9 @@ from experiments.what_pays.problem import Problem
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import ENERGIES, PROBABILITIES
 
-STRANDS, TEST_STRANDS, PLACES = 48, 24, 2000
+STRANDS, TEST_STRANDS, PLACES = 24, 16, 2000
+SHORT = 100
+"""Places of the strands that symmetries are found on, which are the same for any number of places."""
 
 
 def published_problem(setting: Setting) -> Callable[[int], Problem]:
@@ -43,7 +45,7 @@ def _strands(setting: Setting, group: int) -> Problem:
         strands = bases(STRANDS + TEST_STRANDS, PLACES)
     tests = strands[STRANDS:]
     right = PROBABILITIES.said_together(members, tests, batch=5)
-    pool = Pool("SpliceAI", strands[:STRANDS], None)
+    pool = Pool("SpliceAI", strands[:STRANDS], None, example=strands[:2, :, :SHORT])
     return Problem(setting, PROBABILITIES, networks, members, pool, (tests, right), group)
 
 

@@ -22,7 +22,7 @@ class Spending:
     Attributes:
         steps: of Adam.
         batch_size: at most; a budget of fewer samples is one batch.
-        rates: of tuning, that held-out samples decide on.
+        rates: of tuning, that held-out samples decide on; without any nothing is tuned.
         learning_rates: of the scores of permutations, that held-out samples decide on; not more than ``rates``.
             Scales are learned at a tenth of them, and temperatures fall with them.
         evaluate_every: steps, after each of which the best so far on held-out samples is kept.

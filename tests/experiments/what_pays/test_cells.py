@@ -93,6 +93,14 @@ def test_three_networks_are_learned_together_and_nothing_is_changed() -> None:
         assert all(torch.equal(state[name], tensor) for name, tensor in each.state_dict().items())
 
 
+def test_nothing_is_tuned_without_rates() -> None:
+    made = problem([network(0), network(1)])
+    setting = replace(made.setting, spending=replace(made.setting.spending, rates=()))
+    ways = {row["way"] for row in cell(replace(made, setting=setting), Budget(20), {})}
+    assert {"matched midpoint", "learned", "activation matching"} <= ways
+    assert not any("distilled" in way for way in ways)
+
+
 def test_a_copy_with_its_units_in_another_order_merges_to_itself() -> None:
     first = network(0)
     second = network(0)
