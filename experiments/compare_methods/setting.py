@@ -139,9 +139,19 @@ def read_setting(kind: type[S], folder: Path, name: str) -> S:
         raise FileNotFoundError(
             f"Expected a setting out of {known}, or the path of a .yaml file, but got {name!r}."
         )
+    return setting_of(kind, _read(path))
+
+
+def setting_of(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Make a setting of what a file or a receipt says.
+
+    Example:
+        >>> setting_of(Training, {"epochs": 3}).epochs
+        3
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "setting")
-    setting: S = parser.instantiate(parser.parse_object({"setting": _read(path)})).setting
+    setting: S = parser.instantiate(parser.parse_object({"setting": dict(values)})).setting
     return setting
 
 

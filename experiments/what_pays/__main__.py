@@ -10,17 +10,15 @@ the samples that decide: a fifth of it, at most 1,000. Rates, starts and steps o
 the test decides nothing but which member is called the best, the strictest rival. All ways that take steps take
 equally many. Ensembles of packages need an environment of their own: see `experiments.real_networks.environment`;
 where one is missing, the receipt says why. Finished cells are kept in OUT/finished, so that a run that was stopped
-goes on where it was. Leaves in OUT a picture and a receipt of all that is finished there.
+goes on where it was; `--restore RECEIPT` brings back those of one, such as experiments/results/what_pays. Leaves
+in OUT a picture and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.reporting.json_files import read_json, write_json
-from experiments.reporting.receipts import command_line, markdown_table, write_receipt
+from experiments.reporting.json_files import write_json
+from experiments.reporting.receipts import markdown_table, write_receipt
 from experiments.what_pays.budget import Budget
 from experiments.what_pays.cells import cell
+from experiments.what_pays.finished import file_of, finished_cells, restore, skipped_file, write_cell
 from experiments.what_pays.merging import Merge
 from experiments.what_pays.picture import draw
 from experiments.what_pays.problem import Problem, image_data, image_problem
@@ -48,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", category=UserWarning)
+    if options.restore is not None:
+        brought = restore(options.restore, options.out)
+        console.print(f"{brought} finished cells of {options.restore}")
     for name in options.settings:
         if not options.tables:
             measure(Path(name).stem, load_setting(name), options)
@@ -67,6 +69,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path("runs/endpoints"), help="trained networks")
+    parser.add_argument(
+        "--restore", type=Path, default=None, help="a receipt whose cells are finished ones of this run too"
+    )
     parser.add_argument("--tables", action="store_true", help="measure nothing; show what is finished")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/what_pays"))
@@ -76,7 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> None:
     """Measure the cells of a setting that are not finished, or note why they cannot be."""
     groups = range(setting.groups if options.groups is None else min(setting.groups, options.groups))
-    skipped = options.out / "finished" / f"{name}-skipped.json"
+    skipped = skipped_file(options.out, name)
     try:
         problems = problems_of(setting, options)
     except ImportError as error:
@@ -89,12 +94,11 @@ def measure(name: str, setting: Setting, options: argparse.Namespace) -> None:
     with Progress(console=console) as progress:
         bar = progress.add_task(setting.title, total=len(groups) * len(budgets))
         for group in groups:
-            files = {budget: file_of(options.out, name, setting, group, budget) for budget in budgets}
+            files = {budget: file_of(options.out, name, setting, group, str(budget)) for budget in budgets}
             missing = {budget: file for budget, file in files.items() if not file.is_file()}
             progress.advance(bar, len(budgets) - len(missing))
             for budget, rows in cells_of(partial(problems, group), list(missing)):
-                told = {"setting": setting.title, "figure": rows[0].pop("figure"), "group": group}
-                write_json(missing[budget], {**told, "rows": rows, **made_by(name, setting)})
+                write_cell(missing[budget], name, setting, group, rows, rows[0].pop("figure"))
                 progress.advance(bar)
 
 
@@ -127,23 +131,9 @@ def cells_of(make: Callable[[], Problem], budgets: Sequence[Budget]) -> Iterator
         yield budget, rows
 
 
-def file_of(out: Path, name: str, setting: Setting, group: int, budget: Budget) -> Path:
-    """Name the file of a cell, by what its figures depend on."""
-    facts = {**setting.facts(), "numbers": setting.seeds(group)}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return out / "finished" / f"{name}-{group}-{str(budget).replace(' ', '_')}-{digest}.json"
-
-
-def made_by(name: str, setting: Setting) -> dict[str, Any]:
-    """Return the command and the setting of this run, which may be one of several that fill the folder."""
-    return {"command": command_line(), "name": name, "config": asdict(setting)}
-
-
 def keep(options: argparse.Namespace) -> None:
     """Show, draw and write down all that is finished."""
-    everything = [read_json(file) for file in sorted((options.out / "finished").glob("*.json"))]
-    found = [each for each in everything if "rows" in each]
-    skipped = [each for each in everything if "skipped" in each]
+    found, skipped = finished_cells(options.out)
     lead = lead_table(found)
     console.print(markdown_table(lead))
     if found:
@@ -156,10 +146,10 @@ def keep(options: argparse.Namespace) -> None:
             "rows": lead,
             "ways": full_table(found),
             "skipped": skipped,
-            "cells": [{key: each[key] for key in ("setting", "group", "rows")} for each in found],
+            "cells": [{key: each[key] for key in ("setting", "figure", "group", "rows")} for each in found],
         },
         seeds=sorted({each["group"] for each in found}),
-        commands=sorted({each["command"] for each in found}),
+        commands=sorted({command for each in found for command in each["commands"]}),
     )
 
 

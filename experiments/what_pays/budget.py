@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import DataError
@@ -45,11 +46,16 @@ class Pool:
         name: of the data.
         inputs: first those that no network has seen, in a drawn order, then the others.
         labels: one an input; None where there are none.
+        kinds: numbers of what the inputs are samples of, such as molecules, none of which is both trained on and held
+            out; None where each input is of its own.
+        example: what symmetries are found on; the first two inputs where None.
     """
 
     name: str
     inputs: Tensor
     labels: Tensor | None
+    kinds: Tensor | None = None
+    example: Tensor | None = None
 
 
 def samples_of(pool: Pool, budget: Budget) -> tuple[Tensor, Tensor | None]:
@@ -85,3 +91,25 @@ def held_out_of(size: int) -> int:
     (10, 1000)
     """
     return min(MOST_HELD_OUT, max(1, round(HELD_OUT * size)))
+
+
+def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
+    """Return the order of a budget's samples in which those that decide come first, and how many these are.
+
+    They are the first that were drawn; of samples of some kinds all of the first kinds, which may be a few more.
+
+    >>> pool = Pool("noise", torch.arange(10.0), None, torch.tensor([3, 1, 1, 3, 1, 1, 3, 1, 1, 1]))
+    >>> order, count = held_out_first(pool, 10)
+    >>> order.tolist(), count
+    ([0, 3, 6, 1, 2, 4, 5, 7, 8, 9], 3)
+    """
+    count = held_out_of(size)
+    if pool.kinds is None:
+        return torch.arange(size), count
+    kinds = pool.kinds[:size]
+    held_out = torch.zeros(size, dtype=torch.bool)
+    for kind in dict.fromkeys(kinds.tolist()):
+        if held_out.sum() >= count:
+            break
+        held_out |= kinds == kind
+    return torch.cat([held_out.nonzero().flatten(), (~held_out).nonzero().flatten()]), int(held_out.sum())

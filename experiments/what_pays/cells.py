@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.what_pays.budget import Budget
+from experiments.what_pays.fitting import best_fit
 from experiments.what_pays.merging import Merge, best_on_held_out, with_data, without_data
 from experiments.what_pays.problem import Given, Problem
 from experiments.what_pays.training import Trained, learned, tuned
@@ -53,7 +54,7 @@ def _with_steps(
     """Measure the ways that take steps: learned, and tuned from every start."""
     steps = problem.setting.spending.steps
     verb = "fine-tuned from" if budget.labelled else "distilled into"
-    midpoint = learned(problem, given)
+    midpoint, merge = learned(problem, given)
     name = "learned" if len(problem.networks) == 2 else "learned together"
     members = {f"network {number}": network for number, network in enumerate(problem.networks)}
     member = best_on_held_out(problem, given, members)
@@ -62,6 +63,14 @@ def _with_steps(
         row("matched midpoint", matched[1], start=matched[0]),
         row(name, midpoint.network, **_spent(midpoint, steps)),
     ]
+    if problem.setting.fitted:
+        for way, found in {"matched": merges[matched[0]], name: merge}.items():
+            began = time.process_time()
+            ridge, network = best_fit(problem, given, found)
+            seconds = time.process_time() - began
+            rows.append(row(f"{way}, layers fitted", network, ridge=ridge, seconds=seconds))
+    if not problem.setting.spending.rates:
+        return rows
     starts: dict[str, tuple[str, nn.Module, int, int]] = {
         "a member": (*member, steps, 0),
         "a member, twice the steps": (*member, 2 * steps, 0),

@@ -19,11 +19,12 @@ NOISE = 0.1
 
 
 class AtomNetworks(nn.Module):
-    r"""Sum the energies of atoms, each by the network of its element.
+    r"""Give each atom's part of the energy of its molecule, by the network of its element.
 
     Takes (molecules, places, 1 + features): whether there is an atom, and its surroundings. The first places are
-    those of hydrogen, then come those of the other elements. Returns energies in kcal/mol, divided by the number of
-    atoms.
+    those of hydrogen, then come those of the other elements. Returns (molecules, places), in kcal/mol and divided by
+    the number of atoms, so that a row's sum is the energy per atom; zero where there is none. No network sees a place
+    without an atom, since what it says there would spoil the statistics of its units.
 
     Args:
         networks: one an element, (…, features) to (…, 1), in Hartree.
@@ -31,7 +32,7 @@ class AtomNetworks(nn.Module):
 
     >>> network = AtomNetworks([nn.Linear(3, 1), nn.Linear(3, 1)], places=(2, 1))
     >>> network(torch.ones(5, 3, 4)).shape
-    torch.Size([5])
+    torch.Size([5, 3])
     """
 
     def __init__(self, networks: Sequence[nn.Module], places: Sequence[int] = PLACES) -> None:
@@ -39,13 +40,16 @@ class AtomNetworks(nn.Module):
         self.networks, self.places = nn.ModuleList(networks), tuple(places)
 
     def forward(self, molecules: Tensor) -> Tensor:
-        """Return one energy a molecule."""
-        parts = molecules.split(self.places, dim=1)
-        energies = torch.cat(
-            [network(part[..., 1:]) for network, part in zip(self.networks, parts, strict=True)], dim=1
+        """Return one part of the energy an atom."""
+        there = molecules[..., 0] > 0
+        elements = zip(
+            self.networks, molecules.split(self.places, 1), there.split(self.places, 1), strict=True
         )
-        there = molecules[..., :1]
-        return KCAL * (there * energies).sum((1, 2)) / there.sum((1, 2))
+        parts = []
+        for network, atoms, here in elements:
+            energies = network(atoms[here][:, 1:]).squeeze(-1)
+            parts.append(energies.new_zeros(here.shape).index_put(here.nonzero(as_tuple=True), energies))
+        return KCAL * torch.cat(parts, 1) / there.sum(1, keepdim=True)
 
 
 def members_of_ani() -> list[nn.Module]:
@@ -54,18 +58,18 @@ def members_of_ani() -> list[nn.Module]:
     return [AtomNetworks(list(ensemble[number].values())).eval() for number in range(ANI_MEMBERS)]
 
 
-def drawn_molecules(seed: int) -> tuple[Tensor, Tensor]:
+def drawn_molecules(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Draw molecules near rest, for budgets and for the test; the test's molecules are others.
 
     They are those of the G2 set, as ase brings it, of hydrogen, carbon, nitrogen and oxygen, with noise on every
-    coordinate. Every fourth is one of the test.
+    coordinate. Every fourth is one of the test. Between them come the numbers of the molecules for budgets.
     """
     names = molecules_at_rest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         training = [name for number, name in enumerate(names) if number % 4]
         tests = [name for number, name in enumerate(names) if number % 4 == 0]
-        return _drawn(training, DRAWN), _drawn(tests, TEST_DRAWN)
+        return *_drawn(training, DRAWN), _drawn(tests, TEST_DRAWN)[0]
 
 
 def molecules_at_rest() -> list[str]:
@@ -83,12 +87,13 @@ def molecules_at_rest() -> list[str]:
 
 
 @torch.no_grad()
-def _drawn(names: Sequence[str], count: int) -> Tensor:
-    """Return so many molecules, equally many of each name, in a drawn order."""
+def _drawn(names: Sequence[str], count: int) -> tuple[Tensor, Tensor]:
+    """Return so many molecules, equally many of each name, in a drawn order, and the numbers of their names."""
     from ase.build import molecule
 
     computer = ani().aev_computer
-    parts = []
+    parts: list[Tensor] = []
+    numbers = []
     for number, name in enumerate(names):
         atoms = molecule(name)
         kinds = torch.tensor([ELEMENTS.index(each) for each in atoms.get_chemical_symbols()])
@@ -103,5 +108,7 @@ def _drawn(names: Sequence[str], count: int) -> Tensor:
             packed[:, first : first + len(here), 0] = 1.0
             packed[:, first : first + len(here), 1:] = surroundings[:, here]
         parts.append(packed)
-    together = torch.cat(parts)
-    return together[torch.randperm(len(together))]
+        numbers.append(torch.full((copies,), number))
+    together, named = torch.cat(parts), torch.cat(numbers)
+    order = torch.randperm(len(together))
+    return together[order], named[order]

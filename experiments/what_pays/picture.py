@@ -41,7 +41,10 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     )
     for row, kind in zip(panels, kinds, strict=True):
         for axes, setting in zip(row, settings, strict=True):
-            _draw_panel(axes, cells, setting, kind)
+            if kind == kinds[0] or _sizes(cells, setting, kind):
+                _draw_panel(axes, cells, setting, kind)
+            else:
+                axes.set_axis_off()
     handles = {
         text: handle
         for axes in panels.flat

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.data import ImageData, load_cifar10, load_digits, load_mnist
 from experiments.models.endpoints import load_or_train
-from experiments.what_pays.budget import Budget, Pool, held_out_of, samples_of
+from experiments.what_pays.budget import Budget, Pool, held_out_first, samples_of
 from experiments.what_pays.owners import of_owner, shares_of_classes
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import CLASSES, Task, check_of_one_kind
@@ -76,8 +76,8 @@ class Problem:
 
     @property
     def example(self) -> Tensor:
-        """Return two inputs."""
-        return self.pool.inputs[:2]
+        """Return inputs to find symmetries on."""
+        return self.pool.inputs[:2] if self.pool.example is None else self.pool.example
 
     def given(self, budget: Budget) -> Given:
         """Return what a budget buys.
@@ -86,10 +86,10 @@ class Problem:
         """
         spending = self.setting.spending
         inputs, labels = samples_of(self.pool, budget)
-        count = held_out_of(len(inputs))
-        last = count + spending.steps * spending.batch_size
-        inputs = inputs[:last]
-        targets = self.task.said_together(self.asked, inputs) if labels is None else labels[:last]
+        order, count = held_out_first(self.pool, len(inputs))
+        order = order[: count + spending.steps * spending.batch_size]
+        inputs = inputs[order]
+        targets = self.task.said_together(self.asked, inputs) if labels is None else labels[order]
         train, held_out = (inputs[count:], targets[count:]), (inputs[:count], targets[:count])
         return Given(train, held_out, spending.batch_size)
 

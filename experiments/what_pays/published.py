@@ -15,7 +15,9 @@ from experiments.what_pays.problem import Problem
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import ENERGIES, PROBABILITIES
 
-STRANDS, TEST_STRANDS, PLACES = 240, 60, 400
+STRANDS, TEST_STRANDS, PLACES = 24, 16, 2000
+SHORT = 100
+"""Places of the strands that symmetries are found on, which are the same for any number of places."""
 
 
 def published_problem(setting: Setting) -> Callable[[int], Problem]:
@@ -43,7 +45,7 @@ def _strands(setting: Setting, group: int) -> Problem:
         strands = bases(STRANDS + TEST_STRANDS, PLACES)
     tests = strands[STRANDS:]
     right = PROBABILITIES.said_together(members, tests, batch=5)
-    pool = Pool("SpliceAI", strands[:STRANDS], None)
+    pool = Pool("SpliceAI", strands[:STRANDS], None, example=strands[:2, :, :SHORT])
     return Problem(setting, PROBABILITIES, networks, members, pool, (tests, right), group)
 
 
@@ -52,6 +54,7 @@ def _molecules(setting: Setting, group: int) -> Problem:
 
     members = members_of_ani()
     networks = [members[number] for number in setting.seeds(group)]
-    inputs, tests = drawn_molecules(seed=group)
+    inputs, kinds, tests = drawn_molecules(seed=group)
     right = ENERGIES.said_together(members, tests)
-    return Problem(setting, ENERGIES, networks, members, Pool("ANI-1x", inputs, None), (tests, right), group)
+    pool = Pool("ANI-1x", inputs, None, kinds)
+    return Problem(setting, ENERGIES, networks, members, pool, (tests, right), group)

@@ -22,7 +22,7 @@ class Spending:
     Attributes:
         steps: of Adam.
         batch_size: at most; a budget of fewer samples is one batch.
-        rates: of tuning, that held-out samples decide on.
+        rates: of tuning, that held-out samples decide on; without any nothing is tuned.
         learning_rates: of the scores of permutations, that held-out samples decide on; not more than ``rates``.
             Scales are learned at a tenth of them, and temperatures fall with them.
         evaluate_every: steps, after each of which the best so far on held-out samples is kept.
@@ -52,6 +52,7 @@ class Setting:
         sizes: of budgets; None is all samples.
         labelled: whether there are budgets with labels besides those without.
         test_images: None: all.
+        fitted: also fit the layers of midpoints to what the networks compute.
         spending: of every way.
     """
 
@@ -69,6 +70,7 @@ class Setting:
     sizes: tuple[int | None, ...] = (50, 200, 1000, None)
     labelled: bool = True
     test_images: int | None = None
+    fitted: bool = False
     spending: Spending = field(default_factory=Spending)
 
     def endpoint(self, seed: int) -> EndpointConfig:
@@ -98,7 +100,8 @@ class Setting:
     def facts(self) -> dict[str, Any]:
         """Return what decides the figures of a cell."""
         left_out = ("title", "groups", "sizes", "labelled", "members")
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        facts = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return facts if self.fitted else {name: value for name, value in facts.items() if name != "fitted"}
 
 
 def load_setting(name: str) -> Setting:

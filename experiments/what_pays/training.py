@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 import sinkhorn_rebasin
-from experiments.what_pays.merging import options_of
+from experiments.what_pays.merging import Merge, mean_of, options_of
 from experiments.what_pays.problem import Given, Problem
 from sinkhorn_rebasin import MidpointLoss, Recipe
 from sinkhorn_rebasin.networks.copying import standalone_copy
-from sinkhorn_rebasin.networks.resizing import resized
 
 CLOSING = 1 / 3
 """Part of the steps that settle scales at hard permutations, where units can be scaled."""
@@ -49,11 +48,22 @@ def best_of_rates(
     return Trained(best[2], best[1], (time.process_time() - began) / len(rates))
 
 
-def learned(problem: Problem, given: Given) -> Trained:
-    """Learn permutations and scales, of all networks together where they are more than two."""
+def learned(problem: Problem, given: Given) -> tuple[Trained, Merge]:
+    """Learn permutations and scales, of all networks together where they are more than two.
+
+    Returns:
+        The midpoint, and with it the networks it is the mean of.
+    """
     rates = problem.setting.spending.learning_rates
     learn = _learned_pair if len(problem.networks) == 2 else _learned_together
-    return best_of_rates(problem, given, rates, lambda rate: learn(problem, given, rate))
+    merges = {}
+
+    def train(rate: float) -> nn.Module:
+        merges[rate] = learn(problem, given, rate)
+        return merges[rate].network
+
+    best = best_of_rates(problem, given, rates, train)
+    return best, merges[best.rate]
 
 
 def tuned(problem: Problem, given: Given, start: nn.Module, steps: int) -> Trained:
@@ -80,7 +90,7 @@ def recipe_of(problem: Problem, rate: float, temperatures: tuple[float, float], 
     )
 
 
-def _learned_pair(problem: Problem, given: Given, rate: float) -> nn.Module:
+def _learned_pair(problem: Problem, given: Given, rate: float) -> Merge:
     loss = problem.task.loss
     result = sinkhorn_rebasin.align(
         *problem.networks,
@@ -92,10 +102,10 @@ def _learned_pair(problem: Problem, given: Given, rate: float) -> nn.Module:
         trainer={"accelerator": "cpu"},
         **options_of(problem),  # type: ignore[arg-type]
     )
-    return result.merge()
+    return Merge(result.merge(), [problem.networks[0], result.to_model()])
 
 
-def _learned_together(problem: Problem, given: Given, rate: float) -> nn.Module:
+def _learned_together(problem: Problem, given: Given, rate: float) -> Merge:
     many = sinkhorn_rebasin.align_many(
         problem.networks,
         problem.spec,
@@ -110,7 +120,7 @@ def _learned_together(problem: Problem, given: Given, rate: float) -> nn.Module:
         progress=False,
         seed=problem.group,
     )
-    return resized(problem.networks[0], many.merge(problem.networks))
+    return mean_of(problem.networks, many)
 
 
 def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> nn.Module:

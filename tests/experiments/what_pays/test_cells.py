@@ -13,7 +13,8 @@ from experiments.compare_methods.setting import Training
 from experiments.data import load_digits
 from experiments.what_pays.budget import Budget, Pool, samples_of
 from experiments.what_pays.cells import cell
-from experiments.what_pays.merging import without_data
+from experiments.what_pays.fitting import best_fit
+from experiments.what_pays.merging import mean_of, without_data
 from experiments.what_pays.molecules import AtomNetworks
 from experiments.what_pays.owners import shares_of_classes
 from experiments.what_pays.problem import image_problem
@@ -92,6 +93,14 @@ def test_three_networks_are_learned_together_and_nothing_is_changed() -> None:
         assert all(torch.equal(state[name], tensor) for name, tensor in each.state_dict().items())
 
 
+def test_nothing_is_tuned_without_rates() -> None:
+    made = problem([network(0), network(1)])
+    setting = replace(made.setting, spending=replace(made.setting.spending, rates=()))
+    ways = {row["way"] for row in cell(replace(made, setting=setting), Budget(20), {})}
+    assert {"matched midpoint", "learned", "activation matching"} <= ways
+    assert not any("distilled" in way for way in ways)
+
+
 def test_a_copy_with_its_units_in_another_order_merges_to_itself() -> None:
     first = network(0)
     second = network(0)
@@ -126,6 +135,49 @@ def test_energies_are_those_of_the_atoms_that_are_there() -> None:
     molecules[:, :, 0] = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
     energies = AtomNetworks(networks, places=(2, 1))(molecules)
     hydrogen, other = networks
-    first = (hydrogen(molecules[0, 0, 1:]) + other(molecules[0, 2, 1:])) / 2
-    second = (hydrogen(molecules[1, :2, 1:]).sum() + other(molecules[1, 2, 1:])) / 3
-    assert torch.allclose(energies, KCAL * torch.cat([first, second]), rtol=1e-5)
+    nothing = torch.zeros(1)
+    first = torch.cat([hydrogen(molecules[0, 0, 1:]), nothing, other(molecules[0, 2, 1:])]) / 2
+    second = torch.cat([*hydrogen(molecules[1, :2, 1:]), other(molecules[1, 2, 1:])]) / 3
+    assert torch.allclose(energies, KCAL * torch.stack([first, second]), rtol=1e-5)
+
+
+def test_units_are_measured_on_atoms_that_are_there_alone() -> None:
+    seen: list[int] = []
+    networks = [nn.Linear(3, 1), nn.Linear(3, 1)]
+    for each in networks:
+        each.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    molecules = torch.zeros(4, 3, 4)
+    molecules[:3, 0, 0] = molecules[3, 2, 0] = 1.0
+    AtomNetworks(networks, places=(2, 1))(molecules)
+    assert seen == [3, 1]
+
+
+def test_no_kind_of_samples_both_trains_and_decides() -> None:
+    made = problem([network(0), network(1)])
+    kinds = torch.arange(40) % 7
+    made = replace(made, pool=replace(made.pool, kinds=kinds))
+    inputs = made.pool.inputs
+    given = made.given(Budget(30))
+    kind = {float(row.sum()): int(number) for row, number in zip(inputs, kinds, strict=True)}
+    train, held_out = ({kind[float(row.sum())] for row in part[0]} for part in (given.train, given.held_out))
+    assert held_out == {0, 1}
+    assert train == {2, 3, 4, 5, 6}
+    assert len(given.train[0]) + len(given.held_out[0]) == 30
+
+
+def test_layers_that_are_fitted_are_closer_to_the_mean_of_outputs() -> None:
+    networks = [network(seed, width=8) for seed in range(2)]
+    made = problem(networks)
+    rows = {row["way"]: row for row in cell(made, Budget(40), {})}
+    assert "matched, layers fitted" not in rows
+    given = made.given(Budget(None))
+    plain = mean_of(networks)
+    inputs = given.train[0]
+    goal = sum(each(inputs) for each in networks) / 2
+    ridge, found = best_fit(made, given, plain)
+    before, after = (float((each(inputs) - goal).detach().square().mean()) for each in (plain.network, found))
+    assert ridge in (1e-3, 1e-2)
+    assert after < 0.5 * before
+    made = replace(made, setting=replace(made.setting, fitted=True))
+    rows = {row["way"]: row for row in cell(made, Budget(20), {})}
+    assert {"matched, layers fitted", "learned, layers fitted"} <= set(rows)

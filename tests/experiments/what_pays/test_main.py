@@ -13,6 +13,9 @@ from experiments.reporting.json_files import read_json, write_json
 from experiments.reporting.receipts import read_receipt
 from experiments.what_pays import __main__ as command
 from experiments.what_pays.__main__ import main
+from experiments.what_pays.finished import file_of, finished_cells, restore, write_cell
+from experiments.what_pays.setting import load_setting
+from sinkhorn_rebasin.errors import DataError
 
 TINY = """
 title: digits, tiny
@@ -67,3 +70,38 @@ def test_a_package_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.M
     (skipped,) = read_receipt(tmp_path)["metrics"]["skipped"]
     assert "torchani" in skipped["skipped"]
     assert skipped["setting"].startswith("ANI-1x")
+
+
+def test_a_receipt_brings_its_cells_back_as_they_were(tmp_path: Path) -> None:
+    setting = load_setting("digits")
+    rows = [
+        {"way": "best member", "budget": "no data", "cost": 1, "error": 0.3, "accuracy": 0.123456789012345},
+        {"way": "mean of outputs", "budget": "no data", "cost": 2, "error": 0.2, "accuracy": 0.9},
+    ]
+    first, again = tmp_path / "first", tmp_path / "again"
+    file = file_of(first, "digits", setting, 1, "no data")
+    write_cell(file, "digits", setting, 1, rows, "test loss")
+    main(["--tables", "--out", str(first)])
+    assert restore(first, again) == 1
+    assert read_json(again / "finished" / file.name) == read_json(file)
+    main(["digits", "--tables", "--out", str(again)])
+    before, after = read_receipt(first), read_receipt(again)
+    for name in ("metrics", "config", "seeds", "commands"):
+        assert after[name] == before[name]
+    assert restore(first, again) == 0
+
+
+def test_the_receipt_in_the_repository_names_the_cells_that_a_run_looks_for(tmp_path: Path) -> None:
+    restore(Path("experiments/results/what_pays"), tmp_path)
+    found, _ = finished_cells(tmp_path)
+    assert len(found) == len(read_receipt(Path("experiments/results/what_pays"))["metrics"]["cells"])
+    for cell in found:
+        budget = cell["rows"][0]["budget"]
+        file = file_of(tmp_path, cell["name"], load_setting(cell["name"]), cell["group"], budget)
+        assert read_json(file)["rows"] == cell["rows"]
+
+
+def test_a_receipt_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "receipt.json", {"experiment": "speed"})
+    with pytest.raises(DataError, match="receipt of what_pays but got one of speed"):
+        restore(tmp_path, tmp_path / "out")

@@ -1,0 +1,51 @@
+"""Merges whose layers are fitted, one after the other, to what the networks compute on samples."""
+
+from __future__ import annotations
+
+from torch import nn
+
+import sinkhorn_rebasin
+from experiments.what_pays.merging import Merge, best_on_held_out
+from experiments.what_pays.problem import Given, Problem
+from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.networks.resizing import resized
+from sinkhorn_rebasin.permutations import identity_permutations
+
+RIDGES = (1e-3, 1e-2)
+"""Pulls to the plain mean, relative to an input's mean square, that held-out samples decide on."""
+BATCH = 500
+
+
+def fitted(problem: Problem, given: Given, merge: Merge, ridge: float) -> nn.Module:
+    r"""Fit each layer of a merge to the mean of what its networks compute there.
+
+    .. math:: \min_{W, b}\; \tfrac1M \sum_m \mathbb E_x \bigl\lVert W \hat x + b - W_m x_m - b_m \bigr\rVert^2
+
+    with :math:`\hat x` what goes into the layer of the merged network, whose earlier layers are fitted already. There
+    are no steps: each layer is solved for.
+
+    Args:
+        problem: with the symmetries.
+        given: the samples; no labels are looked at.
+        merge: with the networks it is the mean of, in one order.
+        ridge: of the pull to the mean.
+    """
+    batches = list(given.train[0].split(BATCH))
+    stays = Alignment(identity_permutations(problem.spec), problem.spec)
+    state = sinkhorn_rebasin.regmean_plus_plus(
+        merge.aligned,
+        [stays] * len(merge.aligned),
+        [batches] * len(merge.aligned),
+        alpha=1.0,
+        ridge=ridge,
+        biases=True,
+        targets="own",
+    )
+    return resized(merge.network, dict(state))
+
+
+def best_fit(problem: Problem, given: Given, merge: Merge) -> tuple[float, nn.Module]:
+    """Fit a merge with every ridge, and return the best on held-out samples, with its ridge."""
+    networks = {str(ridge): fitted(problem, given, merge, ridge) for ridge in RIDGES}
+    ridge, network = best_on_held_out(problem, given, networks)
+    return float(ridge), network
