@@ -35,11 +35,11 @@ def chosen_way(
     """
     if len(setting.ways) == 1:
         return setting.ways[0], []
-    found = []
+    found = list[dict[str, Any]]()
     for way in setting.ways:
         path = measured(trained(curve, data, setting, way, setting.pilot, seed), data, held, setting)
         found.append({"way": str(way), "held-out loss": float(path.losses.mean()), "barrier": path.barrier})
-    losses = [each["held-out loss"] for each in found]
+    losses = [float(each["held-out loss"]) for each in found]
     return setting.ways[losses.index(min(losses))], found
 
 
@@ -136,6 +136,7 @@ def bend(
             torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
             images = data.train_images[batch]
             images = augmented(images) if augmentation else images
+            images = as_fast(images) if bfloat16 else images
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 loss = module.training_step((images, data.train_labels[batch]), step)
         optimizer.zero_grad()
@@ -146,11 +147,23 @@ def bend(
 def measured(curve: LearnedCurve, data: ImageData, batches: Batches, setting: Setting) -> PathEvaluation:
     """Return loss and accuracy along a curve; batch norm is measured at every point."""
     count = setting.norm_images
-    prepare = BatchNormReset(batches_of(data.train_images[:count], data.train_labels[:count]))
+    seen = batches_of(data.train_images[:count], data.train_labels[:count])
+    if setting.training.bfloat16:
+        seen, batches = ([(as_fast(x), y) for x, y in part] for part in (seen, batches))
+    prepare = BatchNormReset(seen)
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.training.bfloat16):
         return evaluate_path(
             curve.path(), batches, float_cross_entropy, points=setting.points, prepare=prepare
         )
+
+
+def as_fast(images: Tensor) -> Tensor:
+    """Lay the channels of images out last in memory, which mixed precision on processors is fastest with.
+
+    >>> as_fast(torch.zeros(2, 3, 4, 4)).stride()
+    (48, 1, 12, 3)
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def float_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
