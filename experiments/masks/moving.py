@@ -1,4 +1,4 @@
-"""Masks that move while a network trains under them: small weights are dropped, others grow where gradients are large.
+"""Masks that move while a network trains: small weights are dropped, others grow where gradients are large.
 
 Source: Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All Tickets Winners" (2020).
 """

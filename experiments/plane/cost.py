@@ -20,7 +20,7 @@ def cost_rows(images: int, points: int, batch: int = 250) -> list[dict[str, Any]
     """Measure processor seconds a point of every way, and tell what a grid of 51 x 51 takes.
 
     The network is a ResNet20 1x on random images of CIFAR-10's shape: its weights do not change what a point costs.
-    A point costs what a grid takes more than one of 2 x 2, so that what is done once counts once. The ways take turns.
+    A point costs what a grid takes more than one of 2 x 2, so that what is done once counts once. Ways take turns.
 
     Args:
         images: at every point.

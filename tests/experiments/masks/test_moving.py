@@ -87,9 +87,7 @@ def test_a_network_is_trained_while_its_mask_moves() -> None:
     data, _, tests = setting.load(Path())
     found = ticket(setting, data, tests, seed=0)
     networks = [retrained(found, setting, data, moving) for moving in (False, True)]
-    left = [
-        {name: layer.weight != 0 for name, layer in prunable(network).items()} for network in networks
-    ]
+    left = [{name: layer.weight != 0 for name, layer in prunable(network).items()} for network in networks]
     assert all(torch.equal(left[0][name], found.mask[f"{name}.weight"]) for name in left[0])
     assert not all(torch.equal(left[1][name], left[0][name]) for name in left[0])
     assert sparsity_of(left[1]) == pytest.approx(sparsity_of(found.mask), abs=0.01)
