@@ -47,6 +47,8 @@ def test_the_loop_measures_what_the_plane_is(tmp_path: Path) -> None:
     losses = loop_of_forwards(plane, data, 2)
     direct = evaluate_state(build_model("resnet20").eval(), plane.state_at(1.0, -1.0), data)[0]
     assert losses[1] == pytest.approx(direct, rel=1e-4)
+    with pytest.raises(SystemExit):
+        main(["--cost", "--images", "2", "--points", "2", "--out", str(tmp_path)])
     main(["--cost", "--images", "2", "--points", "3", "--out", str(tmp_path)])
     rows = read_receipt(tmp_path)["metrics"]["cost"]
     assert rows[0]["of the loop"] == 1.0
