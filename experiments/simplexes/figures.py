@@ -30,6 +30,7 @@ def table(triples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "test error": _spread([100 * each["error"] for each in same]),
                 "error of a member": _spread([100 * each["error of a member"] for each in same]),
                 "vertices trained with": "; ".join(dict.fromkeys(each.get("way", "–") for each in same)),
+                "triples": len(same),
             }
         )
     return lines
