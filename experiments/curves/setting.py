@@ -49,7 +49,7 @@ class Setting(Family):
         points: of the curve, odd, that are measured.
         ways: to train the bend. Of several, each curve takes the one whose mean loss along the curve is lowest on
             held-out images after `pilot` steps.
-        pilot: steps of each way before one is taken; as many as a curve needs, for a short one favours constant rates.
+        pilot: steps of each way before one is taken; as many as a curve needs, as short ones favour constant rates.
         batch_size: of SGD on the bend.
         alternation_steps: of permutations at a fixed bend, the first half of a round of proximal
             alternation; 0 leaves it out.
