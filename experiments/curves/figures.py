@@ -85,7 +85,7 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
     for name, curve in pairs[0]["curves"].items():
         steps = [checkpoint["step"] for checkpoint in curve]
-        left.plot(steps, [100 * checkpoint["lowest"] for checkpoint in curve], "o-", label=name, markersize=3)
+        left.plot(steps, [100 * checkpoint["lowest"] for checkpoint in curve], "o-", label=name, markersize=3, clip_on=False)
         right.plot(curve[-1]["positions"], curve[-1]["losses"], label=name)
     ends = pairs[0]["curves"].values()
     worse = statistics.fmean(100 * min(c[0]["accuracies"][0], c[0]["accuracies"][-1]) for c in ends)
