@@ -85,13 +85,13 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
     for name, curve in pairs[0]["curves"].items():
         steps = [checkpoint["step"] for checkpoint in curve]
-        left.plot(steps, [100 * checkpoint["lowest"] for checkpoint in curve], "o-", label=name, markersize=3, clip_on=False)
+        left.plot(steps, [100 * checkpoint["lowest"] for checkpoint in curve], "o-", label=name, markersize=3)
         right.plot(curve[-1]["positions"], curve[-1]["losses"], label=name)
     ends = pairs[0]["curves"].values()
     worse = statistics.fmean(100 * min(c[0]["accuracies"][0], c[0]["accuracies"][-1]) for c in ends)
     left.axhline(worse, color="0.8", zorder=0)
     left.set_xscale("symlog", linthresh=10)
-    left.set_xlim(left=0)
+    left.set_xlim(left=-1)
     left.set_xlabel("steps of training the bend, each a training of its own")
     left.set_ylabel("lowest test accuracy on the curve, %")
     right.set_xlabel("from target to reference")
