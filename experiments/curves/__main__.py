@@ -6,9 +6,10 @@
 A quadratic Bezier curve joins a target and a reference, or the aligned target and the reference, or both are trained
 in turn: permutations at a fixed bend first, whose steps count, then the bend. The bend is trained at random points of
 the curve; steps of the alignment do not count. A curve is connected when its lowest test accuracy is within 0.3
-points of the worse end's and its test loss never rises above the chord. Curves are measured at some steps, the first
-of which is the segment, and training ends where they are connected. Finished pairs are kept in OUT/finished. Leaves
-in OUT a picture and a receipt of all that is finished there.
+points of the worse end's and its test loss never rises above the chord. Every budget of steps is a training of its
+own, the first of which is the segment, and the last that whose curve is connected. Of several ways to train, each
+curve takes the one that is best on held-out images after a pilot. Finished pairs are kept in OUT/finished. Leaves in
+OUT a picture and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 from torch import nn
 
 import sinkhorn_rebasin as sr
-from experiments.curves.figures import draw, table
+from experiments.curves.figures import draw, table, ways_tried
 from experiments.curves.setting import Setting, load_setting
-from experiments.curves.training import alternated, measured_curve
+from experiments.curves.training import alternated, chosen_way, measured_curves
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
 from experiments.reporting.question import Question, Row, console
@@ -54,10 +55,18 @@ def pair_row(
     if steps:
         starts["in turn"] = (lambda: alternated(reference, target, images, setting, seeds[0]), steps)
     curves: dict[str, list[dict[str, Any]]] = {}
+    ways: dict[str, Any] = {}
     for name, (start, before) in starts.items():
-        curves[name] = measured_curve(start(), images, tests, setting, seeds[0], before)
-        console.print(f"{name}: {[(c['step'], round(c['short'], 4), c['barrier']) for c in curves[name]]}")
-    return {"setting": setting.title, "pair": list(seeds), "tolerance": setting.tolerance, "curves": curves}
+        curve = start()
+        way, tried = chosen_way(curve, images, held, setting, seeds[0])
+        ways[name] = {"taken": str(way), "tried": tried}
+        console.print(f"{name}: {way} of {tried}")
+        curves[name] = []
+        for found in measured_curves(curve, images, tests, setting, seeds[0], way, before):
+            curves[name].append(found)
+            console.print(f"{name}: {found['step']} steps, {found['short']:.4f}, {found['barrier']:.4f}")
+    facts = {"setting": setting.title, "pair": list(seeds), "tolerance": setting.tolerance}
+    return {**facts, "ways": ways, "curves": curves}
 
 
 def aligned(
@@ -75,6 +84,7 @@ def aligned(
 QUESTION = Question(
     *("curves", __doc__, "pairs", load_setting, rows, table, draw),
     seeds=lambda pairs: sorted({seed for pair in pairs for seed in pair["pair"]}),
+    more=lambda pairs, setting: {"ways": ways_tried(pairs)},
 )
 
 

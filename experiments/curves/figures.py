@@ -30,6 +30,7 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 {
                     "pair": "-".join(map(str, pair["pair"])),
                     "curve": name,
+                    "bend trained with": pair["ways"][name]["taken"] if "ways" in pair else "",
                     "lowest accuracy at first": f"{100 * curve[0]['lowest']:.2f}",
                     "steps until accuracy stays": _shown(accuracy, curve),
                     "steps until connected": _shown(both, curve),
@@ -38,6 +39,22 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return lines
+
+
+def ways_tried(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line a way to train, with the held-out loss along each pair's curves after the pilot.
+
+    >>> tried = [{"way": "rate 0.1", "held-out loss": 0.5, "barrier": 0.0}]
+    >>> ways_tried([{"pair": [0, 1], "ways": {"aligned": {"taken": "rate 0.1", "tried": tried}}}])
+    [{'bend trained with': 'rate 0.1', '0-1, aligned': '0.5000'}]
+    """
+    lines: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        for name, curve in pair.get("ways", {}).items():
+            for each in curve["tried"]:
+                line = lines.setdefault(each["way"], {"bend trained with": each["way"]})
+                line[f"{'-'.join(map(str, pair['pair']))}, {name}"] = f"{each['held-out loss']:.4f}"
+    return list(lines.values())
 
 
 def steps_until(curve: Sequence[Mapping[str, Any]], tolerance: float, loss: bool = True) -> float:
@@ -74,8 +91,8 @@ def draw(pairs: Sequence[Mapping[str, Any]], path: Path) -> None:
     worse = statistics.fmean(100 * min(c[0]["accuracies"][0], c[0]["accuracies"][-1]) for c in ends)
     left.axhline(worse, color="0.8", zorder=0)
     left.set_xscale("symlog", linthresh=10)
-    left.set_xlim(left=0)
-    left.set_xlabel("steps of training the bend")
+    left.set_xlim(left=-1)
+    left.set_xlabel("steps of training the bend, each a training of its own")
     left.set_ylabel("lowest test accuracy on the curve, %")
     right.set_xlabel("from target to reference")
     right.set_ylabel("test loss after the last step")

@@ -12,30 +12,62 @@ from sinkhorn_rebasin import Recipe
 SETTINGS = Path(__file__).parent / "settings"
 
 
+@dataclass(frozen=True)
+class Way:
+    """Say how a bend is trained, by SGD with momentum 0.9.
+
+    Attributes:
+        rate: at its highest.
+        annealed: let the rate fall to zero by a cosine, and else keep it.
+        augmented: shift and mirror images.
+        weight_decay: of the network at the point of the curve.
+    """
+
+    rate: float = 0.02
+    annealed: bool = True
+    augmented: bool = False
+    weight_decay: float = 0.0
+
+    def __str__(self) -> str:
+        """Tell it in words.
+
+        >>> str(Way(0.1, weight_decay=5e-4))
+        'rate 0.1, annealed, decay 0.0005'
+        """
+        words = [f"rate {self.rate:g}", "annealed" if self.annealed else "constant"]
+        words += ["augmented"] if self.augmented else []
+        return ", ".join(words + ([f"decay {self.weight_decay:g}"] if self.weight_decay else []))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting(Family):
     """Say how a curve is trained, and when it is looked at.
 
     Attributes:
         seeds: of the pairs (reference, target).
-        checkpoints: steps of training after which a curve is measured, ascending.
+        budgets: steps of training, ascending, each a curve of its own that is measured after them.
         points: of the curve, odd, that are measured.
-        rate, batch_size, weight_decay: of SGD with momentum 0.9 on the bend.
+        ways: to train the bend. Of several, each curve takes the one whose mean loss along the curve is lowest on
+            held-out images after `pilot` steps.
+        pilot: steps of each way before one is taken; as many as a curve needs, as short ones favour constant rates.
+        batch_size: of SGD on the bend.
         alternation_steps: of permutations at a fixed bend, the first half of a round of proximal
             alternation; 0 leaves it out.
         match_images: training images that alignments learn from.
+        norm_images: training images on which batch norm is measured at every point.
         recipe: of the alignment.
         tolerance: by how much the lowest accuracy on a curve may be below that of the worse end.
     """
 
     seeds: tuple[tuple[int, int], ...] = ((0, 1), (2, 3))
-    checkpoints: tuple[int, ...] = (0, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640)
+    budgets: tuple[int, ...] = (0, 10, 20, 40, 80, 160, 320, 640, 1280)
     points: int = 11
-    rate: float = 0.01
+    ways: tuple[Way, ...] = (Way(),)
+    pilot: int = 160
     batch_size: int = 128
-    weight_decay: float = 0.0
     alternation_steps: int = 100
     match_images: int = 2000
+    norm_images: int = 2000
     recipe: Recipe = field(default_factory=Recipe)
     tolerance: float = 0.003
 

@@ -1,49 +1,88 @@
-"""Bends that are trained and measured on the way."""
+"""Bends that are trained, and the way that is chosen for them."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.curves.setting import Setting
+from experiments.curves.setting import Setting, Way
 from experiments.data import ImageData
-from experiments.models.family import Batches
+from experiments.models.family import Batches, batches_of
+from experiments.models.training import augmented
 from sinkhorn_rebasin import BatchNormReset, PathEvaluation, SinkhornRebasin, evaluate_path
 from sinkhorn_rebasin.connectivity import LearnedCurve
-from sinkhorn_rebasin.training import AlternatingCurveModule, CurveModule
+from sinkhorn_rebasin.training import AlternatingCurveModule, CosineAnnealing, CurveModule
 
 PROXIMAL_TEMPERATURE = 0.2
 
 
-def measured_curve(
-    curve: LearnedCurve, data: ImageData, tests: Batches, setting: Setting, seed: int, before: int = 0
-) -> list[dict[str, Any]]:
-    """Train a quadratic Bezier curve, and measure it on test images at every checkpoint.
-
-    It ends with the first checkpoint at which the curve is connected, or with the last.
+def chosen_way(
+    curve: LearnedCurve, data: ImageData, held: Batches, setting: Setting, seed: int
+) -> tuple[Way, list[dict[str, Any]]]:
+    """Return the way after whose pilot the loss along the curve is lowest on held-out images, and what all had.
 
     Args:
         curve: as it is before the first step.
         data: whose training images it learns from.
-        tests: batches that it is measured on.
-        setting: checkpoints and rates.
+        held: batches that no network was trained on.
+        setting: ways and steps.
         seed: of what is drawn.
+    """
+    if len(setting.ways) == 1:
+        return setting.ways[0], []
+    found = list[dict[str, Any]]()
+    for way in setting.ways:
+        path = measured(trained(curve, data, setting, way, setting.pilot, seed), data, held, setting)
+        found.append({"way": str(way), "held-out loss": float(path.losses.mean()), "barrier": path.barrier})
+    losses = [float(each["held-out loss"]) for each in found]
+    return setting.ways[losses.index(min(losses))], found
+
+
+def measured_curves(
+    curve: LearnedCurve,
+    data: ImageData,
+    tests: Batches,
+    setting: Setting,
+    seed: int,
+    way: Way,
+    before: int = 0,
+) -> Iterable[dict[str, Any]]:
+    """Train a quadratic Bezier curve with every budget, and measure it on test images.
+
+    They end with the first budget whose curve is connected, or with the last.
+
+    Args:
+        curve: as it is before the first step; it is not changed.
+        data: whose training images it learns from.
+        tests: batches that it is measured on.
+        setting: budgets.
+        seed: of what is drawn.
+        way: how it is trained.
         before: steps that were taken already, which count.
     """
-    module = CurveModule(curve, F.cross_entropy, lr=setting.rate, weight_decay=setting.weight_decay)
-    optimizer, found, step = module.configure_optimizers(), list[dict[str, Any]](), 0
-    draw = torch.Generator().manual_seed(seed)
-    for checkpoint in setting.checkpoints:
-        bend(module, optimizer, data, checkpoint - step, setting.batch_size, draw, setting.training.bfloat16)
-        step = checkpoint
-        path = measured(curve, data, tests, setting)
-        found.append({"step": before + step, **path.to_dict(), "lowest": lowest(path), "short": short(path)})
+    for steps in setting.budgets:
+        path = measured(trained(curve, data, setting, way, steps, seed), data, tests, setting)
+        yield {"step": before + steps, **path.to_dict(), "lowest": lowest(path), "short": short(path)}
         if connected(path, setting.tolerance):
             break
-    return found
+
+
+def trained(
+    curve: LearnedCurve, data: ImageData, setting: Setting, way: Way, steps: int, seed: int
+) -> LearnedCurve:
+    """Return a copy of a curve after so many steps of its bend."""
+    module = CurveModule(copy.deepcopy(curve), F.cross_entropy, lr=way.rate, weight_decay=way.weight_decay)
+    draw = torch.Generator().manual_seed(seed)
+    options: dict[str, Any] = {"bfloat16": setting.training.bfloat16, "augmentation": way.augmented}
+    annealing = CosineAnnealing(steps) if way.annealed else None
+    optimizer = module.configure_optimizers()
+    bend(module, optimizer, data, steps, setting.batch_size, draw, annealing=annealing, **options)
+    return module.curve
 
 
 def alternated(
@@ -70,7 +109,10 @@ def bend(
     steps: int,
     batch_size: int,
     draw: torch.Generator,
+    *,
     bfloat16: bool = False,
+    augmentation: bool = False,
+    annealing: CosineAnnealing | None = None,
 ) -> None:
     """Train the bends of a curve for so many steps.
 
@@ -81,24 +123,56 @@ def bend(
         batch_size: of each.
         draw: draws batches and points of the curve.
         bfloat16: run in mixed precision.
+        augmentation: shift and mirror images.
+        annealing: of the optimiser's rates; without it they stay.
     """
     module.curve.train()
+    rates = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate if annealing is None else rate * annealing.factor(step)
         batch = torch.randint(len(data.train_labels), (batch_size,), generator=draw)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
+            images = data.train_images[batch]
+            images = augmented(images) if augmentation else images
+            images = as_fast(images) if bfloat16 else images
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                loss = module.training_step((data.train_images[batch], data.train_labels[batch]), step)
+                loss = module.training_step((images, data.train_labels[batch]), step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def measured(curve: LearnedCurve, data: ImageData, tests: Batches, setting: Setting) -> PathEvaluation:
-    """Return loss and accuracy along a curve on test images; batch norm is measured at every point."""
-    few = [(data.train_images[:500], data.train_labels[:500])]
-    prepare = BatchNormReset(few)
-    return evaluate_path(curve.path(), tests, F.cross_entropy, points=setting.points, prepare=prepare)
+def measured(curve: LearnedCurve, data: ImageData, batches: Batches, setting: Setting) -> PathEvaluation:
+    """Return loss and accuracy along a curve; batch norm is measured at every point."""
+    count = setting.norm_images
+    seen = batches_of(data.train_images[:count], data.train_labels[:count])
+    if setting.training.bfloat16:
+        seen, batches = ([(as_fast(x), y) for x, y in part] for part in (seen, batches))
+    prepare = BatchNormReset(seen)
+    with torch.autocast("cpu", torch.bfloat16, enabled=setting.training.bfloat16):
+        return evaluate_path(
+            curve.path(), batches, float_cross_entropy, points=setting.points, prepare=prepare
+        )
+
+
+def as_fast(images: Tensor) -> Tensor:
+    """Lay the channels of images out last in memory, which mixed precision on processors is fastest with.
+
+    >>> as_fast(torch.zeros(2, 3, 4, 4)).stride()
+    (48, 1, 12, 3)
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def float_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of outputs in single precision.
+
+    >>> float_cross_entropy(torch.zeros(1, 2, dtype=torch.bfloat16), torch.tensor([0])).dtype
+    torch.float32
+    """
+    return F.cross_entropy(outputs.float(), labels)
 
 
 def lowest(path: PathEvaluation) -> float:

@@ -6,9 +6,10 @@
 Networks of other seeds are trained. Each is pruned by magnitude, and goes back to its early weights. Its mask is then
 carried to the next network, which trains from its own early weights under it. Two masks bound what can be had: the
 lottery ticket is the source's mask at the source's own early weights, and the naive mask is the source's mask as it
-is. The accuracy of the lottery ticket is that of the source, all others are of the receiver. Held-out images, which
-no network trains on, decide which permutations of ours are kept. Finished pairs are kept in OUT/finished. Leaves in
-OUT a picture and a receipt of all that is finished there.
+is. The accuracy of the lottery ticket is that of the source, all others are of the receiver. Some masks also move
+while the receiver trains: small weights are dropped, and others grow where gradients are large, as RigL does it.
+Held-out images, which no network trains on, decide which permutations of ours are kept. Finished pairs are kept in
+OUT/finished. Leaves in OUT a picture and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from experiments.masks.table_and_picture import draw, table
 from experiments.masks.tickets import Masks, Ticket, accuracy, retrained, sparsity_of, ticket
 from experiments.models.family import Batches
 from experiments.reporting.question import Question, Row, console, numbered
+
+MOVING = ", moving"
+MOVED = ("naive mask", "random mask", "ours, on the path")
 
 
 def rows(setting: Setting, data: Any, options: Namespace) -> dict[str, Callable[[], Row]]:
@@ -45,16 +49,18 @@ def pair_row(
     )
     rows: list[dict[str, Any]] = []
 
-    def note(name: str, mask: Masks, seconds: float = 0.0, reached: float | None = None) -> None:
-        network = retrained(receiver.with_mask(mask), setting, images) if reached is None else None
+    def note(
+        name: str, mask: Masks, seconds: float = 0.0, reached: float | None = None, moving: bool = False
+    ) -> None:
+        network = retrained(receiver.with_mask(mask), setting, images, moving) if reached is None else None
         found = {
-            "mask": name,
+            "mask": f"{name}{MOVING if moving else ''}",
             "accuracy": reached if network is None else accuracy(network, tests),
             "sparsity": sparsity_of(mask),
             "shared": shared(mask, receiver.mask),
             "seconds": seconds,
         }
-        console.print(f"{name}: {100 * found['accuracy']:.2f} %, shared {found['shared']:.2f}")
+        console.print(f"{found['mask']}: {100 * found['accuracy']:.2f} %, shared {found['shared']:.2f}")
         rows.append(found)
 
     dense = {"mask": "dense", "accuracy": accuracy(receiver.dense, tests), "sparsity": 0.0}
@@ -64,6 +70,8 @@ def pair_row(
     for name, way in methods(Problem.of(source, receiver, images, held, setting)).items():
         mask, seconds = timed(way)
         note(name, mask, seconds)
+        if setting.moves.every and name in MOVED:
+            note(name, mask, seconds, moving=True)
     seeds = [number, (number + 1) % setting.networks]
     return {"setting": setting.title, "pair": number, "seeds": seeds, "rows": rows}
 

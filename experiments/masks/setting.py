@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.compare_methods.setting import read_setting
+from experiments.masks.moving import Schedule
 from experiments.models.family import Family
 from sinkhorn_rebasin import Recipe
 
@@ -24,6 +25,7 @@ class Setting(Family):
         match_images: training images on which activations are matched and alignments are learned.
         recipe: of the learned alignment.
         mask_steps: of the alignment that learns on masked networks.
+        moves: of masks that move while networks train under them.
     """
 
     networks: int = 3
@@ -33,6 +35,7 @@ class Setting(Family):
     match_images: int = 2000
     recipe: Recipe = field(default_factory=Recipe)
     mask_steps: int = 200
+    moves: Schedule = field(default_factory=Schedule)
 
 
 def load_setting(name: str) -> Setting:

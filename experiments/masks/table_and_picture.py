@@ -41,6 +41,7 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "share of the gap": f"{share:.2f}",
                 "shared with the receiver's mask": f"{statistics.fmean(values(pairs, name, 'shared')):.2f}",
                 "seconds to align": f"{statistics.fmean(values(pairs, name, 'seconds')):.1f}",
+                "pairs": len(accuracies),
             }
         )
     return lines

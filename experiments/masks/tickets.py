@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from experiments.data import ImageData
+from experiments.masks.moving import MovingMask
 from experiments.masks.setting import Setting
 from experiments.models.family import Batches
 from experiments.models.training import augmented
@@ -60,13 +61,21 @@ def ticket(setting: Setting, data: ImageData, tests: Batches, seed: int) -> Tick
     return replace(found, accuracy=accuracy(pruned, tests))
 
 
-def retrained(start: Ticket, setting: Setting, data: ImageData) -> nn.Module:
-    """Return the network after training from its early weights under its mask."""
+def retrained(start: Ticket, setting: Setting, data: ImageData, moving: bool = False) -> nn.Module:
+    """Return the network after training from its early weights under its mask.
+
+    Args:
+        start: whose mask, early weights and seed are taken.
+        setting, data: of the training.
+        moving: let the mask move on the way.
+    """
     network = setting.fresh()
     network.load_state_dict(start.early)
     for name, module in prunable(network).items():
         prune.custom_from_mask(module, "weight", start.mask[f"{name}.weight"])
-    train(network, setting, data, start.seed, since=setting.rewind)
+    schedule = setting.moves if moving else replace(setting.moves, every=0)
+    with MovingMask(prunable(network), schedule) as masks:
+        train(network, setting, data, start.seed, since=setting.rewind, masks=masks)
     for module in prunable(network).values():
         prune.remove(module, "weight")
     return network.eval()
@@ -123,11 +132,12 @@ def train(
     seed: int,
     since: int = 0,
     until: int | None = None,
+    masks: MovingMask | None = None,
 ) -> None:
     """Train a network during some epochs of its schedule.
 
     The rate rises for a tenth of all steps and falls to zero linearly. The order of the images is that of the seed
-    and the epoch, so that a network that goes back sees again what it saw.
+    and the epoch, so that a network that goes back sees again what it saw. Masks that move do so in place of a step.
     """
     training = setting.training
     count, size = len(data.train_labels), min(training.batch_size, len(data.train_labels))
@@ -148,7 +158,8 @@ def train(
                     loss = F.cross_entropy(network(images), data.train_labels[batch])
                 sgd.zero_grad()
                 loss.backward()
-                sgd.step()
+                if masks is None or not masks.moves(epoch * (count // size) + number, steps, sgd):
+                    sgd.step()
 
 
 @torch.no_grad()

@@ -39,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, "digits_mlp", "runs/plane")
     parser.add_argument("--cost", action="store_true", help="measure seconds of a ResNet20 instead")
     parser.add_argument("--images", type=int, default=2000, help="of a point whose cost is measured")
-    parser.add_argument("--points", type=int, default=2, help="of each axis of the grid that is timed")
+    parser.add_argument("--points", type=int, default=3, help="of each axis of the larger grid that is timed")
     options = parser.parse_args(arguments)
+    if options.cost and options.points < 3:
+        parser.error(f"Expected at least 3 points of each axis but got {options.points}.")
     torch.set_num_threads(options.threads)
     finished, setting = Finished(options.out), load_setting(options.setting)
     if options.cost:

@@ -9,15 +9,16 @@ from typing import Any
 import lightning
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import sinkhorn_rebasin as sr
 from experiments.data import ImageData
 from experiments.data.data_module import BatchIndexed, as_it_is
 from experiments.models.family import Batches, batches_of
-from experiments.simplexes.setting import Setting
+from experiments.simplexes.setting import Setting, Way
 from sinkhorn_rebasin.connectivity import LearnedComplex, Simplex
-from sinkhorn_rebasin.training import SimplexModule
+from sinkhorn_rebasin.training import CosineAnnealing, SimplexModule
 
 
 def measured(
@@ -41,19 +42,49 @@ def measured(
     for name, corners in groups.items():
         drawn = sampled(Simplex(first, corners), train, setting, seed)
         rows.append(row(f"their simplex, {name}", drawn, tests))
-        drawn = sampled(trained(corners, data, setting, seed), train, setting, seed)
-        rows.append(row(f"with learned vertices, {name}", drawn, tests))
+        drawn, way = chosen(corners, data, train, held, setting, seed)
+        rows.append({**row(f"with learned vertices, {name}", drawn, tests), "way": str(way)})
         rows.append(row(f"with learned vertices and the three, {name}", [*drawn, *networks], tests))
     return rows
 
 
-def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, seed: int) -> Simplex:
+def chosen(
+    corners: Sequence[nn.Module],
+    data: ImageData,
+    train: Batches,
+    held: Batches,
+    setting: Setting,
+    seed: int,
+) -> tuple[list[nn.Module], Way]:
+    """Return networks of the simplex with learned vertices, and how these were trained.
+
+    Of several ways the one whose ensemble has the least loss on held-out images is taken.
+    """
+    found = {
+        way: sampled(trained(corners, data, setting, way, seed), train, setting, seed) for way in setting.ways
+    }
+    losses = {way: ensemble_loss(members, held) for way, members in found.items() if len(found) > 1}
+    best = min(losses, key=lambda way: losses[way]) if losses else setting.ways[0]
+    return found[best], best
+
+
+@torch.no_grad()
+def ensemble_loss(members: Sequence[nn.Module], batches: Batches) -> float:
+    """Return the cross entropy of the mean of all members' probabilities."""
+    total = 0.0
+    for images, labels in batches:
+        mean = torch.stack([member(images).softmax(1) for member in members]).mean(0)
+        total += float(F.nll_loss(mean.log(), labels, reduction="sum"))
+    return total / sum(len(labels) for _, labels in batches)
+
+
+def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, way: Way, seed: int) -> Simplex:
     """Return the simplex of the corners and of vertices that are learned."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     joined = LearnedComplex(corners, vertices=setting.vertices, seed=seed)
-    options: dict[str, Any] = {"lr": setting.rate, "weight_decay": setting.weight_decay, "points": 2}
+    options: dict[str, Any] = {"lr": way.rate, "weight_decay": setting.weight_decay, "points": setting.points}
     module = SimplexModule(
-        joined, volume_weight=setting.volume_weight, epochs_per_vertex=setting.epochs, **options
+        joined, volume_weight=way.volume_weight, epochs_per_vertex=setting.epochs, **options
     )
     loader: DataLoader[Any] = DataLoader(
         BatchIndexed(data.train_images, data.train_labels),
@@ -64,6 +95,7 @@ def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, see
     )
     trainer = lightning.Trainer(
         max_epochs=setting.epochs * setting.vertices,
+        callbacks=[CosineAnnealing(setting.epochs * len(loader), setting.vertices)] if way.annealed else [],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

@@ -16,8 +16,9 @@ def table(triples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return one line an ensemble: means over triples, in percent.
 
     >>> row = {"ensemble": "three networks", "networks": 3, "error": 0.05, "error of a member": 0.06}
-    >>> table([{"rows": [row]}])
-    [{'ensemble': 'three networks', 'networks': 3, 'test error': '5.00', 'error of a member': '6.00'}]
+    >>> (line,) = table([{"rows": [row]}])
+    >>> line["networks"], line["test error"], line["error of a member"], line["vertices trained with"]
+    (3, '5.00', '6.00', '–')
     """
     lines = []
     for number, row in enumerate(triples[0]["rows"]):
@@ -28,6 +29,8 @@ def table(triples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "networks": row["networks"],
                 "test error": _spread([100 * each["error"] for each in same]),
                 "error of a member": _spread([100 * each["error of a member"] for each in same]),
+                "vertices trained with": "; ".join(dict.fromkeys(each.get("way", "–") for each in same)),
+                "triples": len(same),
             }
         )
     return lines

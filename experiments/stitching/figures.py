@@ -15,20 +15,33 @@ GROUP, FULL = "scales and permutation", "full"
 
 
 def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one line a stitch: the mean penalty of every layer in points, their mean, and its share of the full's.
+    """Return one line a stitch: the mean penalty of every layer in points, their mean, and two shares of the full's.
+
+    A full stitch may do better than the networks: its penalty is no measure then, and its error is.
 
     >>> rows = [{"stitch": "full", "penalties": [0.01, 0.03]}]
-    >>> table([{"rows": rows}])
-    [{'stitch': 'full', 'layer 1': '1.00', 'layer 2': '3.00', 'mean': '2.00', 'of the full': '1.00'}]
+    >>> (line,) = table([{"rows": rows, "accuracy": 0.9}])
+    >>> line["layer 1"], line["mean"], line["of the full"], line["error, of the full"], line["pairs"]
+    ('1.00', '2.00', '1.00', '1.00', 1)
     """
     lines = []
+    whole = statistics.fmean(pair["accuracy"] for pair in pairs)
     full = statistics.fmean(penalties(pairs, FULL))
     for row in pairs[0]["rows"]:
         means = penalties(pairs, row["stitch"])
         shown = {f"layer {number}": f"{100 * value:.2f}" for number, value in enumerate(means, 1)}
         mean = statistics.fmean(means)
-        share = f"{mean / full:.2f}" if full > 0 else "–"
-        lines.append({"stitch": row["stitch"], **shown, "mean": f"{100 * mean:.2f}", "of the full": share})
+        lines.append(
+            {
+                "stitch": row["stitch"],
+                **shown,
+                "mean": f"{100 * mean:.2f}",
+                "of the full": f"{mean / full:.2f}" if full > 0 else "–",
+                "error": f"{100 * (1 - whole + mean):.2f}",
+                "error, of the full": f"{(1 - whole + mean) / (1 - whole + full):.2f}",
+                "pairs": len(pairs),
+            }
+        )
     return lines
 
 

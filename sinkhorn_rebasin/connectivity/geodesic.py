@@ -41,6 +41,9 @@ class GeodesicPath(StatePath):
 
     What belongs to no such unit moves on the segment: outgoing weights of the last layer, norm statistics.
 
+    - Halfway, a unit points where it does on the segment of the normalised networks, and is longer by
+      1 / cos(α/2). Where all angles of a layer are alike, the geodesic therefore has the segment's classes, but for
+      biases, and other losses: it mends shrunken activations, as :class:`RepairAlongPath` does.
     - Units that are dead in one network, or exactly opposite, have no shortest arc and move on the segment.
     - Signs are not looked at: align first, with the signs where units are odd.
     - Statistics of batch norm are mixed; :class:`BatchNormReset` as ``prepare`` measures them at every position.

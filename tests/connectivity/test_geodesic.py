@@ -47,6 +47,16 @@ def test_units_turn_evenly_along_the_great_arc_and_the_distance_is_that_of_all_a
     torch.testing.assert_close(path.state_at(0.5)["4.weight"], mean)
 
 
+def test_halfway_units_point_where_they_do_on_the_segment_and_are_longer() -> None:
+    path = path_of(untrained(0), untrained(1), torch.randn(9, 2))
+    segment = sr.LinearPath(untrained(0), path.start, path.end)
+    for layer in ("0", "2"):
+        angles = torch.arccos((rows(path.start, layer) * rows(path.end, layer)).sum(1))
+        straight = rows(segment.state_at(0.5), layer)
+        stretched = straight / (angles / 2).cos()[:, None]
+        torch.testing.assert_close(rows(path.state_at(0.5), layer), stretched, rtol=1e-4, atol=1e-5)
+
+
 def test_networks_that_differ_by_scales_alone_are_one_point() -> None:
     start, x = untrained(0), torch.randn(9, 2)
     spec = sr.discover_symmetry(start, x)

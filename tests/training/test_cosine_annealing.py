@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from sinkhorn_rebasin import RandomPointLoss
+from sinkhorn_rebasin.errors import RecipeError
 from sinkhorn_rebasin.training import CosineAnnealing, RebasinModule
 from tests.rebasin.rebasin_problems import built
 from tests.training.fitting import loader, trainer
@@ -65,3 +66,11 @@ def test_rates_stay_at_zero_after_the_last_step() -> None:
     assert [annealing.factor(step) for step in (40, 41, 1000)] == [0.0, 0.0, 0.0]
     assert annealing.factor(20) == pytest.approx(0.5)
     assert CosineAnnealing(0).factor(0) == pytest.approx(0.05)
+
+
+def test_every_cycle_begins_anew() -> None:
+    once, thrice = CosineAnnealing(30), CosineAnnealing(30, cycles=3)
+    assert [thrice.factor(step) for step in range(90)] == [once.factor(step) for step in range(30)] * 3
+    assert once.factor(30) == thrice.factor(90) == thrice.factor(200) == 0.0
+    with pytest.raises(RecipeError, match="one cycle"):
+        CosineAnnealing(30, cycles=0)

@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.compare_methods.setting import Training
 from experiments.curves.__main__ import QUESTION
-from experiments.curves.training import connected, short
+from experiments.curves.setting import Setting, Way
+from experiments.curves.training import bend, chosen_way, connected, short, trained
+from experiments.models.family import batches_of
 from sinkhorn_rebasin import PathEvaluation
+from sinkhorn_rebasin.connectivity import LearnedCurve
+from sinkhorn_rebasin.training import CosineAnnealing, CurveModule
 from tests.experiments.tiny_run import answered
 
 TINY = """
@@ -18,13 +23,18 @@ arguments: {inputs: 64, widths: [16]}
 training: {epochs: 10, learning_rate: 0.01}
 held_out: 50
 seeds: [[0, 1]]
-checkpoints: [0, 5, 20]
+budgets: [0, 5, 20]
 points: 5
-rate: 0.1
+ways: [{rate: 0.1}, {rate: 0.0001}]
+pilot: 5
 alternation_steps: 5
 match_images: 200
+norm_images: 100
 recipe: {steps: 10, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 5, points: 3}
 """
+SETTING = Setting(
+    title="tiny", data="digits", model="mlp", arguments={"inputs": 64, "widths": [8]}, training=Training(1)
+)
 
 
 def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_path: Path) -> None:
@@ -37,6 +47,7 @@ def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_p
     in_turn = pair["curves"]["in turn"]
     assert in_turn[0]["step"] == 5
     assert in_turn[0]["losses"][0] == pytest.approx(raw[0]["losses"][0])
+    assert pair["ways"]["as they are"]["taken"] == "rate 0.1, annealed"
 
 
 def test_a_curve_is_connected_by_its_accuracy_and_its_loss() -> None:
@@ -46,3 +57,48 @@ def test_a_curve_is_connected_by_its_accuracy_and_its_loss() -> None:
     assert not connected(PathEvaluation(positions, low, good - torch.tensor([0.0, 0.1, 0.0])), 0.003)
     assert not connected(PathEvaluation(positions, 2 - low, good), 0.003)
     assert abs(short(PathEvaluation(positions, low, good)) - 0.001) < 1e-6
+
+
+def test_the_way_with_the_least_held_out_loss_is_taken_whatever_its_place() -> None:
+    data, held, _ = Setting(**{**vars(SETTING), "held_out": 100}).load(Path())
+    networks = [SETTING.fresh(), SETTING.fresh()]
+    for ways in ((Way(0.1), Way(1e-5)), (Way(1e-5), Way(0.1))):
+        setting = Setting(**{**vars(SETTING), "ways": ways, "pilot": 10})
+        way, tried = chosen_way(LearnedCurve(*networks), data, held, setting, 0)
+        assert way == Way(0.1)
+        assert min(tried, key=lambda each: each["held-out loss"])["way"] == str(way)
+    alone = Setting(**{**vars(SETTING), "ways": (Way(0.3),)})
+    assert chosen_way(LearnedCurve(*networks), data, batches_of(*held[0]), alone, 0) == (Way(0.3), [])
+
+
+def test_every_budget_starts_from_the_curve_as_it_was() -> None:
+    data, _, _ = SETTING.load(Path())
+    curve = LearnedCurve(SETTING.fresh(), SETTING.fresh())
+    before = [parameter.detach().clone() for parameter in curve.bends.parameters()]
+    first, again = (trained(curve, data, SETTING, Way(0.1), 3, 0) for _ in range(2))
+    assert all(map(torch.equal, before, curve.bends.parameters()))
+    assert all(map(torch.equal, first.bends.parameters(), again.bends.parameters()))
+    assert not torch.equal(before[0], next(first.bends.parameters()))
+
+
+def test_the_rate_of_a_bend_falls_and_its_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _, _ = SETTING.load(Path())
+    rates: dict[bool, list[float]] = {}
+    for annealed in (True, False):
+        module = CurveModule(LearnedCurve(SETTING.fresh(), SETTING.fresh()), lr=0.5)
+        optimizer = module.configure_optimizers()
+        seen = rates.setdefault(annealed, [])
+        optimizer.register_step_pre_hook(
+            lambda given, *_, seen=seen: seen.append(given.param_groups[0]["lr"])
+        )
+        annealing = CosineAnnealing(6) if annealed else None
+        bend(module, optimizer, data, 6, 10, torch.Generator().manual_seed(0), annealing=annealing)
+    assert rates[False] == [0.5] * 6
+    assert rates[True] == pytest.approx([0.5 * CosineAnnealing(6).factor(step) for step in range(6)])
+    shapes: list[torch.Size] = []
+    monkeypatch.setattr(
+        "experiments.curves.training.augmented", lambda images: shapes.append(images.shape) or images
+    )
+    trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(augmented=True), 2, 0)
+    trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(), 2, 0)
+    assert len(shapes) == 2

@@ -47,7 +47,9 @@ def test_the_loop_measures_what_the_plane_is(tmp_path: Path) -> None:
     losses = loop_of_forwards(plane, data, 2)
     direct = evaluate_state(build_model("resnet20").eval(), plane.state_at(1.0, -1.0), data)[0]
     assert losses[1] == pytest.approx(direct, rel=1e-4)
-    main(["--cost", "--images", "2", "--points", "2", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["--cost", "--images", "2", "--points", "2", "--out", str(tmp_path)])
+    main(["--cost", "--images", "2", "--points", "3", "--out", str(tmp_path)])
     rows = read_receipt(tmp_path)["metrics"]["cost"]
     assert rows[0]["of the loop"] == 1.0
-    assert rows[1]["points measured"] == 4
+    assert rows[1]["points measured"] == 4 + 9

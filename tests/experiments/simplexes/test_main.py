@@ -21,6 +21,7 @@ test_images: 200
 triples: 1
 epochs: 10
 samples: 5
+ways: [{rate: 0.000001}, {rate: 0.05}]
 match_images: 100
 recipe: {steps: 4, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 2, points: 3}
 """
@@ -34,6 +35,7 @@ def test_every_ensemble_of_three_networks_is_measured(tmp_path: Path) -> None:
     members = {name: each["error of a member"] for name, each in found.items()}
     assert members["their simplex, aligned"] < members["their simplex, as they are"]
     assert members["with learned vertices, as they are"] < members["their simplex, as they are"]
+    assert found["with learned vertices, as they are"]["way"] == "rate 0.05, annealed, volume 1e-06"
 
 
 def test_probabilities_are_averaged_and_not_votes() -> None:
