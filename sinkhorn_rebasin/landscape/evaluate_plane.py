@@ -16,7 +16,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, evaluate_state
 from sinkhorn_rebasin.errors import CheckpointError, DataError
 from sinkhorn_rebasin.landscape.plane import Plane
-from sinkhorn_rebasin.landscape.small_batches import agree, in_small_batches
+from sinkhorn_rebasin.landscape.small_batches import ROUNDING, ROUNDING_OF_HALF, agree, in_small_batches
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -131,7 +131,8 @@ def _faster(
     whole, parts = (
         _figures(module, plane, 0.0, 0.0, some, criterion, prepare, None) for some in (batches, small)
     )
-    return small if agree(whole, parts) else batches
+    halved = torch.is_autocast_enabled("cpu") or any(tensor.itemsize < 4 for tensor in plane.origin.values())
+    return small if agree(whole, parts, ROUNDING_OF_HALF if halved else ROUNDING) else batches
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 ELEMENTS = 2**17
 """A part of a batch has at most so many elements of input: activations of larger ones leave the cache."""
-AGREEMENT = 1e-2
-"""Relative difference of losses below which two runs count as the same, in mixed precision too."""
+ROUNDING, ROUNDING_OF_HALF = 1e-4, 1e-2
+"""Relative difference of losses below which two runs count as the same, in single precision and below it."""
 
 
 def in_small_batches(batches: list[Any]) -> list[Any]:
@@ -40,18 +40,20 @@ def in_small_batches(batches: list[Any]) -> list[Any]:
     return parts
 
 
-def agree(first: tuple[float, float | None], second: tuple[float, float | None]) -> bool:
+def agree(
+    first: tuple[float, float | None], second: tuple[float, float | None], rounding: float = ROUNDING
+) -> bool:
     """Tell whether loss and accuracy are the same but for rounding.
 
     They are not where a network or a criterion compares the samples of a batch.
 
-    >>> agree((0.5, 0.9), (0.501, 0.9)), agree((0.5, 0.9), (0.6, 0.9)), agree((0.5, None), (0.5, 0.9))
+    >>> agree((0.5, 0.9), (0.50001, 0.9)), agree((0.5, 0.9), (0.501, 0.9)), agree((0.5, None), (0.5, 0.9))
     (True, False, False)
     """
     if (first[1] is None) != (second[1] is None):
         return False
-    close = abs(first[0] - second[0]) <= AGREEMENT * abs(first[0])
-    return close and (first[1] is None or abs(first[1] - (second[1] or 0.0)) <= AGREEMENT)
+    close = abs(first[0] - second[0]) <= rounding * abs(first[0])
+    return close and (first[1] is None or abs(first[1] - (second[1] or 0.0)) <= ROUNDING_OF_HALF)
 
 
 def _is_labelled_images(batch: Any) -> bool:

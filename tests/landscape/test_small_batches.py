@@ -74,6 +74,19 @@ def test_networks_that_compare_the_samples_of_a_batch_keep_their_batches() -> No
     assert bool(found.losses.isfinite().all())
 
 
+class AlmostAlone(Watched):
+    """Let an image feel a little of its place in the batch."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return super().forward(images) + 2e-4 * torch.outer(torch.arange(len(images)), torch.arange(5))
+
+
+def test_a_small_effect_of_the_batch_counts_where_rounding_is_smaller() -> None:
+    data = images(60)
+    evaluate_plane(Plane.through(networks(AlmostAlone)), data, points=2)
+    assert [size for size, _ in Watched.seen[-2:]] == [60, 60]
+
+
 def test_what_is_no_pair_of_images_and_labels_is_left_alone() -> None:
     labels = torch.zeros(4, dtype=torch.long)
     for batch in (
