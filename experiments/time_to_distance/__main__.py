@@ -9,9 +9,9 @@ Every few steps the squared distance of the hard-permuted weights is noted, outs
 distance that the published one ends at. What counts are the processor seconds of the steps until the distance is at
 most that, each side at the learning rate that is soonest there; and beside it the seconds of the published one at the
 rate whose end is the goal, as it passes the goal and leaves it again at others. Beside these, which are steps of
-gradient descent alone, stands weight matching, with which :func:`sinkhorn_rebasin.align` begins. One thread. Prints a table, leaves a
-picture and a receipt in OUT, in which a network that was measured before stays, with its settings. Networks whose
-steps are slow may have fewer rates and steps.
+gradient descent alone, stands weight matching, with which :func:`sinkhorn_rebasin.align` begins. One thread. Prints a
+table, leaves a picture and a receipt in OUT, in which a network that was measured before stays, with its settings.
+Networks whose steps are slow may have fewer rates and steps.
 """
 
 from __future__ import annotations

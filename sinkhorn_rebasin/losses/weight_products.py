@@ -90,7 +90,7 @@ class TwoSides:
     back: str
     target: Tensor
     reference: Tensor
-    _known: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _known: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def squared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the squared distance and half its gradients by five products."""
