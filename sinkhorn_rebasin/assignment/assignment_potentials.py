@@ -78,8 +78,9 @@ def sweeping_potentials(scores: Tensor, start: Tensor | None = None, sweeps: int
 
 
 def rough_assignment(scores: Tensor, potentials: Tensor) -> Tensor:
-    """Give every column to the row that gains most by it, and assign the rest among themselves.
+    """Assign rows to columns, nearly the best.
 
+    Every column goes to the row that gains most by it, and the rest is assigned among itself.
     Against the exact assignment one or two hundredths are lost where scores are noise, and nothing where every row
     wants a column of its own.
 

@@ -93,7 +93,7 @@ def in_steps(tensor: Tensor, axis: int) -> Tensor:
     Example:
         >>> values = torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)).sort().values
         >>> steps = in_steps(values, 1)
-        >>> steps.shape[1] < 100, torch.allclose(steps @ steps.T, values @ values.T, rtol=1e-3)
+        >>> steps.shape[1] < 100, torch.allclose(steps @ steps.T, values @ values.T, rtol=1e-2)
         (True, True)
     """
     lengths = torch.from_numpy(_lengths(tensor.shape[axis]))
