@@ -8,9 +8,10 @@ published one with its l2 loss and AdamW, ours with the ``"inner"`` loss, an eig
 Every few steps the squared distance of the hard-permuted weights is noted, outside of the time. The goal is the least
 distance that the published one ends at. What counts are the processor seconds of the steps until the distance is at
 most that, each side at the learning rate that is soonest there; and beside it the seconds of the published one at the
-rate whose end is the goal, as it passes the goal and leaves it again at others. One thread. Prints a table, leaves a
-picture and a receipt in OUT, in which a network that was measured before stays, with its settings. Networks whose
-steps are slow may have fewer rates and steps.
+rate whose end is the goal, as it passes the goal and leaves it again at others. Beside these, which are steps of
+gradient descent alone, stands weight matching, with which :func:`sinkhorn_rebasin.align` begins. One thread. Prints a
+table, leaves a picture and a receipt in OUT, in which a network that was measured before stays, with its settings.
+Networks whose steps are slow may have fewer rates and steps.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from experiments.models import COST_NETWORKS
 from experiments.published.client import published_distance
 from experiments.reporting.receipts import write_receipt
 from experiments.time_to_distance.picture import draw
-from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry
+from sinkhorn_rebasin import SinkhornRebasin, WeightDistance, discover_symmetry, weight_matching
 from sinkhorn_rebasin.permutations import permute_state, random_permutations
 
 RATES = (0.1, 1.0, 10.0, 100.0)
@@ -74,7 +75,8 @@ def measured(name: str, options: argparse.Namespace, before: dict[str, Any] | No
             for rate in options.rates
         }
     ours = {str(rate): own_curve(name, (reference, target), spec, rate, options) for rate in options.rates}
-    return figures({"published": curves, "ours": ours})
+    matched = matching(name, (reference, target), spec)
+    return figures({"published": curves, "ours": ours, "matching": matched})
 
 
 def figures(row: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +141,17 @@ def own_curve(
     return curve
 
 
+def matching(name: str, states: tuple[State, State], spec: Any) -> dict[str, float]:
+    """Seconds of weight matching, and the squared distance that it ends at."""
+    reference, target = states
+    begin = time.process_time()
+    found = weight_matching(reference, target, spec)
+    seconds, moved = time.process_time() - begin, found.apply(target)
+    learned = [key for key, _ in COST_NETWORKS[name].build().named_parameters()]
+    total = sum(float((moved[key] - reference[key]).square().sum()) for key in learned)
+    return {"seconds": seconds, "distance": total}
+
+
 @torch.no_grad()
 def distance(rebasin: SinkhornRebasin, learned: set[str]) -> float:
     """Squared distance of the parameters at the hard permutations."""
@@ -176,6 +189,10 @@ def table_of(rows: dict[str, Any]) -> list[dict[str, str]]:
             ("ratio to the latter", "ratio to the rate that ends there"),
         ):
             cells[title] = "" if row[ratio] is None else f"{row[ratio]:.2g}"
+        known = row.get("matching", {})
+        cells["weight matching, s (its squared distance)"] = (
+            f"{known['seconds']:.2g} ({known['distance']:.4g})" if known else ""
+        )
         table.append(cells)
     return table
 

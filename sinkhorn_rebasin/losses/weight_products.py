@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -90,6 +90,7 @@ class TwoSides:
     back: str
     target: Tensor
     reference: Tensor
+    _known: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def squared(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the squared distance and half its gradients by five products."""
@@ -112,27 +113,59 @@ class TwoSides:
         r"""Return :math:`\langle P T Q^\top, R \rangle` and its gradients by four products.
 
         Those of P come from some columns of the reference, those of Q from some of its rows, and each is scaled to
-        what it would be on average.
+        what it would be on average; what all columns or rows have in common is not sampled.
         """
         size, _, width = self.target.shape
         wide, tall = (size, -1), (-1, width)
         columns, rows = (picked(count, self.target.device) for count in (width, size))
-        part, scale = self.reference, 1.0
         if columns is not None:
-            second_part, part, scale = second[columns], part[:, :, columns], width / len(columns)
-            moved = self.target.reshape(tall) @ second_part.mT
-            by_first = (part.reshape(wide) @ moved.reshape(wide).mT).mul_(scale)
+            by_first = self._from_columns(second, columns)
         else:
-            by_first = (part.reshape(tall) @ second).reshape(wide) @ self.target.reshape(wide).mT
-        part, scale = self.reference, 1.0
+            by_first = (self.reference.reshape(tall) @ second).reshape(wide) @ self.target.reshape(wide).mT
         if rows is not None:
-            first_part, part, scale = first[rows], part[rows], size / len(rows)
+            by_second = self._from_rows(first, rows)
         else:
-            first_part = first
-        moved = (first_part @ self.target.reshape(wide)).reshape(tall)
-        by_second = part.reshape(tall).mT @ moved
-        by_second = by_second if rows is None else by_second.mul_(scale)
+            moved = (first @ self.target.reshape(wide)).reshape(tall)
+            by_second = self.reference.reshape(tall).mT @ moved
         return (first * by_first).sum(), by_first, by_second
+
+    def _from_columns(self, matrix: Tensor, picked: Tensor) -> Tensor:
+        r"""Estimate the gradient by P from some columns.
+
+        .. math:: \sum_w R_w X_w^\top = \sum_w (R_w - \bar R) (X_w - r_w \bar T)^\top
+            + \bar R \sum_w (X_w - r_w \bar T)^\top + \sum_w r_w R_w \bar T^\top,
+            \qquad X = T Q^\top,\ r = Q 1
+
+        Only the first sum is sampled. At a nearly uniform Q all columns of X are nearly their mean, so that it
+        vanishes and the gradient is exact there, where a sample of whole columns has more noise than gradient.
+        """
+        size, _, width = self.target.shape
+        sums, totals, (center, other) = matrix.sum(1), matrix.sum(0), self._means(2)
+        # The sum over all columns comes as one column more.
+        moved = self.target @ torch.cat([matrix[picked], totals[None]]).mT
+        moved, whole = moved[..., :-1] - center[..., None] * sums[picked], moved[..., -1]
+        part = (self.reference[..., picked] - other[..., None]).reshape(size, -1)
+        left = torch.cat([other, self.reference @ sums], 1)
+        right = torch.cat([whole - center * sums.sum(), center], 1)
+        return (part @ moved.reshape(size, -1).mT) * (width / len(picked)) + left @ right.mT
+
+    def _from_rows(self, matrix: Tensor, picked: Tensor) -> Tensor:
+        """Estimate the gradient by Q from some rows: as that by P from some columns."""
+        size, between, width = self.target.shape
+        sums, totals, (center, other) = matrix.sum(1), matrix.sum(0), self._means(0)
+        target, reference = (tensor.reshape(size, -1) for tensor in (self.target, self.reference))
+        moved = (torch.cat([matrix[picked], totals[None]]) @ target).reshape(-1, between, width)
+        moved, whole = moved[:-1] - sums[picked, None, None] * center, moved[-1]
+        part = (self.reference[picked] - other).reshape(-1, width)
+        left = torch.cat([other, (sums @ reference).reshape(between, width)])
+        right = torch.cat([whole - center * sums.sum(), center])
+        return (part.mT @ moved.reshape(-1, width)) * (size / len(picked)) + left.mT @ right
+
+    def _means(self, axis: int) -> tuple[Tensor, Tensor]:
+        """Return the means of both tensors along the first or last axis, computed once."""
+        if axis not in self._known:
+            self._known[axis] = self.target.mean(axis), self.reference.mean(axis)
+        return self._known[axis]
 
 
 def square(tensor: Tensor) -> float:

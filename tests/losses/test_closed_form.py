@@ -111,6 +111,26 @@ def test_a_fraction_of_the_columns_is_unbiased(name: str) -> None:
         assert (values.mean(0) - true).norm() < 3 * spread
 
 
+@pytest.mark.parametrize("name", ["mlp", "convolutions"])
+def test_a_fraction_of_the_columns_is_exact_at_uniform_matrices(name: str) -> None:
+    spec, matrices = soft(name).acting()  # type: ignore[misc]
+    uniform = {
+        name: torch.full_like(matrix, 1 / matrix.shape[-1]).requires_grad_()
+        for name, matrix in matrices.items()
+    }
+    states = [PAIRS[name][0]().double().state_dict() for _ in range(2)]
+    form = ClosedForm(*states, spec, spec.compared, torch.float64, bilinear=True)
+
+    def first(count: int, device: torch.device) -> Tensor:
+        return torch.arange(max(1, count // 4))
+
+    found, exact = (
+        torch.autograd.grad(form(uniform, picked), list(uniform.values())) for picked in (first, every)
+    )
+    assert max(float(gradient.abs().max()) for gradient in exact) > 1e-6
+    torch.testing.assert_close(found, exact)
+
+
 def test_all_columns_count_in_the_last_tenth_and_in_every_step_without_a_fraction() -> None:
     rebasin = soft("mlp")
     exact = gradients(rebasin, WeightDistance("inner")(rebasin))

@@ -12,16 +12,15 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.assignment.assignment_potentials import sweeping_potentials
+from sinkhorn_rebasin.assignment.assignment_potentials import rough_assignment, sweeping_potentials
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.weights.anchored_start import placed_alone, share, understood
 from sinkhorn_rebasin.matching.weights.neighbors import Settled
 from sinkhorn_rebasin.matching.weights.nested_groups import Proposal, flips_of, place_blocks
-from sinkhorn_rebasin.matching.weights.similarity import signed_similarity
+from sinkhorn_rebasin.matching.weights.similarity import inner_product, signed_similarity
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
-from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, PermutationSpec, rescale_state
 from sinkhorn_rebasin.permutations.action import permute_tensor
 from sinkhorn_rebasin.permutations.algebra import block_movement
@@ -29,7 +28,7 @@ from sinkhorn_rebasin.permutations.algebra import block_movement
 LEAST_GAIN = 1e-9
 """Of the size of what is added up: less is round-off."""
 
-WIDE, SWEEPS, SWEEPS_AGAIN = 1024, 10, 3
+WIDE, SWEEPS, SWEEPS_AGAIN = 1024, 6, 3
 """Units from which potentials pay, and how many sweeps find them, at first and from those of the last pass."""
 
 
@@ -163,7 +162,7 @@ class CoordinateAscent:
         total = 0.0
         for name in names:
             moved = permute_tensor(target[name], standing.spec.slots_on(name), proposal.permutations)
-            total += float((real_view(standing.reference[name]).double() * real_view(moved).double()).sum())
+            total += inner_product(standing.reference[name], moved)
         return total
 
     def _improve(self, group: Group) -> bool:
@@ -201,7 +200,7 @@ class CoordinateAscent:
             return _turned(standing, group, similarity[0], blocks)
         best, pattern = (similarity[0], None) if len(similarity) == 1 else similarity.max(0)
         current = standing.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
-        units = self._assigned(group, best).cpu()
+        units = self._assigned(group, best, roughly=bool(standing.unknown)).cpu()
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
         moved = torch.empty_like(units)
         moved[blocks] = units
@@ -213,11 +212,15 @@ class CoordinateAscent:
         proposal = Proposal({**standing.permutations, group.name: moved.reshape(group.shape)}, flips)
         return proposal, gain, float(torch.linalg.vector_norm(best, 1))
 
-    def _assigned(self, group: Group, best: Tensor) -> Tensor:
-        """Assign the units of every block, from the potentials of the last pass."""
+    def _assigned(self, group: Group, best: Tensor, roughly: bool) -> Tensor:
+        """Assign the units of every block, from the potentials of the last pass; in a guess, wide ones roughly."""
         if best.shape[-1] < WIDE:
             return hard_assignment(best)
         known = self.potentials.get(group.name)
+        if roughly:
+            return torch.stack(
+                [rough_assignment(one, sweeping_potentials(one, None, SWEEPS)) for one in best]
+            )
         sweeps = SWEEPS if known is None else SWEEPS_AGAIN
         starts = [None] * len(best) if known is None else list(known)
         found = [sweeping_potentials(*pair, sweeps) for pair in zip(best, starts, strict=True)]

@@ -9,12 +9,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.assignment.hungarian import VERY_WIDE
 from sinkhorn_rebasin.matching.weights.order_invariants import up_to_order_of
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import real_view
 from sinkhorn_rebasin.permutations import Group, Slot
 from sinkhorn_rebasin.permutations.sign_patterns import negatable
+
+WIDE = 1024
+"""Units from which inner products are added up in single precision; what that rounds off is below the least gain."""
+
+CHUNK = 2**16
+"""Elements that are widened at a time, which stay in the processor's cache."""
 
 
 def unit_similarity(standing: Standing, group: Group) -> Tensor:
@@ -38,10 +43,10 @@ def signed_similarity(standing: Standing, group: Group) -> Tensor:
     :func:`unit_similarity`.
 
     Returns:
-        (patterns, blocks, size, size) in float64, of very wide groups in float32.
+        (patterns, blocks, size, size) in float64, of wide groups in float32.
     """
     count = len(standing.patterns(group.name).signs)
-    wide = group.size >= VERY_WIDE
+    wide = group.size >= WIDE
     dtype = torch.float32 if wide else torch.float64
     total = torch.zeros(count, group.blocks, group.size, group.size, dtype=dtype, device="cpu")
     for slot in standing.spec.slots_of(group.name):
@@ -101,3 +106,13 @@ def units_of(tensor: Tensor, slot: Slot) -> Tensor:
         flat = flat[torch.from_numpy(layout.table()).reshape(-1).to(tensor.device)]
     units = real_view(flat.reshape(layout.blocks, layout.size, -1)).flatten(2)
     return units if units.dtype == torch.float64 else units.float()
+
+
+def inner_product(first: Tensor, second: Tensor) -> float:
+    """Take the inner product of two tensors in double precision.
+
+    >>> inner_product(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    11.0
+    """
+    pair = (real_view(tensor.detach()).reshape(-1).split(CHUNK) for tensor in (first, second))
+    return float(sum(torch.dot(one.double(), two.double()).item() for one, two in zip(*pair, strict=True)))

@@ -11,7 +11,7 @@ from experiments.models import build_model
 from experiments.models.training import train_endpoint
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.matching import weight_matching
-from sinkhorn_rebasin.matching.weights.order_invariants import sorted_along, up_to_order_of
+from sinkhorn_rebasin.matching.weights.order_invariants import in_steps, sorted_along, up_to_order_of
 from sinkhorn_rebasin.matching.weights.similarity import unit_similarity
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -112,3 +112,14 @@ def test_an_unknown_start_is_refused() -> None:
     problem = planted_case("mlp_relu")
     with pytest.raises(SpecError, match="'middle'"):
         weight_matching(problem.reference, problem.target, problem.spec, start="middle")  # type: ignore[arg-type]
+
+
+def test_steps_keep_inner_products_of_sorted_values() -> None:
+    values = torch.randn(8, 3, 768, generator=torch.Generator().manual_seed(0)).sort(-1).values
+    steps = in_steps(values, 2)
+    assert steps.shape[:2] == values.shape[:2]
+    assert steps.shape[2] < 768 / 8
+    found, exact = (one.flatten(1) @ one.flatten(1).T for one in (steps, values))
+    torch.testing.assert_close(found, exact, rtol=5e-3, atol=0)
+    constant = torch.ones(2, 301)
+    torch.testing.assert_close(in_steps(constant, 1).square().sum(1), constant.square().sum(1))

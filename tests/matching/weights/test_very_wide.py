@@ -14,8 +14,8 @@ from tests.rebasin.test_candidates import planted
 def test_very_wide_groups_are_matched_as_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
     net, target, spec, back = planted(40)
     expected = weight_matching(net, target, spec, generator=torch.Generator().manual_seed(0))
-    for module in (hungarian, similarity):
-        monkeypatch.setattr(module, "VERY_WIDE", 40)
+    monkeypatch.setattr(hungarian, "VERY_WIDE", 40)
+    monkeypatch.setattr(similarity, "WIDE", 40)
     monkeypatch.setattr(hungarian, "_costs", None)  # what would copy in double precision
     found = weight_matching(net, target, spec, generator=torch.Generator().manual_seed(0))
     for name, order in found.permutations.items():
