@@ -143,11 +143,13 @@ class TwoSides:
         sums, totals, (center, other) = matrix.sum(1), matrix.sum(0), self._means(2)
         # The sum over all columns comes as one column more.
         moved = self.target @ torch.cat([matrix[picked], totals[None]]).mT
-        moved, whole = moved[..., :-1] - center[..., None] * sums[picked], moved[..., -1]
+        whole = moved[..., -1]
+        moved = torch.addcmul(moved[..., :-1], center[..., None], sums[picked], value=-1)
         part = (self.reference[..., picked] - other[..., None]).reshape(size, -1)
         left = torch.cat([other, self.reference @ sums], 1)
         right = torch.cat([whole - center * sums.sum(), center], 1)
-        return (part @ moved.reshape(size, -1).mT) * (width / len(picked)) + left @ right.mT
+        # Added up in place: each matrix of its own costs as much as a product.
+        return (left @ right.mT).addmm_(part, moved.reshape(size, -1).mT, alpha=width / len(picked))
 
     def _from_rows(self, matrix: Tensor, picked: Tensor) -> Tensor:
         """Estimate the gradient by Q from some rows: as that by P from some columns."""
@@ -159,7 +161,7 @@ class TwoSides:
         part = (self.reference[picked] - other).reshape(-1, width)
         left = torch.cat([other, (sums @ reference).reshape(between, width)])
         right = torch.cat([whole - center * sums.sum(), center])
-        return (part.mT @ moved.reshape(-1, width)) * (size / len(picked)) + left.mT @ right
+        return (left.mT @ right).addmm_(part.mT, moved.reshape(-1, width), alpha=size / len(picked))
 
     def _means(self, axis: int) -> tuple[Tensor, Tensor]:
         """Return the means of both tensors along the first or last axis, computed once."""
