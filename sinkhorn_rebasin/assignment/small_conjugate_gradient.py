@@ -49,7 +49,9 @@ def conjugate_gradient(
             return x, True, iteration
         image = product(direction)
         curvature = (direction * image).sum(-2, keepdims=True)
-        step = energy / np.where(curvature > 0, curvature, np.inf)
+        # One that is solved waits for the others: its round-off has hardly any curvature, and would be blown up.
+        running = (energy > floor) & (curvature > 0)
+        step = np.where(running, energy / np.where(running, curvature, 1.0), 0.0)
         x += step * direction
         residual -= step * image
         scaled = residual * inverse

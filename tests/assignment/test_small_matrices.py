@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.assignment import implicit_gradient, sinkhorn, sinkhorn_solver
+from sinkhorn_rebasin.assignment.small_conjugate_gradient import conjugate_gradient
 from tests.assignment.fifty_digits import soft_and_gradient
 from tests.assignment.witnesses import relative_error
 
@@ -103,3 +104,20 @@ def test_gradients_that_are_infinite_come_out_as_no_numbers_without_a_warning(
     slope = solved(scores, weights * torch.inf, 1.0, 1e-6)[1]
     assert bool(slope.isnan().any())
     assert not recwarn.list
+
+
+def test_a_solved_system_is_left_alone_while_others_of_its_batch_go_on() -> None:
+    # Two edges that do not meet are solved by one product, but for round-off; a path whose weights fall takes dozens.
+    weights = np.zeros((2, 30, 30))
+    weights[0, [0, 2], [1, 3]] = 4e-5, 7e-21
+    weights[1, np.arange(29), np.arange(1, 30)] = np.exp(-np.arange(29) / 3)
+    weights += weights.swapaxes(-1, -2)
+    system = np.eye(30) * weights.sum(-1, keepdims=True) - weights
+    right_side = system @ np.random.default_rng(0).normal(size=(2, 30, 1))
+    right_side[0, :4, 0] = 6.7e-11, -6.7e-11, 1.7e-34, 1.2e-34
+    x, _, spent = conjugate_gradient(
+        lambda x: system @ x, right_side, weights.sum(-1, keepdims=True), 1e-13, 60
+    )
+    assert spent > 10
+    assert x[0, 0] - x[0, 1] == pytest.approx(6.7e-11 / 4e-5)
+    assert np.abs(x[0]).max() < 1e-5
