@@ -9,7 +9,9 @@ import torch
 
 STAND_IN = "SINKHORN_REBASIN_STAND_IN" in os.environ and not torch.cuda.is_available()
 if STAND_IN:
-    from tests.gpu.stand_in import DEVICE
+    from tests.gpu.stand_in import device
+
+    DEVICE = device()
 else:
     DEVICE = torch.device("cuda", 0)
 

@@ -4,11 +4,12 @@ PyTorch's key for devices of others, ``PrivateUse1``, can be served from Python.
 lie on it, so code that makes a tensor on the wrong device, reads one as a NumPy array or draws from the wrong state
 fails as it would on a GPU. What a real one does besides, as run kernels of its own, is not seen.
 
-It is registered for the whole process, which is why tests on it run in a process of their own.
+It belongs to a whole process once :func:`device` has made it known, so tests on it run in a process of their own.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
@@ -17,7 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+NAME = "stand_in"
 COPIES = {"aten._to_copy.default", "aten.copy_.default"}
+KEPT: list[torch.library.Library] = []
+"""Operations belong to the device for as long as their library is kept."""
 
 
 class StandInBackend(_DummyBackendModule):
@@ -50,7 +54,7 @@ class StandInTensor(Tensor):
     def __new__(cls, values: Tensor) -> StandInTensor:
         layout = {"strides": values.stride(), "storage_offset": values.storage_offset()}
         return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
-            cls, values.size(), **layout, dtype=values.dtype, device=DEVICE
+            cls, values.size(), **layout, dtype=values.dtype, device=device()
         )
 
     def __init__(self, values: Tensor) -> None:
@@ -64,7 +68,7 @@ class StandInTensor(Tensor):
         return self.values.tolist()
 
     def numpy(self, *, force: bool = False) -> NoReturn:
-        raise TypeError(f"Expected a tensor of the CPU but got one of {DEVICE}: use Tensor.cpu() first.")
+        raise TypeError(f"Expected a tensor of the CPU but got one of {NAME}: use Tensor.cpu() first.")
 
     __array__ = numpy  # type: ignore[assignment]
 
@@ -82,14 +86,14 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     here = [tensor for tensor in given if isinstance(tensor, StandInTensor)]
     if here and str(func) not in COPIES:
         _check_devices(func, given)
-    device = kwargs.get("device")
-    asked_here = device is not None and torch.device(device).type == DEVICE.type
+    wanted = kwargs.get("device")
+    asked_here = wanted is not None and torch.device(wanted).type == NAME
     if asked_here:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     result = func(*tree_map(_values, args), **tree_map(_values, kwargs))
     if str(func) == "aten.copy_.default":
         return args[0]
-    if not (asked_here or (here and device is None)):
+    if not (asked_here or (here and wanted is None)):
         return result
     # Operations in place return the very tensor that they were given.
     known = {id(tensor.values): tensor for tensor in here}
@@ -110,7 +114,7 @@ def _check_devices(func: Any, given: list[Tensor]) -> None:
         index = "index" in str(func) and not tensor.is_floating_point()
         if not isinstance(tensor, StandInTensor) and tensor.dim() and not index:
             raise RuntimeError(
-                f"Expected all tensors of {func} to be on {DEVICE} but got one of shape {tuple(tensor.shape)} "
+                f"Expected all tensors of {func} to be on {NAME} but got one of shape {tuple(tensor.shape)} "
                 "on the CPU."
             )
 
@@ -139,12 +143,18 @@ def _keeping_ties(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
     return self
 
 
-_setup_privateuseone_for_python_backend("stand_in", backend_module=StandInBackend())
-DEVICE = torch.device("stand_in", 0)
-LIBRARY = torch.library.Library("aten", "IMPL")
-LIBRARY.impl("empty.memory_format", _made_below_modes, "PrivateUse1")
-LIBRARY.impl("empty_strided", _strided_below_modes, "PrivateUse1")
-# Networks are moved to tensors of their own: what these hold is out of reach of an assignment to ``data``.
-torch.__future__.set_overwrite_module_params_on_conversion(True)
+@cache
+def device() -> torch.device:
+    """Make the device known to this process."""
+    _setup_privateuseone_for_python_backend(NAME, backend_module=StandInBackend())
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("empty.memory_format", _made_below_modes, "PrivateUse1")
+    library.impl("empty_strided", _strided_below_modes, "PrivateUse1")
+    KEPT.append(library)
+    # Networks are moved to tensors of their own: what these hold is out of reach of an assignment to ``data``.
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    nn.Module._apply = _keeping_ties  # type: ignore[method-assign]
+    return torch.device(NAME, 0)
+
+
 _apply = nn.Module._apply
-nn.Module._apply = _keeping_ties  # type: ignore[method-assign]

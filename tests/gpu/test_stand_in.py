@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu.device import STAND_IN
+from tests.gpu.device import DEVICE, STAND_IN
 
 HERE = Path(__file__).parent
 
@@ -30,8 +30,6 @@ def test_networks_on_a_device_are_treated_like_those_on_the_cpu() -> None:
 
 @pytest.mark.skipif(not STAND_IN, reason="needs the stand-in for a device")
 def test_a_tensor_of_the_stand_in_does_not_meet_one_of_the_cpu() -> None:
-    from tests.gpu.stand_in import DEVICE
-
     there = torch.ones(2, device=DEVICE)
     assert (there + 1).device == DEVICE
     assert (there.cpu() + torch.ones(2)).tolist() == [2.0, 2.0]
