@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.assignment.hungarian import hard_assignment
 
-__all__ = ["assignment_potentials", "rough_assignment", "sweeping_potentials"]
+__all__ = ["assignment_potentials", "sweeping_potentials"]
 
 SOFTNESS, NEAREST, ROWS = (0.3, 0.1), 8, 256
 """Temperatures of sweeps, in units of what a row's best column gains over its eighth, seen in so many rows."""
@@ -75,41 +75,6 @@ def sweeping_potentials(scores: Tensor, start: Tensor | None = None, sweeps: int
     for softness in SOFTNESS:
         y = _swept(wide, y, softness, sweeps // len(SOFTNESS))
     return y
-
-
-def rough_assignment(scores: Tensor, potentials: Tensor) -> Tensor:
-    """Assign rows to columns, nearly the best.
-
-    Every column goes to the row that gains most by it, and the rest is assigned among itself.
-    Against the exact assignment one or two hundredths are lost where scores are noise, and nothing where every row
-    wants a column of its own.
-
-    Args:
-        scores: X, shape (n, n), finite.
-        potentials: y, shape (n,), such as :func:`sweeping_potentials` finds.
-
-    Returns:
-        Column of each row, shape (n,), dtype long.
-
-    Example:
-        >>> scores = torch.tensor([[9.0, 1.0], [8.0, 2.0]])
-        >>> rough_assignment(scores, sweeping_potentials(scores)).tolist()
-        [0, 1]
-    """
-    gains, wanted = (scores + potentials.to(scores)).topk(min(2, len(scores)), dim=1)
-    margin, wanted = gains[:, 0] - gains[:, -1], wanted[:, 0]
-    highest = torch.full_like(margin, -1.0).scatter_reduce_(0, wanted, margin, "amax")
-    winner = torch.full_like(wanted, len(scores))
-    rows = torch.arange(len(scores), device=scores.device)
-    holds = margin == highest[wanted]
-    winner.scatter_reduce_(0, wanted[holds], rows[holds], "amin")
-    columns = torch.full_like(wanted, -1)
-    taken = winner < len(scores)
-    columns[winner[taken]] = rows[taken]
-    left, free = (columns < 0).nonzero()[:, 0], (~taken).nonzero()[:, 0]
-    if len(left):
-        columns[left] = free[hard_assignment(scores[left][:, free])]
-    return columns
 
 
 def _swept(scores: Tensor, y: Tensor, softness: float, sweeps: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.assignment import hard_assignment
-from sinkhorn_rebasin.assignment.assignment_potentials import rough_assignment, sweeping_potentials
+from sinkhorn_rebasin.assignment.assignment_potentials import sweeping_potentials
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.rotations.polar import best_rotation
 from sinkhorn_rebasin.matching.weights.anchored_start import placed_alone, share, understood
@@ -200,7 +200,7 @@ class CoordinateAscent:
             return _turned(standing, group, similarity[0], blocks)
         best, pattern = (similarity[0], None) if len(similarity) == 1 else similarity.max(0)
         current = standing.permutations[group.name].reshape(group.blocks, group.size)[blocks].cpu()
-        units = self._assigned(group, best, roughly=bool(standing.unknown)).cpu()
+        units = self._assigned(group, best).cpu()
         gain = float((_picked(best, units) - _picked(similarity[0], current)).sum())
         moved = torch.empty_like(units)
         moved[blocks] = units
@@ -212,15 +212,11 @@ class CoordinateAscent:
         proposal = Proposal({**standing.permutations, group.name: moved.reshape(group.shape)}, flips)
         return proposal, gain, float(torch.linalg.vector_norm(best, 1))
 
-    def _assigned(self, group: Group, best: Tensor, roughly: bool) -> Tensor:
-        """Assign the units of every block, from the potentials of the last pass; in a guess, wide ones roughly."""
+    def _assigned(self, group: Group, best: Tensor) -> Tensor:
+        """Assign the units of every block, from the potentials of the last pass."""
         if best.shape[-1] < WIDE:
             return hard_assignment(best)
         known = self.potentials.get(group.name)
-        if roughly:
-            return torch.stack(
-                [rough_assignment(one, sweeping_potentials(one, None, SWEEPS)) for one in best]
-            )
         sweeps = SWEEPS if known is None else SWEEPS_AGAIN
         starts = [None] * len(best) if known is None else list(known)
         found = [sweeping_potentials(*pair, sweeps) for pair in zip(best, starts, strict=True)]
