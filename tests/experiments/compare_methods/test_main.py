@@ -70,6 +70,7 @@ def test_every_method_has_a_row_and_none_changes_the_function(
         network.load_state_dict(load_file(file))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     three = ("--methods", "naive", "weight matching", "greedy cosine")
     ran: list[str] = []
