@@ -81,7 +81,7 @@ def draw_by_count(found: Found, methods: Sequence[str], path: Path) -> None:
             values = accuracies(draws, method)
             repaired = any("repaired_accuracy" in each["rows"].get(method, {}) for each in draws)
             if values:
-                style = "o-" if repaired else "k--" if method == "one network" else "k:"
+                style = "o-" if repaired else "--" if method == "one network" else ":"
                 color = f"C{number}" if repaired else "black"
                 axis.plot(list(values), list(values.values()), style, color=color, label=method)
         axis.set_title(title, fontsize=10)
