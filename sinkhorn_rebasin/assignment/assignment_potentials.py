@@ -78,7 +78,10 @@ def sweeping_potentials(scores: Tensor, start: Tensor | None = None, sweeps: int
 
 
 def _swept(scores: Tensor, y: Tensor, softness: float, sweeps: int) -> Tensor:
-    """Improve potentials by sweeps at the scale at which columns compete for a row."""
+    """Improve potentials by sweeps.
+
+    They are at the scale at which columns compete for a row.
+    """
     nearest = (scores[:: max(1, len(scores) // ROWS)] + y).topk(min(NEAREST, len(scores)), dim=1).values
     temperature = softness * float((nearest[:, 0] - nearest[:, -1]).median())
     if not temperature > 0:

@@ -184,7 +184,10 @@ def solve_laplacian(weights: Array, right_side: Array, shift: Array | None = Non
 
 
 def _solved(matrix: Array, right_side: Array) -> Array:
-    """Solve symmetric systems, a small one alone by Cholesky's factorization."""
+    """Solve symmetric systems.
+
+    A small one alone is solved by Cholesky's factorization.
+    """
     if _is_alone(matrix):
         # Of a symmetric matrix the transpose is the same, and lies in the order that LAPACK reads without a copy.
         _, solution, failed = dposv(matrix[0].T, right_side[0])
@@ -196,7 +199,10 @@ def _solved(matrix: Array, right_side: Array) -> Array:
 
 
 def _is_alone(matrix: Array) -> bool:
-    """Tell whether this is one matrix so small that a call of PyTorch costs more than the work."""
+    """Tell whether this is one small matrix.
+
+    A call of PyTorch then costs more than the work.
+    """
     return matrix.ndim == 3 and len(matrix) == 1 and matrix.shape[-1] <= LARGEST_ALONE
 
 

@@ -124,7 +124,10 @@ def _faster(
     criterion: Criterion,
     prepare: Prepare | None,
 ) -> list[Any]:
-    """Return small batches where the origin is the same on them."""
+    """Return small batches where they are faster.
+
+    The origin must be the same on them.
+    """
     small = in_small_batches(batches)
     if small is batches or device_of(plane.origin).type != "cpu":
         return batches

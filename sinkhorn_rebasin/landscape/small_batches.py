@@ -14,7 +14,7 @@ ROUNDING, ROUNDING_OF_HALF = 1e-4, 1e-2
 
 
 def in_small_batches(batches: list[Any]) -> list[Any]:
-    """Split batches of images, and lay their channels out last.
+    """Split batches of images; lay channels out last.
 
     A convolution network on a processor evaluates these up to twice as fast: activations stay in the cache. On other
     devices, and batches that are no pair of images (N, C, H, W) and labels (N, ...), nothing is done.
@@ -43,7 +43,7 @@ def in_small_batches(batches: list[Any]) -> list[Any]:
 def agree(
     first: tuple[float, float | None], second: tuple[float, float | None], rounding: float = ROUNDING
 ) -> bool:
-    """Tell whether loss and accuracy are the same but for rounding.
+    """Tell whether figures are equal but for rounding.
 
     They are not where a network or a criterion compares the samples of a batch.
 

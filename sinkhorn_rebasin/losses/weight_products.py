@@ -152,7 +152,10 @@ class TwoSides:
         return (left @ right.mT).addmm_(part, moved.reshape(size, -1).mT, alpha=width / len(picked))
 
     def _from_rows(self, matrix: Tensor, picked: Tensor) -> Tensor:
-        """Estimate the gradient by Q from some rows: as that by P from some columns."""
+        """Estimate the gradient by Q from some rows.
+
+        It is done as for that by P from some columns.
+        """
         size, between, width = self.target.shape
         sums, totals, (center, other) = matrix.sum(1), matrix.sum(0), self._means(0)
         target, reference = (tensor.reshape(size, -1) for tensor in (self.target, self.reference))
@@ -164,7 +167,10 @@ class TwoSides:
         return (left.mT @ right).addmm_(part.mT, moved.reshape(-1, width), alpha=size / len(picked))
 
     def _means(self, axis: int) -> tuple[Tensor, Tensor]:
-        """Return the means of both tensors along the first or last axis, computed once."""
+        """Return the means of both tensors.
+
+        They are along the first or last axis, and computed once.
+        """
         if axis not in self._known:
             self._known[axis] = self.target.mean(axis), self.reference.mean(axis)
         return self._known[axis]

@@ -27,13 +27,19 @@ def _accelerator() -> Any:
 
 
 def _on_device(number: int) -> AbstractContextManager[Any]:
-    """Make a device the accelerator's current one; some kinds have but one."""
+    """Make a device the current one.
+
+    Some accelerators have but one.
+    """
     accelerator = _accelerator()
     return accelerator.device(number) if hasattr(accelerator, "device") else nullcontext()
 
 
 class _States(NamedTuple):
-    """Hold the global random states of a process, an accelerator's one a device."""
+    """Hold the global random states of a process.
+
+    Those of an accelerator are one a device.
+    """
 
     python: Any
     numpy: Any

@@ -106,7 +106,10 @@ def in_steps(tensor: Tensor, axis: int) -> Tensor:
 
 @cache
 def _lengths(count: int) -> np.ndarray:
-    """Lengths of the steps: one at either end, and longer by and by towards the middle."""
+    """Compute the lengths of the steps.
+
+    They are one at either end, and grow towards the middle.
+    """
     half, left, length = [], count // 2, 1.0
     while left:
         half.append(min(left, math.floor(length)))
@@ -115,7 +118,10 @@ def _lengths(count: int) -> np.ndarray:
 
 
 def _is_long_axis(tensor: Tensor, slot: Slot) -> bool:
-    """Tell whether a slot fills a long axis of real values."""
+    """Tell whether a slot fills a long axis.
+
+    Its values are real.
+    """
     if len(slot.axes) > 1 or tensor.is_complex() or tensor.dtype not in (torch.float32, torch.float64):
         return False
     layout, length = slot.layout, tensor.shape[slot.axes[0]]
@@ -123,7 +129,10 @@ def _is_long_axis(tensor: Tensor, slot: Slot) -> bool:
 
 
 def _sorted(values: Tensor) -> Tensor:
-    """Sort along the last axis; on the processor as NumPy does, which takes a tenth of the time."""
+    """Sort along the last axis.
+
+    On the processor NumPy does it in a tenth of the time.
+    """
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return values.sort(dim=-1).values
     return torch.from_numpy(np.sort(values.detach().contiguous().numpy(), axis=-1))

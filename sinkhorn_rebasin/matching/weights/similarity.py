@@ -109,7 +109,7 @@ def units_of(tensor: Tensor, slot: Slot) -> Tensor:
 
 
 def inner_product(first: Tensor, second: Tensor) -> float:
-    """Take the inner product of two tensors in double precision.
+    """Take an inner product in double precision.
 
     >>> inner_product(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
     11.0

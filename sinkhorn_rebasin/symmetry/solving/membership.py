@@ -96,7 +96,7 @@ class Memberships:
         return Members(len(flat), positions, unit, inside, self._solution.role[flat[positions]])
 
     def _positions(self, ids: Ids, group: int) -> Ids:
-        """Find where units of a group and its descendants lie.
+        """Find units of a group and its descendants.
 
         An array may hold hundreds of groups: it is sorted by them once.
         """
