@@ -9,8 +9,10 @@ from typing import Any, Literal, TypeAlias, get_args
 from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.errors import RecipeError
 
-StartName: TypeAlias = Literal["weight_matching", "activation_matching", "activation_matching_uncentred"]
-STARTS = ("weight_matching", "activation_matching", "activation_matching_uncentred")
+StartName: TypeAlias = Literal[
+    "weight_matching", "activation_matching", "activation_matching_uncentred", "as_they_are"
+]
+STARTS: tuple[StartName, ...] = get_args(StartName)
 FEWEST_STEPS_OF_A_CYCLE = 50
 
 
@@ -22,7 +24,7 @@ class Recipe:
     defaults are those measured on small multilayer perceptrons and convolutional networks.
 
     Args:
-        starts: matching methods, the best of which is the start.
+        starts: matching methods, and ``"as_they_are"``; the best on held-out data is the start.
         start_samples: at least so many training samples to match activations on.
         restarts: orders of the groups that weight matching tries when there are no data.
         steps, cycles: of the soft fit, and how often its temperature falls.
@@ -55,7 +57,7 @@ class Recipe:
         (500, 400, (0.1, 0.05))
     """
 
-    starts: tuple[StartName, ...] = ("weight_matching", "activation_matching")
+    starts: tuple[StartName, ...] = ("weight_matching", "activation_matching", "as_they_are")
     start_samples: int = 2000
     restarts: int = 10
     steps: int = 2000

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.front.judge import Judge, Verdict, height
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
 from sinkhorn_rebasin.networks.batches import read_batch
-from sinkhorn_rebasin.permutations import RescalingSpec
+from sinkhorn_rebasin.permutations import RescalingSpec, identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 
 
@@ -48,7 +48,8 @@ def best_start(
 ) -> BestStart:
     """Match by every method of a recipe, and return the one that is judged best.
 
-    Methods that need inputs are left out where the batches hold none.
+    Methods that need inputs are left out where the batches hold none. Networks that were trained on from one another
+    are best left as they are: what a match gains on their weights or activations may be noise.
 
     Args:
         judge: of the pair.
@@ -71,9 +72,12 @@ def best_start(
         ),
         "activation_matching": activations,
         "activation_matching_uncentred": partial(activations, similarity="uncentred"),
+        "as_they_are": lambda: Alignment(identity_permutations(judge.spec), judge.spec, method="as_they_are"),
     }
     names: list[str] = [
-        name for name in recipe.starts if name == "weight_matching" or _has_inputs(judge, data)
+        name
+        for name in recipe.starts
+        if not name.startswith("activation_matching") or _has_inputs(judge, data)
     ]
     alignments = {name: methods[name]() for name in names or ["weight_matching"]}
     verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RebasinError, RecipeError
-from tests.front.pairs import SHORT, aligned, batches, loader, short, trained, untrained
+from tests.front.pairs import (
+    SHORT,
+    aligned,
+    batches,
+    loader,
+    owners_of_one_start,
+    short,
+    trained,
+    untrained,
+)
 
 
 def test_a_trained_pair_ends_lower_than_it_starts() -> None:
@@ -49,6 +58,17 @@ def test_the_start_is_the_best_of_those_tried() -> None:
     assert [entry["stage"] for entry in result.history] == ["soft"] * 5 + ["closing"] * 2
     assert [entry["step"] for entry in result.history] == [0, 10, 20, 30, 40, 40, 50]
     assert result.steps == {"soft": 40, "closing": 10}
+
+
+def test_networks_of_one_start_begin_as_they_are_where_that_is_best() -> None:
+    owners = owners_of_one_start()[:2]
+    starts = ("weight_matching", "as_they_are")
+    result = short(*owners, recipe=dataclasses.replace(SHORT, starts=starts, steps=0, closing_steps=0))
+    assert result.start == "as_they_are"
+    assert float(result.starts["weight_matching"].losses.mean() - result.before.losses.mean()) > 0.01
+    torch.testing.assert_close(result.after.losses, result.before.losses)
+    for name, tensor in result.to_model().state_dict().items():
+        assert torch.equal(tensor, owners[1].state_dict()[name])
 
 
 def test_a_planted_permutation_is_recovered_without_data() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import training
 from sinkhorn_rebasin.front.many_starts import starts_of
-from tests.front.pairs import CPU, batches, samples, trained, untrained
+from tests.front.pairs import CPU, batches, owners_of_one_start, samples, trained
 
 
 def test_starts_are_those_by_weights_and_by_activations() -> None:
@@ -34,16 +33,7 @@ def test_weights_alone_have_no_start_by_activations() -> None:
 
 
 def test_owners_of_one_start_stay_as_they_are_where_that_is_best() -> None:
-    first, (points, labels) = untrained(2), samples()
-    owners = []
-    for missing in range(3):
-        network, own = copy.deepcopy(first), labels % 3 != missing
-        optimizer = torch.optim.Adam(network.parameters(), 0.02)
-        for _ in range(70):
-            optimizer.zero_grad()
-            F.cross_entropy(network(points[own]), labels[own]).backward()
-            optimizer.step()
-        owners.append(network.eval())
+    owners, (points, labels) = owners_of_one_start(), samples()
     recipe = sr.Recipe.many(steps=0, closing_steps=0)
     options = {"train": batches(), "validation": batches(), "recipe": recipe, "progress": False}
     many = sr.align_many(owners, **options)
