@@ -57,10 +57,11 @@ def align(
 ) -> AlignmentResult:
     r"""Align one network with another.
 
-    The symmetries are discovered and verified. Several matching methods give a start: the best on held-out data, or an
-    earlier one of the recipe's that is within a standard error of it. Short trials choose how fast and how soft the
-    permutations are. They and the scales are annealed from the start in cycles, each of which begins at the best so
-    far. Scales are settled at hard permutations in a last fit. Each fit keeps what has the lowest mean loss
+    The symmetries are discovered and verified. Several matching methods give a start: the best on held-out data, or
+    one that the recipe names before it and that is within a standard error of it. Short trials choose how fast and
+    how soft the permutations are. They and the scales are annealed from the start in cycles, each of which begins at
+    the best so far. Scales are settled at hard permutations in a last fit. Each fit keeps what has the lowest mean
+    loss
 
     .. math:: \frac1n \sum_{i=1}^{n} \mathcal C\bigl((1-\lambda_i)\, \pi(\theta_T) + \lambda_i\, \theta_R\bigr)
 
