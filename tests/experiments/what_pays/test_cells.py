@@ -13,7 +13,7 @@ from experiments.compare_methods.setting import Training
 from experiments.data import load_digits
 from experiments.what_pays.budget import Budget, Pool, samples_of
 from experiments.what_pays.cells import cell
-from experiments.what_pays.fitting import best_fit
+from experiments.what_pays.fitting import RIDGES, best_fit, fitted
 from experiments.what_pays.merging import mean_of, without_data
 from experiments.what_pays.molecules import AtomNetworks
 from experiments.what_pays.owners import shares_of_classes
@@ -175,10 +175,16 @@ def test_layers_that_are_fitted_are_closer_to_the_mean_of_outputs() -> None:
     plain = mean_of(networks)
     inputs = given.train[0]
     goal = sum(each(inputs) for each in networks) / 2
-    ridge, found = best_fit(made, given, plain)
-    before, after = (float((each(inputs) - goal).detach().square().mean()) for each in (plain.network, found))
-    assert ridge in (1e-3, 1e-2)
-    assert after < 0.5 * before
+    fit = best_fit(made, given, plain)
+    far = [float((each(inputs) - goal).detach().square().mean()) for each in (plain.network, fit.network)]
+    assert fit.ridge in RIDGES
+    assert far[1] < 0.5 * far[0]
+    everything = fitted(made, torch.cat([inputs, given.held_out[0]]), plain, fit.ridge)
+    apart = fitted(made, inputs, plain, fit.ridge)
+    for found, expected in ((fit.network, everything), (fit.decided_on, apart)):
+        torch.testing.assert_close(found(inputs), expected(inputs))
+    assert not torch.allclose(everything(inputs), apart(inputs))
     made = replace(made, setting=replace(made.setting, fitted=True))
     rows = {row["way"]: row for row in cell(made, Budget(20), {})}
     assert {"matched, layers fitted", "learned, layers fitted"} <= set(rows)
+    assert rows["distilled into learned, layers fitted"]["steps"] == 4
