@@ -15,7 +15,7 @@ from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import identity_permutations
 
 RIDGES = (1e-1, 1e-2, 1e-3)
-"""Pulls to the plain mean, relative to an input's mean square, that held-out samples decide on, the strongest first."""
+"""Pulls to the plain mean, relative to an input's mean square; held-out samples decide. The strongest comes first."""
 BATCH = 500
 
 
