@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.front import data
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 1000
 
@@ -85,18 +86,21 @@ def samples_of(pool: Pool, budget: Budget) -> tuple[Tensor, Tensor | None]:
 
 
 def held_out_of(size: int) -> int:
-    """Return how many of a budget's samples decide: a fifth, at most 1,000.
+    """Return how many of a budget's samples decide: a fifth, or half of a small one, at most 1,000.
 
-    >>> held_out_of(50), held_out_of(60_000)
-    (10, 1000)
+    Ten samples cannot tell a gain from chance.
+
+    >>> held_out_of(50), held_out_of(200), held_out_of(60_000)
+    (25, 40, 1000)
     """
-    return min(MOST_HELD_OUT, max(1, round(HELD_OUT * size)))
+    return min(MOST_HELD_OUT, data.held_out_of(size, HELD_OUT))
 
 
 def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
     """Return the order of a budget's samples in which those that decide come first, and how many these are.
 
-    They are the first that were drawn; of samples of some kinds all of the first kinds, which may be a few more.
+    They are the first that were drawn; of samples of some kinds all of the first kinds, which may be a few more. The
+    last kind is left to train on.
 
     >>> pool = Pool("noise", torch.arange(10.0), None, torch.tensor([3, 1, 1, 3, 1, 1, 3, 1, 1, 1]))
     >>> order, count = held_out_first(pool, 10)
@@ -108,7 +112,7 @@ def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
         return torch.arange(size), count
     kinds = pool.kinds[:size]
     held_out = torch.zeros(size, dtype=torch.bool)
-    for kind in dict.fromkeys(kinds.tolist()):
+    for kind in [*dict.fromkeys(kinds.tolist())][:-1]:
         if held_out.sum() >= count:
             break
         held_out |= kinds == kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -65,10 +65,7 @@ def _with_steps(
     ]
     if problem.setting.fitted:
         for way, found in {"matched": merges[matched[0]], name: merge}.items():
-            began = time.process_time()
-            ridge, network = best_fit(problem, given, found)
-            seconds = time.process_time() - began
-            rows.append(row(f"{way}, layers fitted", network, ridge=ridge, seconds=seconds))
+            rows += _fitted(problem, given, way, found, row)
     if not problem.setting.spending.rates:
         return rows
     starts: dict[str, tuple[str, nn.Module, int, int]] = {
@@ -83,6 +80,19 @@ def _with_steps(
         spent["seconds"] += midpoint.seconds if before else 0.0
         rows.append(row(f"{verb} {start}", trained.network, start=choice, **spent))
     return rows
+
+
+def _fitted(problem: Problem, given: Given, way: str, merge: Merge, row: Callable[..., Row]) -> Iterator[Row]:
+    """Measure a merge whose layers are fitted, and what is distilled into it."""
+    began, steps = time.process_time(), problem.setting.spending.steps
+    fit = best_fit(problem, given, merge)
+    seconds = time.process_time() - began
+    yield row(f"{way}, layers fitted", fit.network, ridge=fit.ridge, seconds=seconds)
+    if problem.setting.spending.rates:
+        trained = tuned(problem, given, fit.decided_on, steps)
+        spent = _spent(trained, steps)
+        spent["seconds"] += seconds
+        yield row(f"distilled into {way}, layers fitted", trained.network, ridge=fit.ridge, **spent)
 
 
 def _without_data(problem: Problem, merges: dict[str, Merge], seconds: float) -> list[Row]:

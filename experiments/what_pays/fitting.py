@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
 
 import sinkhorn_rebasin
 from experiments.what_pays.merging import Merge, best_on_held_out
@@ -11,12 +14,27 @@ from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import identity_permutations
 
-RIDGES = (1e-3, 1e-2)
-"""Pulls to the plain mean, relative to an input's mean square, that held-out samples decide on."""
+RIDGES = (1e-1, 1e-2, 1e-3)
+"""Pulls to the plain mean, relative to an input's mean square; held-out samples decide. The strongest comes first."""
 BATCH = 500
 
 
-def fitted(problem: Problem, given: Given, merge: Merge, ridge: float) -> nn.Module:
+@dataclass(frozen=True)
+class Fit:
+    """Hold a merge whose layers are fitted.
+
+    Attributes:
+        ridge: that held-out samples decided on.
+        network: fitted with it on all samples.
+        decided_on: fitted on those that train alone, so that held-out samples can decide on what is made of it.
+    """
+
+    ridge: float
+    network: nn.Module
+    decided_on: nn.Module
+
+
+def fitted(problem: Problem, inputs: Tensor, merge: Merge, ridge: float) -> nn.Module:
     r"""Fit each layer of a merge to the mean of what its networks compute there.
 
     .. math:: \min_{W, b}\; \tfrac1M \sum_m \mathbb E_x \bigl\lVert W \hat x + b - W_m x_m - b_m \bigr\rVert^2
@@ -26,11 +44,11 @@ def fitted(problem: Problem, given: Given, merge: Merge, ridge: float) -> nn.Mod
 
     Args:
         problem: with the symmetries.
-        given: the samples; no labels are looked at.
+        inputs: that are fitted on; no labels are looked at.
         merge: with the networks it is the mean of, in one order.
         ridge: of the pull to the mean.
     """
-    batches = list(given.train[0].split(BATCH))
+    batches = list(inputs.split(BATCH))
     stays = Alignment(identity_permutations(problem.spec), problem.spec)
     state = sinkhorn_rebasin.regmean_plus_plus(
         merge.aligned,
@@ -44,8 +62,9 @@ def fitted(problem: Problem, given: Given, merge: Merge, ridge: float) -> nn.Mod
     return resized(merge.network, dict(state))
 
 
-def best_fit(problem: Problem, given: Given, merge: Merge) -> tuple[float, nn.Module]:
-    """Fit a merge with every ridge, and return the best on held-out samples, with its ridge."""
-    networks = {str(ridge): fitted(problem, given, merge, ridge) for ridge in RIDGES}
-    ridge, network = best_on_held_out(problem, given, networks)
-    return float(ridge), network
+def best_fit(problem: Problem, given: Given, merge: Merge) -> Fit:
+    """Fit a merge with every ridge, decide on one by held-out samples, and fit with it on all samples."""
+    train, held_out = given.train[0], given.held_out[0]
+    networks = {str(ridge): fitted(problem, train, merge, ridge) for ridge in RIDGES}
+    ridge, decided_on = best_on_held_out(problem, given, networks)
+    return Fit(float(ridge), fitted(problem, torch.cat([train, held_out]), merge, float(ridge)), decided_on)

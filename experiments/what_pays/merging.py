@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.what_pays.problem import Given, Problem
 from sinkhorn_rebasin import ManyAlignment
+from sinkhorn_rebasin.front.gain import simplest
 from sinkhorn_rebasin.front.many_starts import by_activations
 from sinkhorn_rebasin.merging.states import mean_state
 from sinkhorn_rebasin.networks.resizing import resized
@@ -113,7 +114,12 @@ def repaired_merge(problem: Problem, merge: Merge, batches: Sequence[Tensor]) ->
 
 
 def best_on_held_out(problem: Problem, given: Given, networks: dict[str, nn.Module]) -> tuple[str, nn.Module]:
-    """Return the network with the lowest loss on the held-out samples of a budget, and its name."""
-    losses = {name: problem.task.distance(each, given.held_out) for name, each in networks.items()}
-    best = min(losses, key=lambda name: losses[name])
-    return best, networks[best]
+    """Return the first network that none is visibly better than on held-out samples, and its name.
+
+    Args:
+        problem: with the task.
+        given: the samples.
+        networks: the simplest first.
+    """
+    losses = [problem.task.losses(each, given.held_out) for each in networks.values()]
+    return list(networks.items())[simplest(losses)]

@@ -24,7 +24,7 @@ Samples = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Given:
-    """Hold what a way may look at: a fifth of the samples, at most 1,000, decide, and the others train.
+    """Hold what a way may look at: a part of the samples decides, and the others train.
 
     Attributes:
         train, held_out: inputs, and labels or what the networks say together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.front.gain import PartLosses
+from sinkhorn_rebasin.front.parts import PARTS
 from sinkhorn_rebasin.networks.comparison import check_comparable
 
 Network = Callable[[Tensor], Tensor]
@@ -51,12 +54,13 @@ class Task:
         return self.figures(torch.cat([network(part) for part in samples[0].split(batch)]), samples[1])
 
     @torch.no_grad()
-    def distance(self, network: Network, samples: tuple[Tensor, Tensor], batch: int = 500) -> float:
-        """Return the mean loss on samples and their targets."""
-        total = 0.0
-        for inputs, targets in zip(samples[0].split(batch), samples[1].split(batch), strict=True):
-            total += float(self.loss(network(inputs), targets)) * len(inputs)
-        return total / len(samples[0])
+    def losses(self, network: Network, samples: tuple[Tensor, Tensor], batch: int = 500) -> PartLosses:
+        """Return the loss on small parts of samples and their targets."""
+        outputs = torch.cat([network(part) for part in samples[0].split(batch)])
+        size = math.ceil(len(outputs) / PARTS)
+        parts = list(zip(outputs.split(size), samples[1].split(size), strict=True))
+        values = torch.stack([self.loss(said, wanted) for said, wanted in parts])
+        return PartLosses(values.double(), torch.tensor([len(said) for said, _ in parts]).double())
 
 
 def mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:

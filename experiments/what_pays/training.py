@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import sinkhorn_rebasin
-from experiments.what_pays.merging import Merge, mean_of, options_of
+from experiments.what_pays.merging import Merge, best_on_held_out, mean_of, options_of
 from experiments.what_pays.problem import Given, Problem
 from sinkhorn_rebasin import MidpointLoss, Recipe
+from sinkhorn_rebasin.front.gain import gain
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
 CLOSING = 1 / 3
@@ -25,7 +26,7 @@ class Trained:
     """Hold the best of several rates.
 
     Attributes:
-        network: the best on held-out samples.
+        network: that held-out samples decided on.
         rate: it was trained at.
         seconds: of the processor, of one rate.
     """
@@ -38,14 +39,11 @@ class Trained:
 def best_of_rates(
     problem: Problem, given: Given, rates: tuple[float, ...], train: Callable[[float], nn.Module]
 ) -> Trained:
-    """Train at every rate, and keep the network with the lowest loss on held-out samples."""
-    began, best = time.process_time(), (math.inf, rates[0], nn.Module())
-    for rate in rates:
-        network = train(rate)
-        loss = problem.task.distance(network, given.held_out)
-        if loss < best[0] or rate == rates[0]:
-            best = loss, rate, network
-    return Trained(best[2], best[1], (time.process_time() - began) / len(rates))
+    """Train at every rate, the lowest first, and keep the first network that none is visibly better than."""
+    began = time.process_time()
+    networks = {str(rate): train(rate) for rate in sorted(rates)}
+    rate, network = best_on_held_out(problem, given, networks)
+    return Trained(network, float(rate), (time.process_time() - began) / len(rates))
 
 
 def learned(problem: Problem, given: Given) -> tuple[Trained, Merge]:
@@ -124,12 +122,13 @@ def _learned_together(problem: Problem, given: Given, rate: float) -> Merge:
 
 
 def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> nn.Module:
-    """Train a copy with Adam, whose rate falls to zero; the best on held-out samples is kept, the start too."""
+    """Train a copy with Adam, whose rate falls to zero; the start is kept unless one is visibly better."""
     network = standalone_copy(start).train().requires_grad_(True)
     adam = torch.optim.Adam(network.parameters(), rate)
     draw = torch.Generator().manual_seed(problem.group)
     inputs, targets = given.train
-    best, kept = problem.task.distance(start, given.held_out), start
+    before = problem.task.losses(start, given.held_out)
+    best, kept = before, start
     for step in range(steps):
         adam.param_groups[0]["lr"] = rate * (1 - step / steps)
         picked = torch.randint(len(inputs), (min(given.batch_size, len(inputs)),), generator=draw)
@@ -138,8 +137,8 @@ def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps:
         loss.backward()
         adam.step()
         if (step + 1) % problem.setting.spending.evaluate_every == 0 or step + 1 == steps:
-            now = problem.task.distance(network.eval(), given.held_out)
-            if now < best:
+            now = problem.task.losses(network.eval(), given.held_out)
+            if now.mean < best.mean:
                 best, kept = now, standalone_copy(network).eval()
             network.train()
-    return kept
+    return kept if gain(before, best).shows else start

@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Heads, NetworkLike, State
+from sinkhorn_rebasin.connectivity.batch_scores import BatchScores, batch_scores
 from sinkhorn_rebasin.connectivity.curves import Curve, LinearPath, SupportsPath
 from sinkhorn_rebasin.connectivity.path_result import PathEvaluation
-from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.networks.copying import evaluation_copy
-from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
-from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
 
 _NETWORKS = (nn.Module, Mapping, str, os.PathLike)
@@ -92,23 +89,43 @@ def evaluate_path(
             " pass a DataLoader or a list of batches."
         )
     curve = as_curve(path, heads, ignore)
-    module = evaluation_copy(curve.module)
     positions = torch.linspace(0, 1, points, dtype=torch.float64, device="cpu")
-    losses, accuracies = [], []
-    with torch.no_grad():
-        for position in _tracked(positions.tolist(), progress):
-            with untouched_randomness():
-                state = curve.state_at(position)
-                state = state if prepare is None else prepare(module, state)
-                loss, accuracy = evaluate_state(module, state, dataloader, criterion, batch=batch)
-            losses.append(loss)
-            accuracies.append(accuracy)
-    known = [value for value in accuracies if value is not None]
+    tracked = _tracked(positions.tolist(), progress)
+    scores = scores_along(curve, tracked, dataloader, criterion, prepare=prepare, batch=batch)
+    known = [each.accuracy for each in scores if each.accuracy is not None]
     return PathEvaluation(
         positions,
-        torch.tensor(losses, dtype=torch.float64, device="cpu"),
+        torch.tensor([each.loss for each in scores], dtype=torch.float64, device="cpu"),
         torch.tensor(known, dtype=torch.float64, device="cpu") if len(known) == points else None,
     )
+
+
+@torch.no_grad()
+def scores_along(
+    curve: Curve,
+    positions: Iterable[float],
+    dataloader: Iterable[Any],
+    criterion: Criterion = task_loss,
+    *,
+    prepare: Prepare | None = None,
+    batch: BatchAdapter | None = None,
+) -> list[BatchScores]:
+    """Score every batch at every position.
+
+    See :func:`evaluate_path` for the arguments.
+
+    >>> line = LinearPath.between(nn.Linear(3, 2), nn.Linear(3, 2))
+    >>> batches = [(torch.randn(8, 3), torch.randint(2, (8,))) for _ in range(4)]
+    >>> [scores.losses.shape for scores in scores_along(line, [0.0, 0.5], batches)]
+    [torch.Size([4]), torch.Size([4])]
+    """
+    module, scores = evaluation_copy(curve.module), []
+    for position in positions:
+        with untouched_randomness():
+            state = curve.state_at(position)
+            state = state if prepare is None else prepare(module, state)
+            scores.append(batch_scores(module, state, dataloader, criterion, batch=batch))
+    return scores
 
 
 @torch.no_grad()
@@ -139,45 +156,8 @@ def evaluate_state(
         >>> evaluate_state(nn.Linear(1, 1, bias=False), state, batches, nn.MSELoss())
         (4.0, None)
     """
-    losses: list[Tensor] = []
-    weights: list[float | Tensor] = []
-    correct: list[Tensor] = []
-    counted: list[Tensor] = []
-    samples = 0
-    device = device_of(state)
-    for found in dataloader:
-        inputs, labels = read_batch(found, batch, network=module, criterion=criterion)
-        inputs, labels = move_to((inputs, labels), device)
-        outputs = run_at(module, state, inputs)
-        own = samples_in(inputs, labels)
-        samples += own
-        losses.append(_scalar(scored(criterion, outputs, labels)))
-        scores, classes = compared(outputs, labels)
-        weights.append(batch_weight(scores, classes, criterion, own))
-        if classifies(scores, classes):
-            known = counted_labels(classes, criterion)
-            correct.append((scores.argmax(dim=1) == known).sum())
-            counted.append((known >= 0).sum())
-    if samples == 0:
-        raise DataError("Expected at least one batch with samples but the dataloader is empty.")
-    loss = _mean(losses, weights, summed=adds_up(criterion))
-    if len(correct) < len(losses) or not bool(sum(counted)):
-        return loss, None
-    return loss, torch.stack(correct).sum().item() / torch.stack(counted).sum().item()
-
-
-def _mean(losses: list[Tensor], weights: list[float | Tensor], *, summed: bool) -> float:
-    """Combine the batches' criteria into that over all."""
-    # Stacked on the device first: one transfer at the end instead of a wait in every batch.
-    values = torch.stack(losses).cpu().double()
-    if summed:
-        return values.sum().item()
-    shares = torch.stack(
-        [torch.as_tensor(weight, device=losses[0].device).double() for weight in weights]
-    ).cpu()
-    if not bool(shares.sum() > 0):
-        raise DataError("Expected at least one label that counts but all are ignored or negative.")
-    return ((values * shares).where(shares > 0, 0.0).sum() / shares.sum()).item()
+    scores = batch_scores(module, state, dataloader, criterion, batch=batch)
+    return scores.loss, scores.accuracy
 
 
 def as_curve(path: PathLike, heads: Heads | None = None, ignore: Sequence[str] = ()) -> Curve:
@@ -215,10 +195,3 @@ def _tracked(positions: list[float], progress: bool) -> Iterable[float]:
     from rich.progress import track
 
     return track(positions, description="Evaluating the path", transient=True)
-
-
-def _scalar(loss: Tensor) -> Tensor:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise LossError(f"Expected the criterion to return one number per batch but got {found}.")
-    return loss.detach().reshape(())

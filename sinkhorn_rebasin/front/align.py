@@ -11,12 +11,13 @@ import torch
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Heads, NetworkLike
 from sinkhorn_rebasin.connectivity import PathEvaluation
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.front.fit import Fits
-from sinkhorn_rebasin.front.judge import Judge, height
+from sinkhorn_rebasin.front.judge import Judge, Verdict, height
 from sinkhorn_rebasin.front.preparation import Prepared, prepared, seeded
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.result import AlignmentResult
-from sinkhorn_rebasin.front.starts import best_start
+from sinkhorn_rebasin.front.starts import BestStart, best_start
 from sinkhorn_rebasin.front.without_data import matched_by_weights
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -56,16 +57,18 @@ def align(
 ) -> AlignmentResult:
     r"""Align one network with another.
 
-    The symmetries are discovered and verified. Several matching methods give a start, and the best on held-out data
-    is kept. Short trials choose how fast and how soft the permutations are. They and the scales are annealed from
-    the start in cycles, each of which begins at the best so far. Scales are settled at hard permutations in a last
-    fit. Each fit keeps what has the lowest mean loss
+    The symmetries are discovered and verified. Several matching methods give a start: the best on held-out data, or
+    one that the recipe names before it and that is within a standard error of it. Short trials choose how fast and
+    how soft the permutations are. They and the scales are annealed from the start in cycles, each of which begins at
+    the best so far. Scales are settled at hard permutations in a last fit. Each fit keeps what has the lowest mean
+    loss
 
     .. math:: \frac1n \sum_{i=1}^{n} \mathcal C\bigl((1-\lambda_i)\, \pi(\theta_T) + \lambda_i\, \theta_R\bigr)
 
-    along the path on held-out data, or another figure that the recipe names. The start is kept where no fit is
-    better. Ctrl-C ends a fit and returns the best so far. Neither the networks nor the data nor any random state is
-    changed, and a seed gives the same result on the same machine.
+    along the path on held-out data, or another figure that the recipe names. The start is kept unless the fits gain
+    more than a standard error, of the paired differences of held-out samples. Ctrl-C ends a fit and returns the best
+    so far. Neither the networks nor the data nor any random state is changed, and a seed gives the same result on the
+    same machine.
 
     Args:
         reference: the network that stays, :math:`\theta_R`.
@@ -75,7 +78,8 @@ def align(
             weights alone, in seconds. A batch is (inputs, labels), a dict with labels, or what ``batch`` or ``loss``
             understands.
         validation: held-out batches, which decide what is kept. None keeps a part of ``train`` out: the last tenth
-            of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed.
+            of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed; but at least 30 samples,
+            or half of fewer than 60.
         criterion: (outputs, labels) to the mean loss of a batch. None is the network's own loss if it returns one
             for a dict with labels, and cross entropy otherwise.
         loss: a callable ``(rebasin, batch)`` to a scalar, which is trained instead of the criterion at random points
@@ -183,13 +187,10 @@ def _by_data(
     fits.run(began)
     rebasin.to(device_of(tensors_of(pair.reference)))
     after = judge.of_rebasin(rebasin)
-    notes = fits.notes
-    before_fits, after_fits = height(start.verdict, recipe.keep), height(after, recipe.keep)
-    if not after_fits <= before_fits:
+    kept = _why_kept(judge, start, rebasin, after, recipe.keep)
+    if kept:
         restore_learned(rebasin, first)
         after = judge.of_rebasin(rebasin)
-    if not after_fits < before_fits - SAME * abs(before_fits):
-        notes += ("No step made the start better on held-out data, so it is kept.",)
     told = _told(pair, rebasin, recipe, seed, began)
     return AlignmentResult(
         rebasin.eval(),
@@ -200,8 +201,22 @@ def _by_data(
         history=fits.history,
         steps=fits.steps,
         interrupted=fits.interrupted,
-        **{**told, "notes": (*told["notes"], *notes)},
+        **{**told, "notes": (*told["notes"], *fits.notes, *kept)},
     )
+
+
+def _why_kept(
+    judge: Judge, start: BestStart, rebasin: SinkhornRebasin, after: Verdict, keep: PathFigure
+) -> tuple[str, ...]:
+    """Tell why the start is kept, if it is.
+
+    It is where training gained no more than the standard error of the gain on held-out data.
+    """
+    first, last = height(start.verdict, keep), height(after, keep)
+    if not last < first - SAME * abs(first):
+        return ("No step made the start better on held-out data, so it is kept.",)
+    gained = judge.gain(start.alignment, rebasin, keep)
+    return () if gained.shows else (gained.told(),)
 
 
 def _by_weights(

@@ -56,10 +56,11 @@ def align_many(
     .. math:: \min_{\pi_2, \dots, \pi_M} \mathbb E_w\, \mathcal C\Bigl(\sum_m w_m\, \pi_m(\theta_m)\Bigr),
         \qquad w \sim \mathrm{Dirichlet}(\alpha)
 
-    The start is the best of several on held-out data. Soft permutations are annealed in cycles, each from the best so
-    far, then scales settle at hard ones. Each fit keeps what has the lowest loss of the mean by s on held-out data.
-    The start is kept where no step is better, and :attr:`ManyAlignment.notes` say so. Neither the networks nor the
-    data nor any random state is changed, and a seed gives the same result on the same machine.
+    The start is the best of several on held-out data, or an earlier one that is within a standard error of it. Soft
+    permutations are annealed in cycles, each from the best so far, then scales settle at hard ones. Each fit keeps
+    what has the lowest loss of the mean by s on held-out data. The start is kept unless that gains more than a
+    standard error, and :attr:`ManyAlignment.notes` say so. Neither the networks nor the data nor any random state is
+    changed, and a seed gives the same result on the same machine.
 
     Args:
         networks: at least two, of one architecture; without data states will do.

@@ -19,6 +19,8 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import tensors_in
 
 HELD_OUT = 0.1
+FEWEST_HELD_OUT = 30
+"""Fewer samples cannot tell a gain from chance: a loss is often that of few samples that are badly wrong."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ def alignment_data(
 ) -> AlignmentData:
     """Part training from held-out batches.
 
-    Given held-out data are read as they are. Without any, a part of the training data is kept out:
+    Given held-out data are read as they are. Without any, a tenth of the training data is kept out, or 30 samples
+    where that is more, or half where that is fewer:
 
-    - of a list of batches the last tenth, at least one batch;
-    - of a DataLoader a tenth of its dataset, drawn with the seed; both parts keep its batch size and collate
+    - of a list of batches the last ones, at least one batch;
+    - of a DataLoader samples of its dataset, drawn with the seed; both parts keep its batch size and collate
       function, and the training part its order or shuffling.
 
     Args:
@@ -62,13 +65,13 @@ def alignment_data(
         DataError: no batch; a one-shot iterator; data that cannot be split.
 
     Example:
-        >>> data = alignment_data([torch.ones(2)] * 20, None, 100, 0, None)
+        >>> data = alignment_data([torch.ones(20)] * 20, None, 100, 0, None)
         >>> len(data.train), len(data.validation)
         (18, 2)
     """
     check_readable("train", train)
     if validation is None:
-        train, held_out, kept_out = split(train, seed)
+        train, held_out, kept_out = split(train, seed, batch)
     else:
         check_readable("validation", validation)
         held_out, kept_out = validation, "validation data"
@@ -107,10 +110,21 @@ def check_comes_again(name: str, data: Any) -> None:
             )
 
 
-def split(train: Any, seed: int) -> tuple[Any, Any, str]:
-    """Keep a tenth of the training data out.
+def held_out_of(samples: int, share: float = HELD_OUT) -> int:
+    """Return how many of so many samples decide.
 
-    Returns the rest, the part, and in words what was kept out.
+    They are a share, but at least 30, or half of fewer than 60.
+
+    >>> held_out_of(1000), held_out_of(200), held_out_of(50), held_out_of(1)
+    (100, 30, 25, 1)
+    """
+    return max(1, round(share * samples), min(FEWEST_HELD_OUT, samples // 2))
+
+
+def split(train: Any, seed: int, batch: BatchAdapter | None = None) -> tuple[Any, Any, str]:
+    """Keep a part of the training data out.
+
+    Returns the rest, the part, and in words what was kept out: see :func:`alignment_data`.
 
     Raises:
         DataError: the data cannot be split; pass validation= then.
@@ -130,8 +144,16 @@ def split(train: Any, seed: int) -> tuple[Any, Any, str]:
             "Expected at least two training batches, of which the last is kept out, but got one: pass validation=, "
             "or smaller batches, such as list(zip(inputs.split(250), labels.split(250)))."
         )
-    count = max(1, round(HELD_OUT * len(train)))
+    count = _batches_held_out([_samples(found, batch) for found in train])
     return train[:-count], train[-count:], f"last {count} of {len(train)} training batches"
+
+
+def _batches_held_out(samples: Sequence[int]) -> int:
+    """Return how many of the last batches decide, at most half of them."""
+    wanted, count = held_out_of(sum(samples)), max(1, round(HELD_OUT * len(samples)))
+    while sum(samples[-count:]) < wanted and count < len(samples) // 2:
+        count += 1
+    return count
 
 
 def _split_loader(loader: DataLoader[Any], seed: int) -> tuple[Any, Any, str]:
@@ -146,7 +168,7 @@ def _split_loader(loader: DataLoader[Any], seed: int) -> tuple[Any, Any, str]:
         )
     total: int = len(dataset)  # type: ignore[arg-type]
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
-    count = max(1, round(HELD_OUT * total))
+    count = held_out_of(total)
     if count >= total:
         raise DataError(f"Expected at least two training samples but got {total}: pass validation=.")
     shuffle = isinstance(sampler, RandomSampler)

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, Heads, StateLike
 from sinkhorn_rebasin.activations import BatchNormReset, RepairAlongPath
 from sinkhorn_rebasin.connectivity import LinearPath, PathEvaluation, evaluate_path
-from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
+from sinkhorn_rebasin.connectivity.batch_scores import batch_scores
+from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, scores_along
 from sinkhorn_rebasin.connectivity.path_result import PathFigure
+from sinkhorn_rebasin.front.gain import Gain, PartLosses, gain
+from sinkhorn_rebasin.front.parts import Parts, parts_for
 from sinkhorn_rebasin.losses import RebasinLoss
-from sinkhorn_rebasin.losses.base import mean_loss
+from sinkhorn_rebasin.losses.base import losses_on, mean_loss
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.networks.copying import evaluation_copy
+from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
 from sinkhorn_rebasin.permutations.heads import with_heads
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 
@@ -55,36 +60,45 @@ class Judge:
     batch: BatchAdapter | None
     heads: Heads = "reference"
 
-    def of_state(self, rebased: StateLike) -> PathEvaluation:
-        """Evaluate the path from a place of the target to the reference."""
-        end = tensors_of(self.reference)
-        kept = rebased if self.heads == "target" else end
-        states = (with_heads(state, kept, self.spec) for state in (rebased, end))
-        path = LinearPath(self.runs, *states)
-        return self._evaluate(path, path.module_at(0.0))
-
     def of_rebasin(self, rebasin: SinkhornRebasin) -> Verdict:
         """Judge a re-basin at its hard permutations."""
         if self.criterion is None:
-            return self._mean_loss(rebasin)
+            assert self.loss is not None
+            return mean_loss(rebasin, self.loss, self.validation, batch=self.batch)
         return self._evaluate(rebasin.path(), rebasin.to_model())
+
+    def of_state(self, rebased: StateLike) -> PathEvaluation:
+        """Evaluate the path from a place of the target to the reference."""
+        path = self._path_from(rebased)
+        return self._evaluate(path, path.module_at(0.0))
 
     def of_start(self, start: Alignment) -> Verdict:
         """Judge an alignment that a fit may start from."""
-        if self.criterion is not None:
-            return self.of_state(start.apply(self.target))
-        rescaling = start.rescaling or False
-        networks = self.reference, self.target
-        rebasin = SinkhornRebasin(
-            *networks,
-            spec=self.spec,
-            start=start,
-            rescale=rescaling,
-            symmetry=start.continuous or "permutation",
-            check=False,
-            heads=self.heads,
+        if self.criterion is None:
+            return self.of_rebasin(self._rebasin_at(start))
+        return self.of_state(start.apply(self.target))
+
+    def gain(self, before: Alignment, after: Alignment | SinkhornRebasin, keep: PathFigure) -> Gain:
+        """Return by how much an alignment is better.
+
+        Args:
+            before, after: alignments, or a re-basin at its hard permutations.
+            keep: the figure of the path that is compared.
+        """
+        return gain(self._on_parts(before, keep), self._on_parts(after, keep))
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Parts of the held-out batches, on which gains are measured."""
+        stays = Alignment(identity_permutations(self.spec), self.spec)
+        if self.criterion is None:
+            rebasin = self._rebasin_at(stays)
+            return parts_for(self.validation, lambda parts: self._losses(rebasin, parts).mean)
+        module, state, criterion = evaluation_copy(self.runs), tensors_of(self.runs), self.criterion
+        return parts_for(
+            self.validation,
+            lambda parts: batch_scores(module, state, parts.batches, criterion, batch=self.batch).loss,
         )
-        return self._mean_loss(rebasin)
 
     @property
     def runs(self) -> nn.Module:
@@ -96,19 +110,82 @@ class Judge:
         """Measures batch norm anew, where a network has one."""
         return BatchNormReset(self.statistics, batch=self.batch)
 
-    def _mean_loss(self, rebasin: SinkhornRebasin) -> float:
-        assert self.loss is not None
-        return mean_loss(rebasin, self.loss, self.validation, batch=self.batch)
+    def _rebasin_at(self, start: Alignment) -> SinkhornRebasin:
+        return SinkhornRebasin(
+            *(self.reference, self.target),
+            spec=self.spec,
+            start=start,
+            rescale=start.rescaling or False,
+            symmetry=start.continuous or "permutation",
+            check=False,
+            heads=self.heads,
+        )
+
+    def _path_from(self, rebased: StateLike) -> LinearPath:
+        end = tensors_of(self.reference)
+        kept = rebased if self.heads == "target" else end
+        return LinearPath(self.runs, *(with_heads(state, kept, self.spec) for state in (rebased, end)))
+
+    def _prepare(self, start: nn.Module) -> Prepare | None:
+        """Return what puts every network of a path right."""
+        if not self.repair:
+            return self.batch_norm if self.statistics else None
+        return RepairAlongPath(self.reference, start, self.spec, self.statistics, batch=self.batch)
 
     def _evaluate(self, path: LinearPath, start: nn.Module) -> PathEvaluation:
         assert self.criterion is not None
-        prepare: Prepare | None = self.batch_norm if self.statistics else None
-        if self.repair:
-            networks = self.reference, start, self.spec
-            prepare = RepairAlongPath(*networks, self.statistics, batch=self.batch)
-        return evaluate_path(
-            path, self.validation, self.criterion, points=self.points, prepare=prepare, batch=self.batch
-        )
+        options: dict[str, Any] = {"prepare": self._prepare(start), "batch": self.batch}
+        return evaluate_path(path, self.validation, self.criterion, points=self.points, **options)
+
+    def _on_parts(self, found: Alignment | SinkhornRebasin, keep: PathFigure) -> PartLosses:
+        """Return the figure of a path, or the loss, on every part."""
+        if self.criterion is None:
+            rebasin = self._rebasin_at(found) if isinstance(found, Alignment) else found
+            return self._losses(rebasin, self.parts)
+        if isinstance(found, Alignment):
+            path = self._path_from(found.apply(self.target))
+            start = path.module_at(0.0)
+        else:
+            path, start = found.path(), found.to_model()
+        positions = torch.linspace(0, 1, self.points, dtype=torch.float64, device="cpu")
+        options: dict[str, Any] = {"prepare": self._prepare(start), "batch": self.batch}
+        scores = scores_along(path, positions.tolist(), self.parts.batches, self.criterion, **options)
+        weights = scores[0].weights
+        means = torch.stack([each.losses for each in scores])
+        means = means / weights if scores[0].summed else means
+        shares = shares_of_positions(positions, (means * weights).nan_to_num().sum(1) / weights.sum(), keep)
+        return PartLosses(shares @ means, weights)
+
+    def _losses(self, rebasin: SinkhornRebasin, parts: Parts) -> PartLosses:
+        assert self.loss is not None
+        values = losses_on(rebasin, self.loss, parts.batches, batch=self.batch)
+        return PartLosses(torch.tensor(values, dtype=torch.float64), parts.shares)
+
+
+def shares_of_positions(positions: Tensor, losses: Tensor, keep: PathFigure) -> Tensor:
+    """Return how much each position counts in a figure of the path.
+
+    The barrier counts where it is highest, less the chord there.
+
+    Args:
+        positions, losses: of the path.
+        keep: the figure.
+
+    >>> positions, losses = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 5.0, 3.0])
+    >>> [float(shares_of_positions(positions, losses, keep) @ losses) for keep in ("mean", "midpoint", "barrier")]
+    [3.0, 5.0, 3.0]
+    """
+    if keep == "mean":
+        return torch.full_like(positions, 1 / len(positions))
+    if keep == "midpoint":
+        return (positions == 0.5).to(positions)
+    shares = torch.zeros_like(positions)
+    rises = losses - (1 - positions) * losses[0] - positions * losses[-1]
+    highest = int(rises.argmax())
+    shares[highest] += 1
+    shares[0] -= 1 - positions[highest]
+    shares[-1] -= positions[highest]
+    return shares
 
 
 def height(verdict: Verdict, keep: PathFigure = "mean") -> float:

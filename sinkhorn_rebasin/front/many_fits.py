@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.front.data import AlignmentData, kept_order
+from sinkhorn_rebasin.front.gain import PartLosses, gain, simplest
 from sinkhorn_rebasin.front.judge import height
 from sinkhorn_rebasin.front.mean_loss import LossOfMean
+from sinkhorn_rebasin.front.parts import Parts, parts_for
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import SimplexLoss
-from sinkhorn_rebasin.losses.base import mean_loss
+from sinkhorn_rebasin.losses.base import losses_on, mean_loss
 from sinkhorn_rebasin.merging import JointRebasin
 from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
 
@@ -33,6 +37,7 @@ class ManyFits:
         recipe: how long and how fast.
         options: of the Trainer.
         progress: show bars.
+        parts: of the held-out data, on which gains are measured; made when they are needed.
     """
 
     data: AlignmentData
@@ -41,18 +46,19 @@ class ManyFits:
     recipe: Recipe
     options: Mapping[str, Any]
     progress: bool
+    parts: Parts | None = None
 
     def best(self, joints: Sequence[JointRebasin], names: Sequence[str]) -> tuple[JointRebasin, str]:
-        """Return the start that is judged best.
+        """Return the first start that none is visibly better than.
 
         Beside it comes what is told of all.
 
         Args:
-            joints: at their starts.
+            joints: at their starts, the simplest first.
             names: of the starts.
         """
         losses = [self.judged(joint) for joint in joints]
-        best = losses.index(min(losses))
+        best = simplest([self._on_parts(joint) for joint in joints])
         told = ", ".join(f"{name} {loss:.4f}" for name, loss in zip(names, losses, strict=True))
         what = "loss of the mean, repaired," if self.judge.repair else "loss of the mean"
         return joints[best], f"start: {names[best]} ({what} on held-out data: {told})"
@@ -64,6 +70,16 @@ class ManyFits:
         """
         return height(mean_loss(joint, self.judge, self.data.validation))
 
+    def _on_parts(self, joint: JointRebasin) -> PartLosses:
+        """Return the loss of the mean on every part of the held-out data."""
+        if self.parts is None:
+            self.parts = parts_for(self.data.validation, lambda parts: self._mean_on(joint, parts).mean)
+        return self._mean_on(joint, self.parts)
+
+    def _mean_on(self, joint: JointRebasin, parts: Parts) -> PartLosses:
+        values = losses_on(joint, self.judge, parts.batches)
+        return PartLosses(torch.tensor(values, dtype=torch.float64), parts.shares)
+
     def run(self, joint: JointRebasin) -> tuple[str, ...]:
         """Anneal soft permutations, then settle the scales.
 
@@ -72,13 +88,17 @@ class ManyFits:
         Returns:
             What is told of the fits.
         """
-        first, start = learned_tensors(joint), self.judged(joint)
+        first, start, before = learned_tensors(joint), self.judged(joint), self._on_parts(joint)
         if not self._anneal(joint) and joint.log_scales:
             self._close(joint)
         end = self.judged(joint)
         if not end < start - SAME * abs(start):
             restore_learned(joint, first)
             return ("No step made the start better on held-out data, so it is kept.",)
+        gained = gain(before, self._on_parts(joint))
+        if not gained.shows:
+            restore_learned(joint, first)
+            return (gained.told(),)
         return (f"loss of the mean on held-out data: {start:.4f} at the start, {end:.4f} now",)
 
     def _anneal(self, joint: JointRebasin) -> bool:

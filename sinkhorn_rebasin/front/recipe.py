@@ -24,7 +24,8 @@ class Recipe:
     defaults are those measured on small multilayer perceptrons and convolutional networks.
 
     Args:
-        starts: matching methods, and ``"as_they_are"``; the best on held-out data is the start.
+        starts: matching methods, and ``"as_they_are"``, the surest first. A later one is the start where it is better
+            than the earlier ones by more than a standard error.
         start_samples: at least so many training samples to match activations on.
         restarts: orders of the groups that weight matching tries when there are no data.
         steps, cycles: of the soft fit, and how often its temperature falls.

@@ -46,10 +46,11 @@ def best_start(
     continuous: ContinuousSpec,
     seed: int,
 ) -> BestStart:
-    """Match by every method of a recipe, and return the one that is judged best.
+    """Match by every method of a recipe, and return the first that none is visibly better than.
 
-    Methods that need inputs are left out where the batches hold none. Networks that were trained on from one another
-    are best left as they are: what a match gains on their weights or activations may be noise.
+    Another replaces it only where it gains more than a standard error on held-out data. Methods that need inputs are
+    left out where the batches hold none. Networks that were trained on from one another are best left as they are:
+    what a match gains on their weights or activations may be noise.
 
     Args:
         judge: of the pair.
@@ -82,6 +83,10 @@ def best_start(
     alignments = {name: methods[name]() for name in names or ["weight_matching"]}
     verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
     best = min(verdicts, key=lambda name: height(verdicts[name], recipe.keep))
+    for name, alignment in alignments.items():
+        if name == best or not judge.gain(alignment, alignments[best], recipe.keep).shows:
+            best = name
+            break
     return BestStart(best, alignments[best], verdicts)
 
 

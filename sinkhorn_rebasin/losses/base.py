@@ -81,7 +81,6 @@ def checked_loss(loss: Tensor) -> Tensor:
     return loss.reshape(())
 
 
-@torch.no_grad()
 def mean_loss(
     rebasin: Any, loss: RebasinLoss, batches: Iterable[Any], *, batch: BatchAdapter | None = None
 ) -> float:
@@ -98,6 +97,26 @@ def mean_loss(
     >>> mean_loss(rebasin, lambda rebasin, batch: torch.tensor(batch), [1.0, 3.0]), rebasin.training
     (2.0, True)
     """
+    values = losses_on(rebasin, loss, batches, batch=batch)
+    return sum(values) / len(values)
+
+
+@torch.no_grad()
+def losses_on(
+    rebasin: Any, loss: RebasinLoss, batches: Iterable[Any], *, batch: BatchAdapter | None = None
+) -> list[float]:
+    """Return a loss on each batch at hard permutations.
+
+    See :func:`mean_loss`.
+
+    Raises:
+        DataError: there is no batch.
+        LossError: the loss is no number.
+
+    >>> from torch import nn
+    >>> losses_on(nn.Identity(), lambda rebasin, batch: torch.tensor(batch), [1.0, 3.0])
+    [1.0, 3.0]
+    """
     training, values = rebasin.training, []
     place = next((parameter.device for parameter in rebasin.parameters()), None)
     rebasin.eval()
@@ -113,7 +132,7 @@ def mean_loss(
             rebasin.train(training)
     if not values:
         raise DataError("Expected at least one batch to take the loss on but got none.")
-    return sum(values) / len(values)
+    return values
 
 
 def compared_weights(

@@ -85,10 +85,11 @@ def test_a_start_that_no_step_makes_better_is_put_back() -> None:
 
 
 def test_a_start_without_a_number_is_not_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = iter([float("nan"), 0.5, 0.25])
-    monkeypatch.setattr(many_fits, "mean_loss", lambda *_: next(losses))
-    fits = ManyFits(AlignmentData([], [], ""), LossOfMean(F.cross_entropy, []), *([None] * 4))  # type: ignore[arg-type]
     joints = [object(), object(), object()]
+    losses = dict(zip(joints, [float("nan"), 0.5, 0.25], strict=True))
+    monkeypatch.setattr(many_fits, "mean_loss", lambda joint, *_: losses[joint])
+    monkeypatch.setattr(many_fits, "losses_on", lambda joint, *_: [losses[joint]])
+    fits = ManyFits(AlignmentData([], [0], ""), LossOfMean(F.cross_entropy, []), *([None] * 4))  # type: ignore[arg-type]
     best, told = fits.best(joints, ["a", "b", "c"])  # type: ignore[arg-type]
     assert best is joints[2]
     assert told == "start: c (loss of the mean on held-out data: a inf, b 0.5000, c 0.2500)"

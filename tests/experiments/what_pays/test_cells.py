@@ -13,7 +13,7 @@ from experiments.compare_methods.setting import Training
 from experiments.data import load_digits
 from experiments.what_pays.budget import Budget, Pool, samples_of
 from experiments.what_pays.cells import cell
-from experiments.what_pays.fitting import best_fit
+from experiments.what_pays.fitting import RIDGES, best_fit, fitted
 from experiments.what_pays.merging import mean_of, without_data
 from experiments.what_pays.molecules import AtomNetworks
 from experiments.what_pays.owners import shares_of_classes
@@ -22,6 +22,7 @@ from experiments.what_pays.setting import load_setting
 from experiments.what_pays.task import KCAL
 from experiments.what_pays.training import best_of_rates, tuned
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
+from sinkhorn_rebasin.front.gain import gain
 from tests.experiments.what_pays.tiny import network, problem
 
 
@@ -50,10 +51,11 @@ def test_a_budget_is_first_made_of_samples_that_no_network_has_seen(tmp_path: Pa
     assert torch.equal(first.flatten(1).sum(1).sort().values, unseen.flatten(1).sum(1).sort().values)
     assert not torch.equal(first, unseen)
     given = made.given(Budget(50, labelled=True))
-    assert (len(given.held_out[0]), len(given.train[0])) == (10, 40)
-    assert not set(map(float, given.held_out[0].flatten(1).sum(1))) & set(
-        map(float, given.train[0].flatten(1).sum(1))
+    assert (len(given.held_out[0]), len(given.train[0])) == (25, 25)
+    held_out, train = (
+        {tuple(row.tolist()) for row in part[0].flatten(1)} for part in (given.held_out, given.train)
     )
+    assert not held_out & train
 
 
 def test_the_rate_that_is_best_on_held_out_samples_is_kept() -> None:
@@ -74,12 +76,11 @@ def test_a_start_that_tuning_makes_worse_is_kept() -> None:
     given = made.given(Budget(None, labelled=True))
     start = network(3)
     better = tuned(made, given, start, steps=40)
-    assert made.task.distance(better.network, given.held_out) < made.task.distance(start, given.held_out)
+    before, after = (made.task.losses(each, given.held_out) for each in (start, better.network))
+    assert gain(before, after).shows
     hurt = given.__class__((given.train[0], 1 - given.train[1]), given.held_out, given.batch_size)
     again = tuned(made, hurt, better.network, steps=40)
-    assert made.task.distance(again.network, given.held_out) <= made.task.distance(
-        better.network, given.held_out
-    )
+    assert again.network is better.network
 
 
 def test_three_networks_are_learned_together_and_nothing_is_changed() -> None:
@@ -160,8 +161,8 @@ def test_no_kind_of_samples_both_trains_and_decides() -> None:
     given = made.given(Budget(30))
     kind = {float(row.sum()): int(number) for row, number in zip(inputs, kinds, strict=True)}
     train, held_out = ({kind[float(row.sum())] for row in part[0]} for part in (given.train, given.held_out))
-    assert held_out == {0, 1}
-    assert train == {2, 3, 4, 5, 6}
+    assert held_out == {0, 1, 2, 3}
+    assert train == {4, 5, 6}
     assert len(given.train[0]) + len(given.held_out[0]) == 30
 
 
@@ -174,10 +175,16 @@ def test_layers_that_are_fitted_are_closer_to_the_mean_of_outputs() -> None:
     plain = mean_of(networks)
     inputs = given.train[0]
     goal = sum(each(inputs) for each in networks) / 2
-    ridge, found = best_fit(made, given, plain)
-    before, after = (float((each(inputs) - goal).detach().square().mean()) for each in (plain.network, found))
-    assert ridge in (1e-3, 1e-2)
-    assert after < 0.5 * before
+    fit = best_fit(made, given, plain)
+    far = [float((each(inputs) - goal).detach().square().mean()) for each in (plain.network, fit.network)]
+    assert fit.ridge in RIDGES
+    assert far[1] < 0.5 * far[0]
+    everything = fitted(made, torch.cat([inputs, given.held_out[0]]), plain, fit.ridge)
+    apart = fitted(made, inputs, plain, fit.ridge)
+    for found, expected in ((fit.network, everything), (fit.decided_on, apart)):
+        torch.testing.assert_close(found(inputs), expected(inputs))
+    assert not torch.allclose(everything(inputs), apart(inputs))
     made = replace(made, setting=replace(made.setting, fitted=True))
     rows = {row["way"]: row for row in cell(made, Budget(20), {})}
     assert {"matched, layers fitted", "learned, layers fitted"} <= set(rows)
+    assert rows["distilled into learned, layers fitted"]["steps"] == 4
