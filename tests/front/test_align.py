@@ -63,7 +63,8 @@ def test_the_start_is_the_best_of_those_tried() -> None:
 def test_networks_of_one_start_begin_as_they_are_where_that_is_best() -> None:
     owners = owners_of_one_start()[:2]
     starts = ("weight_matching", "as_they_are")
-    result = short(*owners, recipe=dataclasses.replace(SHORT, starts=starts, steps=0, closing_steps=0))
+    recipe = dataclasses.replace(SHORT, starts=starts, steps=0, closing_steps=0)
+    result = short(*owners, validation=batches(), recipe=recipe)
     assert result.start == "as_they_are"
     assert float(result.starts["weight_matching"].losses.mean() - result.before.losses.mean()) > 0.01
     torch.testing.assert_close(result.after.losses, result.before.losses)
