@@ -122,7 +122,10 @@ def _learned_together(problem: Problem, given: Given, rate: float) -> Merge:
 
 
 def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> nn.Module:
-    """Train a copy with Adam, whose rate falls to zero; the start is kept unless one is visibly better."""
+    """Train a copy with Adam, whose rate falls to zero.
+
+    The start is kept unless the best on held-out samples gains more than chance would.
+    """
     network = standalone_copy(start).train().requires_grad_(True)
     adam = torch.optim.Adam(network.parameters(), rate)
     draw = torch.Generator().manual_seed(problem.group)
@@ -141,4 +144,4 @@ def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps:
             if now.mean < best.mean:
                 best, kept = now, standalone_copy(network).eval()
             network.train()
-    return kept if gain(before, best).shows else start
+    return kept if gain(before, best).counts else start

@@ -66,9 +66,9 @@ def align(
     .. math:: \frac1n \sum_{i=1}^{n} \mathcal C\bigl((1-\lambda_i)\, \pi(\theta_T) + \lambda_i\, \theta_R\bigr)
 
     along the path on held-out data, or another figure that the recipe names. The start is kept unless the fits gain
-    more than a standard error, of the paired differences of held-out samples. Ctrl-C ends a fit and returns the best
-    so far. Neither the networks nor the data nor any random state is changed, and a seed gives the same result on the
-    same machine.
+    more than chance would, by Student's test of paired differences of held-out samples at a level of 5 %. Ctrl-C ends
+    a fit and returns the best so far. Neither the networks nor the data nor any random state is changed, and a seed
+    gives the same result on the same machine.
 
     Args:
         reference: the network that stays, :math:`\theta_R`.
@@ -210,13 +210,13 @@ def _why_kept(
 ) -> tuple[str, ...]:
     """Tell why the start is kept, if it is.
 
-    It is where training gained no more than the standard error of the gain on held-out data.
+    It is where training gained no more on held-out data than chance would.
     """
     first, last = height(start.verdict, keep), height(after, keep)
     if not last < first - SAME * abs(first):
         return ("No step made the start better on held-out data, so it is kept.",)
     gained = judge.gain(start.alignment, rebasin, keep)
-    return () if gained.shows else (gained.told(),)
+    return () if gained.counts else (gained.told(),)
 
 
 def _by_weights(

@@ -58,9 +58,9 @@ def align_many(
 
     The start is the best of several on held-out data, or an earlier one that is within a standard error of it. Soft
     permutations are annealed in cycles, each from the best so far, then scales settle at hard ones. Each fit keeps
-    what has the lowest loss of the mean by s on held-out data. The start is kept unless that gains more than a
-    standard error, and :attr:`ManyAlignment.notes` say so. Neither the networks nor the data nor any random state is
-    changed, and a seed gives the same result on the same machine.
+    what has the lowest loss of the mean by s on held-out data. The start is kept unless that gains more than chance
+    would, as for :func:`align`, and :attr:`ManyAlignment.notes` say so. Neither the networks nor the data nor any
+    random state is changed, and a seed gives the same result on the same machine.
 
     Args:
         networks: at least two, of one architecture; without data states will do.

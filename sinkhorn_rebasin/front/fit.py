@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PILOT_STEPS = 12
 PILOT_SHARE = 0.2
+LAST_EVALUATIONS = 3
+"""The result is judged after the fits, and so is its gain over the start."""
 
 
 @dataclass
@@ -232,7 +234,7 @@ class Fits:
         self.judge.of_rebasin(self.rebasin)
         evaluation = time.monotonic() - clock
         per_step = self._pilot(began + PILOT_SHARE * seconds).seconds_per_step
-        recipe, until = self.recipe, began + seconds - evaluation
+        recipe, until = self.recipe, began + seconds - LAST_EVALUATIONS * evaluation
         closing = recipe.closing_steps if self.rebasin.log_scales else 0
         soft = recipe.permutation_steps if self.rebasin.continuous else recipe.steps
         soft = soft if self.rebasin.scores else 0

@@ -96,7 +96,7 @@ class ManyFits:
             restore_learned(joint, first)
             return ("No step made the start better on held-out data, so it is kept.",)
         gained = gain(before, self._on_parts(joint))
-        if not gained.shows:
+        if not gained.counts:
             restore_learned(joint, first)
             return (gained.told(),)
         return (f"loss of the mean on held-out data: {start:.4f} at the start, {end:.4f} now",)

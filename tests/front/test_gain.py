@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
@@ -43,7 +43,12 @@ def test_equal_parts_give_the_statistic_of_paired_differences() -> None:
     before, after = drawn(12)
     found = gain(before, after)
     assert found.error is not None
-    assert found.mean / found.error == pytest.approx(ttest_rel(before.values, after.values).statistic)
+    expected = ttest_rel(before.values, after.values, alternative="greater")
+    assert found.mean / found.error == pytest.approx(expected.statistic)
+    for factor in (0.5, 1.0, 2.0, 4.0):
+        spread = Gain(found.mean, factor * found.error, 12)
+        assert spread.counts == bool(t.sf(expected.statistic / factor, 11) <= 0.05)
+        assert spread.shows == (expected.statistic > factor)
 
 
 def test_the_error_of_unequal_parts_is_the_spread_of_their_resampled_mean() -> None:
@@ -72,6 +77,7 @@ def test_what_has_no_finite_loss_is_never_taken(lost: float) -> None:
     assert simplest([odd, PartLosses(finite, weights)]) == 1
     assert simplest([PartLosses(finite, weights), odd]) == 0
     assert not gain(odd, odd).shows
+    assert not gain(odd, odd).counts
 
 
 def aligned(first: int) -> sr.AlignmentResult:
@@ -93,13 +99,13 @@ def test_a_start_that_ten_samples_would_leave_for_something_worse_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = aligned(460)
-    assert any("is within its standard error, so the start is kept" in note for note in kept.notes)
+    assert any("may be chance, so the start is kept" in note for note in kept.notes)
     start = kept.starts[kept.start]
     assert isinstance(start, sr.PathEvaluation)
     assert kept.after is not None
     assert kept.after.midpoint_loss == pytest.approx(start.midpoint_loss, abs=1e-6)
     assert all((scales == 0).all() for scales in kept.rebasin.log_scales.values())
-    monkeypatch.setattr(Gain, "shows", property(lambda found: found.mean > 0))
+    monkeypatch.setattr(Gain, "counts", property(lambda found: found.mean > 0))
     left = aligned(460)
     assert left.after is not None
     assert left.after.midpoint_loss < start.midpoint_loss - 0.05

@@ -77,7 +77,7 @@ def test_a_start_that_tuning_makes_worse_is_kept() -> None:
     start = network(3)
     better = tuned(made, given, start, steps=40)
     before, after = (made.task.losses(each, given.held_out) for each in (start, better.network))
-    assert gain(before, after).shows
+    assert gain(before, after).counts
     hurt = given.__class__((given.train[0], 1 - given.train[1]), given.held_out, given.batch_size)
     again = tuned(made, hurt, better.network, steps=40)
     assert again.network is better.network
