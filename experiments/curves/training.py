@@ -1,9 +1,8 @@
-"""Bends that are trained, and the way that is chosen for them."""
+"""Bends that are trained, and curves that are measured."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,57 +18,6 @@ from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.training import AlternatingCurveModule, CosineAnnealing, CurveModule
 
 PROXIMAL_TEMPERATURE = 0.2
-
-
-def chosen_way(
-    curve: LearnedCurve, data: ImageData, held: Batches, setting: Setting, seed: int
-) -> tuple[Way, list[dict[str, Any]]]:
-    """Return the way after whose pilot the loss along the curve is lowest on held-out images, and what all had.
-
-    Args:
-        curve: as it is before the first step.
-        data: whose training images it learns from.
-        held: batches that no network was trained on.
-        setting: ways and steps.
-        seed: of what is drawn.
-    """
-    if len(setting.ways) == 1:
-        return setting.ways[0], []
-    found = list[dict[str, Any]]()
-    for way in setting.ways:
-        path = measured(trained(curve, data, setting, way, setting.pilot, seed), data, held, setting)
-        found.append({"way": str(way), "held-out loss": float(path.losses.mean()), "barrier": path.barrier})
-    losses = [float(each["held-out loss"]) for each in found]
-    return setting.ways[losses.index(min(losses))], found
-
-
-def measured_curves(
-    curve: LearnedCurve,
-    data: ImageData,
-    tests: Batches,
-    setting: Setting,
-    seed: int,
-    way: Way,
-    before: int = 0,
-) -> Iterable[dict[str, Any]]:
-    """Train a quadratic Bezier curve with every budget, and measure it on test images.
-
-    They end with the first budget whose curve is connected, or with the last.
-
-    Args:
-        curve: as it is before the first step; it is not changed.
-        data: whose training images it learns from.
-        tests: batches that it is measured on.
-        setting: budgets.
-        seed: of what is drawn.
-        way: how it is trained.
-        before: steps that were taken already, which count.
-    """
-    for steps in setting.budgets:
-        path = measured(trained(curve, data, setting, way, steps, seed), data, tests, setting)
-        yield {"step": before + steps, **path.to_dict(), "lowest": lowest(path), "short": short(path)}
-        if connected(path, setting.tolerance):
-            break
 
 
 def trained(

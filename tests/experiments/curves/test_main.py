@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ import torch
 from experiments.compare_methods.setting import Training
 from experiments.curves.__main__ import QUESTION
 from experiments.curves.setting import Setting, Way
-from experiments.curves.training import bend, chosen_way, connected, short, trained
-from experiments.models.family import batches_of
+from experiments.curves.study import Study
+from experiments.curves.training import bend, connected, short, trained
+from experiments.reporting.finished import Finished
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.training import CosineAnnealing, CurveModule
@@ -39,6 +41,7 @@ SETTING = Setting(
 
 def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_path: Path) -> None:
     (pair,) = answered(QUESTION, TINY, tmp_path)["pairs"]
+    assert list(pair["curves"]) == ["aligned", "as they are", "in turn"]
     raw, aligned = pair["curves"]["as they are"], pair["curves"]["aligned"]
     assert aligned[0]["barrier"] < raw[0]["barrier"]
     assert raw[-1]["barrier"] < raw[0]["barrier"]
@@ -59,16 +62,31 @@ def test_a_curve_is_connected_by_its_accuracy_and_its_loss() -> None:
     assert abs(short(PathEvaluation(positions, low, good)) - 0.001) < 1e-6
 
 
-def test_the_way_with_the_least_held_out_loss_is_taken_whatever_its_place() -> None:
-    data, held, _ = Setting(**{**vars(SETTING), "held_out": 100}).load(Path())
-    networks = [SETTING.fresh(), SETTING.fresh()]
-    for ways in ((Way(0.1), Way(1e-5)), (Way(1e-5), Way(0.1))):
-        setting = Setting(**{**vars(SETTING), "ways": ways, "pilot": 10})
-        way, tried = chosen_way(LearnedCurve(*networks), data, held, setting, 0)
+def study_of(folder: Path, **options: Any) -> Study:
+    """Return what a curve between two fresh networks is measured by."""
+    setting = Setting(**{**vars(SETTING), "held_out": 100, "points": 3, "norm_images": 50, **options})
+    data = setting.load(folder)
+    return Study(LearnedCurve(setting.fresh(), setting.fresh()), *data, setting, 0, 7, Finished(folder))
+
+
+def test_the_way_with_the_least_held_out_loss_is_taken_whatever_its_place(tmp_path: Path) -> None:
+    for number, ways in enumerate(((Way(0.1), Way(1e-5)), (Way(1e-5), Way(0.1)))):
+        way, tried = study_of(tmp_path / f"{number}", ways=ways, pilot=10).chosen_way()
         assert way == Way(0.1)
         assert min(tried, key=lambda each: each["held-out loss"])["way"] == str(way)
-    alone = Setting(**{**vars(SETTING), "ways": (Way(0.3),)})
-    assert chosen_way(LearnedCurve(*networks), data, batches_of(*held[0]), alone, 0) == (Way(0.3), [])
+    assert study_of(tmp_path, ways=(Way(0.3),)).chosen_way() == (Way(0.3), [])
+
+
+def test_what_is_finished_of_a_curve_is_kept_and_it_ends_where_enough_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, budgets=(0, 2, 4, 6), tolerance=-1.0)
+    found = list(study.budgets(Way(0.1), enough=9))
+    assert [each["step"] for each in found] == [7, 9]
+    monkeypatch.setattr("experiments.curves.study.trained", None)
+    assert list(study.budgets(Way(0.1), enough=9)) == found
+    with pytest.raises(TypeError):
+        list(study.budgets(Way(0.2), enough=9))
 
 
 def test_every_budget_starts_from_the_curve_as_it_was() -> None:
