@@ -19,13 +19,15 @@ class Way:
     Attributes:
         rate: at its highest.
         annealed: let the rate fall to zero by a cosine, and else keep it.
-        augmented: shift and mirror images.
+        augmented: shift images and mirror half of them.
+        mirrored: mirror half of them alone, which stay in their places as those that are tested do.
         weight_decay: of the network at the point of the curve.
     """
 
     rate: float = 0.02
     annealed: bool = True
     augmented: bool = False
+    mirrored: bool = False
     weight_decay: float = 0.0
 
     def __str__(self) -> str:
@@ -35,7 +37,7 @@ class Way:
         'rate 0.1, annealed, decay 0.0005'
         """
         words = [f"rate {self.rate:g}", "annealed" if self.annealed else "constant"]
-        words += ["augmented"] if self.augmented else []
+        words += ["augmented"] if self.augmented else ["mirrored"] if self.mirrored else []
         return ", ".join(words + ([f"decay {self.weight_decay:g}"] if self.weight_decay else []))
 
 

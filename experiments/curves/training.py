@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,11 +28,22 @@ def trained(
     """Return a copy of a curve after so many steps of its bend."""
     module = CurveModule(copy.deepcopy(curve), F.cross_entropy, lr=way.rate, weight_decay=way.weight_decay)
     draw = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"bfloat16": setting.training.bfloat16, "augmentation": way.augmented}
+    options: dict[str, Any] = {"bfloat16": setting.training.bfloat16, "prepare": preparation(way)}
     annealing = CosineAnnealing(steps) if way.annealed else None
     optimizer = module.configure_optimizers()
     bend(module, optimizer, data, steps, setting.batch_size, draw, annealing=annealing, **options)
     return module.curve
+
+
+def preparation(way: Way) -> Callable[[Tensor], Tensor]:
+    """Return what shifts or mirrors images.
+
+    >>> preparation(Way())(torch.ones(1, 1, 2, 2)).sum()
+    tensor(4.)
+    """
+    if way.augmented:
+        return augmented
+    return partial(augmented, reach=0) if way.mirrored else Tensor.clone
 
 
 def alternated(
@@ -59,7 +72,7 @@ def bend(
     draw: torch.Generator,
     *,
     bfloat16: bool = False,
-    augmentation: bool = False,
+    prepare: Callable[[Tensor], Tensor] = Tensor.clone,
     annealing: CosineAnnealing | None = None,
 ) -> None:
     """Train the bends of a curve for so many steps.
@@ -71,7 +84,7 @@ def bend(
         batch_size: of each.
         draw: draws batches and points of the curve.
         bfloat16: run in mixed precision.
-        augmentation: shift and mirror images.
+        prepare: from images to those that are learned from.
         annealing: of the optimiser's rates; without it they stay.
     """
     module.curve.train()
@@ -82,8 +95,7 @@ def bend(
         batch = torch.randint(len(data.train_labels), (batch_size,), generator=draw)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
-            images = data.train_images[batch]
-            images = augmented(images) if augmentation else images
+            images = prepare(data.train_images[batch])
             images = as_fast(images) if bfloat16 else images
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 loss = module.training_step((images, data.train_labels[batch]), step)

@@ -10,7 +10,7 @@ from experiments.compare_methods.setting import Training
 from experiments.curves.__main__ import QUESTION
 from experiments.curves.setting import Setting, Way
 from experiments.curves.study import Study
-from experiments.curves.training import bend, connected, short, trained
+from experiments.curves.training import bend, connected, preparation, short, trained
 from experiments.reporting.finished import Finished
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.connectivity import LearnedCurve
@@ -120,3 +120,15 @@ def test_the_rate_of_a_bend_falls_and_its_images_are_augmented(monkeypatch: pyte
     trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(augmented=True), 2, 0)
     trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(), 2, 0)
     assert len(shapes) == 2
+
+
+def test_mirrored_images_stay_in_their_places() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(32, 3, 6, 6)
+    seen = preparation(Way(mirrored=True))(images)
+    kept, flipped = ((seen - each).abs().flatten(1).amax(1) == 0 for each in (images, images.flip(-1)))
+    assert torch.equal(kept, ~flipped)
+    assert kept.any()
+    assert flipped.any()
+    shifted = preparation(Way(augmented=True, mirrored=True))(images)
+    assert not (shifted == images).flatten(1).all(1).any()
