@@ -26,9 +26,11 @@ def trained(
     curve: LearnedCurve, data: ImageData, setting: Setting, way: Way, steps: int, seed: int
 ) -> LearnedCurve:
     """Return a copy of a curve after so many steps of its bend."""
-    module = CurveModule(copy.deepcopy(curve), F.cross_entropy, lr=way.rate, weight_decay=way.weight_decay)
+    adam = partial(torch.optim.Adam, lr=way.rate, betas=(0.9, 0.99)) if way.optimizer == "adam" else None
+    options: dict[str, Any] = {"lr": way.rate, "weight_decay": way.weight_decay, "optimizer": adam}
+    module = CurveModule(copy.deepcopy(curve), F.cross_entropy, **options)
     draw = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"bfloat16": setting.training.bfloat16, "prepare": preparation(way)}
+    options = {"bfloat16": setting.training.bfloat16, "prepare": preparation(way)}
     annealing = CosineAnnealing(steps) if way.annealed else None
     optimizer = module.configure_optimizers()
     bend(module, optimizer, data, steps, setting.batch_size, draw, annealing=annealing, **options)

@@ -97,6 +97,11 @@ def test_every_budget_starts_from_the_curve_as_it_was() -> None:
     assert all(map(torch.equal, before, curve.bends.parameters()))
     assert all(map(torch.equal, first.bends.parameters(), again.bends.parameters()))
     assert not torch.equal(before[0], next(first.bends.parameters()))
+    adam = trained(curve, data, SETTING, Way(0.001, annealed=False, optimizer="adam"), 1, 0)
+    moved = next(adam.bends.parameters()).detach() - before[0]
+    assert moved.abs().max().item() == pytest.approx(
+        0.001, rel=1e-3
+    )  # Adam's first step has the rate's length
 
 
 def test_the_rate_of_a_bend_falls_and_its_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
