@@ -12,6 +12,7 @@ import matplotlib as mpl
 from experiments.reporting.pictures import save_picture
 
 NEVER = float("inf")
+WITHIN_A_POINT = 0.01
 
 
 def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -26,12 +27,14 @@ def table(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for name, curve in pair["curves"].items():
             accuracy = steps_until(curve, pair["tolerance"], loss=False)
             both = steps_until(curve, pair["tolerance"])
+            point = steps_until(curve, WITHIN_A_POINT, loss=False)
             lines.append(
                 {
                     "pair": "-".join(map(str, pair["pair"])),
                     "curve": name,
                     "bend trained with": pair["ways"][name]["taken"] if "ways" in pair else "",
                     "lowest accuracy at first": f"{100 * curve[0]['lowest']:.2f}",
+                    "steps until within a point": _shown(point, curve),
                     "steps until accuracy stays": _shown(accuracy, curve),
                     "steps until connected": _shown(both, curve),
                     "lowest accuracy at last": f"{100 * curve[-1]['lowest']:.2f}",

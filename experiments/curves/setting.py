@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from experiments.compare_methods.setting import read_setting
 from experiments.models.family import Family
@@ -14,19 +15,23 @@ SETTINGS = Path(__file__).parent / "settings"
 
 @dataclass(frozen=True)
 class Way:
-    """Say how a bend is trained, by SGD with momentum 0.9.
+    """Say how a bend is trained.
 
     Attributes:
         rate: at its highest.
+        optimizer: SGD with momentum 0.9, or Adam with decays of 0.9 and 0.99.
         annealed: let the rate fall to zero by a cosine, and else keep it.
-        augmented: shift and mirror images.
+        augmented: shift images and mirror half of them.
+        mirrored: mirror half of them alone, which stay in their places as those that are tested do.
         weight_decay: of the network at the point of the curve.
     """
 
     rate: float = 0.02
     annealed: bool = True
     augmented: bool = False
+    mirrored: bool = False
     weight_decay: float = 0.0
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __str__(self) -> str:
         """Tell it in words.
@@ -34,8 +39,9 @@ class Way:
         >>> str(Way(0.1, weight_decay=5e-4))
         'rate 0.1, annealed, decay 0.0005'
         """
-        words = [f"rate {self.rate:g}", "annealed" if self.annealed else "constant"]
-        words += ["augmented"] if self.augmented else []
+        words = ["Adam"] if self.optimizer == "adam" else []
+        words += [f"rate {self.rate:g}", "annealed" if self.annealed else "constant"]
+        words += ["augmented"] if self.augmented else ["mirrored"] if self.mirrored else []
         return ", ".join(words + ([f"decay {self.weight_decay:g}"] if self.weight_decay else []))
 
 

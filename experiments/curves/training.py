@@ -1,9 +1,10 @@
-"""Bends that are trained, and the way that is chosen for them."""
+"""Bends that are trained, and curves that are measured."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,68 +22,30 @@ from sinkhorn_rebasin.training import AlternatingCurveModule, CosineAnnealing, C
 PROXIMAL_TEMPERATURE = 0.2
 
 
-def chosen_way(
-    curve: LearnedCurve, data: ImageData, held: Batches, setting: Setting, seed: int
-) -> tuple[Way, list[dict[str, Any]]]:
-    """Return the way after whose pilot the loss along the curve is lowest on held-out images, and what all had.
-
-    Args:
-        curve: as it is before the first step.
-        data: whose training images it learns from.
-        held: batches that no network was trained on.
-        setting: ways and steps.
-        seed: of what is drawn.
-    """
-    if len(setting.ways) == 1:
-        return setting.ways[0], []
-    found = list[dict[str, Any]]()
-    for way in setting.ways:
-        path = measured(trained(curve, data, setting, way, setting.pilot, seed), data, held, setting)
-        found.append({"way": str(way), "held-out loss": float(path.losses.mean()), "barrier": path.barrier})
-    losses = [float(each["held-out loss"]) for each in found]
-    return setting.ways[losses.index(min(losses))], found
-
-
-def measured_curves(
-    curve: LearnedCurve,
-    data: ImageData,
-    tests: Batches,
-    setting: Setting,
-    seed: int,
-    way: Way,
-    before: int = 0,
-) -> Iterable[dict[str, Any]]:
-    """Train a quadratic Bezier curve with every budget, and measure it on test images.
-
-    They end with the first budget whose curve is connected, or with the last.
-
-    Args:
-        curve: as it is before the first step; it is not changed.
-        data: whose training images it learns from.
-        tests: batches that it is measured on.
-        setting: budgets.
-        seed: of what is drawn.
-        way: how it is trained.
-        before: steps that were taken already, which count.
-    """
-    for steps in setting.budgets:
-        path = measured(trained(curve, data, setting, way, steps, seed), data, tests, setting)
-        yield {"step": before + steps, **path.to_dict(), "lowest": lowest(path), "short": short(path)}
-        if connected(path, setting.tolerance):
-            break
-
-
 def trained(
     curve: LearnedCurve, data: ImageData, setting: Setting, way: Way, steps: int, seed: int
 ) -> LearnedCurve:
     """Return a copy of a curve after so many steps of its bend."""
-    module = CurveModule(copy.deepcopy(curve), F.cross_entropy, lr=way.rate, weight_decay=way.weight_decay)
+    adam = partial(torch.optim.Adam, lr=way.rate, betas=(0.9, 0.99)) if way.optimizer == "adam" else None
+    options: dict[str, Any] = {"lr": way.rate, "weight_decay": way.weight_decay, "optimizer": adam}
+    module = CurveModule(copy.deepcopy(curve), F.cross_entropy, **options)
     draw = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"bfloat16": setting.training.bfloat16, "augmentation": way.augmented}
+    options = {"bfloat16": setting.training.bfloat16, "prepare": preparation(way)}
     annealing = CosineAnnealing(steps) if way.annealed else None
     optimizer = module.configure_optimizers()
     bend(module, optimizer, data, steps, setting.batch_size, draw, annealing=annealing, **options)
     return module.curve
+
+
+def preparation(way: Way) -> Callable[[Tensor], Tensor]:
+    """Return what shifts or mirrors images.
+
+    >>> preparation(Way())(torch.ones(1, 1, 2, 2)).sum()
+    tensor(4.)
+    """
+    if way.augmented:
+        return augmented
+    return partial(augmented, reach=0) if way.mirrored else Tensor.clone
 
 
 def alternated(
@@ -111,7 +74,7 @@ def bend(
     draw: torch.Generator,
     *,
     bfloat16: bool = False,
-    augmentation: bool = False,
+    prepare: Callable[[Tensor], Tensor] = Tensor.clone,
     annealing: CosineAnnealing | None = None,
 ) -> None:
     """Train the bends of a curve for so many steps.
@@ -123,7 +86,7 @@ def bend(
         batch_size: of each.
         draw: draws batches and points of the curve.
         bfloat16: run in mixed precision.
-        augmentation: shift and mirror images.
+        prepare: from images to those that are learned from.
         annealing: of the optimiser's rates; without it they stay.
     """
     module.curve.train()
@@ -134,8 +97,7 @@ def bend(
         batch = torch.randint(len(data.train_labels), (batch_size,), generator=draw)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=draw)))
-            images = data.train_images[batch]
-            images = augmented(images) if augmentation else images
+            images = prepare(data.train_images[batch])
             images = as_fast(images) if bfloat16 else images
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 loss = module.training_step((images, data.train_labels[batch]), step)

@@ -5,9 +5,9 @@
 
 Three networks of other seeds are the corners of a simplex, as they are or after alignment. Vertices are learned that
 join them: the loss is low all over the simplex then. An ensemble is drawn from the simplex, and its probabilities are
-averaged. Of several ways to train vertices, each simplex takes the one whose ensemble is best on held-out images. The
-plain ensemble of the three stands beside; it runs fewer networks. Finished triples are kept in OUT/finished. Leaves
-in OUT a picture and a receipt of all that is finished there.
+averaged. Of several ways to train vertices and to draw, each simplex takes the one whose ensemble is best on held-out
+images. Beside it stand the plain ensemble of the three, which runs fewer networks, and that of a simplex around each
+of them. Finished triples are kept in OUT/finished. Leaves in OUT a picture and a receipt of all that is finished.
 """
 
 from __future__ import annotations

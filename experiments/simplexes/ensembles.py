@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning
@@ -38,34 +39,40 @@ def measured(
     options: dict[str, Any] = {"recipe": setting.recipe, "progress": False, "trainer": {"accelerator": "cpu"}}
     moved = [sr.align(first, other, train, held or None, **options).to_model() for other in networks[1:]]
     groups: dict[str, Sequence[nn.Module]] = {"as they are": networks, "aligned": [first, *moved]}
+    draw = partial(chosen, train=train, held=held, setting=setting, seed=seed)
+    learn = partial(trained, data=data, setting=setting, seed=seed)
     rows = [row("three networks", networks, tests)]
+    around, how = draw({way: [learn([each], way=way) for each in networks] for way in setting.ways})
+    rows.append({**row("a simplex around each", around, tests), **how})
     for name, corners in groups.items():
-        drawn = sampled(Simplex(first, corners), train, setting, seed)
-        rows.append(row(f"their simplex, {name}", drawn, tests))
-        drawn, way = chosen(corners, data, train, held, setting, seed)
-        rows.append({**row(f"with learned vertices, {name}", drawn, tests), "way": str(way)})
+        drawn, how = draw({None: [Simplex(first, corners)]})
+        rows.append({**row(f"their simplex, {name}", drawn, tests), **how})
+        drawn, how = draw({way: [learn(corners, way=way)] for way in setting.ways})
+        rows.append({**row(f"with learned vertices, {name}", drawn, tests), **how})
         rows.append(row(f"with learned vertices and the three, {name}", [*drawn, *networks], tests))
     return rows
 
 
 def chosen(
-    corners: Sequence[nn.Module],
-    data: ImageData,
+    simplexes: Mapping[Way | None, Sequence[Simplex]],
     train: Batches,
     held: Batches,
     setting: Setting,
     seed: int,
-) -> tuple[list[nn.Module], Way]:
-    """Return networks of the simplex with learned vertices, and how these were trained.
+) -> tuple[list[nn.Module], dict[str, Any]]:
+    """Return networks drawn from simplexes, and how these were trained and drawn from.
 
-    Of several ways the one whose ensemble has the least loss on held-out images is taken.
+    Of several ways and concentrations those whose ensemble has the least loss on held-out images are taken.
     """
     found = {
-        way: sampled(trained(corners, data, setting, way, seed), train, setting, seed) for way in setting.ways
+        (way, concentration): sampled(each, concentration, train, setting, seed)
+        for way, each in simplexes.items()
+        for concentration in setting.concentrations
     }
-    losses = {way: ensemble_loss(members, held) for way, members in found.items() if len(found) > 1}
-    best = min(losses, key=lambda way: losses[way]) if losses else setting.ways[0]
-    return found[best], best
+    losses = {how: ensemble_loss(members, held) for how, members in found.items() if len(found) > 1}
+    best = min(losses, key=lambda how: losses[how]) if losses else next(iter(found))
+    way, concentration = best
+    return found[best], {"way": "–" if way is None else str(way), "concentration": concentration}
 
 
 @torch.no_grad()
@@ -78,7 +85,7 @@ def ensemble_loss(members: Sequence[nn.Module], batches: Batches) -> float:
     return total / sum(len(labels) for _, labels in batches)
 
 
-def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, way: Way, seed: int) -> Simplex:
+def trained(corners: Sequence[nn.Module], way: Way, data: ImageData, setting: Setting, seed: int) -> Simplex:
     """Return the simplex of the corners and of vertices that are learned."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     joined = LearnedComplex(corners, vertices=setting.vertices, seed=seed)
@@ -109,10 +116,18 @@ def trained(corners: Sequence[nn.Module], data: ImageData, setting: Setting, way
     return simplex
 
 
-def sampled(simplex: Simplex, train: Batches, setting: Setting, seed: int) -> list[nn.Module]:
-    """Draw networks of a simplex; batch norm is measured anew in each."""
+def sampled(
+    simplexes: Sequence[Simplex], concentration: float, train: Batches, setting: Setting, seed: int
+) -> list[nn.Module]:
+    """Draw networks, as many of each simplex; batch norm is measured anew in each."""
     draw = torch.Generator().manual_seed(seed)
-    return simplex.networks(setting.samples, generator=draw, prepare=sr.BatchNormReset(train, batches=2))
+    prepare = sr.BatchNormReset(train, batches=2)
+    count = setting.samples // len(simplexes)
+    return [
+        network
+        for simplex in simplexes
+        for network in simplex.networks(count, concentration=concentration, generator=draw, prepare=prepare)
+    ]
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ def table(triples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "networks": row["networks"],
                 "test error": _spread([100 * each["error"] for each in same]),
                 "error of a member": _spread([100 * each["error of a member"] for each in same]),
-                "vertices trained with": "; ".join(dict.fromkeys(each.get("way", "–") for each in same)),
+                "vertices trained with": _together(same, "way"),
+                "concentration": _together(same, "concentration"),
                 "triples": len(same),
             }
         )
@@ -55,6 +56,10 @@ def draw(triples: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xlabel("test error of the ensemble, %")
     save_picture(figure, path)
     plt.close(figure)
+
+
+def _together(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    return "; ".join(dict.fromkeys(f"{row.get(name, '–')}" for row in rows))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -49,6 +49,8 @@ class Setting(Family):
         weight_decay, batch_size: of SGD on vertices.
         points: of the complex at which the loss of a batch is taken.
         samples: networks of an ensemble that is drawn from a simplex.
+        concentrations: of the Dirichlet distribution of their shares; at 1 all of a simplex is equally likely, below
+            its corners are more so. Of several, each simplex takes the one that is best on held-out images.
         match_images: training images that alignments learn from.
         recipe: of the alignments.
     """
@@ -61,6 +63,7 @@ class Setting(Family):
     batch_size: int = 100
     points: int = 2
     samples: int = 25
+    concentrations: tuple[float, ...] = (1.0,)
     match_images: int = 2000
     recipe: Recipe = field(default_factory=Recipe)
 

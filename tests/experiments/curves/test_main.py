@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ import torch
 from experiments.compare_methods.setting import Training
 from experiments.curves.__main__ import QUESTION
 from experiments.curves.setting import Setting, Way
-from experiments.curves.training import bend, chosen_way, connected, short, trained
-from experiments.models.family import batches_of
+from experiments.curves.study import Study
+from experiments.curves.training import bend, connected, preparation, short, trained
+from experiments.reporting.finished import Finished
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.training import CosineAnnealing, CurveModule
@@ -39,6 +41,7 @@ SETTING = Setting(
 
 def test_curves_begin_as_segments_and_are_trained_until_they_are_connected(tmp_path: Path) -> None:
     (pair,) = answered(QUESTION, TINY, tmp_path)["pairs"]
+    assert list(pair["curves"]) == ["aligned", "as they are", "in turn"]
     raw, aligned = pair["curves"]["as they are"], pair["curves"]["aligned"]
     assert aligned[0]["barrier"] < raw[0]["barrier"]
     assert raw[-1]["barrier"] < raw[0]["barrier"]
@@ -59,16 +62,31 @@ def test_a_curve_is_connected_by_its_accuracy_and_its_loss() -> None:
     assert abs(short(PathEvaluation(positions, low, good)) - 0.001) < 1e-6
 
 
-def test_the_way_with_the_least_held_out_loss_is_taken_whatever_its_place() -> None:
-    data, held, _ = Setting(**{**vars(SETTING), "held_out": 100}).load(Path())
-    networks = [SETTING.fresh(), SETTING.fresh()]
-    for ways in ((Way(0.1), Way(1e-5)), (Way(1e-5), Way(0.1))):
-        setting = Setting(**{**vars(SETTING), "ways": ways, "pilot": 10})
-        way, tried = chosen_way(LearnedCurve(*networks), data, held, setting, 0)
+def study_of(folder: Path, **options: Any) -> Study:
+    """Return what a curve between two fresh networks is measured by."""
+    setting = Setting(**{**vars(SETTING), "held_out": 100, "points": 3, "norm_images": 50, **options})
+    data = setting.load(folder)
+    return Study(LearnedCurve(setting.fresh(), setting.fresh()), *data, setting, 0, 7, Finished(folder))
+
+
+def test_the_way_with_the_least_held_out_loss_is_taken_whatever_its_place(tmp_path: Path) -> None:
+    for number, ways in enumerate(((Way(0.1), Way(1e-5)), (Way(1e-5), Way(0.1)))):
+        way, tried = study_of(tmp_path / f"{number}", ways=ways, pilot=10).chosen_way()
         assert way == Way(0.1)
         assert min(tried, key=lambda each: each["held-out loss"])["way"] == str(way)
-    alone = Setting(**{**vars(SETTING), "ways": (Way(0.3),)})
-    assert chosen_way(LearnedCurve(*networks), data, batches_of(*held[0]), alone, 0) == (Way(0.3), [])
+    assert study_of(tmp_path, ways=(Way(0.3),)).chosen_way() == (Way(0.3), [])
+
+
+def test_what_is_finished_of_a_curve_is_kept_and_it_ends_where_enough_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, budgets=(0, 2, 4, 6), tolerance=-1.0)
+    found = list(study.budgets(Way(0.1), enough=9))
+    assert [each["step"] for each in found] == [7, 9]
+    monkeypatch.setattr("experiments.curves.study.trained", None)
+    assert list(study.budgets(Way(0.1), enough=9)) == found
+    with pytest.raises(TypeError):
+        list(study.budgets(Way(0.2), enough=9))
 
 
 def test_every_budget_starts_from_the_curve_as_it_was() -> None:
@@ -79,6 +97,11 @@ def test_every_budget_starts_from_the_curve_as_it_was() -> None:
     assert all(map(torch.equal, before, curve.bends.parameters()))
     assert all(map(torch.equal, first.bends.parameters(), again.bends.parameters()))
     assert not torch.equal(before[0], next(first.bends.parameters()))
+    adam = trained(curve, data, SETTING, Way(0.001, annealed=False, optimizer="adam"), 1, 0)
+    moved = next(adam.bends.parameters()).detach() - before[0]
+    assert moved.abs().max().item() == pytest.approx(
+        0.001, rel=1e-3
+    )  # Adam's first step has the rate's length
 
 
 def test_the_rate_of_a_bend_falls_and_its_images_are_augmented(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +125,15 @@ def test_the_rate_of_a_bend_falls_and_its_images_are_augmented(monkeypatch: pyte
     trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(augmented=True), 2, 0)
     trained(LearnedCurve(SETTING.fresh(), SETTING.fresh()), data, SETTING, Way(), 2, 0)
     assert len(shapes) == 2
+
+
+def test_mirrored_images_stay_in_their_places() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(32, 3, 6, 6)
+    seen = preparation(Way(mirrored=True))(images)
+    kept, flipped = ((seen - each).abs().flatten(1).amax(1) == 0 for each in (images, images.flip(-1)))
+    assert torch.equal(kept, ~flipped)
+    assert kept.any()
+    assert flipped.any()
+    shifted = preparation(Way(augmented=True, mirrored=True))(images)
+    assert (shifted != images).flatten(1).any(1).sum() > 24  # one of 162 stays as it is

@@ -30,11 +30,13 @@ recipe: {steps: 4, cycles: 1, trials: 1, closing_steps: 0, evaluate_every: 2, po
 def test_every_ensemble_of_three_networks_is_measured(tmp_path: Path) -> None:
     (triple,) = answered(QUESTION, TINY, tmp_path)["triples"]
     found = {each["ensemble"]: each for each in triple["rows"]}
-    assert len(found) == 7
+    assert len(found) == 8
     assert found["three networks"]["networks"] == 3
     members = {name: each["error of a member"] for name, each in found.items()}
     assert members["their simplex, aligned"] < members["their simplex, as they are"]
     assert members["with learned vertices, as they are"] < members["their simplex, as they are"]
+    assert found["a simplex around each"]["networks"] == 3
+    assert members["a simplex around each"] < members["their simplex, as they are"]
     assert found["with learned vertices, as they are"]["way"] == "rate 0.05, annealed, volume 1e-06"
 
 
