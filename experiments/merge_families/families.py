@@ -80,7 +80,9 @@ def aligned(reference: nn.Module, target: nn.Module, text: Text, steps: int) -> 
 
     Held-out windows decide what is kept.
     """
-    recipe = Recipe(permutation_steps=steps, map_steps=steps, map_learning_rate=0.1, closing_steps=0, **RECIPE)
+    recipe = Recipe(
+        permutation_steps=steps, map_steps=steps, map_learning_rate=0.1, closing_steps=0, **RECIPE
+    )
     options: dict[str, Any] = {"criterion": F.cross_entropy, "recipe": recipe, "progress": False}
     return align(reference, target, text.train, text.held_out, **options).to_model()
 
