@@ -11,7 +11,9 @@ from torch import Tensor
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import batch_norm_statistics
 from sinkhorn_rebasin.activations.statistics import paired_moments
-from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
+from sinkhorn_rebasin.connectivity import LinearPath
+from sinkhorn_rebasin.connectivity.batch_scores import batch_scores
+from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state, scores_along
 from sinkhorn_rebasin.matching.midpoint import Midpoint
 from sinkhorn_rebasin.merging import pairwise_barriers
 from sinkhorn_rebasin.merging.fusing import fused
@@ -230,9 +232,13 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "batch_norm_statistics": lambda d, b: list(
         batch_norm_statistics(networks()[0], networks()[0].state_dict(), d, batch=b).values()
     ),
+    "batch_scores": lambda d, b: batch_scores(networks()[0], networks()[0].state_dict(), d, batch=b).losses,
     "compare": scores,
     "diagonal_fisher": fisher(sr.diagonal_fisher),
     "evaluate_path": lambda d, b: sr.evaluate_path(networks()[:2], d, points=3, batch=b).losses,
+    "scores_along": lambda d, b: [
+        each.losses for each in scores_along(LinearPath.between(*networks()[:2]), [0.0, 0.5], d, batch=b)
+    ],
     "evaluate_state": lambda d, b: evaluate_state(networks()[0], networks()[0].state_dict(), d, batch=b)[0],
     "fisher": fused_by(sr.fisher),
     "fused": fused_by(lambda nets, many, data, batch: fused(nets, many, "regmean", data, batch=batch)),

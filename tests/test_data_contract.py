@@ -62,6 +62,7 @@ TESTED_ELSEWHERE = {
     "carry_adapter",
     "hessian_top_eigenvalue",
     "hessian_trace",
+    "losses_on",
     "mean_loss",
 }
 NAMES = {"data", "dataloader", "repair"}

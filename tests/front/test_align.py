@@ -17,16 +17,8 @@ from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RebasinError, RecipeError
-from tests.front.pairs import (
-    SHORT,
-    aligned,
-    batches,
-    loader,
-    owners_of_one_start,
-    short,
-    trained,
-    untrained,
-)
+from tests.front import pairs
+from tests.front.pairs import SHORT, aligned, batches, loader, short, trained, untrained
 
 
 def test_a_trained_pair_ends_lower_than_it_starts() -> None:
@@ -61,9 +53,8 @@ def test_the_start_is_the_best_of_those_tried() -> None:
 
 
 def test_networks_of_one_start_begin_as_they_are_where_that_is_best() -> None:
-    owners = owners_of_one_start()[:2]
-    starts = ("weight_matching", "as_they_are")
-    recipe = dataclasses.replace(SHORT, starts=starts, steps=0, closing_steps=0)
+    owners = pairs.owners_of_one_start()[:2]
+    recipe = dataclasses.replace(SHORT, starts=("weight_matching", "as_they_are"), steps=0, closing_steps=0)
     result = short(*owners, validation=batches(), recipe=recipe)
     assert result.start == "as_they_are"
     assert float(result.starts["weight_matching"].losses.mean() - result.before.losses.mean()) > 0.01
