@@ -85,7 +85,7 @@ class Judge:
             before, after: alignments, or a re-basin at its hard permutations.
             keep: the figure of the path that is compared.
         """
-        return gain(self._on_parts(before, keep), self._on_parts(after, keep))
+        return gain(self.on_parts(before, keep), self.on_parts(after, keep))
 
     @cached_property
     def parts(self) -> Parts:
@@ -137,7 +137,7 @@ class Judge:
         options: dict[str, Any] = {"prepare": self._prepare(start), "batch": self.batch}
         return evaluate_path(path, self.validation, self.criterion, points=self.points, **options)
 
-    def _on_parts(self, found: Alignment | SinkhornRebasin, keep: PathFigure) -> PartLosses:
+    def on_parts(self, found: Alignment | SinkhornRebasin, keep: PathFigure) -> PartLosses:
         """Return the figure of a path, or the loss, on every part."""
         if self.criterion is None:
             rebasin = self._rebasin_at(found) if isinstance(found, Alignment) else found

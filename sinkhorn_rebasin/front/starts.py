@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.front.judge import Judge, Verdict, height
+from sinkhorn_rebasin.front.gain import simplest
+from sinkhorn_rebasin.front.judge import Judge, Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
 from sinkhorn_rebasin.networks.batches import read_batch
@@ -82,11 +83,10 @@ def best_start(
     ]
     alignments = {name: methods[name]() for name in names or ["weight_matching"]}
     verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
-    best = min(verdicts, key=lambda name: height(verdicts[name], recipe.keep))
-    for name, alignment in alignments.items():
-        if name == best or not judge.gain(alignment, alignments[best], recipe.keep).shows:
-            best = name
-            break
+    tried = list(alignments)
+    best = tried[0]
+    if len(tried) > 1:
+        best = tried[simplest([judge.on_parts(alignments[name], recipe.keep) for name in tried])]
     return BestStart(best, alignments[best], verdicts)
 
 

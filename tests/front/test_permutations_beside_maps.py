@@ -44,7 +44,7 @@ def bottleneck(seed: int) -> nn.Module:
 @functools.cache
 def aligned(recipe: sr.Recipe) -> sr.AlignmentResult:
     options = {"recipe": recipe, "example_inputs": samples()[0][:2], "validation": batches(count=1000)[20:]}
-    return short(bottleneck(0), bottleneck(1), **options)
+    return short(bottleneck(0), bottleneck(5), **options)
 
 
 def test_a_soft_fit_comes_before_the_maps_alone() -> None:
@@ -61,11 +61,11 @@ def test_permutations_move_in_it_and_are_held_again() -> None:
     assert not any(scores.requires_grad for scores in learned.scores.values())
 
 
-def test_the_networks_meet_closer_than_by_maps_alone() -> None:
+def test_a_pair_that_matching_pairs_badly_meets_closer_than_by_maps_alone() -> None:
     result = aligned(RECIPE)
-    assert result.after.losses.mean() < aligned(ALONE).after.losses.mean()
+    assert result.after.losses.mean() < aligned(ALONE).after.losses.mean() - 0.1
     points = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(result.to_model()(points), bottleneck(1)(points), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(result.to_model()(points), bottleneck(5)(points), atol=1e-3, rtol=1e-3)
 
 
 def test_without_maps_it_takes_no_step() -> None:
