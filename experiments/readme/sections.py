@@ -18,6 +18,8 @@ COLUMNS = {
     "barrier, REPAIR": "repaired_barrier",
     "seconds": "seconds",
 }
+MOST_COMMANDS = 8
+"""More are not read, and stand in the receipt alone."""
 DATA = Path("..") / "shared" / "data"
 PICTURES = {"paths": "paths.png", "paths with REPAIR": "paths_repair.png", "agreement": "agreement.png"}
 
@@ -34,8 +36,11 @@ def result_table(results: Path, name: str, key: str, links: Path) -> str:
         raise DataError(
             f"Expected metrics[{key!r}] of the receipt {name} to be a list of rows but got {type(rows).__name__}."
         )
-    commands = ", ".join(f"`{command}`" for command in receipt.get("commands") or [receipt["command"]])
-    return f"{markdown_table(rows)}\n\n{commands} ([receipt]({link(links, name, 'receipt.json')}))"
+    commands = receipt.get("commands") or [receipt["command"]]
+    told = ", ".join(f"`{command}`" for command in commands[:MOST_COMMANDS])
+    if len(commands) > MOST_COMMANDS:
+        told = f"`{commands[0]}` and {len(commands) - 1} more commands, which the receipt holds"
+    return f"{markdown_table(rows)}\n\n{told} ([receipt]({link(links, name, 'receipt.json')}))"
 
 
 def setting_sections(results: Path, name: str, links: Path) -> str:

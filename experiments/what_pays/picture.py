@@ -1,10 +1,11 @@
-"""The picture: one column a setting, over the budgets, above without labels and below with them."""
+"""The picture: over the budgets, a panel a setting without labels, and beside it one with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ from experiments.what_pays.table import NO_DATA, TUNED, budgets_of, of_accuracy,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+COLUMNS = 4
 LINES = {
     "matched midpoint": ("tab:blue", "--", "s"),
     "learned": ("tab:red", "--", "^"),
@@ -31,30 +33,36 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    settings = list(dict.fromkeys(each["setting"] for each in cells))
-    kinds = [kind for kind in TUNED if any(_sizes(cells, setting, kind) for setting in settings)] or [
-        "unlabelled"
-    ]
-    size = (3.5 * len(settings) + 0.6, 2.9 * len(kinds) + 0.9)
+    places = panels_of(cells)
+    columns = min(COLUMNS, len(places))
+    rows = -(-len(places) // columns)
     figure, panels = plt.subplots(
-        len(kinds), len(settings), figsize=size, layout="constrained", squeeze=False
+        rows, columns, figsize=(3.5 * columns + 0.6, 2.7 * rows + 0.9), layout="constrained", squeeze=False
     )
-    for row, kind in zip(panels, kinds, strict=True):
-        for axes, setting in zip(row, settings, strict=True):
-            if kind == kinds[0] or _sizes(cells, setting, kind):
-                _draw_panel(axes, cells, setting, kind)
-            else:
-                axes.set_axis_off()
+    for axes in panels.flat[len(places) :]:
+        axes.set_axis_off()
+    for axes, (setting, kind) in zip(panels.flat, places, strict=False):
+        _draw_panel(axes, cells, setting, kind)
     handles = {
         text: handle
         for axes in panels.flat
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
     )
     save_picture(figure, path)
     plt.close(figure)
+
+
+def panels_of(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the setting and the kind of every panel; settings with both kinds come first, side by side."""
+    settings = dict.fromkeys(each["setting"] for each in cells)
+    kinds = {
+        name: [kind for kind in TUNED if _sizes(cells, name, kind)] or ["unlabelled"] for name in settings
+    }
+    ordered = sorted(settings, key=lambda name: -len(kinds[name]))
+    return [(name, kind) for name in ordered for kind in kinds[name]]
 
 
 def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str, kind: str) -> None:
@@ -76,7 +84,7 @@ def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str, ki
     axes.set_title(setting, fontsize=9)
     axes.set_xlabel(f"{kind} samples", fontsize=8)
     figure = next(str(each["figure"]) for each in cells if each["setting"] == setting)
-    axes.set_ylabel("test accuracy, %" if of_accuracy(cells, setting) else figure, fontsize=8)
+    axes.set_ylabel("test accuracy, %" if of_accuracy(cells, setting) else fill(figure, 30), fontsize=8)
     axes.tick_params(labelsize=8)
 
 

@@ -57,6 +57,15 @@ def test_sections_are_replaced_and_the_rest_is_kept(repository: Path) -> None:
     assert render(text, repository) == text
 
 
+@pytest.mark.parametrize("count", [8, 9])
+def test_many_commands_stand_in_the_receipt_alone(repository: Path, count: int) -> None:
+    results, commands = repository / "experiments/results", [f"run {number}" for number in range(count)]
+    options = {"config": {}, "metrics": {"rows": [{"n": 1}]}, "seeds": [0], "commands": commands}
+    write_receipt(results / "demo", experiment="demo", **options)
+    text = render(SECTION, repository)
+    assert ("`run 7`" in text, "`run 0` and 8 more commands" in text) == (count == 8, count == 9)
+
+
 def test_a_setting_is_a_section_with_four_figures_a_method(repository: Path) -> None:
     page = Path("experiments/RESULTS.md")
     text = render("<!-- settings:compared -->\n<!-- /settings -->", repository, page)

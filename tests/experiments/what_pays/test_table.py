@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.what_pays.picture import draw
+from experiments.what_pays.picture import draw, panels_of
 from experiments.what_pays.table import full_table, gains, lead_table
 
 
@@ -56,3 +56,9 @@ def test_all_ways_have_a_line_with_a_column_a_budget() -> None:
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     draw(cells(True), tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 3000
+
+
+def test_panels_of_one_setting_lie_side_by_side() -> None:
+    rows = [{"budget": f"50 {kind}", "way": "learned", "error": 1.0} for kind in ("labelled", "unlabelled")]
+    found = [{"setting": name, "group": 0, "rows": rows[first:]} for name, first in (("one", 1), ("two", 0))]
+    assert panels_of(found) == [("two", "unlabelled"), ("two", "labelled"), ("one", "unlabelled")]
