@@ -241,9 +241,10 @@ def test_alignment_for_repair_learns_permutations_alone() -> None:
 
 
 def test_a_budget_in_seconds_shortens_the_fits() -> None:
+    around = short().seconds  # starts, evaluations and few steps, which take longer on a machine that is busy
     recipe = sr.Recipe(steps=100_000, closing_steps=50_000, points=5, seconds=2)
     result = short(recipe=recipe)
-    assert result.seconds < 4
+    assert result.seconds < 2 + max(2, 2 * around)
     assert 0 < result.steps["soft"] < 10_000
     assert result.steps["closing"] > 0
 
