@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from experiments.what_pays.budget import Budget
 from experiments.what_pays.fitting import best_fit
-from experiments.what_pays.merging import Merge, best_on_held_out, with_data, without_data
+from experiments.what_pays.merging import Merge, best_merge, best_on_held_out, with_data, without_data
 from experiments.what_pays.problem import Given, Problem
-from experiments.what_pays.training import Trained, learned, tuned
+from experiments.what_pays.training import Trained, learned
+from experiments.what_pays.tuning import tuned
 
 Row = dict[str, Any]
 
@@ -41,7 +42,7 @@ def cell(problem: Problem, budget: Budget, merges: dict[str, Merge]) -> list[Row
     rows = []
     if not budget.labelled:
         rows += [row(way, merge.network, seconds=seconds) for way, merge in found.items()]
-    return [*rows, *_with_steps(problem, budget, given, merges | found, row)]
+    return [*rows, *_with_steps(problem, budget, given, merges | found, merges, row)]
 
 
 def _with_steps(
@@ -49,6 +50,7 @@ def _with_steps(
     budget: Budget,
     given: Given,
     merges: dict[str, Merge],
+    blind: dict[str, Merge],
     row: Callable[..., Row],
 ) -> list[Row]:
     """Measure the ways that take steps: learned, and tuned from every start."""
@@ -58,9 +60,10 @@ def _with_steps(
     name = "learned" if len(problem.networks) == 2 else "learned together"
     members = {f"network {number}": network for number, network in enumerate(problem.networks)}
     member = best_on_held_out(problem, given, members)
-    matched = best_on_held_out(problem, given, {way: merge.network for way, merge in merges.items()})
+    best = best_merge(problem, given, merges, blind)
+    matched = best, merges[best].network
     rows = [
-        row("matched midpoint", matched[1], start=matched[0]),
+        row("matched midpoint", matched[1], start=best),
         row(name, midpoint.network, **_spent(midpoint, steps)),
     ]
     if problem.setting.fitted:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.what_pays.problem import Given, Problem
 from sinkhorn_rebasin import ManyAlignment
-from sinkhorn_rebasin.front.gain import simplest
+from sinkhorn_rebasin.front.gain import PartLosses, simplest, together
 from sinkhorn_rebasin.front.many_starts import by_activations
 from sinkhorn_rebasin.merging.states import mean_state
 from sinkhorn_rebasin.networks.resizing import resized
@@ -119,7 +119,27 @@ def best_on_held_out(problem: Problem, given: Given, networks: dict[str, nn.Modu
     Args:
         problem: with the task.
         given: the samples.
-        networks: the simplest first.
+        networks: the simplest first; none was fitted to these samples.
     """
     losses = [problem.task.losses(each, given.held_out) for each in networks.values()]
     return list(networks.items())[simplest(losses)]
+
+
+def best_merge(problem: Problem, given: Given, merges: dict[str, Merge], blind: dict[str, Merge]) -> str:
+    """Name the first merge that none is visibly better than on held-out samples.
+
+    Of few samples each fold decides on what is merged without it.
+
+    Args:
+        problem: with the task.
+        given: the samples.
+        merges: the simplest first.
+        blind: those of them that look at no data.
+    """
+    if not given.folds:
+        return best_on_held_out(problem, given, {way: each.network for way, each in merges.items()})[0]
+    found: dict[str, list[PartLosses]] = {way: [] for way in merges}
+    for fold in given.folds:
+        for way, merge in (blind | with_data(problem, fold, blind)).items():
+            found[way].append(problem.task.losses(merge.network, fold.held_out))
+    return list(found)[simplest([together(each) for each in found.values()])]

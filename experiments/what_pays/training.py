@@ -1,4 +1,4 @@
-"""Ways that take steps: permutations and scales are learned, or a network is tuned."""
+"""Permutations and scales that are learned, and the choice of a rate."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 import sinkhorn_rebasin
 from experiments.what_pays.merging import Merge, best_on_held_out, mean_of, options_of
-from experiments.what_pays.problem import Given, Problem
-from sinkhorn_rebasin import MidpointLoss, Recipe
-from sinkhorn_rebasin.front.gain import gain
-from sinkhorn_rebasin.networks.copying import standalone_copy
+from experiments.what_pays.problem import Given, Problem, Samples
+from sinkhorn_rebasin import AlignmentResult, MidpointLoss, Recipe
 
 CLOSING = 1 / 3
 """Part of the steps that settle scales at hard permutations, where units can be scaled."""
@@ -53,21 +50,33 @@ def learned(problem: Problem, given: Given) -> tuple[Trained, Merge]:
         The midpoint, and with it the networks it is the mean of.
     """
     rates = problem.setting.spending.learning_rates
-    learn = _learned_pair if len(problem.networks) == 2 else _learned_together
+    if given.folds and len(problem.networks) == 2:
+        return _learned_by_folds(problem, given, rates)
     merges = {}
 
     def train(rate: float) -> nn.Module:
-        merges[rate] = learn(problem, given, rate)
+        if len(problem.networks) == 2:
+            merges[rate] = merged(problem, aligned(problem, given, rate, given.batches(given.held_out)))
+        else:
+            merges[rate] = _learned_together(problem, given, rate)
         return merges[rate].network
 
     best = best_of_rates(problem, given, rates, train)
     return best, merges[best.rate]
 
 
-def tuned(problem: Problem, given: Given, start: nn.Module, steps: int) -> Trained:
-    """Tune a network to labels, or to what the networks say together."""
-    rates = problem.setting.spending.rates
-    return best_of_rates(problem, given, rates, lambda rate: _tuned(problem, given, start, rate, steps))
+def _learned_by_folds(problem: Problem, given: Given, rates: tuple[float, ...]) -> tuple[Trained, Merge]:
+    """Learn a pair on few samples, and keep the rate whose midpoints are best on what they did not see."""
+    began = time.process_time()
+    results = {rate: aligned(problem, given, rate, None) for rate in sorted(rates)}
+    best = min(results, key=lambda rate: midpoint_loss(results[rate]))
+    merge = merged(problem, results[best])
+    return Trained(merge.network, best, (time.process_time() - began) / len(rates)), merge
+
+
+def midpoint_loss(result: AlignmentResult) -> float:
+    """Return the loss on held-out samples halfway."""
+    return math.inf if result.after is None else result.after.midpoint_loss
 
 
 def recipe_of(problem: Problem, rate: float, temperatures: tuple[float, float], cycles: int) -> Recipe:
@@ -88,18 +97,23 @@ def recipe_of(problem: Problem, rate: float, temperatures: tuple[float, float], 
     )
 
 
-def _learned_pair(problem: Problem, given: Given, rate: float) -> Merge:
+def aligned(problem: Problem, given: Given, rate: float, validation: list[Samples] | None) -> AlignmentResult:
+    """Align two networks by training; without held-out batches all few samples are in folds."""
     loss = problem.task.loss
-    result = sinkhorn_rebasin.align(
+    return sinkhorn_rebasin.align(
         *problem.networks,
         given.batches(),
-        given.batches(given.held_out),
+        validation,
         criterion=loss,
         loss=MidpointLoss(loss),
         recipe=recipe_of(problem, rate, (5 * rate, 2 * rate), cycles=2),
         trainer={"accelerator": "cpu"},
         **options_of(problem),  # type: ignore[arg-type]
     )
+
+
+def merged(problem: Problem, result: AlignmentResult) -> Merge:
+    """Return the midpoint of two aligned networks."""
     return Merge(result.merge(), [problem.networks[0], result.to_model()])
 
 
@@ -119,29 +133,3 @@ def _learned_together(problem: Problem, given: Given, rate: float) -> Merge:
         seed=problem.group,
     )
     return mean_of(problem.networks, many)
-
-
-def _tuned(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> nn.Module:
-    """Train a copy with Adam, whose rate falls to zero.
-
-    The start is kept unless the best on held-out samples gains more than chance would.
-    """
-    network = standalone_copy(start).train().requires_grad_(True)
-    adam = torch.optim.Adam(network.parameters(), rate)
-    draw = torch.Generator().manual_seed(problem.group)
-    inputs, targets = given.train
-    before = problem.task.losses(start, given.held_out)
-    best, kept = before, start
-    for step in range(steps):
-        adam.param_groups[0]["lr"] = rate * (1 - step / steps)
-        picked = torch.randint(len(inputs), (min(given.batch_size, len(inputs)),), generator=draw)
-        loss = problem.task.loss(network(inputs[picked]), targets[picked])
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        if (step + 1) % problem.setting.spending.evaluate_every == 0 or step + 1 == steps:
-            now = problem.task.losses(network.eval(), given.held_out)
-            if now.mean < best.mean:
-                best, kept = now, standalone_copy(network).eval()
-            network.train()
-    return kept if gain(before, best).counts else start

@@ -12,9 +12,11 @@ import torch
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Heads, NetworkLike
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.connectivity.path_result import PathFigure
+from sinkhorn_rebasin.front.cross_fit import cross_fitted
 from sinkhorn_rebasin.front.fit import Fits
 from sinkhorn_rebasin.front.judge import Judge, Verdict, height
-from sinkhorn_rebasin.front.preparation import Prepared, prepared, seeded
+from sinkhorn_rebasin.front.preparation import prepared, seeded
+from sinkhorn_rebasin.front.prepared_pair import Prepared
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.result import AlignmentResult
 from sinkhorn_rebasin.front.starts import BestStart, best_start
@@ -78,8 +80,9 @@ def align(
             weights alone, in seconds. A batch is (inputs, labels), a dict with labels, or what ``batch`` or ``loss``
             understands.
         validation: held-out batches, which decide what is kept. None keeps a part of ``train`` out: the last tenth
-            of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed; but at least 30 samples,
-            or half of fewer than 60.
+            of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed, but at least 30 samples.
+            Fewer than 100 are parted into folds, each kept out of a fit of its own, unless the recipe's seconds are
+            bounded: what these gain, and after how many steps, decides on a last fit on all samples.
         criterion: (outputs, labels) to the mean loss of a batch. None is the network's own loss if it returns one
             for a dict with labels, and cross entropy otherwise.
         loss: a callable ``(rebasin, batch)`` to a scalar, which is trained instead of the criterion at random points
@@ -171,17 +174,10 @@ def _by_data(
     progress: bool,
 ) -> AlignmentResult:
     """Train from the best start, and go back there should it be better."""
+    if pair.folds:
+        return _by_folds(pair, recipe, seed, began, before, trainer, progress)
     start = best_start(judge, recipe, pair.start_data, pair.rescaling, pair.continuous, seed)
-    rebasin = SinkhornRebasin(
-        *(pair.reference, pair.target, pair.example_inputs),
-        spec=pair.spec,
-        rescale=pair.rescaling or False,
-        symmetry=pair.continuous,
-        start=start.alignment,
-        check=not pair.continuous,
-        heads=pair.heads,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    rebasin = pair.rebasin_at(start.alignment, seed)
     first = learned_tensors(rebasin)
     fits = Fits(rebasin, judge, pair.train, recipe, trainer, progress, pair.loss)
     fits.run(began)
@@ -192,6 +188,49 @@ def _by_data(
         restore_learned(rebasin, first)
         after = judge.of_rebasin(rebasin)
     told = _told(pair, rebasin, recipe, seed, began)
+    return _learned(rebasin, start, before, after, fits, told, fits.notes + kept)
+
+
+def _by_folds(
+    pair: Prepared,
+    recipe: Recipe,
+    seed: int,
+    began: float,
+    before: PathEvaluation | None,
+    trainer: Mapping[str, Any],
+    progress: bool,
+) -> AlignmentResult:
+    """Train on all samples, for as long as it helped where each of them was kept out."""
+    assert pair.judge is not None
+    found = cross_fitted(pair, recipe, seed, trainer, progress)
+    rebasin = pair.rebasin_at(found.start.alignment, seed)
+    fits = Fits(
+        rebasin, pair.judge, pair.train, found.recipe, trainer, progress, pair.loss, stops=found.stops
+    )
+    kept: tuple[str, ...] = ()
+    if found.interrupted:
+        fits.interrupted = True
+    elif found.gain.counts:
+        fits.run(time.monotonic())
+    else:
+        kept = (found.gain.told(),)
+    rebasin.to(device_of(tensors_of(pair.reference)))
+    after = found.start.verdict if kept or found.interrupted else found.after
+    fits.history = found.history + fits.history
+    told = _told(pair, rebasin, recipe, seed, began)
+    return _learned(rebasin, found.start, before, after, fits, told, found.notes + kept)
+
+
+def _learned(
+    rebasin: SinkhornRebasin,
+    start: BestStart,
+    before: PathEvaluation | None,
+    after: Verdict,
+    fits: Fits,
+    told: dict[str, Any],
+    notes: tuple[str, ...],
+) -> AlignmentResult:
+    """Return what a fit ended with."""
     return AlignmentResult(
         rebasin.eval(),
         start=start.name,
@@ -201,7 +240,7 @@ def _by_data(
         history=fits.history,
         steps=fits.steps,
         interrupted=fits.interrupted,
-        **{**told, "notes": (*told["notes"], *fits.notes, *kept)},
+        **{**told, "notes": (*told["notes"], *notes)},
     )
 
 

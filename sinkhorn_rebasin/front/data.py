@@ -24,6 +24,23 @@ FEWEST_HELD_OUT = 30
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Hold one fold, and what is trained without it.
+
+    Attributes:
+        train: batches of the samples of the other folds, in a new order every time.
+        batches: the same in memory.
+        validation: batches of the fold's samples.
+        samples: how many the fold has.
+    """
+
+    train: Any
+    batches: list[Any]
+    validation: list[Any]
+    samples: int
+
+
+@dataclass(frozen=True)
 class AlignmentData:
     """Hold the batches of one alignment.
 
@@ -31,11 +48,18 @@ class AlignmentData:
         train: what the fits learn from; empty where only held-out data were given.
         validation: batches in memory that decide what is kept.
         kept_out: where the held-out batches come from, in words.
+        folds: of few samples, all of which then train, and are the held-out ones of one fold each.
     """
 
     train: Any
     validation: list[Any]
     kept_out: str
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """Say where held-out data come from, and how many batches they are."""
+        return self.kept_out if self.folds else f"{self.kept_out}, {len(self.validation)} batches of them"
 
     def first(self, samples: int, batch: BatchAdapter | None) -> list[Any]:
         """Return training batches with at least so many samples, or all."""
@@ -156,32 +180,59 @@ def _batches_held_out(samples: Sequence[int]) -> int:
     return count
 
 
-def _split_loader(loader: DataLoader[Any], seed: int) -> tuple[Any, Any, str]:
-    dataset, sampler = loader.dataset, loader.sampler
+def can_be_parted(loader: DataLoader[Any]) -> bool:
+    """Tell whether parts of a loader's dataset can be drawn as the loader draws it.
+
+    >>> can_be_parted(DataLoader(range(9), 3)), can_be_parted(DataLoader(range(9), sampler=[1, 2]))
+    (True, False)
+    """
+    sampler = loader.sampler
     known = type(sampler) in (RandomSampler, SequentialSampler) and loader.batch_sampler is not None
     usual = known and type(loader.batch_sampler) is torch.utils.data.BatchSampler
     plain_random = not isinstance(sampler, RandomSampler) or not (sampler.replacement or sampler._num_samples)
-    if isinstance(dataset, IterableDataset) or not usual or not plain_random:
+    return not isinstance(loader.dataset, IterableDataset) and usual and plain_random
+
+
+def loader_of(
+    loader: DataLoader[Any], numbers: Sequence[int], seed: int, *, held_out: bool = False
+) -> DataLoader[Any]:
+    """Return a loader of some samples of a loader's dataset, in batches as it makes them.
+
+    Args:
+        loader: that can be parted.
+        numbers: of the samples.
+        seed: of the order, where the loader shuffles.
+        held_out: draw all in the order of their numbers.
+
+    >>> [batch.tolist() for batch in loader_of(DataLoader(range(9), 2), [8, 1, 2], 0, held_out=True)]
+    [[1, 2], [8]]
+    """
+    options: dict[str, Any] = {"collate_fn": loader.collate_fn, "batch_size": loader.batch_size}
+    options |= {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
+    options |= {"pin_memory": loader.pin_memory, "multiprocessing_context": loader.multiprocessing_context}
+    if held_out:
+        return DataLoader(Subset(loader.dataset, sorted(numbers)), **options)
+    shuffle = isinstance(loader.sampler, RandomSampler)
+    options["generator"] = torch.Generator().manual_seed(seed)
+    options["drop_last"] = loader.drop_last and len(numbers) >= (loader.batch_size or 1)
+    return DataLoader(
+        Subset(loader.dataset, list(numbers) if shuffle else sorted(numbers)), shuffle=shuffle, **options
+    )
+
+
+def _split_loader(loader: DataLoader[Any], seed: int) -> tuple[Any, Any, str]:
+    if not can_be_parted(loader):
         raise DataError(
-            f"Expected held-out data, as a DataLoader with {type(dataset).__name__} and {type(sampler).__name__} "
-            f"cannot be split without changing what it draws: pass validation=."
+            f"Expected held-out data, as a DataLoader with {type(loader.dataset).__name__} and "
+            f"{type(loader.sampler).__name__} cannot be split without changing what it draws: pass validation=."
         )
-    total: int = len(dataset)  # type: ignore[arg-type]
+    total: int = len(loader.dataset)  # type: ignore[arg-type]
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     count = held_out_of(total)
     if count >= total:
         raise DataError(f"Expected at least two training samples but got {total}: pass validation=.")
-    shuffle = isinstance(sampler, RandomSampler)
-    options: dict[str, Any] = {"collate_fn": loader.collate_fn, "batch_size": loader.batch_size}
-    options |= {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
-    options |= {"pin_memory": loader.pin_memory, "multiprocessing_context": loader.multiprocessing_context}
-    rest = order[count:] if shuffle else sorted(order[count:])
-    drop_last = loader.drop_last and len(rest) >= (loader.batch_size or 1)
-    generator = torch.Generator().manual_seed(seed)
-    training: DataLoader[Any] = DataLoader(
-        Subset(dataset, rest), shuffle=shuffle, generator=generator, drop_last=drop_last, **options
-    )
-    held_out: DataLoader[Any] = DataLoader(Subset(dataset, sorted(order[:count])), **options)
+    training = loader_of(loader, order[count:], seed)
+    held_out = loader_of(loader, order[:count], seed, held_out=True)
     return training, held_out, f"{count} of {total} training samples"
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,12 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import kept_order
-from sinkhorn_rebasin.front.judge import Judge, height
+from sinkhorn_rebasin.front.judge import Judge, Verdict, height
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import Schedule, best_of, schedules, trial_steps
 from sinkhorn_rebasin.losses import RandomPointLoss, RebasinLoss, RepairLoss
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
+from sinkhorn_rebasin.rebasin.learned_permutations import permutations_learned
 
 if TYPE_CHECKING:
     from sinkhorn_rebasin.training import BarrierMonitor, RebasinModule
@@ -40,6 +40,9 @@ class Fits:
         options: of the Trainer.
         progress: show bars.
         loss: what is trained instead of the criterion at random points of the path.
+        stops: the step after which each stage ends, where that was decided elsewhere; held-out data decide nothing
+            then. A stage that ends before its first step is left out.
+        verdicts: every evaluation of each stage, with the step after which it was made.
     """
 
     rebasin: SinkhornRebasin
@@ -49,6 +52,8 @@ class Fits:
     options: Mapping[str, Any]
     progress: bool
     loss: RebasinLoss | None
+    stops: Mapping[str, int] | None = None
+    verdicts: dict[str, list[tuple[int, Verdict]]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     steps: dict[str, int] = field(default_factory=dict)
@@ -65,7 +70,7 @@ class Fits:
             ends = self._shorten(began, self.recipe.seconds)
         if self.rebasin.continuous:
             if self.recipe.permutation_steps and self.rebasin.scores:
-                with _permutations_learned(self.rebasin):
+                with permutations_learned(self.rebasin):
                     self._anneal(self.recipe.permutation_steps, ends[0])
             if self.recipe.map_steps and not self.interrupted:
                 self._turn(ends[0])
@@ -102,17 +107,27 @@ class Fits:
         )
 
     def _tried(self, steps: int, deadline: float | None) -> Schedule:
-        """Return the schedule whose trial ends best.
+        """Return the schedule whose trial ends best."""
+        candidates = schedules(self.recipe)
+        heights = self.trial_heights(steps, deadline)
+        if not heights:
+            return candidates[0]
+        best = best_of(candidates[: len(heights)], heights)
+        self.notes += (f"The best of {len(heights)} short trials is trained: {best}.",)
+        return best
 
-        Each anneals once, always from the start.
+    def trial_heights(self, steps: int, deadline: float | None = None) -> list[float]:
+        """Return how each schedule's trial ends; none where nothing is to be chosen.
+
+        Each anneals once, always from the start, which the re-basin is put back to.
         """
         from sinkhorn_rebasin.training import TemperatureAnnealing
 
-        steps, candidates, heights = trial_steps(self.recipe, steps), schedules(self.recipe), []
+        steps, heights = trial_steps(self.recipe, steps), list[float]()
         if not steps:
-            return candidates[0]
+            return heights
         first = {name: value.clone() for name, value in self.rebasin.state_dict().items()}
-        for schedule in candidates:
+        for schedule in schedules(self.recipe):
             monitor = self._monitor(**self._preparation(), restore_best=False)
             callbacks = [TemperatureAnnealing(geometric(*schedule.temperatures)), monitor]
             self._fit("trial", self._soft_module(schedule), monitor, steps, callbacks, deadline, every=steps)
@@ -122,9 +137,7 @@ class Fits:
             end = monitor.history[-1][1] if monitor.history else self.judge.of_rebasin(self.rebasin)
             heights.append(height(end, self.recipe.keep))
             self.rebasin.load_state_dict(first)
-        best = best_of(candidates[: len(heights)], heights) if heights else candidates[0]
-        self.notes += (f"The best of {len(heights)} short trials is trained: {best}.",)
-        return best
+        return heights
 
     def _preparation(self) -> dict[str, Any]:
         """Return what puts a path's networks right.
@@ -181,6 +194,7 @@ class Fits:
         from sinkhorn_rebasin.training import BarrierMonitor, LossMonitor
 
         judge = self.judge
+        restore_best = restore_best and self.stops is None
         options: dict[str, Any] = {"restore_best": restore_best, "batch": judge.batch}
         options["every"] = self._epochs_between()
         if judge.criterion is None:
@@ -208,6 +222,9 @@ class Fits:
     ) -> None:
         from sinkhorn_rebasin.training import bounded_fit
 
+        stop = None if self.stops is None else self.stops.get(stage)
+        if stop == 0:
+            return
         with kept_order(self.train):
             end = bounded_fit(
                 module,
@@ -218,11 +235,13 @@ class Fits:
                 options=self.options,
                 title=stage if self.progress else None,
                 deadline=deadline,
+                stop=stop,
             )
         if end.interrupted:
             self.interrupted = True
             monitor.restore(self.rebasin)
         before = sum(self.steps.values())
+        self.verdicts[stage] = list(monitor.history)
         self.steps[stage] = self.steps.get(stage, 0) + end.steps
         self.history += [
             {"stage": stage, "step": before + step, **_figures(verdict)} for step, verdict in monitor.history
@@ -266,22 +285,6 @@ class Fits:
         if end.interrupted:
             raise KeyboardInterrupt
         return end
-
-
-@contextmanager
-def _permutations_learned(rebasin: SinkhornRebasin) -> Iterator[None]:
-    """Learn the permutations beside the maps.
-
-    They are held again afterwards.
-    """
-    before = rebasin.learn_permutations
-    rebasin.learn_permutations = True
-    rebasin.scores.requires_grad_(True)
-    try:
-        yield
-    finally:
-        rebasin.learn_permutations = before
-        rebasin.scores.requires_grad_(before)
 
 
 def _figures(verdict: PathEvaluation | float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from scipy.stats import t as students_t
 from torch import Tensor
 
@@ -34,6 +35,16 @@ class PartLosses:
         shares = self.weights / self.weights.sum()
         mean = (self.values * shares).where(shares > 0, 0.0).sum().item()
         return mean if math.isfinite(mean) else math.inf
+
+
+def together(parts: Sequence[PartLosses]) -> PartLosses:
+    """Put losses on several data sets together.
+
+    >>> import torch
+    >>> together([PartLosses(torch.ones(1), torch.ones(1)), PartLosses(torch.zeros(1), torch.ones(1))]).mean
+    0.5
+    """
+    return PartLosses(torch.cat([each.values for each in parts]), torch.cat([each.weights for each in parts]))
 
 
 @dataclass(frozen=True)

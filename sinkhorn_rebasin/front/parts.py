@@ -43,7 +43,7 @@ def parts_of(batches: Sequence[Any], most: int = PARTS) -> Parts:
     >>> [len(labels) for _, labels in parts.batches], parts.shares.tolist()
     ([2, 1, 2], [0.6666666666666666, 0.3333333333333333, 1.0])
     """
-    lengths = [_rows(batch) for batch in batches]
+    lengths = [rows_in(batch) for batch in batches]
     size = max(1, math.ceil(sum(length or 1 for length in lengths) / most))
     parts: list[Any] = []
     shares: list[float] = []
@@ -53,7 +53,7 @@ def parts_of(batches: Sequence[Any], most: int = PARTS) -> Parts:
             continue
         for first in range(0, length, size):
             rows = slice(first, first + size)
-            parts.append(_cut(batch, rows))
+            parts.append(cut(batch, rows))
             shares.append(len(range(length)[rows]) / length)
     return Parts(parts, torch.tensor(shares, dtype=torch.float64))
 
@@ -87,18 +87,29 @@ def whole(batches: Sequence[Any]) -> Parts:
     return Parts(list(batches), torch.ones(len(batches), dtype=torch.float64))
 
 
-def _rows(batch: Any) -> int | None:
-    """Count the rows that all tensors of a batch have in common."""
+def rows_in(batch: Any) -> int | None:
+    """Count the rows that all tensors of a batch have in common.
+
+    None where they have none, or where it holds something else too.
+
+    >>> rows_in((torch.ones(3, 2), torch.ones(3))), rows_in(("text", torch.ones(2)))
+    (3, None)
+    """
     leaves = [leaf for leaf in tree_leaves(batch) if leaf is not None]
-    if not leaves or not all(isinstance(leaf, Tensor) and _has_rows(leaf) for leaf in leaves):
+    if not leaves or not all(isinstance(leaf, Tensor) and _hasrows_in(leaf) for leaf in leaves):
         return None
     lengths = {len(leaf) for leaf in leaves}
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def _has_rows(tensor: Tensor) -> bool:
+def _hasrows_in(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_nested and tensor.ndim > 0
 
 
-def _cut(batch: Any, rows: slice) -> Any:
+def cut(batch: Any, rows: slice | Tensor) -> Any:
+    """Return some rows of every tensor of a batch.
+
+    >>> cut((torch.arange(3), None), torch.tensor([2, 0]))
+    (tensor([2, 0]), None)
+    """
     return tree_map(lambda leaf: leaf if leaf is None else leaf[rows], batch)

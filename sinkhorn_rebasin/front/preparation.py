@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,72 +24,18 @@ from sinkhorn_rebasin.front.data import (
     check_readable,
     first_batches,
 )
+from sinkhorn_rebasin.front.folds import data_in_folds
 from sinkhorn_rebasin.front.judge import Judge
 from sinkhorn_rebasin.front.larger_pair import larger_pair
+from sinkhorn_rebasin.front.prepared_pair import Prepared
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.networks.architecture import check_heads, parameter_names_of, tensors_of
-from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
-from sinkhorn_rebasin.networks.counted_outputs import count_only, counted
-from sinkhorn_rebasin.networks.execution import run_at
-from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, rescaling_beside
 from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Hold a pair that can be aligned.
-
-    Attributes:
-        reference, target: the networks.
-        spec, rescaling: their symmetries; no rescaling where scales are not learned.
-        continuous: their continuous symmetries; with some, both networks are in canonical form.
-        given: the networks as they were passed in, neither larger nor in canonical form.
-        example_inputs: what the networks take; None where that is not known.
-        train: training batches; None aligns by weights.
-        start_data: training batches in memory, to match activations on.
-        judge: decides what is better; None without held-out data.
-        loss: of the caller's own.
-        batch: a function from a batch to (inputs, labels).
-        held_out: what is judged on, in words.
-        notes: what the result should tell.
-        heads: whose ignored layers the networks of the path have.
-    """
-
-    reference: nn.Module
-    target: nn.Module
-    spec: PermutationSpec
-    rescaling: RescalingSpec | None
-    continuous: ContinuousSpec
-    given: tuple[nn.Module, nn.Module]
-    example_inputs: ExampleInputs
-    train: Any
-    start_data: list[Any]
-    judge: Judge | None
-    loss: RebasinLoss | None
-    batch: BatchAdapter | None
-    held_out: str
-    notes: tuple[str, ...]
-    heads: Heads = "reference"
-
-    @torch.no_grad()
-    def function_change(self, rebasin: SinkhornRebasin) -> float | None:
-        """Return the largest change of an output on the example inputs, relative to the largest output."""
-        if self.example_inputs is None:
-            return None
-        runs = zip((self.given[1], self.target), ({}, rebasin.rebased_state(hard=True)), strict=True)
-        outputs = []
-        with untouched_randomness():
-            for network, state in runs:
-                twin = evaluation_copy(network)
-                count_only(twin, self.spec.outputs)
-                outputs.append(counted(twin, run_at(twin, state, inputs_like(self.example_inputs))))
-        return float(largest_change(*outputs))
 
 
 def prepared(
@@ -141,11 +87,13 @@ def prepared(
     rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
     settings = criterion, loss, repair, recipe.points, batch, heads
     judge = None if data is None else _judge(reference, target, spec, data, measured, *settings)
-    held_out = "" if data is None else f"{data.kept_out}, {len(data.validation)} batches of them"
+    held_out, folds = ("", ()) if data is None else (data.told, data.folds)
+    if statistics is not None:
+        folds = tuple(replace(fold, batches=start_data) for fold in folds)
     networks = reference, target, spec, rescaling, continuous, given, example_inputs
     training = None if data is None else data.train
     told = larger.told + turned + notes + _kept_apart(spec, heads)
-    return Prepared(*networks, training, start_data, judge, loss, batch, held_out, told, heads)
+    return Prepared(*networks, training, start_data, judge, loss, batch, held_out, told, heads, folds)
 
 
 def _judge(
@@ -222,7 +170,10 @@ def _data(
 ) -> AlignmentData | None:
     """Training and held-out batches; without any, None."""
     if train is not None:
-        return alignment_data(train, validation, recipe.validation_samples, seed, batch)
+        few = None
+        if validation is None and recipe.seconds is None:
+            few = data_in_folds(train, recipe.folds, recipe.validation_samples, seed, batch)
+        return few or alignment_data(train, validation, recipe.validation_samples, seed, batch)
     if validation is None:
         return None
     check_readable("validation", validation)

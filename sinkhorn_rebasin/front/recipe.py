@@ -42,6 +42,9 @@ class Recipe:
         closing_steps, closing_learning_rate: of the fit of the scales at hard permutations.
         closing_positions: range of λ in it.
         scale_decay: decoupled weight decay of the log-scales in both fits.
+        folds: of fewer than 100 training samples, where no others are held out, each of so many parts is kept out of
+            a fit of its own. What these say together decides, and a last fit learns from all. With 1, or with
+            ``seconds``, one part is kept out once.
         validation_samples: at least so many held-out samples decide what is kept, if there are as many.
         statistics_samples: at least so many training samples measure batch norm, or do REPAIR.
         keep: what the best has the lowest of on held-out data: the ``"mean"`` loss along the path, the loss at its
@@ -75,6 +78,7 @@ class Recipe:
     closing_learning_rate: float = 0.03
     closing_positions: tuple[float, float] = (0.4, 0.6)
     scale_decay: float = 0.0
+    folds: int = 5
     validation_samples: int = 5000
     statistics_samples: int = 500
     keep: PathFigure = "mean"
@@ -138,6 +142,7 @@ class Recipe:
             "restarts",
             "cycles",
             "trials",
+            "folds",
             "validation_samples",
             "statistics_samples",
         ):

@@ -18,6 +18,9 @@ from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.permutations import RescalingSpec, identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 
+WITHOUT_DATA = ("weight_matching", "as_they_are")
+"""Starts that are the same whatever the data are."""
+
 
 @dataclass(frozen=True)
 class BestStart:
@@ -61,6 +64,25 @@ def best_start(
         continuous: the groups that are turned.
         seed: of the order of groups.
     """
+    methods = start_methods(judge, recipe, data, rescaling, continuous, seed)
+    alignments = {name: method() for name, method in methods.items()}
+    verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
+    tried = list(alignments)
+    best = tried[0]
+    if len(tried) > 1:
+        best = tried[simplest([judge.on_parts(alignments[name], recipe.keep) for name in tried])]
+    return BestStart(best, alignments[best], verdicts)
+
+
+def start_methods(
+    judge: Judge,
+    recipe: Recipe,
+    data: list[Any],
+    rescaling: RescalingSpec | None,
+    continuous: ContinuousSpec,
+    seed: int,
+) -> dict[str, Callable[[], Alignment]]:
+    """Return the methods of a recipe that can be used, by their names: see :func:`best_start`."""
     networks = judge.reference, judge.target, judge.spec
     symmetry = continuous or None
     activations = partial(activation_matching, *networks, data=data, batch=judge.batch, symmetry=symmetry)
@@ -81,13 +103,7 @@ def best_start(
         for name in recipe.starts
         if not name.startswith("activation_matching") or _has_inputs(judge, data)
     ]
-    alignments = {name: methods[name]() for name in names or ["weight_matching"]}
-    verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
-    tried = list(alignments)
-    best = tried[0]
-    if len(tried) > 1:
-        best = tried[simplest([judge.on_parts(alignments[name], recipe.keep) for name in tried])]
-    return BestStart(best, alignments[best], verdicts)
+    return {name: methods[name] for name in names or ["weight_matching"]}
 
 
 def _has_inputs(judge: Judge, data: list[Any]) -> bool:

@@ -49,14 +49,16 @@ class Watch(lightning.Callback):
 
     Args:
         deadline: in seconds of ``time.monotonic``; None stops at the last step.
+        stop: the step after which it ends too; schedules do not know of it.
 
     Example:
         >>> Watch(deadline=0.0).interrupted
         False
     """
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, stop: int | None = None) -> None:
         self.deadline = deadline
+        self.stop = stop
         self.durations: list[float] = []
         self.interrupted = False
         self._began = 0.0
@@ -78,7 +80,8 @@ class Watch(lightning.Callback):
         """Read the clock, and stop when time is up."""
         now = time.monotonic()
         self.durations.append(now - self._began)
-        if self.deadline is not None and now > self.deadline:
+        late = self.deadline is not None and now > self.deadline
+        if late or (self.stop is not None and trainer.global_step >= self.stop):
             trainer.should_stop = True
 
     def on_exception(
@@ -104,6 +107,7 @@ def bounded_fit(
     options: Mapping[str, Any],
     title: str | None = None,
     deadline: float | None = None,
+    stop: int | None = None,
 ) -> FitEnd:
     """Fit a module for a number of steps, quietly.
 
@@ -116,6 +120,7 @@ def bounded_fit(
         options: of the Trainer, such as accelerator, devices, precision, logger, callbacks or strategy.
         title: of the progress bar; None shows none.
         deadline: in seconds of ``time.monotonic``; the step that passes it is the last.
+        stop: the step after which it ends; temperatures and rates fall as if it went on.
 
     Returns:
         How it ended. After Ctrl-C callbacks have not been told that training ended.
@@ -124,7 +129,7 @@ def bounded_fit(
         RebasinError: an option says how long to train, or is none of a Trainer's.
     """
     check_options(options)
-    watch = Watch(deadline)
+    watch = Watch(deadline, stop)
     bars = [] if title is None else [StepProgress(title)]
     given = {**QUIET, **options}
     extra = given.pop("callbacks", None) or []

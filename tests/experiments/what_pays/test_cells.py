@@ -20,7 +20,8 @@ from experiments.what_pays.owners import shares_of_classes
 from experiments.what_pays.problem import image_problem
 from experiments.what_pays.setting import load_setting
 from experiments.what_pays.task import KCAL
-from experiments.what_pays.training import best_of_rates, tuned
+from experiments.what_pays.training import best_of_rates
+from experiments.what_pays.tuning import tuned
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.front.gain import gain
 from tests.experiments.what_pays.tiny import network, problem
@@ -50,12 +51,15 @@ def test_a_budget_is_first_made_of_samples_that_no_network_has_seen(tmp_path: Pa
     first = made.pool.inputs[: setting.held_out]
     assert torch.equal(first.flatten(1).sum(1).sort().values, unseen.flatten(1).sum(1).sort().values)
     assert not torch.equal(first, unseen)
-    given = made.given(Budget(50, labelled=True))
-    assert (len(given.held_out[0]), len(given.train[0])) == (25, 25)
-    held_out, train = (
-        {tuple(row.tolist()) for row in part[0].flatten(1)} for part in (given.held_out, given.train)
-    )
-    assert not held_out & train
+    few, more = (made.given(Budget(size, labelled=True)) for size in (50, 200))
+    assert (len(few.train[0]), len(few.folds), len(more.held_out[0]), len(more.train[0])) == (50, 5, 40, 160)
+    for given in (*few.folds, more):
+        held_out, train = (
+            {tuple(row.tolist()) for row in part[0].flatten(1)} for part in (given.held_out, given.train)
+        )
+        assert not held_out & train
+    kept_out = torch.cat([fold.held_out[0] for fold in few.folds])
+    assert torch.equal(kept_out.sum((1, 2, 3)).sort().values, first[:50].sum((1, 2, 3)).sort().values)
 
 
 def test_the_rate_that_is_best_on_held_out_samples_is_kept() -> None:

@@ -1,0 +1,204 @@
+"""Fits on few samples, each without one fold: whether a fit on all of them gains, and after how many steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sinkhorn_rebasin.connectivity import PathEvaluation
+from sinkhorn_rebasin.front.data import Fold, first_batches
+from sinkhorn_rebasin.front.fit import Fits
+from sinkhorn_rebasin.front.gain import Gain, PartLosses, gain, simplest, together
+from sinkhorn_rebasin.front.judge import Verdict, height
+from sinkhorn_rebasin.front.prepared_pair import Prepared
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.front.schedules import best_of, schedules
+from sinkhorn_rebasin.front.starts import WITHOUT_DATA, BestStart, start_methods
+from sinkhorn_rebasin.matching import Alignment
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """Hold what fits without one fold each say of a fit on all samples.
+
+    Attributes:
+        start: found on all samples; its verdicts, and those of its rivals, are means over folds.
+        recipe: of the fit on all samples.
+        stops: the step after which each of its stages ends.
+        gain: over the start, one part a fold.
+        after: mean over folds of the path, or the loss, where the fits were stopped.
+        history: of the first fold.
+        interrupted: whether by Ctrl-C; the start is all there is then.
+        notes: what the result should tell.
+    """
+
+    start: BestStart
+    recipe: Recipe
+    stops: Mapping[str, int]
+    gain: Gain
+    after: Verdict
+    history: list[dict[str, Any]]
+    interrupted: bool
+    notes: tuple[str, ...]
+
+
+def cross_fitted(
+    pair: Prepared,
+    recipe: Recipe,
+    seed: int,
+    trainer: Mapping[str, Any],
+    progress: bool,
+) -> CrossFit:
+    """Train without one fold after the other, and put together what is said on them.
+
+    Starts and schedules are compared on all folds. Every stage ends where the mean over folds is lowest.
+
+    Args:
+        pair: with folds.
+        recipe: of each fit.
+        seed: of what is drawn.
+        trainer: options of the Trainer.
+        progress: show bars.
+    """
+    parts = [_without(pair, fold, recipe) for fold in pair.folds]
+    start, alignments = _start(pair, parts, recipe, seed)
+    weights = torch.tensor([fold.samples for fold in pair.folds], dtype=torch.float64)
+
+    def fits_of(number: int, recipe: Recipe) -> Fits:
+        """Return what trains without one fold."""
+        part = parts[number]
+        assert part.judge is not None
+        rebasin = part.rebasin_at(alignments[number], seed)
+        return Fits(rebasin, part.judge, part.train, recipe, trainer, progress, part.loss)
+
+    recipe, notes, interrupted = _schedule(pair, fits_of, recipe)
+    fitted: list[Fits] = []
+    while len(fitted) < len(parts) and not interrupted:
+        fits = fits_of(len(fitted), recipe)
+        fits.run(time.monotonic())
+        interrupted = fits.interrupted
+        fitted.append(fits)
+    if interrupted or not fitted[0].verdicts:
+        nothing = Gain(0.0, None, len(parts))
+        return CrossFit(start, recipe, {}, nothing, start.verdict, [], interrupted, notes)
+    stops = {stage: _lowest(fitted, stage, weights, recipe) for stage in fitted[0].verdicts}
+    firsts, lasts = zip(*(_ends(fits, stops) for fits in fitted), strict=True)
+    gained = gain(*(_on_folds(each, weights, recipe) for each in (firsts, lasts)))
+    after = _mean(lasts, weights)
+    return CrossFit(start, recipe, stops, gained, after, fitted[0].history, False, (*notes, _told(stops)))
+
+
+def _without(pair: Prepared, fold: Fold, recipe: Recipe) -> Prepared:
+    """Return a pair that learns without a fold, and is judged on it."""
+    assert pair.judge is not None
+    measured = first_batches(fold.batches, recipe.statistics_samples, pair.batch)
+    judge = replace(pair.judge, validation=fold.validation, statistics=measured)
+    matched = first_batches(fold.batches, recipe.start_samples, pair.batch)
+    return replace(pair, train=fold.train, start_data=matched, judge=judge, folds=())
+
+
+def _start(
+    pair: Prepared, parts: Sequence[Prepared], recipe: Recipe, seed: int
+) -> tuple[BestStart, list[Alignment]]:
+    """Return the start that is best on all folds, and what it is without each of them."""
+
+    def methods_of(part: Prepared) -> dict[str, Callable[[], Alignment]]:
+        """Return the methods on a part of the data."""
+        assert part.judge is not None
+        return start_methods(part.judge, recipe, part.start_data, part.rescaling, part.continuous, seed)
+
+    found: dict[str, tuple[Alignment, list[Alignment]]] = {}
+    apart = [methods_of(part) for part in parts]
+    for name, method in methods_of(pair).items():
+        alignment = method()
+        same = name in WITHOUT_DATA
+        found[name] = alignment, [alignment if same else methods[name]() for methods in apart]
+    weights = torch.tensor([fold.samples for fold in pair.folds], dtype=torch.float64)
+    judges = [part.judge for part in parts if part.judge is not None]
+    losses, verdicts = [], {}
+    for name, (_, each) in found.items():
+        judged = list(zip(judges, each, strict=True))
+        losses.append(together([judge.on_parts(alignment, recipe.keep) for judge, alignment in judged]))
+        verdicts[name] = _mean([judge.of_start(alignment) for judge, alignment in judged], weights)
+    best = list(found)[simplest(losses) if len(losses) > 1 else 0]
+    alignment, alignments = found[best]
+    return BestStart(best, alignment, verdicts), alignments
+
+
+def _schedule(
+    pair: Prepared, fits_of: Callable[[int, Recipe], Fits], recipe: Recipe
+) -> tuple[Recipe, tuple[str, ...], bool]:
+    """Return the recipe with the schedule whose trials end lowest, what to tell, and whether it was interrupted."""
+    steps = recipe.permutation_steps if pair.continuous else recipe.steps
+    heights = []
+    for number in range(len(pair.folds)):
+        fits = fits_of(number, recipe)
+        heights.append(fits.trial_heights(steps))
+        if fits.interrupted:
+            return recipe, (), True
+        if not heights[-1]:
+            return replace(recipe, trials=1), (), False
+    best = best_of(schedules(recipe), [sum(each) for each in zip(*heights, strict=True)])
+    chosen = replace(
+        recipe,
+        trials=1,
+        temperatures=best.temperatures,
+        learning_rate=best.learning_rate,
+        scale_learning_rate=best.scale_learning_rate,
+    )
+    told = f"The best of {recipe.trials} short trials is trained: {best}."
+    return chosen, (told,), False
+
+
+def _lowest(fitted: Sequence[Fits], stage: str, weights: torch.Tensor, recipe: Recipe) -> int:
+    """Return the step after which the mean over folds is lowest in a stage."""
+    evaluations = [fits.verdicts[stage] for fits in fitted]
+    heights = [
+        sum(
+            float(weight) * height(verdict, recipe.keep)
+            for weight, (_, verdict) in zip(weights, each, strict=True)
+        )
+        for each in zip(*evaluations, strict=False)
+    ]
+    return evaluations[0][min(range(len(heights)), key=lambda number: heights[number])][0]
+
+
+def _ends(fits: Fits, stops: Mapping[str, int]) -> tuple[Verdict, Verdict]:
+    """Return how a fold judges the start, and where the last stage that takes steps is stopped."""
+    stages = list(fits.verdicts)
+    start = fits.verdicts[stages[0]][0][1]
+    end = start
+    for stage in stages:
+        if stops[stage]:
+            end = next(verdict for step, verdict in fits.verdicts[stage] if step == stops[stage])
+    return start, end
+
+
+def _on_folds(verdicts: Sequence[Verdict], weights: torch.Tensor, recipe: Recipe) -> PartLosses:
+    values = [height(verdict, recipe.keep) for verdict in verdicts]
+    return PartLosses(torch.tensor(values, dtype=torch.float64), weights)
+
+
+def _mean(verdicts: Sequence[Verdict], weights: torch.Tensor) -> Verdict:
+    """Return the mean of paths, or of losses."""
+    shares = weights / weights.sum()
+    paths = [each for each in verdicts if isinstance(each, PathEvaluation)]
+    if not paths:
+        losses = [each for each in verdicts if not isinstance(each, PathEvaluation)]
+        return float(shares @ torch.tensor(losses, dtype=torch.float64))
+    accuracies = [each.accuracies for each in paths if each.accuracies is not None]
+    return PathEvaluation(
+        paths[0].positions,
+        shares @ torch.stack([each.losses for each in paths]),
+        shares @ torch.stack(accuracies) if len(accuracies) == len(paths) else None,
+    )
+
+
+def _told(stops: Mapping[str, int]) -> str:
+    """Say what the last fit learns from, and how long its stages take."""
+    steps = ", ".join(f"{stage} after {step}" for stage, step in stops.items())
+    return f"The last fit learns from all samples; its stages end where the folds did best: {steps} steps."
