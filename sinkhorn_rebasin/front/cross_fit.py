@@ -11,9 +11,10 @@ import torch
 
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import Fold, first_batches
+from sinkhorn_rebasin.front.evaluations import Evaluation
 from sinkhorn_rebasin.front.fit import Fits
-from sinkhorn_rebasin.front.gain import Gain, PartLosses, gain, simplest, together
-from sinkhorn_rebasin.front.judge import Verdict, height
+from sinkhorn_rebasin.front.gain import Gain, gain, simplest, together
+from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.prepared_pair import Prepared
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import best_of, schedules
@@ -29,7 +30,7 @@ class CrossFit:
         start: found on all samples; its verdicts, and those of its rivals, are means over folds.
         recipe: of the fit on all samples.
         stops: the step after which each of its stages ends.
-        gain: over the start, one part a fold.
+        gain: over the start, on the parts of all folds.
         after: mean over folds of the path, or the loss, where the fits were stopped.
         history: of the first fold.
         interrupted: whether by Ctrl-C; the start is all there is then.
@@ -73,7 +74,7 @@ def cross_fitted(
         part = parts[number]
         assert part.judge is not None
         rebasin = part.rebasin_at(alignments[number], seed)
-        return Fits(rebasin, part.judge, part.train, recipe, trainer, progress, part.loss)
+        return Fits(rebasin, part.judge, part.train, recipe, trainer, progress, part.loss, kept={})
 
     recipe, notes, interrupted = _schedule(pair, fits_of, recipe)
     fitted: list[Fits] = []
@@ -82,13 +83,14 @@ def cross_fitted(
         fits.run(time.monotonic())
         interrupted = fits.interrupted
         fitted.append(fits)
-    if interrupted or not fitted[0].verdicts:
+    if interrupted or not fitted[0].kept:
         nothing = Gain(0.0, None, len(parts))
         return CrossFit(start, recipe, {}, nothing, start.verdict, [], interrupted, notes)
-    stops = {stage: _lowest(fitted, stage, weights, recipe) for stage in fitted[0].verdicts}
-    firsts, lasts = zip(*(_ends(fits, stops) for fits in fitted), strict=True)
-    gained = gain(*(_on_folds(each, weights, recipe) for each in (firsts, lasts)))
-    after = _mean(lasts, weights)
+    evaluations = [fits.kept or {} for fits in fitted]
+    stops = {stage: _lowest([each[stage] for each in evaluations]) for stage in evaluations[0]}
+    firsts, lasts = zip(*(_ends(each, stops) for each in evaluations), strict=True)
+    gained = gain(*(together([each.losses for each in ends]) for ends in (firsts, lasts)))
+    after = _mean([each.verdict for each in lasts], weights)
     return CrossFit(start, recipe, stops, gained, after, fitted[0].history, False, (*notes, _told(stops)))
 
 
@@ -154,33 +156,21 @@ def _schedule(
     return chosen, (told,), False
 
 
-def _lowest(fitted: Sequence[Fits], stage: str, weights: torch.Tensor, recipe: Recipe) -> int:
-    """Return the step after which the mean over folds is lowest in a stage."""
-    evaluations = [fits.verdicts[stage] for fits in fitted]
-    heights = [
-        sum(
-            float(weight) * height(verdict, recipe.keep)
-            for weight, (_, verdict) in zip(weights, each, strict=True)
-        )
-        for each in zip(*evaluations, strict=False)
-    ]
-    return evaluations[0][min(range(len(heights)), key=lambda number: heights[number])][0]
+def _lowest(folds: Sequence[Sequence[Evaluation]]) -> int:
+    """Return the step after which the loss on all folds together is lowest."""
+    means = [together([each.losses for each in several]).mean for several in zip(*folds, strict=False)]
+    return folds[0][means.index(min(means))].step
 
 
-def _ends(fits: Fits, stops: Mapping[str, int]) -> tuple[Verdict, Verdict]:
+def _ends(
+    stages: Mapping[str, Sequence[Evaluation]], stops: Mapping[str, int]
+) -> tuple[Evaluation, Evaluation]:
     """Return how a fold judges the start, and where the last stage that takes steps is stopped."""
-    stages = list(fits.verdicts)
-    start = fits.verdicts[stages[0]][0][1]
-    end = start
-    for stage in stages:
+    start = end = next(iter(stages.values()))[0]
+    for stage, evaluations in stages.items():
         if stops[stage]:
-            end = next(verdict for step, verdict in fits.verdicts[stage] if step == stops[stage])
+            end = next(each for each in evaluations if each.step == stops[stage])
     return start, end
-
-
-def _on_folds(verdicts: Sequence[Verdict], weights: torch.Tensor, recipe: Recipe) -> PartLosses:
-    values = [height(verdict, recipe.keep) for verdict in verdicts]
-    return PartLosses(torch.tensor(values, dtype=torch.float64), weights)
 
 
 def _mean(verdicts: Sequence[Verdict], weights: torch.Tensor) -> Verdict:

@@ -11,7 +11,8 @@ from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.assignment.temperature import geometric
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import kept_order
-from sinkhorn_rebasin.front.judge import Judge, Verdict, height
+from sinkhorn_rebasin.front.evaluations import Evaluation, kept_evaluations
+from sinkhorn_rebasin.front.judge import Judge, height
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import Schedule, best_of, schedules, trial_steps
 from sinkhorn_rebasin.losses import RandomPointLoss, RebasinLoss, RepairLoss
@@ -42,7 +43,8 @@ class Fits:
         loss: what is trained instead of the criterion at random points of the path.
         stops: the step after which each stage ends, where that was decided elsewhere; held-out data decide nothing
             then. A stage that ends before its first step is left out.
-        verdicts: every evaluation of each stage, with the step after which it was made.
+        kept: every evaluation of each stage: its step, the verdict, and the loss on every part of the held-out data;
+            None keeps none.
     """
 
     rebasin: SinkhornRebasin
@@ -53,7 +55,7 @@ class Fits:
     progress: bool
     loss: RebasinLoss | None
     stops: Mapping[str, int] | None = None
-    verdicts: dict[str, list[tuple[int, Verdict]]] = field(default_factory=dict)
+    kept: dict[str, list[Evaluation]] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
     steps: dict[str, int] = field(default_factory=dict)
@@ -225,6 +227,8 @@ class Fits:
         stop = None if self.stops is None else self.stops.get(stage)
         if stop == 0:
             return
+        if self.kept is not None:
+            self.kept[stage] = kept_evaluations(monitor, self.judge, self.recipe.keep)
         with kept_order(self.train):
             end = bounded_fit(
                 module,
@@ -241,7 +245,6 @@ class Fits:
             self.interrupted = True
             monitor.restore(self.rebasin)
         before = sum(self.steps.values())
-        self.verdicts[stage] = list(monitor.history)
         self.steps[stage] = self.steps.get(stage, 0) + end.steps
         self.history += [
             {"stage": stage, "step": before + step, **_figures(verdict)} for step, verdict in monitor.history

@@ -53,6 +53,7 @@ class BarrierMonitor(lightning.Callback):
         best: the lowest figure so far.
         best_parameters: the re-basin's parameters, scores and log-scales, by name, at that evaluation; empty until
             one is finite.
+        told: called after every evaluation with its step and the re-basin, where it is not None.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class BarrierMonitor(lightning.Callback):
         self.history: list[tuple[int, Any]] = []
         self.best: float = float("inf")
         self.best_parameters: dict[str, Tensor] = {}
+        self.told: Callable[[int, SinkhornRebasin], None] | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Forget earlier fits.
@@ -177,6 +179,8 @@ class BarrierMonitor(lightning.Callback):
         if math.isfinite(height) and height < self.best:
             self.best = height
             self.best_parameters = learned_tensors(rebasin)
+        if self.told is not None:
+            self.told(step, rebasin)
 
 
 class _Converted:

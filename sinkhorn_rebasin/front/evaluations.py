@@ -1,0 +1,47 @@
+"""What held-out data say of a fit on the way, part by part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
+from sinkhorn_rebasin.front.gain import PartLosses
+from sinkhorn_rebasin.front.judge import Judge, Verdict
+from sinkhorn_rebasin.rebasin import SinkhornRebasin
+
+if TYPE_CHECKING:
+    from sinkhorn_rebasin.training import BarrierMonitor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold what held-out data say after a step of a stage.
+
+    Attributes:
+        step: of the stage.
+        verdict: of all of them.
+        losses: of every part.
+    """
+
+    step: int
+    verdict: Verdict
+    losses: PartLosses
+
+
+def kept_evaluations(monitor: BarrierMonitor, judge: Judge, keep: PathFigure) -> list[Evaluation]:
+    """Return a list that fills while a monitor evaluates.
+
+    Args:
+        monitor: of a fit.
+        judge: of the same held-out data.
+        keep: the figure of the path.
+    """
+    evaluations: list[Evaluation] = []
+
+    def told(step: int, rebasin: SinkhornRebasin) -> None:
+        """Keep an evaluation."""
+        evaluations.append(Evaluation(step, monitor.history[-1][1], judge.on_parts(rebasin, keep)))
+
+    monitor.told = told
+    return evaluations
