@@ -204,9 +204,8 @@ def _by_folds(
     assert pair.judge is not None
     found = cross_fitted(pair, recipe, seed, trainer, progress)
     rebasin = pair.rebasin_at(found.start.alignment, seed)
-    fits = Fits(
-        rebasin, pair.judge, pair.train, found.recipe, trainer, progress, pair.loss, stops=found.stops
-    )
+    given = rebasin, pair.judge, pair.train, found.recipe, trainer, progress, pair.loss
+    fits = Fits(*given, stops=found.stops)
     kept: tuple[str, ...] = ()
     if found.interrupted:
         fits.interrupted = True

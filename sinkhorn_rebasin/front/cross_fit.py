@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import Fold, first_batches
@@ -20,6 +21,7 @@ from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import best_of, schedules
 from sinkhorn_rebasin.front.starts import WITHOUT_DATA, BestStart, start_methods
 from sinkhorn_rebasin.matching import Alignment
+from sinkhorn_rebasin.networks.counting import adds_up
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ def cross_fitted(
     """
     parts = [_without(pair, fold, recipe) for fold in pair.folds]
     start, alignments = _start(pair, parts, recipe, seed)
-    weights = torch.tensor([fold.samples for fold in pair.folds], dtype=torch.float64)
 
     def fits_of(number: int, recipe: Recipe) -> Fits:
         """Return what trains without one fold."""
@@ -90,7 +91,7 @@ def cross_fitted(
     stops = {stage: _lowest([each[stage] for each in evaluations]) for stage in evaluations[0]}
     firsts, lasts = zip(*(_ends(each, stops) for each in evaluations), strict=True)
     gained = gain(*(together([each.losses for each in ends]) for ends in (firsts, lasts)))
-    after = _mean([each.verdict for each in lasts], weights)
+    after = _mean([each.verdict for each in lasts], _shares(pair))
     return CrossFit(start, recipe, stops, gained, after, fitted[0].history, False, (*notes, _told(stops)))
 
 
@@ -119,13 +120,12 @@ def _start(
         alignment = method()
         same = name in WITHOUT_DATA
         found[name] = alignment, [alignment if same else methods[name]() for methods in apart]
-    weights = torch.tensor([fold.samples for fold in pair.folds], dtype=torch.float64)
     judges = [part.judge for part in parts if part.judge is not None]
     losses, verdicts = [], {}
     for name, (_, each) in found.items():
         judged = list(zip(judges, each, strict=True))
         losses.append(together([judge.on_parts(alignment, recipe.keep) for judge, alignment in judged]))
-        verdicts[name] = _mean([judge.of_start(alignment) for judge, alignment in judged], weights)
+        verdicts[name] = _mean([judge.of_start(alignment) for judge, alignment in judged], _shares(pair))
     best = list(found)[simplest(losses) if len(losses) > 1 else 0]
     alignment, alignments = found[best]
     return BestStart(best, alignment, verdicts), alignments
@@ -173,9 +173,15 @@ def _ends(
     return start, end
 
 
-def _mean(verdicts: Sequence[Verdict], weights: torch.Tensor) -> Verdict:
+def _shares(pair: Prepared) -> Tensor:
+    """Return how much the path on each fold counts in that on all samples; sums are added up."""
+    samples = torch.tensor([fold.samples for fold in pair.folds], dtype=torch.float64)
+    criterion = None if pair.judge is None else pair.judge.criterion
+    return torch.ones_like(samples) if criterion and adds_up(criterion) else samples / samples.sum()
+
+
+def _mean(verdicts: Sequence[Verdict], shares: Tensor) -> Verdict:
     """Return the mean of paths, or of losses."""
-    shares = weights / weights.sum()
     paths = [each for each in verdicts if isinstance(each, PathEvaluation)]
     if not paths:
         losses = [each for each in verdicts if not isinstance(each, PathEvaluation)]
@@ -184,7 +190,7 @@ def _mean(verdicts: Sequence[Verdict], weights: torch.Tensor) -> Verdict:
     return PathEvaluation(
         paths[0].positions,
         shares @ torch.stack([each.losses for each in paths]),
-        shares @ torch.stack(accuracies) if len(accuracies) == len(paths) else None,
+        shares / shares.sum() @ torch.stack(accuracies) if len(accuracies) == len(paths) else None,
     )
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import DataError, LossError, RebasinError
 
-SHORT = sr.Recipe(steps=4, cycles=1, closing_steps=2, evaluate_every=2, points=3)
+SHORT = sr.Recipe(steps=4, cycles=1, closing_steps=2, evaluate_every=2, points=3, folds=1)
 GENERATOR = torch.Generator().manual_seed(0)
 INPUTS, LABELS = torch.randn(80, 4, generator=GENERATOR), torch.randint(3, (80,), generator=GENERATOR)
 BATCHES = list(zip(INPUTS.split(8), LABELS.split(8), strict=True))
