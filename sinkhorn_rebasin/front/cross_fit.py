@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import Fold, first_batches
-from sinkhorn_rebasin.front.evaluations import Evaluation
+from sinkhorn_rebasin.front.evaluations import Evaluation, figures_of
 from sinkhorn_rebasin.front.fit import Fits
 from sinkhorn_rebasin.front.gain import Gain, gain, simplest, together
 from sinkhorn_rebasin.front.judge import Verdict
@@ -34,7 +34,7 @@ class CrossFit:
         stops: the step after which each of its stages ends.
         gain: over the start, on the parts of all folds.
         after: mean over folds of the path, or the loss, where the fits were stopped.
-        history: of the first fold.
+        history: means over folds.
         interrupted: whether by Ctrl-C; the start is all there is then.
         notes: what the result should tell.
     """
@@ -75,7 +75,8 @@ def cross_fitted(
         part = parts[number]
         assert part.judge is not None
         rebasin = part.rebasin_at(alignments[number], seed)
-        return Fits(rebasin, part.judge, part.train, recipe, trainer, progress, part.loss, kept={})
+        given = rebasin, part.judge, part.train, recipe, trainer, progress, part.loss
+        return Fits(*given, label=f", fold {number + 1} of {len(parts)}", kept={})
 
     recipe, notes, interrupted = _schedule(pair, fits_of, recipe)
     fitted: list[Fits] = []
@@ -91,8 +92,10 @@ def cross_fitted(
     stops = {stage: _lowest([each[stage] for each in evaluations]) for stage in evaluations[0]}
     firsts, lasts = zip(*(_ends(each, stops) for each in evaluations), strict=True)
     gained = gain(*(together([each.losses for each in ends]) for ends in (firsts, lasts)))
-    after = _mean([each.verdict for each in lasts], _shares(pair))
-    return CrossFit(start, recipe, stops, gained, after, fitted[0].history, False, (*notes, _told(stops)))
+    shares = _shares(pair)
+    after = _mean([each.verdict for each in lasts], shares)
+    history = _history(evaluations, shares)
+    return CrossFit(start, recipe, stops, gained, after, history, False, (*notes, _told(stops)))
 
 
 def _without(pair: Prepared, fold: Fold, recipe: Recipe) -> Prepared:
@@ -171,6 +174,17 @@ def _ends(
         if stops[stage]:
             end = next(each for each in evaluations if each.step == stops[stage])
     return start, end
+
+
+def _history(folds: Sequence[Mapping[str, Sequence[Evaluation]]], shares: Tensor) -> list[dict[str, Any]]:
+    """Return one entry an evaluation, as a fit's history has it, with the mean over folds."""
+    entries, before = list[dict[str, Any]](), 0
+    for stage in folds[0]:
+        for several in zip(*(each[stage] for each in folds), strict=False):
+            mean = _mean([each.verdict for each in several], shares)
+            entries.append({"stage": stage, "step": before + several[0].step, **figures_of(mean)})
+        before = entries[-1]["step"]
+    return entries
 
 
 def _shares(pair: Prepared) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.front.gain import PartLosses
 from sinkhorn_rebasin.front.judge import Judge, Verdict
@@ -45,3 +46,14 @@ def kept_evaluations(monitor: BarrierMonitor, judge: Judge, keep: PathFigure) ->
 
     monitor.told = told
     return evaluations
+
+
+def figures_of(verdict: Verdict) -> dict[str, Any]:
+    """Return what a history holds of a verdict.
+
+    >>> figures_of(0.5)
+    {'loss': 0.5}
+    """
+    if isinstance(verdict, PathEvaluation):
+        return {"barrier": verdict.barrier, "midpoint_loss": verdict.midpoint_loss}
+    return {"loss": verdict}

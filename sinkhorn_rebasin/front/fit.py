@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.assignment.temperature import geometric
-from sinkhorn_rebasin.connectivity import PathEvaluation
 from sinkhorn_rebasin.front.data import kept_order
-from sinkhorn_rebasin.front.evaluations import Evaluation, kept_evaluations
+from sinkhorn_rebasin.front.evaluations import Evaluation, figures_of, kept_evaluations
 from sinkhorn_rebasin.front.judge import Judge, height
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import Schedule, best_of, schedules, trial_steps
@@ -43,6 +42,7 @@ class Fits:
         loss: what is trained instead of the criterion at random points of the path.
         stops: the step after which each stage ends, where that was decided elsewhere; held-out data decide nothing
             then. A stage that ends before its first step is left out.
+        label: what a bar says after the name of a stage.
         kept: every evaluation of each stage: its step, the verdict, and the loss on every part of the held-out data;
             None keeps none.
     """
@@ -55,6 +55,7 @@ class Fits:
     progress: bool
     loss: RebasinLoss | None
     stops: Mapping[str, int] | None = None
+    label: str = ""
     kept: dict[str, list[Evaluation]] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     interrupted: bool = False
@@ -237,7 +238,7 @@ class Fits:
                 epoch=every or self.recipe.evaluate_every,
                 callbacks=callbacks,
                 options=self.options,
-                title=stage if self.progress else None,
+                title=f"{stage}{self.label}" if self.progress else None,
                 deadline=deadline,
                 stop=stop,
             )
@@ -247,7 +248,8 @@ class Fits:
         before = sum(self.steps.values())
         self.steps[stage] = self.steps.get(stage, 0) + end.steps
         self.history += [
-            {"stage": stage, "step": before + step, **_figures(verdict)} for step, verdict in monitor.history
+            {"stage": stage, "step": before + step, **figures_of(verdict)}
+            for step, verdict in monitor.history
         ]
 
     def _shorten(self, began: float, seconds: float) -> tuple[float, float]:
@@ -288,9 +290,3 @@ class Fits:
         if end.interrupted:
             raise KeyboardInterrupt
         return end
-
-
-def _figures(verdict: PathEvaluation | float) -> dict[str, Any]:
-    if isinstance(verdict, PathEvaluation):
-        return {"barrier": verdict.barrier, "midpoint_loss": verdict.midpoint_loss}
-    return {"loss": verdict}

@@ -68,7 +68,7 @@ def prepared(
     """
     reference, target = _checked_networks(reference, target, heads)
     _check(train, criterion, loss, repair, recipe, trainer)
-    data = _data(train, validation, recipe, seed, batch)
+    data = _data(train, validation, recipe, seed, batch, trainer)
     measured, start_data = _measured(data, statistics, recipe, batch)
     first = next(iter(start_data or ([] if data is None else data.validation)), None)
     if example_inputs is None and first is not None and (spec is None or rescale is True):
@@ -166,12 +166,18 @@ def _check(
 
 
 def _data(
-    train: Any, validation: Any, recipe: Recipe, seed: int, batch: BatchAdapter | None
+    train: Any,
+    validation: Any,
+    recipe: Recipe,
+    seed: int,
+    batch: BatchAdapter | None,
+    trainer: Mapping[str, Any],
 ) -> AlignmentData | None:
     """Training and held-out batches; without any, None."""
     if train is not None:
         few = None
-        if validation is None and recipe.seconds is None:
+        # Processes that a strategy starts keep what they saw of a fold.
+        if validation is None and recipe.seconds is None and trainer.get("strategy") is None:
             few = data_in_folds(train, recipe.folds, recipe.validation_samples, seed, batch)
         return few or alignment_data(train, validation, recipe.validation_samples, seed, batch)
     if validation is None:
