@@ -12,7 +12,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.operation_sites import OperationReader, OperationSite
 from sinkhorn_rebasin.activations.sites import Site, find_sites, outputs_of, units_of_site, with_parities
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
@@ -186,7 +186,7 @@ def paired_units(
     device = device_of(reference)
     example = spec.validity.arguments if spec.validity else ()
     with untouched_randomness():
-        for one in data:
+        for one in batches_in(data):
             inputs, _ = read_batch(one, batch, network=network, labelled=False, example=example)
             inputs = move_to(inputs, device)
             if sites is None or reader is None:

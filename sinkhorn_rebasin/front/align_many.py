@@ -104,42 +104,47 @@ def align_many(
     if len(networks) < 2:
         raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
     shares = None if shares is None else check_shares(shares, len(networks))
-    recipe = recipe or Recipe.many()
-    data = (
-        None if train is None else alignment_data(train, validation, recipe.validation_samples, seed, batch)
-    )
-    first = next((network for network in networks if isinstance(network, nn.Module)), None)
-    if example_inputs is None and data is not None and first is not None:
-        example_inputs = examples_in(first, data.validation[0], batch)
-    spec = _discovered(first, example_inputs) if spec is None else spec
-    spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
-    generator = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
-    if data is None:
-        if repair:
-            raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
-        return match_many(networks, spec, method=method or "merge_many", **options)
-    if not isinstance(networks[0], nn.Module):
-        raise ArchitectureError(
-            "Expected the first network to be a module, which can be run, but got a state."
+    if shares is not None and min(shares) <= 0:
+        raise LossError(f"Expected shares above 0 of the mean that is learned but got {min(shares):g}.")
+    with torch.inference_mode(False), seeded(seed):
+        recipe = recipe or Recipe.many()
+        data = (
+            None
+            if train is None
+            else alignment_data(train, validation, recipe.validation_samples, seed, batch)
         )
-    measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
-    if measure is None:
-        raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
-    starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
-    statistics = data.first(recipe.statistics_samples, batch)
-    scales = _scales(networks[0], spec, rescale, repair, example_inputs)
-    joints = [
-        JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
-    ]
-    mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
-    loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
-    judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
-    fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
-    joint, told = fits.best(joints, [start.method for start in starts])
-    with seeded(seed):
-        notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
-    return replace(joint.alignment(), notes=notes)
+        first = next((network for network in networks if isinstance(network, nn.Module)), None)
+        if example_inputs is None and data is not None and first is not None:
+            example_inputs = examples_in(first, data.validation[0], batch)
+        spec = _discovered(first, example_inputs) if spec is None else spec
+        spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
+        generator = torch.Generator().manual_seed(seed)
+        options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
+        if data is None:
+            if repair:
+                raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
+            return match_many(networks, spec, method=method or "merge_many", **options)
+        if not isinstance(networks[0], nn.Module):
+            raise ArchitectureError(
+                "Expected the first network to be a module, which can be run, but got a state."
+            )
+        measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
+        if measure is None:
+            raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
+        starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
+        statistics = data.first(recipe.statistics_samples, batch)
+        scales = _scales(networks[0], spec, rescale, repair, example_inputs)
+        joints = [
+            JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
+        ]
+        mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
+        loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
+        judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
+        fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
+        joint, told = fits.best(joints, [start.method for start in starts])
+        with seeded(seed):
+            notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
+        return replace(joint.alignment(), notes=notes)
 
 
 def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:
