@@ -13,6 +13,7 @@ from sinkhorn_rebasin.activations.operation_sites import OperationReader, Operat
 from sinkhorn_rebasin.activations.sites import Site, find_sites, outputs_of, units_of_site, with_parities
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
+from sinkhorn_rebasin.networks.comparison import check_types
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
@@ -178,8 +179,10 @@ def paired_units(
     (units, width, samples).
 
     Raises:
+        ArchitectureError: when a tensor is of another type in one network than in the other.
         DataError: when there is no batch.
     """
+    check_types(reference, target)
     sites: dict[str, Site] | None = None
     reader: OperationReader | None = None
     shown: dict[str, Site | OperationSite] = {}

@@ -61,6 +61,7 @@ class JointRebasin(nn.Module):
 
     temperature: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         networks: Sequence[NetworkLike],

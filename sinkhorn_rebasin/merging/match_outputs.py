@@ -23,6 +23,7 @@ from sinkhorn_rebasin.rebasin.initialization import Start
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 
 
+@torch.inference_mode(False)
 def match_outputs(
     reference: nn.Module,
     target: nn.Module,

@@ -51,7 +51,14 @@ def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
     Raises:
         ArchitectureError: another number of shares, or shares that do not add up to one.
     """
-    given = [1 / count] * count if shares is None else [float(share) for share in shares]
+    if shares is None:
+        return [1 / count] * count
+    try:
+        given = [float(share) for share in shares]
+    except (TypeError, ValueError):
+        raise ArchitectureError(
+            f"Expected one share a network, {count} numbers that add up to 1, but got {shares!r}."
+        ) from None
     if len(given) != count:
         raise ArchitectureError(f"Expected one share a network, {count} of them, but got {len(given)}.")
     if not abs(sum(given) - 1) < 1e-6:

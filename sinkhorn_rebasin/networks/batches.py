@@ -253,8 +253,14 @@ def move_to(data: Any, device: torch.device) -> Any:
         >>> move_to({"x": [torch.zeros(1)]}, torch.device("meta"))["x"][0].device.type
         'meta'
     """
+
+    def moved(tensor: Tensor) -> Tensor:
+        """Return the tensor there, of which gradients can be taken."""
+        there = tensor.to(device, non_blocking=True)
+        return there.clone() if there.is_inference() and not torch.is_inference_mode_enabled() else there
+
     try:
-        return replaced(data, lambda tensor: tensor.to(device, non_blocking=True))
+        return replaced(data, moved)
     except NotImplementedError as error:
         places = ", ".join(f"{name or 'it'} on {tensor.device}" for name, tensor in named_tensors_in(data))
         raise DataError(

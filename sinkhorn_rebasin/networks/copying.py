@@ -67,8 +67,13 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
     return _copied(module, replaced, reachable_tensors(module))
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def _copied(module: Module, replaced: Mapping[int, Any], tensors: list[Tensor]) -> Module:
-    """Copy a network that holds these tensors."""
+    """Copy a network that holds these tensors.
+
+    The copy can be trained, also where it is made in inference mode.
+    """
     memo: dict[int, Any] = dict(replaced)
     for group in overlapping(tensors):
         if all(id(tensor) not in memo for tensor in group):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
@@ -129,6 +130,8 @@ def former_ties(module: nn.Module) -> list[list[str]]:
     ]
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
     """Turn a frozen copy into a plain network.
 

@@ -24,6 +24,7 @@ from sinkhorn_rebasin.rebasin.initialization import Start
 LossName = Literal["inner", "l1", "l2", "midpoint", "random_point"]
 
 
+@torch.inference_mode(False)
 def sinkhorn_matching(
     reference: NetworkLike,
     target: NetworkLike,

@@ -237,3 +237,15 @@ def test_progress_of_a_long_search_is_shown_on_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert "pass 1" in err
+
+
+@pytest.mark.parametrize("exact", [0, 1])
+def test_weights_of_two_types_are_matched_as_they_are_in_one(exact: int) -> None:
+    torch.manual_seed(0)
+    pair = [nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3)) for _ in range(2)]
+    spec = discover_symmetry(pair[0], torch.ones(2, 4))
+    expected = weight_matching(*pair, spec)
+    pair[exact].double()
+    found = weight_matching(*pair, spec)
+    assert equal(found.permutations, expected.permutations)
+    assert found.objective[-1] == pytest.approx(expected.objective[-1])
