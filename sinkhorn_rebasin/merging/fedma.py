@@ -72,7 +72,10 @@ def fedma(
     """
     prior = prior or UnitPrior()
     owners = owned_networks(networks, example_inputs, shares, "fedma")
-    order = [(group.name, slots) for group, slots in groups_in_order(owners[0].spec, "fedma")]
+    order = [
+        (group.name, slots)
+        for group, slots in groups_in_order(owners[0].spec, "fedma", "merge such networks by sr.align_many")
+    ]
     made = {name: _places_made(owners[0].spec, name, slots) for name, slots in order}
     held: dict[str, list[Tensor]] = {}
     done: set[str] = set()

@@ -130,7 +130,7 @@ def scaled_by_unit(tensor: Tensor, slot: Slot, factors: Tensor) -> Tensor:
 
 
 def _check_alike(first: PermutationSpec, other: PermutationSpec) -> None:
-    """Raise unless specs differ in widths alone."""
+    """Raise ArchitectureError unless specs differ in widths alone."""
     smaller = all(group.name in other and group.size <= other[group.name].size for group in first.groups)
     try:
         check_like(*((first, other) if smaller else (other, first)))
@@ -138,6 +138,27 @@ def _check_alike(first: PermutationSpec, other: PermutationSpec) -> None:
         # Some groups may be wider in the one, some in the other: only what else differs is refused.
         if "units of group" not in str(error):
             raise
+    for name, shape in other.shapes.items():
+        if _beside_units(first, name) != _beside_units(other, name):
+            raise ArchitectureError(
+                f"Expected {name!r} to differ between the networks in its hidden units alone but got shapes "
+                f"{tuple(first.shapes[name])} and {tuple(shape)}: give all networks the same inputs, and one head "
+                f"with a row for every class."
+            )
+
+
+def _beside_units(spec: PermutationSpec, name: str) -> list[int | None]:
+    """Count what is no unit of a group, axis by axis; None where groups are nested or on several axes."""
+    rest: list[int | None] = list(spec.shapes[name])
+    for slot in spec.slots_on(name):
+        group = spec[slot.group]
+        for axis in slot.axes:
+            size = rest[axis]
+            if size is None or len(slot.axes) > 1 or group.parent is not None or group.blocks > 1:
+                rest[axis] = None
+            else:
+                rest[axis] = size - group.size * slot.layout.width
+    return rest
 
 
 def _wider_shapes(spec: PermutationSpec, group: str, size: int) -> dict[str, tuple[int, ...]]:
