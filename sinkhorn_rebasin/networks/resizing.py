@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.copying import Module, plain_tensors, standalone_copy
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@plain_tensors()
 def resized(model: Module, state: Mapping[str, Tensor]) -> Module:
     """Copy a network with tensors of other widths.
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.copying import Module, plain_tensors, standalone_copy
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@plain_tensors()
 def untie(model: Module, names: Sequence[str] | None = None) -> Module:
     """Copy a network and give tied parameters a tensor each.
 
