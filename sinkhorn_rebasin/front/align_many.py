@@ -13,7 +13,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Net
 from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
-from sinkhorn_rebasin.front.data import alignment_data
+from sinkhorn_rebasin.front.data import AlignmentData, alignment_data
 from sinkhorn_rebasin.front.many_fits import ManyFits
 from sinkhorn_rebasin.front.many_starts import starts_of
 from sinkhorn_rebasin.front.mean_loss import LossOfMean
@@ -103,9 +103,7 @@ def align_many(
     """
     if len(networks) < 2:
         raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
-    shares = None if shares is None else check_shares(shares, len(networks))
-    if shares is not None and min(shares) <= 0:
-        raise LossError(f"Expected shares above 0 of the mean that is learned but got {min(shares):g}.")
+    shares = _above_zero(shares, len(networks))
     with torch.inference_mode(False), seeded(seed):
         recipe = recipe or Recipe.many()
         data = (
@@ -124,16 +122,11 @@ def align_many(
             if repair:
                 raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
             return match_many(networks, spec, method=method or "merge_many", **options)
-        if not isinstance(networks[0], nn.Module):
-            raise ArchitectureError(
-                "Expected the first network to be a module, which can be run, but got a state."
-            )
-        measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
-        if measure is None:
-            raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
+        reference = _module(networks[0])
+        measure = _measure(reference, data, criterion, batch)
         starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
         statistics = data.first(recipe.statistics_samples, batch)
-        scales = _scales(networks[0], spec, rescale, repair, example_inputs)
+        scales = _scales(reference, spec, rescale, repair, example_inputs)
         joints = [
             JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
         ]
@@ -145,6 +138,33 @@ def align_many(
         with seeded(seed):
             notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
         return replace(joint.alignment(), notes=notes)
+
+
+def _above_zero(shares: Sequence[float] | None, count: int) -> list[float] | None:
+    """Check the shares of the mean that is wanted."""
+    given = None if shares is None else check_shares(shares, count)
+    if given is not None and min(given) <= 0:
+        raise LossError(f"Expected shares above 0 of the mean that is learned but got {min(given):g}.")
+    return given
+
+
+def _module(first: NetworkLike) -> nn.Module:
+    """Return the first network if it runs."""
+    if not isinstance(first, nn.Module):
+        raise ArchitectureError(
+            "Expected the first network to be a module, which can be run, but got a state."
+        )
+    return first
+
+
+def _measure(
+    first: nn.Module, data: AlignmentData, criterion: Criterion | None, batch: BatchAdapter | None
+) -> Criterion:
+    """Return the criterion for a network's outputs."""
+    measure = criterion_for(first, data.validation[0], criterion, None, batch)
+    if measure is None:
+        raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
+    return measure
 
 
 def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
+from sinkhorn_rebasin.connectivity.statistics import singular_vectors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.networks.architecture import real_view, single_precision
@@ -33,16 +34,31 @@ def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[l
     return [finite[0][0], *(target for _, target in finite)], spec
 
 
-def mean_state(states: Sequence[StateLike], shares: Sequence[float] | None = None) -> State:
+def mean_state(
+    states: Sequence[StateLike], shares: Sequence[float] | None = None, whole: Collection[str] = ()
+) -> State:
     r"""Return the weighted mean of states, :math:`\sum_m w_m \theta_m`.
 
-    Whole numbers are the first one's.
+    Whole numbers are the first one's, and tensors in ``whole`` those of the largest share.
 
     >>> mean_state([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])["w"].item()
     2.0
     """
     shares = [1 / len(states)] * len(states) if shares is None else shares
-    return {name: _mixed([state[name] for state in states], shares) for name in states[0]}
+    largest = states[list(shares).index(max(shares))]
+    return {
+        name: largest[name].clone() if name in whole else _mixed([state[name] for state in states], shares)
+        for name in states[0]
+    }
+
+
+def without_mean(networks: Sequence[NetworkLike]) -> frozenset[str]:
+    """Name the float buffers of networks that have no mean: see :func:`singular_vectors`.
+
+    Only a module tells; among states alone there are none.
+    """
+    modules = (network for network in networks if isinstance(network, nn.Module))
+    return frozenset().union(*(singular_vectors(module) for module in modules))
 
 
 def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
