@@ -22,7 +22,7 @@ from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import RepairSimplexLoss, SimplexLoss
 from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
-from sinkhorn_rebasin.merging.states import check_shares, states_of
+from sinkhorn_rebasin.merging.states import check_several, check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 
@@ -101,8 +101,7 @@ def align_many(
 
     Source: this package; the pair: Guerrero-Peña et al. (2023).
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
+    check_several(networks, "to align")
     shares = _above_zero(shares, len(networks))
     with torch.inference_mode(False), seeded(seed):
         recipe = recipe or Recipe.many()

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
-from sinkhorn_rebasin.errors import ArchitectureError, DataError
+from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.criteria import criterion_for, output_of
 from sinkhorn_rebasin.front.data import check_readable
 from sinkhorn_rebasin.merging.ensemble import Ensemble
+from sinkhorn_rebasin.merging.states import check_several
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
@@ -165,8 +166,7 @@ def compare(
 
     Source: this package.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to compare but got {len(networks)}.")
+    check_several(networks, "to compare")
     check_readable("dataloader", dataloader)
     with untouched_randomness():
         first = next(iter(dataloader), None)

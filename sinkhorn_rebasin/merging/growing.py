@@ -14,7 +14,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.files.given_networks import check_weights
 from sinkhorn_rebasin.matching.across_widths.padding import check_like
 from sinkhorn_rebasin.matching.across_widths.widening import widen_into
-from sinkhorn_rebasin.merging.states import check_shares
+from sinkhorn_rebasin.merging.states import check_several, check_shares
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, identity_permutations, permute_state
@@ -52,8 +52,7 @@ def owned_networks(
         ArchitectureError: fewer than two networks, something that is no module, shares that do not add up to 1 or
             are not above zero, weights that are no numbers, or networks that differ in more than widths.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
+    check_several(networks, "to merge")
     for number, network in enumerate(networks):
         if not isinstance(network, nn.Module):
             raise ArchitectureError(

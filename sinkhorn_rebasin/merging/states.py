@@ -15,6 +15,20 @@ from sinkhorn_rebasin.networks.architecture import real_view, single_precision
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
+def check_several(networks: Sequence[object], purpose: str) -> None:
+    """Raise ArchitectureError unless networks are a list of at least two.
+
+    >>> check_several([nn.Linear(1, 1), nn.Linear(1, 1)], "to merge")
+    """
+    if not isinstance(networks, (Sequence, nn.ModuleList)) or isinstance(networks, (str, bytes)):
+        raise ArchitectureError(
+            f"Expected a list of at least two networks {purpose} but got {type(networks).__name__}: pass "
+            f"[first, second]."
+        )
+    if len(networks) < 2:
+        raise ArchitectureError(f"Expected at least two networks {purpose} but got {len(networks)}.")
+
+
 def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[list[State], PermutationSpec]:
     """Read the states of several networks of one architecture.
 
@@ -24,8 +38,7 @@ def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[l
     Raises:
         ArchitectureError, SpecError: fewer than two networks, or networks that differ from each other or the spec.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
+    check_several(networks, "to merge")
     first, *others = networks
     for other in others:
         spec = as_states(first, other, spec, stacklevel=4).spec
