@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import LossError
-from sinkhorn_rebasin.merging.states import check_several
+from sinkhorn_rebasin.merging.states import check_modules, check_several
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 
 
@@ -26,7 +26,7 @@ class Ensemble(nn.Module):
         class_axis: axis of the classes, whose probabilities are averaged; None averages the outputs themselves.
 
     Raises:
-        ArchitectureError: fewer than two members.
+        ArchitectureError: fewer than two members, or one that is no module.
         LossError: a member returns no tensor, or one of another shape.
 
     Example:
@@ -41,6 +41,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[nn.Module], class_axis: int | None = 1) -> None:
         super().__init__()
         check_several(members, "in an ensemble")
+        check_modules({f"member {number}": member for number, member in enumerate(members)})
         self.members = nn.ModuleList(evaluation_copy(member) for member in members)
         self.class_axis = class_axis
 

@@ -29,6 +29,19 @@ def check_several(networks: Sequence[object], purpose: str) -> None:
         raise ArchitectureError(f"Expected at least two networks {purpose} but got {len(networks)}.")
 
 
+def check_modules(networks: Mapping[str, object]) -> None:
+    """Raise ArchitectureError unless networks run; they come by what they are called.
+
+    >>> check_modules({"the merge": nn.Linear(1, 1)})
+    """
+    for name, network in networks.items():
+        if not isinstance(network, nn.Module):
+            raise ArchitectureError(
+                f"Expected {name} to be a module, which is run, but got {type(network).__name__}: load a state into "
+                f"its network first, or merge by to_model()."
+            )
+
+
 def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[list[State], PermutationSpec]:
     """Read the states of several networks of one architecture.
 
