@@ -147,7 +147,7 @@ def paired_moments(
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        DataError: when there is no batch.
+        DataError: when there is no batch, or activations are infinite or NaN.
     """
     found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
     for number, (shown, pairs) in enumerate(
@@ -158,7 +158,22 @@ def paired_moments(
         if not number:
             found = {name: (site, PairedMoments()) for name, site in shown.items()}
         _take_in(found, pairs)
-    return {name: pair for name, pair in found.items() if pair[1].count}
+    seen = {name: pair for name, pair in found.items() if pair[1].count}
+    check_finite({name: moments for name, (_, moments) in seen.items()})
+    return seen
+
+
+def check_finite(found: Mapping[str, PairedMoments]) -> None:
+    """Raise DataError where the activations of a group are no numbers.
+
+    >>> check_finite({})
+    """
+    for name, moments in found.items():
+        if not all(bool(each.isfinite().all()) for each in moments.squares):
+            raise DataError(
+                f"Expected finite activations of group {name!r} but some are infinite or NaN: look for such numbers "
+                f"in the data, and for networks whose training has diverged."
+            )
 
 
 @torch.no_grad()

@@ -223,6 +223,7 @@ def _axis(plane: Plane, axis: int, points: int, margin: float) -> Tensor:
     return torch.linspace(low - room, high + room, points, dtype=torch.float64)
 
 
+@untouched_randomness()  # of which the import of rich draws
 def _tracked(rows: Iterable[int], progress: bool) -> Iterable[int]:
     if not progress:
         return rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging.states import check_shares
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
@@ -36,6 +36,7 @@ def known_classes(
 
     Raises:
         ArchitectureError: outputs that are no (N, classes), or other numbers of classes.
+        DataError: no input, or outputs that are infinite or NaN.
 
     Example:
         >>> known_classes([nn.Linear(2, 3)] * 2, torch.randn(5, 2)).tolist()
@@ -56,6 +57,11 @@ def known_classes(
             raise ArchitectureError(
                 f"Expected one number of classes in all networks but got {len(means[0])} and {outputs.shape[1]}: "
                 f"give all one head, with a row for every class."
+            )
+        if not len(outputs) or not bool(outputs.isfinite().all()):
+            raise DataError(
+                f"Expected finite outputs for at least one input but got {len(outputs)}, of which some may be "
+                f"infinite or NaN: look at the inputs."
             )
         means.append(outputs.double().softmax(1).mean(0))
     weighted = torch.stack(means) * torch.tensor(shares, dtype=torch.float64)[:, None]

@@ -93,6 +93,8 @@ def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
     Raises:
         ArchitectureError: another number of shares, or shares that do not add up to one.
     """
+    if not count:
+        raise ArchitectureError("Expected at least one alignment but got none.")
     if shares is None:
         return [1 / count] * count
     try:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -249,3 +251,15 @@ def test_weights_of_two_types_are_matched_as_they_are_in_one(exact: int) -> None
     found = weight_matching(*pair, spec)
     assert equal(found.permutations, expected.permutations)
     assert found.objective[-1] == pytest.approx(expected.objective[-1])
+
+
+def test_bars_and_tables_leave_the_random_state_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first import of rich draws from Python's."""
+    problem = planted_case("mlp_batch_norm")
+    pair = problem.reference, problem.target, problem.spec
+    for shown in (lambda: weight_matching(*pair, progress=True), lambda: str(problem.spec)):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+            monkeypatch.delitem(sys.modules, name)
+        before = random.getstate()
+        shown()
+        assert random.getstate() == before

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging import known_classes, weigh_classes
 
 
@@ -72,3 +72,9 @@ def test_logits_among_other_outputs_count_and_inputs_stay() -> None:
     assert torch.equal(x, before)
     with pytest.raises(ArchitectureError, match="one number of classes in all networks but got 2 and 3"):
         known_classes([Features(2), Features(3)], x)
+
+
+@pytest.mark.parametrize("x", [torch.full((4, 3), torch.nan), torch.ones(0, 3)])
+def test_outputs_that_say_nothing_are_refused(x: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="finite outputs for at least one input"):
+        known_classes([owner([0.5, 0.5])] * 2, x)

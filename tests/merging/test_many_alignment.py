@@ -69,6 +69,8 @@ def test_wrong_numbers_of_networks_and_shares_are_named() -> None:
         merge_many(networks, many, [0.5, 0.5, 0.5])
     with pytest.raises(ArchitectureError, match=r"3 numbers that add up to 1, but got 0\.5"):
         many.merge(networks, 0.5)  # type: ignore[call-overload]
+    with pytest.raises(ArchitectureError, match="at least one alignment but got none"):
+        merge_many([], [])
     with pytest.raises(ArchitectureError, match="one of merge_many, universe, frank_wolfe but got 'best'"):
         match_many(networks, many.spec, method="best")  # type: ignore[arg-type]
     assert "3 networks" in repr(many)
