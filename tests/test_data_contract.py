@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import random
 from collections.abc import Iterator
 from functools import cache
 from types import FunctionType
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import DataError
@@ -66,6 +69,33 @@ TESTED_ELSEWHERE = {
     "mean_loss",
 }
 NAMES = {"data", "dataloader", "repair"}
+# What trains is given its batches by a Trainer, or one after the other.
+GIVEN_BATCHES = {
+    "AlternatingCurveModule",
+    "BarrierMonitor",
+    "BothOutputsLoss",
+    "CarryModule",
+    "ContinualLearner",
+    "ContinualLoss",
+    "CurveModule",
+    "CurvePointLoss",
+    "ElasticWeightConsolidation",
+    "JointTraining",
+    "MidpointLoss",
+    "RandomPointLoss",
+    "RebasinModule",
+    "SimplexLoss",
+    "SimplexModule",
+}
+GIVEN_DATA = sorted(set(RUN) - GIVEN_BATCHES)
+
+
+class Drawing(list[Any]):
+    """Batches that draw from every global random state when they are read, as those of a shuffling loader do."""
+
+    def __iter__(self) -> Iterator[Any]:
+        torch.rand(1), np.random.rand(), random.random()  # noqa: NPY002
+        return super().__iter__()
 
 
 def pairs() -> list[tuple[Tensor, Tensor]]:
@@ -103,6 +133,26 @@ def test_what_is_not_known_is_refused_by_the_one_message(name: str) -> None:
 def test_an_adapter_that_returns_the_wrong_thing_is_named(name: str) -> None:
     with pytest.raises(DataError, match="batch= to return a pair"):
         RUN[name](pairs(), lambda one: one[0])
+
+
+@pytest.mark.parametrize("name", GIVEN_DATA)
+def test_reading_data_leaves_the_random_states_as_they_are(name: str) -> None:
+    states = []
+    for data in (pairs(), Drawing(pairs())):
+        before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+        RUN[name](data, None)
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]  # noqa: NPY002
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("name", GIVEN_DATA)
+@pytest.mark.parametrize("given", [TensorDataset(torch.ones(4, 3), torch.ones(4)), torch.ones(4, 3), 3])
+def test_what_yields_no_batches_is_refused(name: str, given: Any) -> None:
+    with pytest.raises(
+        DataError, match=f"to yield batches but got {type(given).__name__}; pass a DataLoader"
+    ):
+        RUN[name](given, None)
 
 
 def callables() -> Iterator[tuple[str, str, FunctionType]]:

@@ -18,7 +18,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, State, StateLike
 from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument, is_folded
@@ -112,7 +112,7 @@ def batch_norm_statistics(
         layer.register_forward_pre_hook(moments[name].hook, with_kwargs=True)
     device, read = device_of(state), 0
     with untouched_randomness():
-        for found in islice(iter(dataloader), batches):
+        for found in islice(batches_in(dataloader, "dataloader"), batches):
             inputs, _ = read_batch(found, batch, network=module, labelled=False)
             run_at(network, state, move_to(inputs, device))
             read += 1

@@ -21,7 +21,7 @@ from sinkhorn_rebasin.activations.repair_sites import Stages, measured, stages_o
 from sinkhorn_rebasin.errors import DataError, RebasinWarning, listed
 from sinkhorn_rebasin.files.given_networks import networks_of
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
-from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, read_batch
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.observed_run import TensorReads
@@ -179,7 +179,7 @@ class RepairAlongPath:
         with untouched_randomness():
             self.inputs = [
                 read_batch(found, batch, network=reference, labelled=False, example=example)[0]
-                for found in islice(iter(data), batches)
+                for found in islice(batches_in(data), batches)
             ]
         if not self.inputs:
             raise DataError("Expected at least one batch to measure activations on but got none.")

@@ -12,7 +12,8 @@ from sinkhorn_rebasin._typing import BatchAdapter, StateLike
 from sinkhorn_rebasin.activations.operation_sites import OperationReader, OperationSite
 from sinkhorn_rebasin.activations.sites import Site, find_sites, outputs_of, units_of_site, with_parities
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
+from sinkhorn_rebasin.networks.comparison import check_types
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
@@ -146,7 +147,7 @@ def paired_moments(
         batch: a function from a batch to (inputs, labels), for data that yield something else.
 
     Raises:
-        DataError: when there is no batch.
+        DataError: when there is no batch, or activations are infinite or NaN.
     """
     found: dict[str, tuple[Site | OperationSite, PairedMoments]] = {}
     for number, (shown, pairs) in enumerate(
@@ -157,7 +158,22 @@ def paired_moments(
         if not number:
             found = {name: (site, PairedMoments()) for name, site in shown.items()}
         _take_in(found, pairs)
-    return {name: pair for name, pair in found.items() if pair[1].count}
+    seen = {name: pair for name, pair in found.items() if pair[1].count}
+    check_finite({name: moments for name, (_, moments) in seen.items()})
+    return seen
+
+
+def check_finite(found: Mapping[str, PairedMoments]) -> None:
+    """Raise DataError where the activations of a group are no numbers.
+
+    >>> check_finite({})
+    """
+    for name, moments in found.items():
+        if not all(bool(each.isfinite().all()) for each in moments.squares):
+            raise DataError(
+                f"Expected finite activations of group {name!r} but some are infinite or NaN: look for such numbers "
+                f"in the data, and for networks whose training has diverged."
+            )
 
 
 @torch.no_grad()
@@ -178,15 +194,17 @@ def paired_units(
     (units, width, samples).
 
     Raises:
+        ArchitectureError: when a tensor is of another type in one network than in the other.
         DataError: when there is no batch.
     """
+    check_types(reference, target)
     sites: dict[str, Site] | None = None
     reader: OperationReader | None = None
     shown: dict[str, Site | OperationSite] = {}
     device = device_of(reference)
     example = spec.validity.arguments if spec.validity else ()
     with untouched_randomness():
-        for one in data:
+        for one in batches_in(data):
             inputs, _ = read_batch(one, batch, network=network, labelled=False, example=example)
             inputs = move_to(inputs, device)
             if sites is None or reader is None:

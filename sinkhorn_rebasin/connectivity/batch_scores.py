@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, State
 from sinkhorn_rebasin.errors import DataError, LossError
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, classifies, counted_labels, samples_in
 from sinkhorn_rebasin.networks.execution import device_of, run_at
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import compared, scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
 
@@ -50,6 +51,7 @@ class BatchScores:
 
 
 @torch.no_grad()
+@untouched_randomness()
 def batch_scores(
     module: nn.Module,
     state: State,
@@ -86,7 +88,7 @@ def batch_scores(
     counted: list[Tensor] = []
     samples = 0
     device = device_of(state)
-    for found in dataloader:
+    for found in batches_in(dataloader, "dataloader"):
         inputs, labels = read_batch(found, batch, network=module, criterion=criterion)
         inputs, labels = move_to((inputs, labels), device)
         outputs = run_at(module, state, inputs)

@@ -189,6 +189,7 @@ def as_curve(path: PathLike, heads: Heads | None = None, ignore: Sequence[str] =
     )
 
 
+@untouched_randomness()  # of which the import of rich draws
 def _tracked(positions: list[float], progress: bool) -> Iterable[float]:
     if not progress:
         return positions

@@ -59,6 +59,7 @@ class LearnedComplex(nn.Module):
 
     grown: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         networks: Sequence[NetworkLike],

@@ -12,7 +12,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, State
 from sinkhorn_rebasin.curvature.likelihood import Likelihood
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import named_tensors
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.counting import with_counted_labels
 from sinkhorn_rebasin.networks.execution import device_of
@@ -84,7 +84,7 @@ class MeasuredNetwork:
         """
         labelled = self.likelihood.labels == "observed"
         criterion = self.likelihood.criterion if labelled else None
-        for found in islice(iter(data), batches):
+        for found in islice(batches_in(data), batches):
             inputs, labels = read_batch(
                 found, batch, network=self.network, labelled=labelled, criterion=criterion
             )

@@ -13,7 +13,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Net
 from sinkhorn_rebasin.activations import RepairAlongPath
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.front.criteria import criterion_for, examples_in
-from sinkhorn_rebasin.front.data import alignment_data
+from sinkhorn_rebasin.front.data import AlignmentData, alignment_data
 from sinkhorn_rebasin.front.many_fits import ManyFits
 from sinkhorn_rebasin.front.many_starts import starts_of
 from sinkhorn_rebasin.front.mean_loss import LossOfMean
@@ -22,7 +22,7 @@ from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.losses import RepairSimplexLoss, SimplexLoss
 from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
-from sinkhorn_rebasin.merging.states import check_shares, states_of
+from sinkhorn_rebasin.merging.states import check_several, check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
 
@@ -101,45 +101,69 @@ def align_many(
 
     Source: this package; the pair: Guerrero-Peña et al. (2023).
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
-    shares = None if shares is None else check_shares(shares, len(networks))
-    recipe = recipe or Recipe.many()
-    data = (
-        None if train is None else alignment_data(train, validation, recipe.validation_samples, seed, batch)
-    )
-    first = next((network for network in networks if isinstance(network, nn.Module)), None)
-    if example_inputs is None and data is not None and first is not None:
-        example_inputs = examples_in(first, data.validation[0], batch)
-    spec = _discovered(first, example_inputs) if spec is None else spec
-    spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
-    generator = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
-    if data is None:
-        if repair:
-            raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
-        return match_many(networks, spec, method=method or "merge_many", **options)
-    if not isinstance(networks[0], nn.Module):
+    check_several(networks, "to align")
+    shares = _above_zero(shares, len(networks))
+    with torch.inference_mode(False), seeded(seed):
+        recipe = recipe or Recipe.many()
+        data = (
+            None
+            if train is None
+            else alignment_data(train, validation, recipe.validation_samples, seed, batch)
+        )
+        first = next((network for network in networks if isinstance(network, nn.Module)), None)
+        if example_inputs is None and data is not None and first is not None:
+            example_inputs = examples_in(first, data.validation[0], batch)
+        spec = _discovered(first, example_inputs) if spec is None else spec
+        spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
+        generator = torch.Generator().manual_seed(seed)
+        options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
+        if data is None:
+            if repair:
+                raise DataError("Expected training data to do REPAIR with but got none: pass train=.")
+            return match_many(networks, spec, method=method or "merge_many", **options)
+        reference = _module(networks[0])
+        measure = _measure(reference, data, criterion, batch)
+        starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
+        statistics = data.first(recipe.statistics_samples, batch)
+        scales = _scales(reference, spec, rescale, repair, example_inputs)
+        joints = [
+            JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
+        ]
+        mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
+        loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
+        judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
+        fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
+        joint, told = fits.best(joints, [start.method for start in starts])
+        with seeded(seed):
+            notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
+        return replace(joint.alignment(), notes=notes)
+
+
+def _above_zero(shares: Sequence[float] | None, count: int) -> list[float] | None:
+    """Check the shares of the mean that is wanted."""
+    given = None if shares is None else check_shares(shares, count)
+    if given is not None and min(given) <= 0:
+        raise LossError(f"Expected shares above 0 of the mean that is learned but got {min(given):g}.")
+    return given
+
+
+def _module(first: NetworkLike) -> nn.Module:
+    """Return the first network if it runs."""
+    if not isinstance(first, nn.Module):
         raise ArchitectureError(
             "Expected the first network to be a module, which can be run, but got a state."
         )
-    measure = criterion_for(networks[0], data.validation[0], criterion, None, batch)
+    return first
+
+
+def _measure(
+    first: nn.Module, data: AlignmentData, criterion: Criterion | None, batch: BatchAdapter | None
+) -> Criterion:
+    """Return the criterion for a network's outputs."""
+    measure = criterion_for(first, data.validation[0], criterion, None, batch)
     if measure is None:
         raise LossError("Expected a criterion for batches without labels but got none: pass criterion=.")
-    starts = starts_of(networks, spec, method, data.first(recipe.start_samples, batch), batch, **options)
-    statistics = data.first(recipe.statistics_samples, batch)
-    scales = _scales(networks[0], spec, rescale, repair, example_inputs)
-    joints = [
-        JointRebasin(networks, example_inputs, spec=spec, start=start, rescale=scales) for start in starts
-    ]
-    mended = RepairAlongPath(networks[0], networks[1:], spec, statistics, batch=batch) if repair else None
-    loss = _loss(measure, mended, concentration, middle=shares, batch=batch)
-    judge = LossOfMean(measure, statistics, repair=repair, shares=shares, batch=batch)
-    fits = ManyFits(data, judge, loss, recipe, trainer or {}, progress)
-    joint, told = fits.best(joints, [start.method for start in starts])
-    with seeded(seed):
-        notes = (told, *fits.run(joint), f"judged on {data.kept_out}")
-    return replace(joint.alignment(), notes=notes)
+    return measure
 
 
 def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:

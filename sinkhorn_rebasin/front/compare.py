@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.connectivity.evaluate_path import evaluate_state
-from sinkhorn_rebasin.errors import ArchitectureError, DataError
+from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.criteria import criterion_for, output_of
 from sinkhorn_rebasin.front.data import check_readable
 from sinkhorn_rebasin.merging.ensemble import Ensemble
+from sinkhorn_rebasin.merging.states import check_modules, check_several
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
@@ -153,7 +154,7 @@ def compare(
         Scores and a verdict; ``print`` it.
 
     Raises:
-        ArchitectureError: fewer than two members.
+        ArchitectureError: fewer than two members, or something that is no module.
         DataError: no batch, or batches without labels.
         LossError: no criterion for what the networks return.
 
@@ -165,8 +166,10 @@ def compare(
 
     Source: this package.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to compare but got {len(networks)}.")
+    check_several(networks, "to compare")
+    check_modules(
+        {f"member {number}": member for number, member in enumerate(networks)} | {"the merge": merged}
+    )
     check_readable("dataloader", dataloader)
     with untouched_randomness():
         first = next(iter(dataloader), None)

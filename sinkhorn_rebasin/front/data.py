@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from sinkhorn_rebasin._typing import BatchAdapter
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.networks.batches import read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, read_batch
 from sinkhorn_rebasin.networks.counting import samples_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import tensors_in
@@ -113,8 +113,7 @@ def check_readable(name: str, data: Any) -> None:
     advice = "pass a DataLoader or a list of batches"
     if isinstance(data, Iterator):
         raise DataError(f"Expected {name} to be read more than once but got a one-shot iterator; {advice}.")
-    if isinstance(data, (str, bytes, dict, torch.Tensor)) or not isinstance(data, Iterable):
-        raise DataError(f"Expected {name} to yield batches but got {type(data).__name__}; {advice}.")
+    batches_in(data, name)
     if isinstance(data, Sequence) and not data:
         raise DataError(f"Expected {name} to hold at least one batch but it is empty.")
 

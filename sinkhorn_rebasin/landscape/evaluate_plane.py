@@ -17,6 +17,7 @@ from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, evaluate_state
 from sinkhorn_rebasin.errors import CheckpointError, DataError
 from sinkhorn_rebasin.landscape.plane import Plane
 from sinkhorn_rebasin.landscape.small_batches import ROUNDING, ROUNDING_OF_HALF, agree, in_small_batches
+from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -99,7 +100,7 @@ def evaluate_plane(
             f"Expected at least 2 points and a margin of at least 0 but got {points} and {margin}."
         )
     with untouched_randomness():
-        batches = list(dataloader)
+        batches = list(batches_in(dataloader, "dataloader"))
     if not batches:
         raise DataError("Expected at least one batch to evaluate a plane on but got none.")
     x, y = (_axis(plane, axis, points, margin) for axis in (0, 1))
@@ -222,6 +223,7 @@ def _axis(plane: Plane, axis: int, points: int, margin: float) -> Tensor:
     return torch.linspace(low - room, high + room, points, dtype=torch.float64)
 
 
+@untouched_randomness()  # of which the import of rich draws
 def _tracked(rows: Iterable[int], progress: bool) -> Iterable[int]:
     if not progress:
         return rows

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import BatchAdapter
 from sinkhorn_rebasin.errors import DataError, RebasinError
 from sinkhorn_rebasin.networks.architecture import parameter_names_of
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -156,7 +156,7 @@ def _hessian(
         parameter.requires_grad_(True)
     device, samples = device_of(dict(twin.named_parameters())), []
     with untouched_randomness():
-        for given in data:
+        for given in batches_in(data):
             inputs, labels = read_batch(given, batch, network=network, criterion=criterion)
             if not isinstance(inputs, Tensor):
                 raise DataError(f"Expected inputs that are one tensor but got {type(inputs).__name__}.")

@@ -15,6 +15,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.landscape.plane import weights_of
 from sinkhorn_rebasin.landscape.random_plane import filter_normalised
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, normalize_state_scales
@@ -77,7 +78,7 @@ def local_energy(
             f"and {draws} draws."
         )
     with untouched_randomness():
-        batches = list(data)
+        batches = list(batches_in(data))
     generator = generator or torch.Generator().manual_seed(0)
     state: State = dict(tensors_of(network))
     if spec is not None and rescaling is not None:

@@ -48,10 +48,17 @@ def match_layer_by_layer(networks: PairOfStates, choose: Choose, *, method: str)
     return Alignment(permutations, spec, (objective,), method=method)
 
 
-def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group, list[Slot]]]:
+def groups_in_order(
+    spec: PermutationSpec, method: str, instead: str | None = None
+) -> Iterator[tuple[Group, list[Slot]]]:
     """Order groups by how well they are understood.
 
     Yields every group once, with the slots whose other groups came before it.
+
+    Args:
+        spec: whose groups.
+        method: its name, for the message.
+        instead: what to do with nested groups; None: drop them, or use another matching.
 
     Raises:
         SpecError: when a group is nested or has several blocks, or no such slot; it is named.
@@ -59,9 +66,12 @@ def groups_in_order(spec: PermutationSpec, method: str) -> Iterator[tuple[Group,
     for group in spec.groups:
         if group.parent is not None or group.blocks > 1:
             where = f"inside {group.parent!r}" if group.parent is not None else f"of {group.blocks} blocks"
+            dropped = (
+                f"drop it with spec.without({group.name!r}), or use weight_matching or activation_matching"
+            )
             raise SpecError(
                 f"Expected groups without nesting for {method} but got {group.name!r} {where}: "
-                f"drop it with spec.without({group.name!r}), or use weight_matching or activation_matching."
+                f"{instead or dropped}."
             )
     known: set[str] = set()
     while len(known) < len(spec.groups):

@@ -12,7 +12,7 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion, NetworkLike, Permu
 from sinkhorn_rebasin.connectivity.interpolation import Interpolation
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.matching.pair_of_states import as_network, as_states
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.counting import adds_up, batch_weight, samples_in
 from sinkhorn_rebasin.networks.execution import batch_statistics, device_of, run_at
 from sinkhorn_rebasin.networks.layers import folded_in
@@ -75,7 +75,7 @@ class Midpoint:
         self.network = as_network(reference, target)
         self._folded = folded_in(self.network)
         self._mixing = Interpolation(self.network)
-        self.data = list(data) if isinstance(data, Iterator) else data
+        self.data = list(data) if isinstance(data, Iterator) else batches_in(data)
         self.device = device_of(self.reference)
 
     def batches(self) -> Iterator[tuple[Any, Any]]:

@@ -90,6 +90,8 @@ def as_states(
 def comparable_states(reference: State, target: State, spec: PermutationSpec) -> tuple[State, State]:
     """Give infinite weights finite stand-ins, larger than all others, so that they are matched with their like.
 
+    Weights of two types have a type for both.
+
     Example:
         >>> spec = PermutationSpec((), (), {"w": (2,)})
         >>> state = {"w": torch.tensor([3.0, -torch.inf])}
@@ -99,6 +101,9 @@ def comparable_states(reference: State, target: State, spec: PermutationSpec) ->
     pair = dict(reference), dict(target)
     for name in spec.compared:
         tensors = [single_precision(state[name]) for state in pair]
+        if tensors[0].dtype != tensors[1].dtype:
+            dtype = torch.promote_types(tensors[0].dtype, tensors[1].dtype)
+            pair[0][name], pair[1][name] = tensors = [tensor.to(dtype) for tensor in tensors]
         if all(bool(tensor.sum().isfinite()) for tensor in tensors):
             if tensors[0].dtype != reference[name].dtype and reference[name].dtype.itemsize == 1:
                 pair[0][name], pair[1][name] = tensors  # eight-bit numbers cannot be sorted

@@ -21,6 +21,7 @@ Progress = Callable[[int, float], None]
 """Called after every epoch with its number and the midpoint loss."""
 
 
+@torch.inference_mode(False)
 def straight_through(
     reference: NetworkLike,
     target: NetworkLike,

@@ -11,7 +11,7 @@ from sinkhorn_rebasin._typing import NetworkLike, State
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.files.given_networks import state_of
 from sinkhorn_rebasin.matching.base import Alignment
-from sinkhorn_rebasin.merging.states import check_shares, mean_state
+from sinkhorn_rebasin.merging.states import check_shares, mean_state, without_mean
 from sinkhorn_rebasin.networks.architecture import check_same
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -73,7 +73,9 @@ class AlignedNetworks:
         """
         ignored = self.spec.ignored
         mixed = mean_state(
-            [{n: t for n, t in s.items() if n not in ignored} for s in self.states], self.shares
+            [{n: t for n, t in s.items() if n not in ignored} for s in self.states],
+            self.shares,
+            without_mean(self.networks),
         )
         first = state_of(self.networks[0], "reference", self.spec.shapes)
         return {name: first[name] if name in ignored else mixed[name] for name in self.states[0]}

@@ -18,6 +18,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.resizing import resized
+from sinkhorn_rebasin.networks.task_loss import logits_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -39,7 +40,7 @@ class BothOutputsLoss:
 
     Raises:
         ArchitectureError, SpecError: networks that differ in more than heads, or nested groups.
-        LossError: no head is kept apart. When called: the re-basin is of another network.
+        LossError: no head is kept apart. When called: the re-basin is of another network, or no output is a tensor.
 
     Example:
         >>> from sinkhorn_rebasin.rebasin import sinkhorn_matching
@@ -83,9 +84,9 @@ class BothOutputsLoss:
         state = self._state(rebasin.reference_state(), rebasin.rebased_state())
         with untouched_randomness():
             with torch.no_grad():
-                goals = [run_at(network, {}, inputs) for network in self._pair]
+                goals = [scores_of(run_at(network, {}, inputs)) for network in self._pair]
             with batch_statistics(self._merged, True):
-                outputs = run_at(self._merged, state, inputs)
+                outputs = scores_of(run_at(self._merged, state, inputs))
         axis = next(iter(_differing(outputs, goals[0])), 1)
         parts = outputs.split([goal.shape[axis] for goal in goals], axis)
         losses = [self.criterion(part, goal) for part, goal in zip(parts, goals, strict=True)]
@@ -109,6 +110,24 @@ class BothOutputsLoss:
             else:
                 state[name] = tensor
         return state
+
+
+def scores_of(outputs: Any) -> Tensor:
+    """Return the outputs, or the logits among them.
+
+    Raises:
+        LossError: they are no tensor and hold no logits.
+
+    >>> scores_of({"logits": torch.ones(1), "features": torch.zeros(3)})
+    tensor([1.])
+    """
+    scores = logits_of(outputs)
+    if not isinstance(scores, Tensor):
+        raise LossError(
+            f"Expected networks that return a tensor, or logits among other outputs, but got "
+            f"{type(outputs).__name__}: wrap them so that they return their logits."
+        )
+    return scores
 
 
 def relative_error(outputs: Tensor, goal: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.errors import ArchitectureError, LossError
+from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.merging.states import check_modules, check_several
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 
 
@@ -25,7 +26,7 @@ class Ensemble(nn.Module):
         class_axis: axis of the classes, whose probabilities are averaged; None averages the outputs themselves.
 
     Raises:
-        ArchitectureError: fewer than two members.
+        ArchitectureError: fewer than two members, or one that is no module.
         LossError: a member returns no tensor, or one of another shape.
 
     Example:
@@ -39,8 +40,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], class_axis: int | None = 1) -> None:
         super().__init__()
-        if len(members) < 2:
-            raise ArchitectureError(f"Expected at least two networks in an ensemble but got {len(members)}.")
+        check_several(members, "in an ensemble")
+        check_modules({f"member {number}": member for number, member in enumerate(members)})
         self.members = nn.ModuleList(evaluation_copy(member) for member in members)
         self.class_axis = class_axis
 

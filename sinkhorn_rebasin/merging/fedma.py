@@ -14,7 +14,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.layer_by_layer import groups_in_order
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.merging.growing import Owned, grown, owned_networks, scaled_by_unit
-from sinkhorn_rebasin.merging.states import mean_state
+from sinkhorn_rebasin.merging.states import mean_state, without_mean
 from sinkhorn_rebasin.merging.unit_posterior import UnitPrior, assign_units
 from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
@@ -72,7 +72,10 @@ def fedma(
     """
     prior = prior or UnitPrior()
     owners = owned_networks(networks, example_inputs, shares, "fedma")
-    order = [(group.name, slots) for group, slots in groups_in_order(owners[0].spec, "fedma")]
+    order = [
+        (group.name, slots)
+        for group, slots in groups_in_order(owners[0].spec, "fedma", "merge such networks by sr.align_many")
+    ]
     made = {name: _places_made(owners[0].spec, name, slots) for name, slots in order}
     held: dict[str, list[Tensor]] = {}
     done: set[str] = set()
@@ -90,7 +93,8 @@ def fedma(
         if retrain is not None:
             owners = [_trained(n, owned, frozenset(done), retrain) for n, owned in enumerate(owners)]
     shares = [owned.share for owned in owners]
-    return resized(owners[0].network, mean_state([owned.state for owned in owners], shares))
+    whole = without_mean([owned.network for owned in owners])
+    return resized(owners[0].network, mean_state([owned.state for owned in owners], shares, whole))
 
 
 _Place: TypeAlias = tuple[str, tuple[int, ...]]
@@ -137,7 +141,7 @@ def _averaged(
     Each unit's is taken over the owners that have it."""
     states: list[State] = [owned.state for owned in owners]
     shares = [owned.share for owned in owners]
-    for name in sorted(names):
+    for name in sorted(names - without_mean([owned.network for owned in owners])):
         slots = [slot for slot in owners[0].spec.slots_on(name) if (name, slot.axes) in made[slot.group]]
         tensors = [state[name] for state in states]
         if not tensors[0].is_floating_point():

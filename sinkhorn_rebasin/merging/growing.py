@@ -14,7 +14,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.files.given_networks import check_weights
 from sinkhorn_rebasin.matching.across_widths.padding import check_like
 from sinkhorn_rebasin.matching.across_widths.widening import widen_into
-from sinkhorn_rebasin.merging.states import check_shares
+from sinkhorn_rebasin.merging.states import check_several, check_shares
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.resizing import resized
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot, identity_permutations, permute_state
@@ -52,8 +52,7 @@ def owned_networks(
         ArchitectureError: fewer than two networks, something that is no module, shares that do not add up to 1 or
             are not above zero, weights that are no numbers, or networks that differ in more than widths.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
+    check_several(networks, "to merge")
     for number, network in enumerate(networks):
         if not isinstance(network, nn.Module):
             raise ArchitectureError(
@@ -130,7 +129,7 @@ def scaled_by_unit(tensor: Tensor, slot: Slot, factors: Tensor) -> Tensor:
 
 
 def _check_alike(first: PermutationSpec, other: PermutationSpec) -> None:
-    """Raise unless specs differ in widths alone."""
+    """Raise ArchitectureError unless specs differ in widths alone."""
     smaller = all(group.name in other and group.size <= other[group.name].size for group in first.groups)
     try:
         check_like(*((first, other) if smaller else (other, first)))
@@ -138,6 +137,27 @@ def _check_alike(first: PermutationSpec, other: PermutationSpec) -> None:
         # Some groups may be wider in the one, some in the other: only what else differs is refused.
         if "units of group" not in str(error):
             raise
+    for name, shape in other.shapes.items():
+        if _beside_units(first, name) != _beside_units(other, name):
+            raise ArchitectureError(
+                f"Expected {name!r} to differ between the networks in its hidden units alone but got shapes "
+                f"{tuple(first.shapes[name])} and {tuple(shape)}: give all networks the same inputs, and one head "
+                f"with a row for every class."
+            )
+
+
+def _beside_units(spec: PermutationSpec, name: str) -> list[int | None]:
+    """Count what is no unit of a group, axis by axis; None where groups are nested or on several axes."""
+    rest: list[int | None] = list(spec.shapes[name])
+    for slot in spec.slots_on(name):
+        group = spec[slot.group]
+        for axis in slot.axes:
+            size = rest[axis]
+            if size is None or len(slot.axes) > 1 or group.parent is not None or group.blocks > 1:
+                rest[axis] = None
+            else:
+                rest[axis] = size - group.size * slot.layout.width
+    return rest
 
 
 def _wider_shapes(spec: PermutationSpec, group: str, size: int) -> dict[str, tuple[int, ...]]:

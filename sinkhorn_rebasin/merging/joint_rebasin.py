@@ -15,7 +15,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.merging.many_alignment import ManyAlignment
 from sinkhorn_rebasin.merging.match_many import ManyMethod, match_many
-from sinkhorn_rebasin.merging.states import check_shares
+from sinkhorn_rebasin.merging.states import check_several, check_shares
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identity_permutations
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
 from sinkhorn_rebasin.rebasin.soft_together import soft_permutations_together
@@ -61,6 +61,7 @@ class JointRebasin(nn.Module):
 
     temperature: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         networks: Sequence[NetworkLike],
@@ -74,8 +75,7 @@ class JointRebasin(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if len(networks) < 2:
-            raise ArchitectureError(f"Expected at least two networks to align but got {len(networks)}.")
+        check_several(networks, "to align")
         first, *others = networks
         probe = SinkhornRebasin(
             first, others[0], example_inputs, spec=spec, start="identity", rescale=rescale, check=False

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging.states import check_shares
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.copying import evaluation_copy
+from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.resizing import resized
+from sinkhorn_rebasin.networks.task_loss import logits_of
 
 
 def known_classes(
@@ -32,20 +35,34 @@ def known_classes(
         (networks, classes); each class's column adds up to one.
 
     Raises:
-        ArchitectureError: outputs that are no (N, classes).
+        ArchitectureError: outputs that are no (N, classes), or other numbers of classes.
+        DataError: no input, or outputs that are infinite or NaN.
 
     Example:
         >>> known_classes([nn.Linear(2, 3)] * 2, torch.randn(5, 2)).tolist()
         [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
     """
     shares = check_shares(shares, len(networks))
-    means = []
+    means: list[Tensor] = []
     for network in networks:
-        with torch.no_grad():
-            outputs = copy.deepcopy(network).eval()(inputs)
+        with torch.no_grad(), untouched_randomness():
+            outputs = logits_of(run_at(evaluation_copy(network), {}, inputs))
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ArchitectureError(f"Expected outputs (N, classes) for {len(inputs)} inputs but got {got}.")
+            raise ArchitectureError(
+                f"Expected outputs (N, classes) for {len(inputs)} inputs but got {got}: wrap the network so that it "
+                f"returns them, or an object with such logits."
+            )
+        if means and outputs.shape[1] != len(means[0]):
+            raise ArchitectureError(
+                f"Expected one number of classes in all networks but got {len(means[0])} and {outputs.shape[1]}: "
+                f"give all one head, with a row for every class."
+            )
+        if not len(outputs) or not bool(outputs.isfinite().all()):
+            raise DataError(
+                f"Expected finite outputs for at least one input but got {len(outputs)}, of which some may be "
+                f"infinite or NaN: look at the inputs."
+            )
         means.append(outputs.double().softmax(1).mean(0))
     weighted = torch.stack(means) * torch.tensor(shares, dtype=torch.float64)[:, None]
     total = weighted.sum(0)

@@ -19,7 +19,7 @@ from sinkhorn_rebasin.merging.fusing import Fusion, fused
 from sinkhorn_rebasin.merging.heads import check_each, with_own_heads
 from sinkhorn_rebasin.merging.mean_network import mean_network, modules_with
 from sinkhorn_rebasin.merging.pairwise_barriers import pairwise_barriers
-from sinkhorn_rebasin.merging.states import check_shares, mean_state
+from sinkhorn_rebasin.merging.states import check_shares, mean_state, without_mean
 from sinkhorn_rebasin.networks.separate_heads import SeparateHeads
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.shown import html_table
@@ -135,7 +135,7 @@ class ManyAlignment(Sequence[Alignment]):
         .. math:: \theta = \sum_m w_m\, \pi_m(\theta_m), \qquad \sum_m w_m = 1
 
         Statistics of batch norm are mixed too, and then fit no network: see :func:`reset_batch_norm`. Whole numbers
-        and ignored layers are the first network's.
+        and ignored layers are the first network's, and vectors of spectral norm those of the largest share.
 
         Args:
             networks: those that were aligned, in the same order.
@@ -159,7 +159,8 @@ class ManyAlignment(Sequence[Alignment]):
             mixed: State = fused(networks, self.alignments, fusion, data, shares, batch=batch)
         else:
             ignored, first = self.spec.ignored, state_of(networks[0], "reference", self.spec.shapes)
-            mixed = mean_state([_without_heads(state, self.spec) for state in self.apply(networks)], shares)
+            states = [_without_heads(state, self.spec) for state in self.apply(networks)]
+            mixed = mean_state(states, shares, without_mean(networks))
             mixed |= {name: first[name] for name in ignored if name in first}
         if heads is None:
             return mixed

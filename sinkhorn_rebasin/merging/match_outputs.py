@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from sinkhorn_rebasin.losses.base import checked_loss, mean_loss
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.merging.both_outputs import BothOutputsLoss
 from sinkhorn_rebasin.merging.repeatable import repeatable
+from sinkhorn_rebasin.networks.batches import endless_batches
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.rebasin.initialization import Start
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 
 
+@torch.inference_mode(False)
 def match_outputs(
     reference: nn.Module,
     target: nn.Module,
@@ -84,7 +87,7 @@ def match_outputs(
         return Alignment({}, spec, method="match_outputs")
     rebasin = SinkhornRebasin(reference, target, spec=spec, start=start, generator=generator)
     optimizer = torch.optim.Adam(rebasin.parameters(), lr=lr)
-    schedule, batches = geometric(*temperatures), _endless(given)
+    schedule, batches = geometric(*temperatures), endless_batches(given)
     best, values = rebasin.hard_permutations(), [mean_loss(rebasin, loss, judged)]
     with torch.enable_grad(), untouched_randomness():
         for step in range(steps):
@@ -101,12 +104,8 @@ def match_outputs(
 
 
 def _first(data: Iterable[Any], count: int) -> list[Any]:
-    found = [one for _, one in zip(range(count), data, strict=False)]
+    with untouched_randomness():
+        found = list(islice(data, count))
     if not found:
         raise DataError("Expected at least one batch but got none.")
     return found
-
-
-def _endless(data: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        yield from data

@@ -13,6 +13,8 @@ from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.activations import BatchNormReset, RepairAlongPath
 from sinkhorn_rebasin.connectivity import evaluate_path
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare
+from sinkhorn_rebasin.networks.batches import batches_in
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec
 
@@ -59,7 +61,8 @@ def pairwise_barriers(
     Source of the barrier: Frankle, Dziugaite, Roy, Carbin, "Linear Mode Connectivity and the Lottery Ticket
     Hypothesis" (2020).
     """
-    batches = None if statistics is None else list(statistics)
+    with untouched_randomness():
+        batches = None if statistics is None else list(batches_in(statistics, "statistics"))
     found = torch.zeros(len(networks), len(networks), dtype=torch.float64)
     for p, q in itertools.combinations(range(len(networks)), 2):
         pair = networks[p], networks[q]

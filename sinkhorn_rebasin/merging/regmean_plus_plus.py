@@ -20,8 +20,10 @@ from sinkhorn_rebasin.merging.aligned_networks import AlignedNetworks
 from sinkhorn_rebasin.merging.fused_state import FusedState
 from sinkhorn_rebasin.merging.normal_equations import shrunk, solved, weighted_sum
 from sinkhorn_rebasin.merging.regression_mean import as_columns, as_state, check_settings, unfitted
+from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.execution import batch_statistics
 from sinkhorn_rebasin.networks.layers import folded_in
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import tensors_in
 from sinkhorn_rebasin.networks.task_loss import task_loss
 
@@ -223,4 +225,5 @@ def _batches(aligned: AlignedNetworks, data: Sequence[Any]) -> list[list[Any]]:
                 f"Expected batches for RegMean++, which runs the merged network on them, but got the Gram matrices "
                 f"of network {number}: use RegMean."
             )
-    return [list(source) for source in data]
+    with untouched_randomness():
+        return [list(batches_in(source)) for source in data]

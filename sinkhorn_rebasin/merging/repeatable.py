@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.networks.batches import batches_in
 
 
 def repeatable(data: Iterable[Any] | None) -> Iterable[Any]:
     """Return data that can be gone through again.
 
     Raises:
-        DataError: there are none, or an iterator.
+        DataError: there are none, an iterator, or what yields no batches.
 
     >>> repeatable([1])
     [1]
@@ -24,4 +25,4 @@ def repeatable(data: Iterable[Any] | None) -> Iterable[Any]:
             f"Expected data that can be gone through twice but got {type(data).__name__}, an iterator: pass a list "
             f"or a DataLoader."
         )
-    return data
+    return batches_in(data)

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
+from sinkhorn_rebasin.connectivity.statistics import singular_vectors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.networks.architecture import real_view, single_precision
 from sinkhorn_rebasin.permutations import PermutationSpec
+
+
+def check_several(networks: Sequence[object], purpose: str) -> None:
+    """Raise ArchitectureError unless networks are a list of at least two.
+
+    >>> check_several([nn.Linear(1, 1), nn.Linear(1, 1)], "to merge")
+    """
+    if not isinstance(networks, (Sequence, nn.ModuleList)) or isinstance(networks, (str, bytes)):
+        raise ArchitectureError(
+            f"Expected a list of at least two networks {purpose} but got {type(networks).__name__}: pass "
+            f"[first, second]."
+        )
+    if len(networks) < 2:
+        raise ArchitectureError(f"Expected at least two networks {purpose} but got {len(networks)}.")
+
+
+def check_modules(networks: Mapping[str, object]) -> None:
+    """Raise ArchitectureError unless networks run; they come by what they are called.
+
+    >>> check_modules({"the merge": nn.Linear(1, 1)})
+    """
+    for name, network in networks.items():
+        if not isinstance(network, nn.Module):
+            raise ArchitectureError(
+                f"Expected {name} to be a module, which is run, but got {type(network).__name__}: load a state into "
+                f"its network first, or merge by to_model()."
+            )
 
 
 def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[list[State], PermutationSpec]:
@@ -23,8 +51,7 @@ def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[l
     Raises:
         ArchitectureError, SpecError: fewer than two networks, or networks that differ from each other or the spec.
     """
-    if len(networks) < 2:
-        raise ArchitectureError(f"Expected at least two networks to merge but got {len(networks)}.")
+    check_several(networks, "to merge")
     first, *others = networks
     for other in others:
         spec = as_states(first, other, spec, stacklevel=4).spec
@@ -33,16 +60,31 @@ def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[l
     return [finite[0][0], *(target for _, target in finite)], spec
 
 
-def mean_state(states: Sequence[StateLike], shares: Sequence[float] | None = None) -> State:
+def mean_state(
+    states: Sequence[StateLike], shares: Sequence[float] | None = None, whole: Collection[str] = ()
+) -> State:
     r"""Return the weighted mean of states, :math:`\sum_m w_m \theta_m`.
 
-    Whole numbers are the first one's.
+    Whole numbers are the first one's, and tensors in ``whole`` those of the largest share.
 
     >>> mean_state([{"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}])["w"].item()
     2.0
     """
     shares = [1 / len(states)] * len(states) if shares is None else shares
-    return {name: _mixed([state[name] for state in states], shares) for name in states[0]}
+    largest = states[list(shares).index(max(shares))]
+    return {
+        name: largest[name].clone() if name in whole else _mixed([state[name] for state in states], shares)
+        for name in states[0]
+    }
+
+
+def without_mean(networks: Sequence[NetworkLike]) -> frozenset[str]:
+    """Name the float buffers of networks that have no mean: see :func:`singular_vectors`.
+
+    Only a module tells; among states alone there are none.
+    """
+    modules = (network for network in networks if isinstance(network, nn.Module))
+    return frozenset().union(*(singular_vectors(module) for module in modules))
 
 
 def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
@@ -51,7 +93,16 @@ def check_shares(shares: Sequence[float] | None, count: int) -> list[float]:
     Raises:
         ArchitectureError: another number of shares, or shares that do not add up to one.
     """
-    given = [1 / count] * count if shares is None else [float(share) for share in shares]
+    if not count:
+        raise ArchitectureError("Expected at least one alignment but got none.")
+    if shares is None:
+        return [1 / count] * count
+    try:
+        given = [float(share) for share in shares]
+    except (TypeError, ValueError):
+        raise ArchitectureError(
+            f"Expected one share a network, {count} numbers that add up to 1, but got {shares!r}."
+        ) from None
     if len(given) != count:
         raise ArchitectureError(f"Expected one share a network, {count} of them, but got {len(given)}.")
     if not abs(sum(given) - 1) < 1e-6:

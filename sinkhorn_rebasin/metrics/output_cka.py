@@ -12,7 +12,7 @@ from sinkhorn_rebasin._typing import BatchAdapter
 from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.metrics.similarity import LinearCKA
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -62,7 +62,7 @@ def output_cka(
     generator = generator or torch.Generator("cpu").manual_seed(0)
     metric, states = LinearCKA(), [tensors_of(network) for network in networks]
     with torch.no_grad(), untouched_randomness():
-        for given in data:
+        for given in batches_in(data):
             inputs, _ = read_batch(given, batch, network=first, labelled=False)
             inputs = _mixed(inputs, generator) if mixed else inputs
             chances = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,51 @@ from sinkhorn_rebasin.networks.task_loss import task_loss
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Names of keys, fields and attributes that hold labels."""
+
+
+def batches_in(data: Any, name: str = "data") -> Iterable[Any]:
+    """Return data that yield batches as they are.
+
+    Args:
+        data: a DataLoader, a list of batches, or anything else to go through.
+        name: of the argument, for the message.
+
+    Raises:
+        DataError: they yield no batches: nothing, one tensor, a dict, or a dataset, whose parts are single samples.
+
+    >>> batches_in([torch.zeros(1, 2)])
+    [tensor([[0., 0.]])]
+    """
+    if isinstance(data, (str, bytes, Mapping, Tensor)) or not isinstance(data, Iterable):
+        raise DataError(
+            f"Expected {name} to yield batches but got {type(data).__name__}; pass a DataLoader or a list of batches."
+        )
+    return data
+
+
+def endless_batches(data: Iterable[Any]) -> Iterator[Any]:
+    """Go through data again and again.
+
+    What an iterator yields is kept, for it comes once.
+
+    Raises:
+        DataError: they yield no batches, or none is left.
+
+    >>> batches = endless_batches(iter([1, 2]))
+    >>> [next(batches) for _ in range(5)]
+    [1, 2, 1, 2, 1]
+    """
+    kept: list[Any] = []
+    while True:
+        read = False
+        for batch in batches_in(data):
+            read = True
+            if isinstance(data, Iterator):
+                kept.append(batch)
+            yield batch
+        if not read:
+            raise DataError("Expected at least one batch but got none.")
+        data = kept or data
 
 
 def read_batch(
@@ -208,8 +253,14 @@ def move_to(data: Any, device: torch.device) -> Any:
         >>> move_to({"x": [torch.zeros(1)]}, torch.device("meta"))["x"][0].device.type
         'meta'
     """
+
+    def moved(tensor: Tensor) -> Tensor:
+        """Return the tensor there, of which gradients can be taken."""
+        there = tensor.to(device, non_blocking=True)
+        return there.clone() if there.is_inference() and not torch.is_inference_mode_enabled() else there
+
     try:
-        return replaced(data, lambda tensor: tensor.to(device, non_blocking=True))
+        return replaced(data, moved)
     except NotImplementedError as error:
         places = ", ".join(f"{name or 'it'} on {tensor.device}" for name, tensor in named_tensors_in(data))
         raise DataError(

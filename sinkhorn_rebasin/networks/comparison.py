@@ -8,7 +8,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from sinkhorn_rebasin._typing import ExampleInputs, Outputs
+from sinkhorn_rebasin._typing import ExampleInputs, Outputs, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, tied_names
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like, standalone_copy
@@ -27,18 +27,26 @@ def check_comparable(reference: nn.Module, target: nn.Module, *, apart: Collecti
     """
     first, second = tensors_of(reference), tensors_of(target)
     check_same(first, second, apart=apart)
-    for name in first:
-        if first[name].dtype != second[name].dtype:
-            raise ArchitectureError(
-                f"Expected {name!r} of one type in both networks but got {first[name].dtype} and "
-                f"{second[name].dtype}; convert one of them with .to(...)."
-            )
+    check_types(first, second)
     ours, theirs = ({frozenset(names) for names in tied_names(net)} for net in (reference, target))
     for names in ours ^ theirs:
         holder = "first" if names in ours else "second"
         raise ArchitectureError(
             f"Expected both networks to tie the same tensors but only the {holder} ties {sorted(names)}."
         )
+
+
+def check_types(first: StateLike, second: StateLike) -> None:
+    """Raise ArchitectureError unless tensors are of the same types.
+
+    >>> check_types({"w": torch.ones(1)}, {"w": torch.zeros(1)})
+    """
+    for name in first:
+        if first[name].dtype != second[name].dtype:
+            raise ArchitectureError(
+                f"Expected {name!r} of one type in both networks but got {first[name].dtype} and "
+                f"{second[name].dtype}; convert one of them with .to(...)."
+            )
 
 
 def check_same_function(

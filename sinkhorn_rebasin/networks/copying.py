@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,19 @@ from sinkhorn_rebasin.networks.shared_memory import aliases, overlapping, rebuil
 from sinkhorn_rebasin.networks.structures import replaced
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Leave inference mode, so that what is made can be trained; gradients are followed as they were.
+
+    >>> with torch.inference_mode(), plain_tensors():
+    ...     torch.ones(1).is_inference(), torch.is_grad_enabled()
+    (False, False)
+    """
+    graded = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(graded):
+        yield
 
 
 def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module:
@@ -67,8 +81,12 @@ def copied(module: Module, replaced: Mapping[int, Any]) -> Module:
     return _copied(module, replaced, reachable_tensors(module))
 
 
+@plain_tensors()
 def _copied(module: Module, replaced: Mapping[int, Any], tensors: list[Tensor]) -> Module:
-    """Copy a network that holds these tensors."""
+    """Copy a network that holds these tensors.
+
+    The copy can be trained, also where it is made in inference mode.
+    """
     memo: dict[int, Any] = dict(replaced)
     for group in overlapping(tensors):
         if all(id(tensor) not in memo for tensor in group):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.arguments import arguments_of, call_hint, takes
 from sinkhorn_rebasin.networks.frozen import former_parameters
@@ -134,12 +134,22 @@ def batch_statistics(network: nn.Module, on: bool, folded: Collection[str] = ())
 
     All else of the network is in eval mode, and so is batch norm that was folded into the layer before it. Other
     batch norm is in training mode when ``on``.
+
+    Raises:
+        DataError: a batch has a single value per channel.
     """
     modes = [(name, module, module.training) for name, module in network.named_modules()]
     for name, module, _ in modes:
         module.training = on and isinstance(module, _BatchNorm) and name not in folded
     try:
         yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            f"Expected at least two values per channel where batch norm runs on the batch but got fewer: use larger "
+            f"batches or drop the last one. PyTorch says: {error}"
+        ) from error
     finally:
         for _, module, training in modes:
             module.training = training

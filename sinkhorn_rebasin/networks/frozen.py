@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import copied
+from sinkhorn_rebasin.networks.copying import copied, plain_tensors
 from sinkhorn_rebasin.networks.modes import free_modes, hold_modes
 from sinkhorn_rebasin.networks.originals import note_original
 from sinkhorn_rebasin.networks.shared_memory import views_at
@@ -129,6 +129,7 @@ def former_ties(module: nn.Module) -> list[list[str]]:
     ]
 
 
+@plain_tensors()
 def thawed_copy(frozen: nn.Module, state: StateLike, traits: Traits) -> nn.Module:
     """Turn a frozen copy into a plain network.
 

@@ -11,9 +11,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.copying import Module, plain_tensors, standalone_copy
 
 
+@plain_tensors()
 def resized(model: Module, state: Mapping[str, Tensor]) -> Module:
     """Copy a network with tensors of other widths.
 

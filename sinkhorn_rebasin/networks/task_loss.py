@@ -79,6 +79,14 @@ def _cross_entropy(scores: Tensor, labels: Any) -> Tensor:
             f"{tuple(scores.shape)}, but got {labels.dtype} of shape {tuple(labels.shape)}: convert classes with "
             f".long(), or pass criterion= for other targets."
         )
+    expected = (*scores.shape[:1], *scores.shape[2:])
+    classes = isinstance(labels, Tensor) and not labels.is_floating_point()
+    if classes and scores.ndim > 1 and tuple(labels.shape) != expected:
+        raise DataError(
+            f"Expected labels of shape {expected}, one class a place of outputs of shape {tuple(scores.shape)}, but "
+            f"got shape {tuple(labels.shape)}: reshape them, as with .squeeze(1), or pass criterion= for other "
+            f"targets."
+        )
     try:
         return F.cross_entropy(scores, wide_classes(labels))
     except IndexError as error:

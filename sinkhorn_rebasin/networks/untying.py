@@ -8,9 +8,10 @@ from torch import nn
 
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tied_names
-from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.copying import Module, plain_tensors, standalone_copy
 
 
+@plain_tensors()
 def untie(model: Module, names: Sequence[str] | None = None) -> Module:
     """Copy a network and give tied parameters a tensor each.
 

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.files.given_networks import modules_of
 from sinkhorn_rebasin.losses import MidpointLoss, RandomPointLoss, RebasinLoss, WeightDistance, checked_loss
 from sinkhorn_rebasin.matching.base import Alignment
 from sinkhorn_rebasin.matching.pair_of_states import as_states
-from sinkhorn_rebasin.networks.batches import move_to, read_batch
+from sinkhorn_rebasin.networks.batches import endless_batches, move_to, read_batch
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.task_loss import task_loss
@@ -24,6 +24,7 @@ from sinkhorn_rebasin.rebasin.initialization import Start
 LossName = Literal["inner", "l1", "l2", "midpoint", "random_point"]
 
 
+@torch.inference_mode(False)
 def sinkhorn_matching(
     reference: NetworkLike,
     target: NetworkLike,
@@ -131,19 +132,9 @@ def _loss(loss: LossName | RebasinLoss, criterion: Criterion, generator: torch.G
 
 def _endless(data: Iterable[Any] | None, *, needed: bool) -> Iterator[Any]:
     """The batches, over and over; without data only None, for losses that look at none."""
-    if data is None:
-        if needed:
-            raise DataError("Expected data, batches of (inputs, labels), for this loss but got None.")
-        while True:
-            yield None
-    kept: list[Any] = []
+    if data is not None:
+        yield from endless_batches(data)
+    if needed:
+        raise DataError("Expected data, batches of (inputs, labels), for this loss but got None.")
     while True:
-        read = False
-        for batch in data:
-            read = True
-            if isinstance(data, Iterator):
-                kept.append(batch)  # there is no second pass over an iterator
-            yield batch
-        if not read:
-            raise DataError("Expected at least one batch but got none.")
-        data = kept or data
+        yield None

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import training
+from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.front.many_starts import starts_of
-from tests.front.pairs import CPU, batches, owners_of_one_start, samples, trained
+from tests.front.pairs import CPU, batches, loader, owners_of_one_start, samples, trained
 
 
 def test_starts_are_those_by_weights_and_by_activations() -> None:
@@ -63,3 +64,23 @@ def test_each_cycle_begins_at_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -
     networks = [trained(0), trained(1), trained(2)]
     sr.align_many(networks, train=batches(), recipe=recipe, trainer=CPU, progress=False)
     assert made == [(2, 0.05, True)]
+
+
+def test_a_seed_gives_the_same_whatever_was_drawn_before() -> None:
+    """The loader shuffles by the global random state, here in inference mode too."""
+    networks = [trained(0), trained(1), trained(2)]
+    recipe = sr.Recipe.many(steps=2, closing_steps=0, start_samples=20, statistics_samples=20)
+    found = []
+    for drawn in (0, 1):
+        torch.manual_seed(drawn)
+        with torch.inference_mode(bool(drawn)):
+            found.append(sr.align_many(networks, train=loader(), recipe=recipe, progress=False, trainer=CPU))
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(order, other.permutations[name]) for name, order in one.permutations.items())
+    assert found[0].notes == found[1].notes
+
+
+def test_a_mean_without_a_network_is_refused_at_once() -> None:
+    networks = [trained(0), trained(1)]
+    with pytest.raises(LossError, match=r"Expected shares above 0 .* but got 0"):
+        sr.align_many(networks, train=batches(), shares=[1.0, 0.0])

@@ -101,3 +101,15 @@ def test_members_of_an_ensemble_return_one_shape() -> None:
         ensemble(torch.ones(1, 2))
     with pytest.raises(ArchitectureError, match="at least two"):
         sr.Ensemble([nn.Linear(2, 3)])
+
+
+def test_states_are_no_networks_to_compare() -> None:
+    nets = [trained(0), trained(1)]
+    state = dict(nets[1].state_dict())
+    for given, merged, told in ((nets, state, "the merge"), ([nets[0], state], nets[0], "member 1")):
+        with pytest.raises(
+            ArchitectureError, match=rf"{told} to be a module, .* but got dict: load .* to_model"
+        ):
+            sr.compare(given, merged, batches())  # type: ignore[arg-type]
+    with pytest.raises(ArchitectureError, match="member 1 to be a module"):
+        sr.Ensemble([nets[0], state])  # type: ignore[list-item]

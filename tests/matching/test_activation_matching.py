@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -161,6 +163,11 @@ def test_it_needs_data_and_a_network() -> None:
         activation_matching(
             problem.reference.state_dict(), problem.target, problem.spec, data=[problem.inputs]
         )
+    twin = copy.deepcopy(problem.reference).double()
+    with pytest.raises(
+        ArchitectureError, match=r"one type in both networks but got torch\.float32 and torch\.float64"
+    ):
+        activation_matching(problem.reference, twin, problem.spec, data=[problem.inputs])
     with pytest.raises(SpecError, match="cosine"):
         activation_matching(
             *(problem.reference, problem.target, problem.spec), data=[problem.inputs], similarity="cosine"

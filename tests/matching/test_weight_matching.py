@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -237,3 +239,27 @@ def test_progress_of_a_long_search_is_shown_on_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert "pass 1" in err
+
+
+@pytest.mark.parametrize("exact", [0, 1])
+def test_weights_of_two_types_are_matched_as_they_are_in_one(exact: int) -> None:
+    torch.manual_seed(0)
+    pair = [nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 3)) for _ in range(2)]
+    spec = discover_symmetry(pair[0], torch.ones(2, 4))
+    expected = weight_matching(*pair, spec)
+    pair[exact].double()
+    found = weight_matching(*pair, spec)
+    assert equal(found.permutations, expected.permutations)
+    assert found.objective[-1] == pytest.approx(expected.objective[-1])
+
+
+def test_bars_and_tables_leave_the_random_state_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first import of rich draws from Python's."""
+    problem = planted_case("mlp_batch_norm")
+    pair = problem.reference, problem.target, problem.spec
+    for shown in (lambda: weight_matching(*pair, progress=True), lambda: str(problem.spec)):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+            monkeypatch.delitem(sys.modules, name)
+        before = random.getstate()
+        shown()
+        assert random.getstate() == before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from experiments.models import LSTM
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinError, SpecError
-from sinkhorn_rebasin.merging import UnitPrior, fedma
+from sinkhorn_rebasin.merging import UnitPrior, fedma, pfnm
 from tests.merging.owned_networks import permuted_copies, with_units_more
 
 SHARP = UnitPrior(sigma=1e-3, sigma_0=10.0)
@@ -106,8 +107,15 @@ def test_what_cannot_be_wider_is_refused_by_name() -> None:
     with pytest.raises(RebasinError, match="norm"):
         fedma([normed(), normed()], x, prior=SHARP)
     attention = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
-    with pytest.raises(SpecError, match="fedma"):
+    with pytest.raises(SpecError, match=r"without nesting for fedma .* by sr\.align_many\."):
         fedma([attention, attention], torch.randn(2, 3, 4))
     stacked = [LSTM(7, 3, 4, 2) for _ in range(2)]
     with pytest.raises(ArchitectureError, match="one hidden width in all layers of 'layers'"):
         fedma(stacked, torch.arange(6).reshape(2, 3), prior=SHARP)
+
+
+@pytest.mark.parametrize("merge", [fedma, pfnm])
+def test_heads_of_other_classes_are_refused_by_name(merge: Callable[..., nn.Module]) -> None:
+    owners = [nn.Sequential(nn.Linear(4, w), nn.ReLU(), nn.Linear(w, n)) for w, n in ((5, 3), (6, 2))]
+    with pytest.raises(ArchitectureError, match=r"'2\.weight' .* shapes \(3, 5\) and \(2, 6\): .* one head"):
+        merge(owners, torch.randn(3, 4))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging import known_classes, weigh_classes
 
 
@@ -49,3 +49,32 @@ def test_other_heads_and_outputs_are_refused_by_name() -> None:
         weigh_classes(owners, known, "0")
     with pytest.raises(ArchitectureError, match=r"outputs \(N, classes\) for 5 inputs but got \(5, 3, 2\)"):
         known_classes([nn.Linear(3, 2)] * 2, torch.randn(5, 3, 3))
+
+
+class Features(nn.Module):
+    """A network that returns its logits beside features, and writes to its input."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(3, 4), nn.Linear(4, classes)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.body(x.relu_())
+        return {"logits": self.head(hidden), "features": hidden}
+
+
+def test_logits_among_other_outputs_count_and_inputs_stay() -> None:
+    torch.manual_seed(0)
+    owners, x = [Features(2), Features(2)], torch.randn(5, 3)
+    before = x.clone()
+    means = torch.stack([each(x.clone())["logits"].double().softmax(1).mean(0) for each in owners])
+    torch.testing.assert_close(known_classes(owners, x), means / means.sum(0))
+    assert torch.equal(x, before)
+    with pytest.raises(ArchitectureError, match="one number of classes in all networks but got 2 and 3"):
+        known_classes([Features(2), Features(3)], x)
+
+
+@pytest.mark.parametrize("x", [torch.full((4, 3), torch.nan), torch.ones(0, 3)])
+def test_outputs_that_say_nothing_are_refused(x: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="finite outputs for at least one input"):
+        known_classes([owner([0.5, 0.5])] * 2, x)

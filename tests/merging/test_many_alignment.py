@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError
 from sinkhorn_rebasin.matching import weight_matching
 from sinkhorn_rebasin.merging import ManyAlignment, cycle_error, match_many, merge_many
 from sinkhorn_rebasin.merging.states import mean_state
+from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.symmetry import discover_symmetry
 from tests.matcher_contract import equal
 from tests.merging.test_merge_many import unrelated
@@ -63,10 +67,36 @@ def test_wrong_numbers_of_networks_and_shares_are_named() -> None:
         merge_many(networks, many, [0.5, 0.5])
     with pytest.raises(ArchitectureError, match=r"add up to 1 but got a sum of 1\.5"):
         merge_many(networks, many, [0.5, 0.5, 0.5])
+    with pytest.raises(ArchitectureError, match=r"3 numbers that add up to 1, but got 0\.5"):
+        many.merge(networks, 0.5)  # type: ignore[call-overload]
+    with pytest.raises(ArchitectureError, match="at least one alignment but got none"):
+        merge_many([], [])
     with pytest.raises(ArchitectureError, match="one of merge_many, universe, frank_wolfe but got 'best'"):
         match_many(networks, many.spec, method="best")  # type: ignore[arg-type]
     assert "3 networks" in repr(many)
     assert "merge_many" in many._repr_html_()
+
+
+SEVERAL: dict[str, Callable[[Any, PermutationSpec], Any]] = {
+    "match_many": match_many,
+    "align_many": sr.align_many,
+    "JointRebasin": lambda networks, spec: sr.JointRebasin(networks, spec=spec),
+    "fedma": lambda networks, _: sr.fedma(networks, torch.ones(2, 5)),
+    "compare": lambda networks, _: sr.compare(networks, torch.nn.Linear(5, 2), []),
+    "Ensemble": lambda networks, _: sr.Ensemble(networks),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_is_no_list_of_networks_is_refused_by_its_kind(name: str) -> None:
+    first, second = unrelated(2)
+    spec = discover_symmetry(first, torch.ones(2, 5))
+    for given in ({"a": first, "b": second}, (net for net in (first, second)), first, 3):
+        told = rf"a list of at least two networks .* but got {type(given).__name__}: pass"
+        with pytest.raises(ArchitectureError, match=told):
+            SEVERAL[name](given, spec)
+    with pytest.raises(ArchitectureError, match=r"at least two networks .* but got 1"):
+        SEVERAL[name]([first], spec)
 
 
 def test_networks_without_a_share_do_not_count() -> None:

@@ -67,6 +67,8 @@ def test_bad_input_is_refused_by_name() -> None:
         match_outputs(first, second, spec)
     with pytest.raises(DataError, match="at least one batch"):
         match_outputs(first, second, spec, data=[])
+    with pytest.raises(DataError, match="at least one batch"):
+        match_outputs(first, second, spec, data=[], validation=[x])
     with pytest.raises(SpecError, match="every=0"):
         match_outputs(first, second, spec, data=[x], every=0)
     with pytest.raises(LossError, match="at least one last layer"):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin import reset_batch_norm
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, SpecError
-from sinkhorn_rebasin.merging import zipit
+from sinkhorn_rebasin.merging import pleas, zipit
 from sinkhorn_rebasin.merging.zipit import zipped_units
 from tests.merging.zipped_networks import images, mlp, permuted_copy, residual, spec_of
 
@@ -175,6 +175,16 @@ def test_bad_input_is_refused_by_name() -> None:
             spec,
             data=[x],
         )
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_activations_that_are_no_numbers_are_refused(number: float) -> None:
+    first, second, x = mlp(), mlp(), torch.randn(20, 5)
+    x[3, 2] = number
+    spec = spec_of(first, torch.randn(4, 5))
+    for merge in (zipit, pleas):
+        with pytest.raises(DataError, match=r"finite activations of group '0' .* in the data"):
+            merge(first, second, spec, data=[x])
 
 
 def test_units_inside_heads_are_refused_by_name() -> None:

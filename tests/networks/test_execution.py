@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.copying import evaluation_copy
-from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 
 
 class Tied(nn.Module):
@@ -135,3 +136,13 @@ def test_group_norm_with_channels_last_below_weights_that_stay() -> None:
         gradients.append(wide["1.weight"].grad)
         assert not inputs.requires_grad
     torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_on_a_batch_of_one_is_refused_with_what_to_do() -> None:
+    network, told = (
+        nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(),
+        r"two values .* drop the last one",
+    )
+    with pytest.raises(DataError, match=told), batch_statistics(network, True):
+        run_at(network, {}, torch.ones(1, 3))
+    assert not network[1].training

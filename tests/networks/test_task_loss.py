@@ -47,6 +47,7 @@ def test_a_reported_loss_comes_first_and_cross_entropy_else(kind: Any) -> None:
         ({"scores": LOGITS}, LABELS, LossError, "criterion"),
         ((LOGITS,), LABELS, LossError, "returns tuple"),
         ({"logits": TOKENS}, NEXT, LossError, "next token"),
+        (LOGITS, LABELS[:, None], DataError, r"got shape \(\d+, 1\): reshape them, as with \.squeeze\(1\)"),
     ],
 )
 def test_what_has_no_default_is_refused(outputs: Any, labels: Any, error: type[Exception], told: str) -> None:

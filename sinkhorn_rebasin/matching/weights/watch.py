@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -72,8 +73,9 @@ class Watch:
                 self._bar.stop()
 
 
+@untouched_randomness()
 def _bar() -> Progress:
-    # Importing rich takes as long as importing all that searches need.
+    # Importing rich takes as long as importing all that searches need, and draws from Python's random state.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -80,7 +80,7 @@ def _can_be_beside(networks: TwoNetworks, wide: Collection[str], example_inputs:
 def _reference_outputs(before: object, after: object, heads: Mapping[str, int]) -> object:
     """Cut outputs that lie side by side.
 
-    None where they do not.
+    Those of the trunk, such as features beside the logits, are as they were. None where no outputs lie side by side.
     """
     ours, theirs = tensors_in(before), tensors_in(after)
     if not heads:
@@ -89,12 +89,8 @@ def _reference_outputs(before: object, after: object, heads: Mapping[str, int]) 
         return None
     cut = []
     for one, other in zip(ours, theirs, strict=True):
-        axes = [
-            axis
-            for axis in range(one.dim())
-            if one.dim() == other.dim() and one.shape[axis] != other.shape[axis]
-        ]
-        if len(axes) != 1:
+        axes = [axis for axis in range(min(one.dim(), other.dim())) if one.shape[axis] != other.shape[axis]]
+        if len(axes) > 1 or one.dim() != other.dim():
             return None
-        cut.append(other.narrow(axes[0], 0, one.shape[axes[0]]))
-    return cut
+        cut.append(other.narrow(axes[0], 0, one.shape[axes[0]]) if axes else other)
+    return cut if any(one.shape != other.shape for one, other in zip(ours, theirs, strict=True)) else None

@@ -10,6 +10,7 @@ from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.execution import device_of
+from sinkhorn_rebasin.networks.randomness import untouched_randomness
 
 
 def inputs_of(networks: TwoNetworks, one: Any, batch: BatchAdapter | None = None) -> Any:
@@ -25,6 +26,7 @@ def first_inputs(networks: TwoNetworks, data: Iterable[Any], batch: BatchAdapter
     Raises:
         DataError: there is none.
     """
-    for one in data:
-        return inputs_of(networks, one, batch)
+    with untouched_randomness():
+        for one in data:
+            return inputs_of(networks, one, batch)
     raise DataError("Expected at least one batch but got none.")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sinkhorn_rebasin._typing import BatchAdapter, State
-from sinkhorn_rebasin.activations.statistics import PairedMoments, paired_units
+from sinkhorn_rebasin.activations.statistics import PairedMoments, check_finite, paired_units
 from sinkhorn_rebasin.errors import ArchitectureError, listed
 from sinkhorn_rebasin.merging.partial.two_networks import TwoNetworks
 from sinkhorn_rebasin.networks.copying import evaluation_copy
@@ -25,7 +25,7 @@ def joint_moments(
 
     Raises:
         ArchitectureError: a group that nothing shows, or that was not seen as often in both networks; it is named.
-        DataError: there is no batch.
+        DataError: there is no batch, or activations are no finite numbers.
     """
     spec, network = networks.spec, evaluation_copy(networks.reference)
     found = {name: PairedMoments() for name in spec.names}
@@ -38,6 +38,7 @@ def joint_moments(
                 continue
             both = torch.cat([ours, theirs])
             moments.update(both, both)
+    check_finite(found)
     unseen |= {name: None for name, moments in found.items() if not moments.count}
     if unseen:
         raise ArchitectureError(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.merging.normal_equations import solved
+from sinkhorn_rebasin.networks.architecture import single_precision
 
 
 class LeastSquares:
@@ -31,9 +32,10 @@ class LeastSquares:
 
     def update(self, inputs: Tensor, targets: Tensor) -> None:
         """Take in samples: inputs (samples, features), targets (samples, outputs)."""
+        inputs, targets = single_precision(inputs), single_precision(targets)
         if self.intercept:
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
-        # In float32 the sums of one batch are exact enough; over many batches they would not be.
+        # In float32 the sums of one batch are exact enough; over many batches, or in half precision, they are not.
         sums = [
             (inputs.mT @ inputs).double(),
             (targets.mT @ inputs).double(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,11 +171,13 @@ def _listed(patterns: Sequence[str]) -> str:
 
 
 def _drawn(table: Table) -> str:
+    state = random.getstate()  # of which the import of rich draws
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    random.setstate(state)
     kept = [n for n in range(len(table.columns)) if any(row[n] for row in table.rows)]
     drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number in kept:

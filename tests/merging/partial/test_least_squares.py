@@ -53,3 +53,17 @@ def test_moments_of_outputs_are_those_of_the_samples() -> None:
     mean, variance = sums_of(x, torch.zeros(70, 2).double(), True).output_moments(weight)
     np.testing.assert_allclose(mean, (x @ weight.mT).numpy().mean(0), atol=1e-12)
     np.testing.assert_allclose(variance, (x @ weight.mT).numpy().var(0, ddof=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_of_half_precision_are_kept_whole(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    inputs, targets = (40 * torch.randn(2000, size).to(dtype) for size in (12, 3))
+    sums = LeastSquares(intercept=True)
+    sums.update(inputs, targets)
+    weight, intercept = sums.solve(torch.zeros(3, 12), torch.zeros(3), 1e-9)
+    with_one = np.concatenate([inputs.double().numpy(), np.ones((2000, 1))], 1)
+    expected = torch.from_numpy(np.linalg.lstsq(with_one, targets.double().numpy(), rcond=None)[0]).T
+    torch.testing.assert_close(weight, expected[:, :-1], rtol=0, atol=1e-4)
+    assert intercept is not None
+    torch.testing.assert_close(intercept, expected[:, -1], rtol=0, atol=1e-3)
