@@ -35,11 +35,13 @@ INNER = {
             "criteria",
             "data",
             "fit",
+            "folds",
             "fused_pair",
             "judge",
             "many_starts",
             "mean_loss",
             "preparation",
+            "prepared_pair",
             "starts",
         )
     ),

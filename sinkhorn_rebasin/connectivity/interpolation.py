@@ -6,6 +6,7 @@ is none: on the way they are those of the nearer end, so that both ends are exac
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from typing import TypeVar
@@ -19,6 +20,9 @@ from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.architecture import wider
 from sinkhorn_rebasin.networks.frozen import former_names
 from sinkhorn_rebasin.permutations.action import dense_gradient
+
+SINGULAR_VECTOR = re.compile(r"(^|\.)parametrizations\..+\.\d+\._[uv]$")
+"""Buffers of spectral norm, of which the nearer end's serve; nothing can be done about them."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -168,7 +172,10 @@ def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, s
     They differ between two states and are not mixed.
     """
     differing = [
-        name for name in start if name in whole and name in end and not same_values(start[name], end[name])
+        name
+        for name in start
+        if name in whole and name in end and not SINGULAR_VECTOR.search(name)
+        if not same_values(start[name], end[name])
     ]
     if differing:
         warnings.warn(

@@ -81,8 +81,8 @@ def align(
             understands.
         validation: held-out batches, which decide what is kept. None keeps a part of ``train`` out: the last tenth
             of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed, but at least 30 samples.
-            Fewer than 100 are parted into folds, unless the recipe bounds the seconds or the Trainer has a strategy:
-            each is kept out of a fit; what all gain, and after how many steps, decides on a last fit on all samples.
+            Fewer than 100 are parted into folds, unless the recipe bounds the seconds, or the Trainer has a strategy
+            or a true half precision: what fits without one fold each gain decides on a last fit on all samples.
         criterion: (outputs, labels) to the mean loss of a batch. None is the network's own loss if it returns one
             for a dict with labels, and cross entropy otherwise.
         loss: a callable ``(rebasin, batch)`` to a scalar, which is trained instead of the criterion at random points
