@@ -56,7 +56,10 @@ def draw(cells: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def panels_of(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the setting and the kind of every panel; settings with both kinds come first, side by side."""
+    """Return the setting and kind of every panel.
+
+    Settings with both kinds come first, side by side.
+    """
     settings = dict.fromkeys(each["setting"] for each in cells)
     kinds = {
         name: [kind for kind in TUNED if _sizes(cells, name, kind)] or ["unlabelled"] for name in settings

@@ -18,7 +18,7 @@ from experiments.what_pays.owners import of_owner, shares_of_classes
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import CLASSES, Task, check_of_one_kind
 from sinkhorn_rebasin import PermutationSpec, Recipe, RescalingSpec
-from sinkhorn_rebasin.front.folds import FEW
+from sinkhorn_rebasin.front.folds import FEW, data_in_folds
 
 Samples = tuple[Tensor, Tensor]
 FOLDS = Recipe().folds
@@ -96,27 +96,14 @@ class Problem:
         order = order[: count + spending.steps * spending.batch_size]
         inputs = inputs[order]
         targets = self.task.said_together(self.asked, inputs) if labels is None else labels[order]
-        if len(inputs) < FEW and self.pool.kinds is None:
-            whole = inputs, targets
-            folds = tuple(Given(*parts, spending.batch_size) for parts in folds_of(whole))
+        whole = inputs, targets
+        few = None if self.pool.kinds is not None else data_in_folds([whole], FOLDS, FEW, self.group, None)
+        if few is not None:
+            parts = [(fold.batches[0], fold.validation[0]) for fold in few.folds]
+            folds = tuple(Given(*part, spending.batch_size) for part in parts)
             return Given(whole, whole, spending.batch_size, folds)
         train, held_out = (inputs[count:], targets[count:]), (inputs[:count], targets[:count])
         return Given(train, held_out, spending.batch_size)
-
-
-def folds_of(samples: Samples) -> list[tuple[Samples, Samples]]:
-    """Return what trains and what is kept out, as often as there are folds; samples are in a drawn order.
-
-    >>> folds = folds_of((torch.arange(10), torch.arange(10)))
-    >>> [held_out[0].tolist() for _, held_out in folds][:2], folds[0][0][1].tolist()
-    ([[0, 5], [1, 6]], [1, 2, 3, 4, 6, 7, 8, 9])
-    """
-    inputs, targets = samples
-    parts = []
-    for number in range(FOLDS):
-        out = torch.arange(len(inputs)) % FOLDS == number
-        parts.append(((inputs[~out], targets[~out]), (inputs[out], targets[out])))
-    return parts
 
 
 def image_problem(setting: Setting, group: int, data: ImageData, cache: Path) -> Problem:
