@@ -85,6 +85,14 @@ class Problem:
         """Return inputs to find symmetries on."""
         return self.pool.inputs[:2] if self.pool.example is None else self.pool.example
 
+    @property
+    def _folds(self) -> bool:
+        """Whether few samples are parted into folds.
+
+        Ways of more than two networks, fitted layers and samples of some kinds keep a part out.
+        """
+        return len(self.networks) == 2 and not self.setting.fitted and self.pool.kinds is None
+
     def given(self, budget: Budget) -> Given:
         """Return what a budget buys.
 
@@ -97,7 +105,7 @@ class Problem:
         inputs = inputs[order]
         targets = self.task.said_together(self.asked, inputs) if labels is None else labels[order]
         whole = inputs, targets
-        few = None if self.pool.kinds is not None else data_in_folds([whole], FOLDS, FEW, self.group, None)
+        few = data_in_folds([whole], FOLDS, FEW, self.group, None) if self._folds else None
         if few is not None:
             parts = [(fold.batches[0], fold.validation[0]) for fold in few.folds]
             folds = tuple(Given(*part, spending.batch_size) for part in parts)

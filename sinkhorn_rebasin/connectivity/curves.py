@@ -18,6 +18,7 @@ from sinkhorn_rebasin.connectivity.interpolation import (
     is_mixable,
     lerp,
     nearer,
+    singular_vectors,
     warn_of_whole,
     whole_tensors,
 )
@@ -82,7 +83,7 @@ class StatePath(ABC):
         self.start: State = dict(start)
         self.end: State = dict(end)
         self._whole = whole_tensors(module, statistics)
-        warn_of_whole(self.start, self.end, self._whole)
+        warn_of_whole(self.start, self.end, self._whole - singular_vectors(module))
 
     @property
     def module(self) -> nn.Module:

@@ -6,7 +6,6 @@ is none: on the way they are those of the nearer end, so that both ends are exac
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from typing import TypeVar
@@ -14,15 +13,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning
 from sinkhorn_rebasin.networks.architecture import wider
 from sinkhorn_rebasin.networks.frozen import former_names
 from sinkhorn_rebasin.permutations.action import dense_gradient
-
-SINGULAR_VECTOR = re.compile(r"(^|\.)parametrizations\..+\.\d+\._[uv]$")
-"""Buffers of spectral norm, of which the nearer end's serve; nothing can be done about them."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -61,6 +59,23 @@ def _roles(module: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
             saved = tensor is not None and name not in child._non_persistent_buffers_set
             if saved and not (norm and name == _COUNTER):
                 yield f"{prefix}.{name}" if prefix else name, tensor, norm or name in weights
+
+
+def singular_vectors(network: nn.Module) -> frozenset[str]:
+    """Name the buffers in which spectral norm keeps a weight's first singular vectors.
+
+    A mean of such vectors of two weights is shorter, and the norm that it gives is too small.
+
+    >>> sorted(singular_vectors(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3))))
+    ['parametrizations.weight.0._u', 'parametrizations.weight.0._v']
+    """
+    names = set()
+    for path, child in network.named_modules(remove_duplicate=False):
+        hooks = [hook for hook in child._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
+        kept = ["_u", "_v"] if isinstance(child, _SpectralNorm) else []
+        kept += [f"{hook.name}{end}" for hook in hooks for end in ("_u", "_v")]
+        names |= {f"{path}.{name}" if path else name for name in kept}
+    return frozenset(names)
 
 
 def interpolate(start: StateLike, end: StateLike, at: float | Tensor, whole: Collection[str]) -> State:
@@ -111,13 +126,14 @@ class Interpolation:
     def __init__(self, module: nn.Module, statistics: Collection[str] = ()) -> None:
         self.statistics = statistics
         self.whole = whole_tensors(module, statistics)
+        self._told = self.whole - singular_vectors(module)  # no average of the user's
         self._compared = False
 
     def __call__(self, start: StateLike, end: StateLike, at: float | Tensor) -> State:
         """Mix two states: see :func:`interpolate`."""
         if not self._compared:
             self._compared = True
-            warn_of_whole(start, end, self.whole, stacklevel=4)
+            warn_of_whole(start, end, self._told, stacklevel=4)
         return interpolate(start, end, at, self.whole)
 
 
@@ -172,10 +188,7 @@ def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, s
     They differ between two states and are not mixed.
     """
     differing = [
-        name
-        for name in start
-        if name in whole and name in end and not SINGULAR_VECTOR.search(name)
-        if not same_values(start[name], end[name])
+        name for name in start if name in whole and name in end and not same_values(start[name], end[name])
     ]
     if differing:
         warnings.warn(

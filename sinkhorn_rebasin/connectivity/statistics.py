@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.nn.utils.spectral_norm import SpectralNorm
 
 from sinkhorn_rebasin._typing import ExampleInputs
-from sinkhorn_rebasin.connectivity.interpolation import is_mixable, same_values, whole_tensors
+from sinkhorn_rebasin.connectivity.interpolation import (
+    is_mixable,
+    same_values,
+    singular_vectors,
+    whole_tensors,
+)
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.checked_run import checked_run
@@ -47,23 +50,6 @@ def moving_statistics(
         if is_mixable(theirs[name]) and not same_values(ours[name], theirs[name])
     }
     return frozenset(names & _moved(target, example_inputs) if names else ())
-
-
-def singular_vectors(network: nn.Module) -> frozenset[str]:
-    """Name the buffers in which spectral norm keeps a weight's first singular vectors.
-
-    A mean of such vectors of two weights is shorter, and the norm that it gives is too small.
-
-    >>> sorted(singular_vectors(nn.utils.parametrizations.spectral_norm(nn.Linear(2, 3))))
-    ['parametrizations.weight.0._u', 'parametrizations.weight.0._v']
-    """
-    names = set()
-    for path, child in network.named_modules(remove_duplicate=False):
-        hooks = [hook for hook in child._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
-        kept = ["_u", "_v"] if isinstance(child, _SpectralNorm) else []
-        kept += [f"{hook.name}{end}" for hook in hooks for end in ("_u", "_v")]
-        names |= {f"{path}.{name}" if path else name for name in kept}
-    return frozenset(names)
 
 
 def _moved(network: nn.Module, example_inputs: ExampleInputs) -> set[str]:

@@ -11,26 +11,17 @@ import torch
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion, ExampleInputs, Heads, NetworkLike
 from sinkhorn_rebasin.connectivity import PathEvaluation
-from sinkhorn_rebasin.connectivity.path_result import PathFigure
-from sinkhorn_rebasin.front.cross_fit import cross_fitted
-from sinkhorn_rebasin.front.fit import Fits
-from sinkhorn_rebasin.front.judge import Judge, Verdict, height
+from sinkhorn_rebasin.front.learning import Learning
 from sinkhorn_rebasin.front.preparation import prepared, seeded
 from sinkhorn_rebasin.front.prepared_pair import Prepared
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.result import AlignmentResult
-from sinkhorn_rebasin.front.starts import BestStart, best_start
 from sinkhorn_rebasin.front.without_data import matched_by_weights
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.rebasin import SinkhornRebasin
-from sinkhorn_rebasin.rebasin.candidates import learned_tensors, restore_learned
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry
-
-SAME = 1e-6
-"""Figures of one alignment in two computations differ by less than this part."""
 
 
 def align(
@@ -81,8 +72,8 @@ def align(
             understands.
         validation: held-out batches, which decide what is kept. None keeps a part of ``train`` out: the last tenth
             of a list of batches, or a tenth of a DataLoader's dataset, drawn with the seed, but at least 30 samples.
-            Fewer than 100 are parted into folds, unless the recipe bounds the seconds, or the Trainer has a strategy
-            or a true half precision: what fits without one fold each gain decides on a last fit on all samples.
+            Fewer than 100 are parted into folds, unless the recipe bounds the seconds or the Trainer has a strategy:
+            what fits without one fold each gain decides on a last fit on all samples.
         criterion: (outputs, labels) to the mean loss of a batch. None is the network's own loss if it returns one
             for a dict with labels, and cross entropy otherwise.
         loss: a callable ``(rebasin, batch)`` to a scalar, which is trained instead of the criterion at random points
@@ -160,101 +151,30 @@ def align(
         before = _path_before(pair)
         if pair.judge is None or pair.train is None:
             return _by_weights(pair, recipe, seed, began, before)
-        return _by_data(pair, pair.judge, recipe, seed, began, before, trainer or {}, progress)
+        learning = Learning(pair, pair.judge, recipe, seed, trainer or {}, progress)
+        return _by_data(pair, learning, began, before)
 
 
 def _by_data(
     pair: Prepared,
-    judge: Judge,
-    recipe: Recipe,
-    seed: int,
+    learning: Learning,
     began: float,
     before: PathEvaluation | None,
-    trainer: Mapping[str, Any],
-    progress: bool,
 ) -> AlignmentResult:
-    """Train from the best start, and go back there should it be better."""
-    if pair.folds:
-        return _by_folds(pair, recipe, seed, began, before, trainer, progress)
-    start = best_start(judge, recipe, pair.start_data, pair.rescaling, pair.continuous, seed)
-    rebasin = pair.rebasin_at(start.alignment, seed)
-    first = learned_tensors(rebasin)
-    fits = Fits(rebasin, judge, pair.train, recipe, trainer, progress, pair.loss)
-    fits.run(began)
-    rebasin.to(device_of(tensors_of(pair.reference)))
-    after = judge.of_rebasin(rebasin)
-    kept = _why_kept(judge, start, rebasin, after, recipe.keep)
-    if kept:
-        restore_learned(rebasin, first)
-        after = judge.of_rebasin(rebasin)
-    told = _told(pair, rebasin, recipe, seed, began)
-    return _learned(rebasin, start, before, after, fits, told, fits.notes + kept)
-
-
-def _by_folds(
-    pair: Prepared,
-    recipe: Recipe,
-    seed: int,
-    began: float,
-    before: PathEvaluation | None,
-    trainer: Mapping[str, Any],
-    progress: bool,
-) -> AlignmentResult:
-    """Train on all samples, for as long as it helped where each of them was kept out."""
-    assert pair.judge is not None
-    found = cross_fitted(pair, recipe, seed, trainer, progress)
-    rebasin = pair.rebasin_at(found.start.alignment, seed)
-    given = rebasin, pair.judge, pair.train, found.recipe, trainer, progress, pair.loss
-    fits = Fits(*given, stops=found.stops)
-    kept: tuple[str, ...] = ()
-    if found.interrupted:
-        fits.interrupted = True
-    elif found.gain.counts:
-        fits.run(time.monotonic())
-    else:
-        kept = (found.gain.told(),)
-    rebasin.to(device_of(tensors_of(pair.reference)))
-    after = found.start.verdict if kept or found.interrupted else found.after
-    fits.history = found.history
-    told = _told(pair, rebasin, recipe, seed, began)
-    return _learned(rebasin, found.start, before, after, fits, told, found.notes + kept)
-
-
-def _learned(
-    rebasin: SinkhornRebasin,
-    start: BestStart,
-    before: PathEvaluation | None,
-    after: Verdict,
-    fits: Fits,
-    told: dict[str, Any],
-    notes: tuple[str, ...],
-) -> AlignmentResult:
-    """Return what a fit ended with."""
+    """Learn from the best start."""
+    found = learning.learned(began)
+    told = _told(pair, found.rebasin, learning.recipe, learning.seed, began)
     return AlignmentResult(
-        rebasin.eval(),
-        start=start.name,
-        starts=start.verdicts,
+        found.rebasin.eval(),
+        start=found.start.name,
+        starts=found.start.verdicts,
         before=before,
-        after=after if isinstance(after, PathEvaluation) else None,
-        history=fits.history,
-        steps=fits.steps,
-        interrupted=fits.interrupted,
-        **{**told, "notes": (*told["notes"], *notes)},
+        after=found.after if isinstance(found.after, PathEvaluation) else None,
+        history=found.history,
+        steps=found.steps,
+        interrupted=found.interrupted,
+        **{**told, "notes": (*told["notes"], *found.notes)},
     )
-
-
-def _why_kept(
-    judge: Judge, start: BestStart, rebasin: SinkhornRebasin, after: Verdict, keep: PathFigure
-) -> tuple[str, ...]:
-    """Tell why the start is kept, if it is.
-
-    It is where training gained no more on held-out data than chance would.
-    """
-    first, last = height(start.verdict, keep), height(after, keep)
-    if not last < first - SAME * abs(first):
-        return ("No step made the start better on held-out data, so it is kept.",)
-    gained = judge.gain(start.alignment, rebasin, keep)
-    return () if gained.counts else (gained.told(),)
 
 
 def _by_weights(

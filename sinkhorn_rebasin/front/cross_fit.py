@@ -19,7 +19,7 @@ from sinkhorn_rebasin.front.judge import Verdict
 from sinkhorn_rebasin.front.prepared_pair import Prepared
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.front.schedules import best_of, schedules
-from sinkhorn_rebasin.front.starts import WITHOUT_DATA, BestStart, start_methods
+from sinkhorn_rebasin.front.starts import WITHOUT_DATA, BestStart
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.counting import adds_up
 
@@ -111,15 +111,9 @@ def _start(
     pair: Prepared, parts: Sequence[Prepared], recipe: Recipe, seed: int
 ) -> tuple[BestStart, list[Alignment]]:
     """Return the start that is best on all folds, and what it is without each of them."""
-
-    def methods_of(part: Prepared) -> dict[str, Callable[[], Alignment]]:
-        """Return the methods on a part of the data."""
-        assert part.judge is not None
-        return start_methods(part.judge, recipe, part.start_data, part.rescaling, part.continuous, seed)
-
     found: dict[str, tuple[Alignment, list[Alignment]]] = {}
-    apart = [methods_of(part) for part in parts]
-    for name, method in methods_of(pair).items():
+    apart = [part.start_methods(recipe, seed) for part in parts]
+    for name, method in pair.start_methods(recipe, seed).items():
         alignment = method()
         same = name in WITHOUT_DATA
         found[name] = alignment, [alignment if same else methods[name]() for methods in apart]

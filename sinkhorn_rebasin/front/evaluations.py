@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,9 @@ def kept_evaluations(monitor: BarrierMonitor, judge: Judge, keep: PathFigure) ->
     """
     evaluations: list[Evaluation] = []
 
-    def told(step: int, rebasin: SinkhornRebasin) -> None:
+    def told(rebasin: SinkhornRebasin, convert: Callable[[Any], Any]) -> None:
         """Keep an evaluation."""
-        evaluations.append(Evaluation(step, monitor.history[-1][1], judge.on_parts(rebasin, keep)))
+        evaluations.append(Evaluation(*monitor.history[-1], judge.on_parts(rebasin, keep, convert)))
 
     monitor.told = told
     return evaluations

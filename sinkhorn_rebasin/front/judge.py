@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -137,11 +138,23 @@ class Judge:
         options: dict[str, Any] = {"prepare": self._prepare(start), "batch": self.batch}
         return evaluate_path(path, self.validation, self.criterion, points=self.points, **options)
 
-    def on_parts(self, found: Alignment | SinkhornRebasin, keep: PathFigure) -> PartLosses:
-        """Return the figure of a path, or the loss, on every part."""
+    def on_parts(
+        self,
+        found: Alignment | SinkhornRebasin,
+        keep: PathFigure,
+        convert: Callable[[Any], Any] = lambda batch: batch,
+    ) -> PartLosses:
+        """Return the figure of a path, or the loss, on every part.
+
+        Args:
+            found: what is judged.
+            keep: the figure.
+            convert: from a batch to one that a Trainer's networks take.
+        """
+        batches = [convert(each) for each in self.parts.batches]
         if self.criterion is None:
             rebasin = self._rebasin_at(found) if isinstance(found, Alignment) else found
-            return self._losses(rebasin, self.parts)
+            return self._losses(rebasin, Parts(batches, self.parts.shares))
         if isinstance(found, Alignment):
             path = self._path_from(found.apply(self.target))
             start = path.module_at(0.0)
@@ -149,7 +162,7 @@ class Judge:
             path, start = found.path(), found.to_model()
         positions = torch.linspace(0, 1, self.points, dtype=torch.float64, device="cpu")
         options: dict[str, Any] = {"prepare": self._prepare(start), "batch": self.batch}
-        scores = scores_along(path, positions.tolist(), self.parts.batches, self.criterion, **options)
+        scores = scores_along(path, positions.tolist(), batches, self.criterion, **options)
         weights = scores[0].weights
         means = torch.stack([each.losses for each in scores])
         means = means / weights if scores[0].summed else means

@@ -165,14 +165,6 @@ def _check(
         raise RecipeError(f"Expected trainer= to be options of a Trainer but got {type(trainer).__name__}.")
 
 
-def _can_fold(trainer: Mapping[str, Any]) -> bool:
-    """Tell whether folds can be judged part by part in this process.
-
-    Processes that a strategy starts keep what they saw, and a precision of its own holds only within a Trainer.
-    """
-    return trainer.get("strategy") is None and str(trainer.get("precision")) not in ("bf16-true", "16-true")
-
-
 def _data(
     train: Any,
     validation: Any,
@@ -184,7 +176,8 @@ def _data(
     """Training and held-out batches; without any, None."""
     if train is not None:
         few = None
-        if validation is None and recipe.seconds is None and _can_fold(trainer):
+        # Processes that a strategy starts keep what they saw of a fold.
+        if validation is None and recipe.seconds is None and trainer.get("strategy") is None:
             few = data_in_folds(train, recipe.folds, recipe.validation_samples, seed, batch)
         return few or alignment_data(train, validation, recipe.validation_samples, seed, batch)
     if validation is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 from sinkhorn_rebasin._typing import BatchAdapter, ExampleInputs, Heads
 from sinkhorn_rebasin.front.data import Fold
 from sinkhorn_rebasin.front.judge import Judge
+from sinkhorn_rebasin.front.recipe import Recipe
+from sinkhorn_rebasin.front.starts import start_methods
 from sinkhorn_rebasin.losses import RebasinLoss
 from sinkhorn_rebasin.matching import Alignment
 from sinkhorn_rebasin.networks.copying import evaluation_copy, inputs_like
@@ -60,6 +63,11 @@ class Prepared:
     notes: tuple[str, ...]
     heads: Heads = "reference"
     folds: tuple[Fold, ...] = ()
+
+    def start_methods(self, recipe: Recipe, seed: int) -> dict[str, Callable[[], Alignment]]:
+        """Return the methods that find a start, by their names."""
+        assert self.judge is not None
+        return start_methods(self.judge, recipe, self.start_data, self.rescaling, self.continuous, seed)
 
     def rebasin_at(self, start: Alignment, seed: int) -> SinkhornRebasin:
         """Return a re-basin of the pair that begins at an alignment."""

@@ -43,8 +43,8 @@ class Recipe:
         closing_positions: range of λ in it.
         scale_decay: decoupled weight decay of the log-scales in both fits.
         folds: of fewer than 100 training samples, where no others are held out, each of so many parts is kept out of
-            a fit of its own. What these say together decides, and a last fit learns from all. With 1, or with
-            ``seconds``, one part is kept out once.
+            a fit of its own. What these say together decides, and a last fit learns from all. With 1, or
+            with ``seconds``, one part is kept out once.
         validation_samples: at least so many held-out samples decide what is kept, if there are as many.
         statistics_samples: at least so many training samples measure batch norm, or do REPAIR.
         keep: what the best has the lowest of on held-out data: the ``"mean"`` loss along the path, the loss at its

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sinkhorn_rebasin.connectivity.path_result import PathFigure
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.gain import simplest
 from sinkhorn_rebasin.front.judge import Judge, Verdict
@@ -42,35 +43,22 @@ class BestStart:
         return self.verdicts[self.name]
 
 
-def best_start(
-    judge: Judge,
-    recipe: Recipe,
-    data: list[Any],
-    rescaling: RescalingSpec | None,
-    continuous: ContinuousSpec,
-    seed: int,
-) -> BestStart:
-    """Match by every method of a recipe, and return the first that none is visibly better than.
+def best_start(judge: Judge, methods: Mapping[str, Callable[[], Alignment]], keep: PathFigure) -> BestStart:
+    """Match by every method, and return the first that none is visibly better than.
 
-    Another replaces it only where it gains more than a standard error on held-out data. Methods that need inputs are
-    left out where the batches hold none. Networks that were trained on from one another are best left as they are:
-    what a match gains on their weights or activations may be noise.
+    Another replaces it only where it gains more than a standard error on held-out data.
 
     Args:
         judge: of the pair.
-        recipe: its ``starts``, and what it keeps.
-        data: training batches to match activations on.
-        rescaling: with signs, where units may be negated.
-        continuous: the groups that are turned.
-        seed: of the order of groups.
+        methods: the surest first: see :func:`start_methods`.
+        keep: the figure of the path that is compared.
     """
-    methods = start_methods(judge, recipe, data, rescaling, continuous, seed)
     alignments = {name: method() for name, method in methods.items()}
     verdicts = {name: judge.of_start(alignment) for name, alignment in alignments.items()}
     tried = list(alignments)
     best = tried[0]
     if len(tried) > 1:
-        best = tried[simplest([judge.on_parts(alignments[name], recipe.keep) for name in tried])]
+        best = tried[simplest([judge.on_parts(alignments[name], keep) for name in tried])]
     return BestStart(best, alignments[best], verdicts)
 
 
@@ -82,7 +70,19 @@ def start_methods(
     continuous: ContinuousSpec,
     seed: int,
 ) -> dict[str, Callable[[], Alignment]]:
-    """Return the methods of a recipe that can be used, by their names: see :func:`best_start`."""
+    """Return the methods of a recipe that can be used, by their names.
+
+    Methods that need inputs are left out where the batches hold none. Networks that were trained on from one another
+    are best left as they are: what a match gains on their weights or activations may be noise.
+
+    Args:
+        judge: of the pair.
+        recipe: its ``starts``.
+        data: training batches to match activations on.
+        rescaling: with signs, where units may be negated.
+        continuous: the groups that are turned.
+        seed: of the order of groups.
+    """
     networks = judge.reference, judge.target, judge.spec
     symmetry = continuous or None
     activations = partial(activation_matching, *networks, data=data, batch=judge.batch, symmetry=symmetry)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
-from sinkhorn_rebasin.connectivity.statistics import singular_vectors
+from sinkhorn_rebasin.connectivity.interpolation import singular_vectors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.networks.architecture import real_view, single_precision

@@ -53,7 +53,8 @@ class BarrierMonitor(lightning.Callback):
         best: the lowest figure so far.
         best_parameters: the re-basin's parameters, scores and log-scales, by name, at that evaluation; empty until
             one is finite.
-        told: called after every evaluation with its step and the re-basin, where it is not None.
+        told: called after every evaluation, in the Trainer's precision, with the re-basin and what turns a batch into
+            that precision; None tells nobody.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class BarrierMonitor(lightning.Callback):
         self.history: list[tuple[int, Any]] = []
         self.best: float = float("inf")
         self.best_parameters: dict[str, Tensor] = {}
-        self.told: Callable[[int, SinkhornRebasin], None] | None = None
+        self.told: Callable[[SinkhornRebasin, Callable[[Any], Any]], None] | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Forget earlier fits.
@@ -171,6 +172,7 @@ class BarrierMonitor(lightning.Callback):
                 rebasin, data, self.criterion, points=self.points, prepare=prepare, batch=self.batch
             )
         self._remember(trainer.global_step, evaluation, evaluation.figure(self.keep), rebasin)
+        self._tell(trainer, rebasin)
         return evaluation
 
     def _remember(self, step: int, evaluation: Any, height: float, rebasin: SinkhornRebasin) -> None:
@@ -179,8 +181,12 @@ class BarrierMonitor(lightning.Callback):
         if math.isfinite(height) and height < self.best:
             self.best = height
             self.best_parameters = learned_tensors(rebasin)
+
+    def _tell(self, trainer: lightning.Trainer, rebasin: SinkhornRebasin) -> None:
+        """Tell of the evaluation that was remembered last."""
         if self.told is not None:
-            self.told(step, rebasin)
+            with trainer.precision_plugin.val_step_context():
+                self.told(rebasin, trainer.precision_plugin.convert_input)
 
 
 class _Converted:

@@ -59,6 +59,7 @@ class LossMonitor(BarrierMonitor):
             converted = map(trainer.precision_plugin.convert_input, self.dataloader)
             value = mean_loss(rebasin, self.loss, converted, batch=self.batch)
         self._remember(trainer.global_step, value, value, rebasin)
+        self._tell(trainer, rebasin)
         return value
 
     def state_dict(self) -> dict[str, Any]:

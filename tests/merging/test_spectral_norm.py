@@ -30,7 +30,6 @@ MERGED: dict[str, Callable[[list[nn.Module]], nn.Module]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Expected buffers other than the running statistics")
 @pytest.mark.parametrize("way", MERGED)
 @pytest.mark.parametrize("old", [False, True])
 def test_merges_have_singular_vectors_of_length_one(way: str, old: bool) -> None:
