@@ -45,3 +45,10 @@ def test_a_mean_has_those_of_the_largest_share_in_their_new_order() -> None:
     many = sr.match_many(nets, sr.discover_symmetry(nets[0], INPUTS))
     name = "0.parametrizations.weight.0._u"
     assert torch.equal(many.merge(nets, [0.3, 0.5, 0.2])[name], many[1].apply(nets[1])[name])
+
+
+def test_paths_do_not_warn_of_them() -> None:
+    first, second, _ = networks()
+    path = sr.LinearPath(first, first.state_dict(), second.state_dict())
+    with torch.no_grad():
+        assert path.module_at(0.25)(INPUTS).isfinite().all()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.what_pays import merging
 from experiments.what_pays.budget import Budget
 from experiments.what_pays.merging import best_merge, with_data, without_data
 from experiments.what_pays.problem import Given, Problem
@@ -62,6 +64,16 @@ def test_folds_choose_the_merge_that_is_best_on_what_it_did_not_see() -> None:
     merges = blind | with_data(made, given, blind)
     named = best_merge(made, given, merges, blind)
     assert made.task.measured(merges[named].network, given.train)["accuracy"] == 1.0
+
+
+def test_merges_are_chosen_without_what_they_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = problem([network(0), network(1)])
+    given, blind = made.given(Budget(40, labelled=True)), without_data(made)
+    looked_at: list[Given] = []
+    monkeypatch.setattr(merging, "with_data", lambda problem, given, blind: looked_at.append(given) or {})
+    assert best_merge(made, given, blind, blind) in blind
+    assert len(looked_at) == 5
+    assert all(seen is fold for seen, fold in zip(looked_at, given.folds, strict=True))
 
 
 def test_three_networks_keep_a_part_of_few_samples_out() -> None:
