@@ -16,8 +16,9 @@ from sinkhorn_rebasin.front.judge import Judge, Verdict
 from sinkhorn_rebasin.front.recipe import Recipe
 from sinkhorn_rebasin.matching import Alignment, activation_matching, weight_matching
 from sinkhorn_rebasin.networks.batches import read_batch
-from sinkhorn_rebasin.permutations import RescalingSpec, identity_permutations
+from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, identity_permutations
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.maps import identity_maps
 
 WITHOUT_DATA = ("weight_matching", "as_they_are")
 """Starts that are the same whatever the data are."""
@@ -96,7 +97,7 @@ def start_methods(
         ),
         "activation_matching": activations,
         "activation_matching_uncentred": partial(activations, similarity="uncentred"),
-        "as_they_are": lambda: Alignment(identity_permutations(judge.spec), judge.spec, method="as_they_are"),
+        "as_they_are": lambda: _unmoved(judge.spec, continuous),
     }
     names: list[str] = [
         name
@@ -104,6 +105,17 @@ def start_methods(
         if not name.startswith("activation_matching") or _has_inputs(judge, data)
     ]
     return {name: methods[name] for name in names or ["weight_matching"]}
+
+
+def _unmoved(spec: PermutationSpec, continuous: ContinuousSpec) -> Alignment:
+    """Return the alignment that moves nothing, whatever is learned."""
+    return Alignment(
+        {name: order for name, order in identity_permutations(spec).items() if name not in continuous},
+        spec,
+        method="as_they_are",
+        maps=identity_maps(continuous),
+        continuous=continuous or None,
+    )
 
 
 def _has_inputs(judge: Judge, data: list[Any]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,6 +68,23 @@ def test_a_pair_that_matching_pairs_badly_meets_closer_than_by_maps_alone() -> N
     assert result.after.losses.mean() < aligned(ALONE).after.losses.mean() - 0.1
     points = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(result.to_model()(points), bottleneck(5)(points), atol=1e-3, rtol=1e-3)
+
+
+def test_networks_with_maps_begin_as_they_are_where_that_is_best() -> None:
+    tuned = copy.deepcopy(bottleneck(0))
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(7)))
+    recipe = sr.Recipe(starts=("as_they_are",), trials=1, map_steps=0, cycles=1, closing_steps=0, points=3)
+    held_out = batches(count=200)
+    rebasin = (result := short(bottleneck(0), tuned, recipe=recipe, validation=held_out)).rebasin
+    assert rebasin.continuous
+    ends = rebasin.target_state(), rebasin.reference_state()
+    middle = copy.deepcopy(tuned)
+    middle.load_state_dict({name: (ends[0][name] + ends[1][name]) / 2 for name in ends[0]})
+    points, labels = (torch.cat(parts) for parts in zip(*held_out, strict=True))
+    expected = F.cross_entropy(middle(points), labels).item()
+    assert float(result.starts["as_they_are"].midpoint_loss) == pytest.approx(expected, abs=1e-5)
 
 
 def test_without_maps_it_takes_no_step() -> None:
