@@ -195,7 +195,8 @@ def warn_of_whole(start: StateLike, end: StateLike, whole: Collection[str], *, s
             f"Expected buffers other than the running statistics of norm layers to be equal in both networks but "
             f"{', '.join(map(repr, differing))} differ. Between the ends, where no mean can stand for them, they are "
             f"those of the nearer end: of the start below ½, of the end from ½ on. Where one is a statistic that "
-            f"can be averaged, name it in statistics=.",
+            f"can be averaged, name it in statistics=. Where both networks had the same before one was moved, "
+            f"spec.holding(network, ...) keeps it in place.",
             RebasinWarning,
             stacklevel=stacklevel + 1,
         )

@@ -80,7 +80,9 @@ def align(
             of the path. Where batches have no labels it also decides what is kept.
         batch: a function from a batch to (inputs, labels), for data that yield something else.
         example_inputs: what the networks take; by default from the first batch.
-        spec: the symmetries, instead of discovering them.
+        spec: the symmetries, instead of discovering them. A buffer that both networks share and do not train, such as
+            the masks of an autoregressive network, moves with its units, unless it is held:
+            ``discover_symmetry(reference, x).holding(reference, "*.mask")``.
         rescale: learn scales and signs too, where they change nothing; or the rescalings themselves.
         symmetry: ``"full"``, also the continuous ones, where there are any: both networks are brought into
             canonical form first, in their own class, and maps are learned in place of permutations.

@@ -21,16 +21,7 @@ def names_matching(spec: SpecStructure, patterns: Sequence[str]) -> set[str]:
     >>> names_matching(SpecStructure((), (), {"fc.weight": (2,), "fc2.weight": (2,)}), ["fc"])
     {'fc.weight'}
     """
-    names: set[str] = set()
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise SpecError(f"Expected names or patterns of layers to ignore but got {pattern!r}.")
-        matching = {name for name in spec.shapes if _matches(name, pattern)}
-        if not matching:
-            raise SpecError(
-                f"Expected layers to ignore but no tensor matches {pattern!r}{_nearest(spec, pattern)}."
-            )
-        names |= matching
+    names = tensors_matching(spec, patterns, "ignore")
     for tied in spec.tied:
         inside, outside = names & set(tied), set(tied) - names
         if inside and outside:
@@ -38,6 +29,25 @@ def names_matching(spec: SpecStructure, patterns: Sequence[str]) -> set[str]:
                 f"Expected to ignore whole tensors but {listed(sorted(inside))} is also {listed(sorted(outside))}: "
                 f"ignore both names, or give each memory of its own with untie()."
             )
+    return names
+
+
+def tensors_matching(spec: SpecStructure, patterns: Sequence[str], verb: str) -> set[str]:
+    """Name the tensors that patterns stand for, by one name or several.
+
+    Raises:
+        SpecError: a pattern is no text, or names no tensor.
+    """
+    names: set[str] = set()
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise SpecError(f"Expected names or patterns of layers to {verb} but got {pattern!r}.")
+        matching = {name for name in spec.shapes if _matches(name, pattern)}
+        if not matching:
+            raise SpecError(
+                f"Expected layers to {verb} but no tensor matches {pattern!r}{_nearest(spec, pattern)}."
+            )
+        names |= matching
     return names
 
 

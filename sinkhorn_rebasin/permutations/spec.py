@@ -12,7 +12,8 @@ from torch import nn
 from sinkhorn_rebasin._typing import Outputs, StateLike
 from sinkhorn_rebasin.errors import SpecError
 from sinkhorn_rebasin.permutations.completeness import check_state
-from sinkhorn_rebasin.permutations.ignoring import names_matching, only_ignored
+from sinkhorn_rebasin.permutations.holding import parted_group
+from sinkhorn_rebasin.permutations.ignoring import names_matching, only_ignored, tensors_matching
 from sinkhorn_rebasin.permutations.json_form import check_spec_json
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
@@ -141,6 +142,41 @@ class PermutationSpec(SpecStructure):
         ignored = self.ignored | names_matching(self, patterns)
         spec = replace(self, ignored=frozenset(ignored))
         return spec.without(*only_ignored(spec), reason="only ignored tensors hold its units")
+
+    def holding(self, network: StateLike | nn.Module, *patterns: str) -> PermutationSpec:
+        """Permute only units that these tensors do not tell apart.
+
+        The tensors then stay as they are. That pays for buffers that all networks share and that are not trained,
+        such as the masks of autoregressive networks, fixed frequencies or knots of splines, and costs where they
+        tell most units apart, as random masks of pruned weights do.
+
+        Args:
+            network: the network, or the state of one, that has the tensors.
+            patterns: names of tensors or of modules, or patterns such as ``"*.mask"``.
+
+        Raises:
+            SpecError: a pattern names no tensor, or the network is of another architecture.
+
+        >>> from sinkhorn_rebasin.permutations.layout import Layout
+        >>> import torch
+        >>> slots = Slot("fc", "fc.weight", (0,), Layout(1, 4)), Slot("fc", "fc.mask", (0,), Layout(1, 4))
+        >>> spec = PermutationSpec((Group("fc", 4),), slots, {"fc.weight": (4, 3), "fc.mask": (4,)})
+        >>> state = {"fc.weight": torch.ones(4, 3), "fc.mask": torch.tensor([1, 0, 1, 0])}
+        >>> spec.holding(state, "*.mask").names
+        ['fc:0', 'fc:1']
+        """
+        state = network.state_dict(keep_vars=True) if isinstance(network, nn.Module) else network
+        self.check_state(state)
+        held = tensors_matching(self, patterns, "hold") & state.keys()
+        reason = f"units are told apart by {', '.join(sorted(held))}"
+        parted = {group.name: parted_group(self, group, state, held) for group in self.groups}
+        spec = self.without(*(name for name, (parts, _) in parted.items() if not parts), reason=reason)
+        groups: list[Group] = []
+        for group in spec.groups:
+            parts = parted[group.name][0]
+            groups += [group] if parts[0].name == group.name else parts
+        slots = tuple(slot for _, slots in parted.values() for slot in slots)
+        return replace(spec, groups=tuple(groups), slots=slots)
 
     def _nearest(self, name: str, dropped: set[str]) -> str | None:
         return next((parent for parent in self.ancestors(name) if parent not in dropped), None)
