@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.cli.models.loaded import put_state
+from sinkhorn_rebasin.connectivity.simplex import Simplex
 from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError
 from tests.data_takers import networks
 
@@ -115,6 +117,35 @@ def test_quantized_weights_are_refused_by_name() -> None:
     ):
         with pytest.raises(ArchitectureError, match=r"int8 in 'a.weight' of the target"):
             sr.weight_matching(a, {**state, "a.weight": coarse}, spec)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:Please use quant_min")
+@pytest.mark.parametrize("layer", [torch.nn.Linear(3, 4), torch.nn.LSTM(3, 4)], ids=["linear", "lstm"])
+def test_quantized_layers_are_refused_by_name(layer: torch.nn.Module) -> None:
+    own = torch.nn.Sequential(torch.nn.Linear(3, 3), layer)
+    coarse = torch.ao.quantization.quantize_dynamic(own, {type(layer)})
+    own[1] = coarse[1]
+    for take in (
+        lambda: sr.discover_symmetry(own, torch.zeros(2, 3)),
+        lambda: sr.LinearPath.between(own, own),
+        lambda: sr.align(own, own, example_inputs=torch.zeros(2, 3)),
+    ):
+        with pytest.raises(ArchitectureError, match="quantized layer '1' packs its own: align or merge"):
+            take()
+
+
+def test_layers_that_are_not_built_are_refused_where_states_are_joined() -> None:
+    lazy = torch.nn.Sequential(torch.nn.LazyLinear(2))
+    state = {"0.weight": torch.ones(2, 3), "0.bias": torch.ones(2)}
+    for take in (
+        lambda: sr.LinearPath(lazy, state, state),
+        lambda: Simplex(lazy, [state, state]),
+        lambda: put_state(lazy, state, "a.pt"),
+    ):
+        with pytest.raises(
+            ArchitectureError, match=r"uninitialised parameter '0.weight': run it once on its"
+        ):
+            take()
 
 
 def test_positions_and_temperatures_that_are_none_are_refused() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
+from sinkhorn_rebasin.networks.support import check_values
 
 
 def tensors_of(module: nn.Module) -> State:
@@ -47,13 +48,14 @@ def tied_names(module: nn.Module) -> list[list[str]]:
 def check_state(module: nn.Module, state: StateLike, role: str) -> None:
     """Raise ArchitectureError unless a state fits a module.
 
-    It must have exactly the module's names and shapes.
+    It must have exactly the module's names and shapes. The module's layers must be built, and their weights tensors.
 
     Of names that share one tensor in the module, one is enough.
 
     Example:
         >>> check_state(nn.Linear(2, 1), nn.Linear(2, 1).state_dict(), "start")
     """
+    check_values(module)
     own = tensors_of(module)
     for name in state:
         if name not in own:

@@ -206,7 +206,10 @@ class _Parts:
     def _alone(self, inputs: Any = None) -> tuple[Any, Any]:
         """Take the batch as inputs alone."""
         if self.labelled:
-            raise _unknown(self.batch, "it has no labels: write `(inputs, labels)`.")
+            raise _unknown(
+                self.batch,
+                "it has no labels: write `(inputs, labels)`, or `(x, x)` for a criterion that needs none.",
+            )
         return (self.batch if inputs is None else inputs), None
 
 

@@ -147,5 +147,6 @@ def random_message(model: nn.Module, change: float) -> str:
     return (
         f"Expected a network that returns the same output for the same input but {type(model).__name__} does not, "
         f"even in eval mode: run again, its output is random and differs by {change:.1e} of its largest value. "
-        f"Switch off dropout, noise and sampling, and state that is kept from run to run."
+        f"Switch off dropout, noise and sampling, as with `if self.training:` in its forward, and state that is kept "
+        f"from run to run."
     )

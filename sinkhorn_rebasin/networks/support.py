@@ -51,10 +51,17 @@ def check_module(module: object) -> None:
 
 
 def check_values(module: nn.Module) -> None:
-    """Raise ArchitectureError for tensors without values.
+    """Raise ArchitectureError for tensors without values, and for weights that are no tensors.
 
-    A parameter or buffer may not be built yet.
+    A parameter or buffer may not be built yet. Quantized layers pack their weights into objects of C++.
     """
+    for name, child in module.named_modules():
+        if any(isinstance(value, torch.ScriptObject) and _packs(value) for value in vars(child).values()):
+            layer = name.split("._packed_params")[0].split("._all_weight_values")[0]
+            raise ArchitectureError(
+                f"Expected a network whose weights are tensors but the quantized layer {layer!r} "
+                f"packs its own: align or merge the networks before they are quantized."
+            )
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:
             if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
@@ -67,3 +74,8 @@ def check_values(module: nn.Module) -> None:
                     f"Expected a network with values but got the {kind} {name!r} on the meta device: load its "
                     f"weights first."
                 )
+
+
+def _packs(value: torch.ScriptObject) -> bool:
+    """Tell whether an object holds the weights of a quantized layer."""
+    return value._type().qualified_name().split(".")[-2] in ("quantized", "rnn")

@@ -13,6 +13,7 @@ from sinkhorn_rebasin.cli.failures import NotMergeableError
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.files.weights_file import read_weights, unwrapped
 from sinkhorn_rebasin.networks.architecture import check_state, tensors_of, tied_names
+from sinkhorn_rebasin.networks.support import check_values
 
 
 class LoadedModel(ABC):
@@ -73,7 +74,9 @@ def put_state(module: nn.Module, state: State, text: str) -> None:
 
     Raises:
         NotMergeableError: the state is of another architecture; the first other tensor is named.
+        ArchitectureError: the network's layers are not built, or quantized.
     """
+    check_values(module)
     # In the order of the network, so that the first difference is the first in it.
     ordered = {name: state[name] for name in tensors_of(module) if name in state}
     try:
