@@ -12,9 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sinkhorn_rebasin as sr
+from sinkhorn_rebasin.activations.batch_norm import reset_batch_norm
 from sinkhorn_rebasin.cli.models.loaded import put_state
 from sinkhorn_rebasin.connectivity.simplex import Simplex
 from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError
+from sinkhorn_rebasin.landscape import random_plane
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from tests.data_takers import networks
 
 X = torch.linspace(-1, 1, 24).reshape(8, 3)
@@ -129,6 +132,9 @@ def test_quantized_layers_are_refused_by_name(layer: torch.nn.Module) -> None:
         lambda: sr.discover_symmetry(own, torch.zeros(2, 3)),
         lambda: sr.LinearPath.between(own, own),
         lambda: sr.align(own, own, example_inputs=torch.zeros(2, 3)),
+        lambda: sr.compare([own, own], own, DATA),
+        lambda: random_plane(own),
+        lambda: reset_batch_norm(own, DATA),
     ):
         with pytest.raises(ArchitectureError, match="quantized layer '1' packs its own: align or merge"):
             take()
@@ -141,6 +147,8 @@ def test_layers_that_are_not_built_are_refused_where_states_are_joined() -> None
         lambda: sr.LinearPath(lazy, state, state),
         lambda: Simplex(lazy, [state, state]),
         lambda: put_state(lazy, state, "a.pt"),
+        lambda: sr.compare([lazy, lazy], lazy, DATA),
+        lambda: sr.canonicalize(lazy, networks()[2], NO_CONTINUOUS, X),
     ):
         with pytest.raises(
             ArchitectureError, match=r"uninitialised parameter '0.weight': run it once on its"

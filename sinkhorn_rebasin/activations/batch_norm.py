@@ -23,6 +23,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument, is_folded
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.support import check_values
 
 
 def reset_batch_norm(
@@ -58,6 +59,7 @@ def reset_batch_norm(
     Reference: Jordan, Sedghi, Saukh, Entezari, Neyshabur, "REPAIR: REnormalizing Permuted Activations for
     Interpolation Repair", 2023.
     """
+    check_values(module)
     reset = standalone_copy(module)
     state = batch_norm_statistics(module, tensors_of(module), dataloader, batches=batches, batch=batch)
     reset.load_state_dict(state, strict=False)

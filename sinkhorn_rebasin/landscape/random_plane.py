@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.landscape.plane import Plane, inner, normalised, weights_of
 from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.support import check_values
 
 
 def random_plane(network: nn.Module, *, generator: torch.Generator | None = None) -> Plane:
@@ -34,6 +35,7 @@ def random_plane(network: nn.Module, *, generator: torch.Generator | None = None
 
     Source: Li, Xu, Taylor, Studer, Goldstein, "Visualizing the Loss Landscape of Neural Nets" (2018).
     """
+    check_values(network)
     generator = generator or torch.Generator().manual_seed(0)
     weights = weights_of(network, tensors_of(network))
     first, second = (filter_normalised(weights, generator) for _ in range(2))

@@ -12,6 +12,7 @@ from sinkhorn_rebasin.connectivity.interpolation import singular_vectors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.networks.architecture import real_view, single_precision
+from sinkhorn_rebasin.networks.support import check_values
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -32,6 +33,8 @@ def check_several(networks: Sequence[object], purpose: str) -> None:
 def check_modules(networks: Mapping[str, object]) -> None:
     """Raise ArchitectureError unless networks run; they come by what they are called.
 
+    Their layers must be built, and their weights tensors.
+
     >>> check_modules({"the merge": nn.Linear(1, 1)})
     """
     for name, network in networks.items():
@@ -40,6 +43,7 @@ def check_modules(networks: Mapping[str, object]) -> None:
                 f"Expected {name} to be a module, which is run, but got {type(network).__name__}: load a state into "
                 f"its network first, or merge by to_model()."
             )
+        check_values(network)
 
 
 def states_of(networks: Sequence[NetworkLike], spec: PermutationSpec) -> tuple[list[State], PermutationSpec]:

@@ -8,6 +8,7 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.errors import SymmetryError
 from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import Module, standalone_copy
+from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.balancing import balance_state
@@ -87,6 +88,7 @@ def canonicalize(
 
     Source: folding as in Ashkboos et al., "SliceGPT" (2024); balanced forms: Kempf and Ness (1979).
     """
+    check_supported(model)
     check_eval_mode(model, continuous)
     if rescaling is None:
         folds = any(symmetry.gains for symmetry in continuous.symmetries)
