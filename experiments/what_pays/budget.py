@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front import data
+from sinkhorn_rebasin.front.folds import FEW
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 1000
 
@@ -117,3 +118,20 @@ def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
             break
         held_out |= kinds == kind
     return torch.cat([held_out.nonzero().flatten(), (~held_out).nonzero().flatten()]), int(held_out.sum())
+
+
+def parts_of_kinds(kinds: Tensor, count: int, seed: int) -> list[Tensor]:
+    """Part samples of few kinds so that each kind lies in one part; return which samples each has.
+
+    Samples of one kind are alike, so that it is the number of kinds which says how much a part of them can tell.
+    Returns nothing where there are fewer than two kinds a part, or not few.
+
+    >>> parts = parts_of_kinds(torch.tensor([3, 1, 1, 3, 2, 0]), 2, seed=0)
+    >>> [sorted(set(torch.tensor([3, 1, 1, 3, 2, 0])[part].tolist())) for part in parts]
+    [[0, 2], [1, 3]]
+    """
+    found = kinds.unique()
+    if not 2 * count <= len(found) < FEW:
+        return []
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+    return [torch.isin(kinds, found[order[number::count]]).nonzero().flatten() for number in range(count)]

@@ -92,7 +92,7 @@ def _fitted(problem: Problem, given: Given, way: str, merge: Merge, row: Callabl
     seconds = time.process_time() - began
     yield row(f"{way}, layers fitted", fit.network, ridge=fit.ridge, seconds=seconds)
     if problem.setting.spending.rates:
-        trained = tuned(problem, given, fit.decided_on, steps)
+        trained = tuned(problem, given, fit.decided_on, steps, fit.of_folds)
         spent = _spent(trained, steps)
         spent["seconds"] += seconds
         yield row(f"distilled into {way}, layers fitted", trained.network, ridge=fit.ridge, **spent)

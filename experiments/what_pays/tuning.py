@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +15,20 @@ from sinkhorn_rebasin.front.gain import PartLosses, gain, simplest, together
 from sinkhorn_rebasin.networks.copying import standalone_copy
 
 
-def tuned(problem: Problem, given: Given, start: nn.Module, steps: int) -> Trained:
-    """Tune a network to labels, or to what the networks say together."""
+def tuned(
+    problem: Problem, given: Given, start: nn.Module, steps: int, of_folds: Sequence[nn.Module] = ()
+) -> Trained:
+    """Tune a network to labels, or to what the networks say together.
+
+    Args:
+        problem: with the task and the rates.
+        given: the samples.
+        start: what is tuned.
+        steps: after which rates are zero.
+        of_folds: starts that were made without one fold each; the one start where there are none.
+    """
     if given.folds:
-        return tuned_by_folds(problem, given, start, steps)
+        return tuned_by_folds(problem, given, start, steps, of_folds)
     rates = problem.setting.spending.rates
     return best_of_rates(problem, given, rates, lambda rate: _tuned(problem, given, start, rate, steps))
 
@@ -71,7 +81,9 @@ class Tried:
     losses: PartLosses
 
 
-def tuned_by_folds(problem: Problem, given: Given, start: nn.Module, steps: int) -> Trained:
+def tuned_by_folds(
+    problem: Problem, given: Given, start: nn.Module, steps: int, of_folds: Sequence[nn.Module] = ()
+) -> Trained:
     """Tune to all samples, at the rate and for the steps that did best where each was kept out.
 
     A start that was made of the samples looks better on them than it is, and so is kept more often.
@@ -81,10 +93,12 @@ def tuned_by_folds(problem: Problem, given: Given, start: nn.Module, steps: int)
         given: the samples, in folds.
         start: what is tuned.
         steps: after which rates are zero.
+        of_folds: starts that were made without one fold each; the one start where there are none.
     """
     began = time.process_time()
     rates = sorted(problem.setting.spending.rates)
-    tries = [tried(problem, given, start, rate, steps) for rate in rates]
+    starts = of_folds or [start] * len(given.folds)
+    tries = [tried(problem, given, starts, rate, steps) for rate in rates]
     best = simplest([each.losses for each in tries])
     network = start
     if tries[best].stop:
@@ -93,13 +107,14 @@ def tuned_by_folds(problem: Problem, given: Given, start: nn.Module, steps: int)
     return Trained(network, rates[best], (time.process_time() - began) / len(rates))
 
 
-def tried(problem: Problem, given: Given, start: nn.Module, rate: float, steps: int) -> Tried:
+def tried(problem: Problem, given: Given, starts: Sequence[nn.Module], rate: float, steps: int) -> Tried:
     """Tune without one fold after the other, and judge on it."""
-    before = together([problem.task.losses(start, fold.held_out) for fold in given.folds])
+    each = list(zip(given.folds, starts, strict=True))
+    before = together([problem.task.losses(start, fold.held_out) for fold, start in each])
     after: dict[int, list[PartLosses]] = {}
-    for fold in given.folds:
+    for fold, start in each:
         for step, network in tuning(problem, fold.train, start, rate, steps):
             after.setdefault(step, []).append(problem.task.losses(network, fold.held_out))
-    losses = {step: together(each) for step, each in after.items()}
+    losses = {step: together(parts) for step, parts in after.items()}
     best = min(losses, key=lambda step: losses[step].mean)
     return Tried(best, losses[best]) if gain(before, losses[best]).counts else Tried(0, before)
