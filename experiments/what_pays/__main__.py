@@ -67,6 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = ", ".join(known_settings())
     parser.add_argument("settings", nargs="*", default=["digits"], help=f"{known}, or files")
     parser.add_argument("--groups", type=int, default=None, help="at most so many of a setting's groups")
+    parser.add_argument("--first-group", type=int, default=0, help="of a setting's groups that is measured")
     parser.add_argument(
         "--sizes", nargs="+", default=None, help="of budgets to measure now, such as 0 50 all"
     )
@@ -83,7 +84,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def measure(name: str, setting: Setting, options: argparse.Namespace) -> None:
     """Measure the cells of a setting that are not finished, or note why they cannot be."""
-    groups = range(setting.groups if options.groups is None else min(setting.groups, options.groups))
+    last = setting.groups if options.groups is None else min(setting.groups, options.groups)
+    groups = range(options.first_group, last)
     skipped = skipped_file(options.out, name)
     try:
         problems = problems_of(setting, options)
