@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.what_pays import merging
+from experiments.what_pays import merging, training
 from experiments.what_pays.budget import Budget
+from experiments.what_pays.fitting import RIDGES, best_fit, fitted
 from experiments.what_pays.merging import best_merge, with_data, without_data
 from experiments.what_pays.problem import Given, Problem
-from experiments.what_pays.tuning import tuned, tuning
+from experiments.what_pays.tuning import tried, tuned, tuning
 from tests.experiments.what_pays.tiny import network, problem
 
 
@@ -25,8 +26,8 @@ def test_few_samples_all_tune_for_as_long_as_folds_say() -> None:
     # By hand: the mean loss of all samples, each by what was trained without its fold, after every evaluation.
     after: dict[int, float] = {}
     for fold in given.folds:
-        for step, tried in tuning(made, fold.train, start, 0.1, 20):
-            loss = nn.functional.cross_entropy(tried(fold.held_out[0]), fold.held_out[1], reduction="sum")
+        for step, trained in tuning(made, fold.train, start, 0.1, 20):
+            loss = nn.functional.cross_entropy(trained(fold.held_out[0]), fold.held_out[1], reduction="sum")
             after[step] = after.get(step, 0.0) + loss.item()
     stop = min(after, key=after.__getitem__)
     last = dict(tuned_states(made, given, start))[stop]
@@ -35,8 +36,8 @@ def test_few_samples_all_tune_for_as_long_as_folds_say() -> None:
 
 def tuned_states(made: Problem, given: Given, start: nn.Module) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yield the weights after every evaluation of a tuning on all samples."""
-    for step, tried in tuning(made, given.train, start, 0.1, 20):
-        yield step, {name: tensor.clone() for name, tensor in tried.state_dict().items()}
+    for step, trained in tuning(made, given.train, start, 0.1, 20):
+        yield step, {name: tensor.clone() for name, tensor in trained.state_dict().items()}
 
 
 def test_a_start_that_no_fold_makes_better_is_kept() -> None:
@@ -79,3 +80,69 @@ def test_merges_are_chosen_without_what_they_looked_at(monkeypatch: pytest.Monke
 def test_three_networks_keep_a_part_of_few_samples_out() -> None:
     given = problem([network(seed) for seed in range(3)]).given(Budget(20))
     assert (given.folds, len(given.held_out[0]), len(given.train[0])) == ((), 10, 10)
+
+
+def of_kinds(count: int) -> Problem:
+    """Return a problem whose 40 samples are of so many kinds."""
+    made = problem([network(0), network(1)])
+    return replace(made, pool=replace(made.pool, kinds=torch.arange(40) % count))
+
+
+def test_each_of_few_kinds_is_kept_out_of_one_fit() -> None:
+    made = of_kinds(12)
+    given = made.given(Budget(35))
+    kind = {row: int(number) for row, number in zip(rows(made.pool.inputs), made.pool.kinds, strict=True)}
+    kept_out = [{kind[row] for row in rows(fold.held_out[0])} for fold in given.folds]
+    trains = [{kind[row] for row in rows(fold.train[0])} for fold in given.folds]
+    assert sorted(number for each in kept_out for number in each) == list(range(12))
+    assert all(both == (set(range(12)), set()) for both in zip_of_sets(kept_out, trains))
+    assert sum(len(fold.held_out[0]) for fold in given.folds) == len(given.train[0]) == 35
+
+
+def rows(inputs: Tensor) -> list[tuple[float, ...]]:
+    """Return samples that can be looked up."""
+    return [tuple(row.tolist()) for row in inputs]
+
+
+def zip_of_sets(first: list[set[int]], second: list[set[int]]) -> list[tuple[set[int], set[int]]]:
+    """Return what is in either of two sets, and what is in both."""
+    return [(one | other, one & other) for one, other in zip(first, second, strict=True)]
+
+
+def test_fits_are_chosen_and_tuned_where_they_saw_nothing() -> None:
+    made = of_kinds(12)
+    given = made.given(Budget(40, labelled=True))
+    merge = without_data(made)["plain mean"]
+    fit = best_fit(made, given, merge)
+    # By hand: the loss of each ridge on what its fits did not see.
+    losses = {}
+    for ridge in RIDGES:
+        fits = [fitted(made, fold.train[0], merge, ridge) for fold in given.folds]
+        said = torch.cat([each(fold.held_out[0]) for each, fold in zip(fits, given.folds, strict=True)])
+        wanted = torch.cat([fold.held_out[1] for fold in given.folds])
+        losses[ridge] = nn.functional.cross_entropy(said, wanted).item()
+        if ridge == fit.ridge:
+            for found, expected in zip(fit.of_folds, fits, strict=True):
+                torch.testing.assert_close(found(made.test[0]), expected(made.test[0]))
+    assert fit.ridge == max(RIDGES) or losses[fit.ridge] == min(losses.values())
+    whole = fitted(made, made.pool.inputs, merge, fit.ridge)
+    torch.testing.assert_close(fit.network(made.test[0]), whole(made.test[0]))
+    starts = [network(seed + 5) for seed in range(len(given.folds))]
+    found = tried(made, given, starts, 0.1, 20)
+    after: dict[int, float] = {}
+    for fold, start in zip(given.folds, starts, strict=True):
+        for step, each in tuning(made, fold.train, start, 0.1, 20):
+            loss = nn.functional.cross_entropy(each(fold.held_out[0]), fold.held_out[1], reduction="sum")
+            after[step] = after.get(step, 0.0) + loss.item() / 40
+    assert found.losses.mean == pytest.approx(min(after.values()), rel=1e-5)
+    assert after[found.stop] == min(after.values())
+
+
+def test_of_few_kinds_one_fold_decides_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = of_kinds(12)
+    given = made.given(Budget(40, labelled=True))
+    seen: list[Given] = []
+    monkeypatch.setattr(training, "aligned", lambda problem, given, *_: seen.append(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        training.learned(made, given)
+    assert seen[0] is given.folds[0]
