@@ -20,6 +20,8 @@ class Way:
     Attributes:
         rate: at its highest.
         optimizer: SGD with momentum 0.9, or Adam with decays of 0.9 and 0.99.
+        distilled: share of the mean probabilities of both ends in what is learned, beside labels. Labels alone make
+            networks on a long trained bend surer of themselves than the ends are.
         annealed: let the rate fall to zero by a cosine, and else keep it.
         augmented: shift images and mirror half of them.
         mirrored: mirror half of them alone, which stay in their places as those that are tested do.
@@ -32,6 +34,7 @@ class Way:
     mirrored: bool = False
     weight_decay: float = 0.0
     optimizer: Literal["sgd", "adam"] = "sgd"
+    distilled: float = 0.0
 
     def __str__(self) -> str:
         """Tell it in words.
@@ -42,7 +45,8 @@ class Way:
         words = ["Adam"] if self.optimizer == "adam" else []
         words += [f"rate {self.rate:g}", "annealed" if self.annealed else "constant"]
         words += ["augmented"] if self.augmented else ["mirrored"] if self.mirrored else []
-        return ", ".join(words + ([f"decay {self.weight_decay:g}"] if self.weight_decay else []))
+        words += [f"decay {self.weight_decay:g}"] if self.weight_decay else []
+        return ", ".join(words + ([f"distilled {self.distilled:g}"] if self.distilled else []))
 
 
 @dataclass(frozen=True, kw_only=True)

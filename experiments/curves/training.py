@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from experiments.curves.setting import Setting, Way
 from experiments.data import ImageData
 from experiments.models.family import Batches, batches_of
 from experiments.models.training import augmented
+from experiments.what_pays.task import mean_of_probabilities
 from sinkhorn_rebasin import BatchNormReset, PathEvaluation, SinkhornRebasin, evaluate_path
 from sinkhorn_rebasin.connectivity import LearnedCurve
 from sinkhorn_rebasin.training import AlternatingCurveModule, CosineAnnealing, CurveModule
@@ -28,6 +29,9 @@ def trained(
     """Return a copy of a curve after so many steps of its bend."""
     adam = partial(torch.optim.Adam, lr=way.rate, betas=(0.9, 0.99)) if way.optimizer == "adam" else None
     options: dict[str, Any] = {"lr": way.rate, "weight_decay": way.weight_decay, "optimizer": adam}
+    if way.distilled:
+        ends = [copy.deepcopy(network).eval() for network in (curve.start, curve.end)]
+        options["batch"] = partial(softened, networks=ends, share=way.distilled)
     module = CurveModule(copy.deepcopy(curve), F.cross_entropy, **options)
     draw = torch.Generator().manual_seed(seed)
     options = {"bfloat16": setting.training.bfloat16, "prepare": preparation(way)}
@@ -35,6 +39,21 @@ def trained(
     optimizer = module.configure_optimizers()
     bend(module, optimizer, data, steps, setting.batch_size, draw, annealing=annealing, **options)
     return module.curve
+
+
+@torch.no_grad()
+def softened(
+    batch: tuple[Tensor, Tensor], networks: Sequence[nn.Module], share: float
+) -> tuple[Tensor, Tensor]:
+    """Return images, and labels that give a share to what networks say of them together.
+
+    >>> flat = lambda images: torch.zeros(len(images), 4)
+    >>> softened((torch.ones(1, 2), torch.tensor([1])), [flat, flat], 0.5)[1]
+    tensor([[0.1250, 0.6250, 0.1250, 0.1250]])
+    """
+    images, labels = batch
+    said = mean_of_probabilities([network(images).float() for network in networks])
+    return images, share * said + (1 - share) * F.one_hot(labels, said.shape[1])
 
 
 def preparation(way: Way) -> Callable[[Tensor], Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from experiments.compare_methods.setting import Training
 from experiments.curves.__main__ import QUESTION
 from experiments.curves.setting import Setting, Way
 from experiments.curves.study import Study
-from experiments.curves.training import bend, connected, preparation, short, trained
+from experiments.curves.training import bend, connected, preparation, short, softened, trained
 from experiments.reporting.finished import Finished
 from sinkhorn_rebasin import PathEvaluation
 from sinkhorn_rebasin.connectivity import LearnedCurve
@@ -137,3 +138,20 @@ def test_mirrored_images_stay_in_their_places() -> None:
     assert flipped.any()
     shifted = preparation(Way(augmented=True, mirrored=True))(images)
     assert (shifted != images).flatten(1).any(1).sum() > 24  # one of 162 stays as it is
+
+
+def test_what_is_distilled_alone_heeds_the_ends_and_no_label(tmp_path: Path) -> None:
+    setting = Setting(**{**vars(SETTING), "held_out": 100})
+    data, _, _ = setting.load(tmp_path)
+    wrong = replace(data, train_labels=(data.train_labels + 1) % 10)
+    curve = LearnedCurve(setting.fresh(), setting.fresh())
+    for share, same in ((1.0, True), (0.5, False)):
+        way = Way(0.1, distilled=share)
+        bends = [
+            list(trained(curve, each, setting, way, 5, seed=0).bends.parameters()) for each in (data, wrong)
+        ]
+        assert all(torch.equal(*pair) for pair in zip(*bends, strict=True)) is same
+    images = data.train_images[:9]
+    wanted = torch.stack([end(images).softmax(1) for end in (curve.start.eval(), curve.end.eval())]).mean(0)
+    _, soft = softened((images, data.train_labels[:9]), [curve.start, curve.end], 1.0)
+    torch.testing.assert_close(soft, wanted)
