@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.copying import inputs_like
 from sinkhorn_rebasin.networks.deferred_weight import formed
 from sinkhorn_rebasin.networks.mode_changes import check_mode_changes, failed_in_its_mode
@@ -179,7 +180,26 @@ def _lent(
             known.lives_on[key] = lives_on
         return outputs
     with _attributes_kept(module):
-        return functional_call(module, dict(weights), arguments, keywords)
+        return functional_call(module, _each_once(module, weights), arguments, keywords, tie_weights=False)
+
+
+def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
+    """Name every place of a weight once, tied ones all.
+
+    A layer that stands in two places would be lent its weights twice, and be given back those of the first time.
+    """
+    own = named_tensors(module)
+    given: dict[int, Tensor] = {}
+    for name, tensor in weights.items():
+        if name in own:
+            given.setdefault(id(own[name]), tensor)
+    places = {
+        f"{path}.{name}" if path else name: given[id(tensor)]
+        for path, child in module.named_modules()
+        for name, tensor in (*child._parameters.items(), *child._buffers.items())
+        if tensor is not None and id(tensor) in given
+    }
+    return {name: tensor for name, tensor in weights.items() if name not in own} | places
 
 
 def _signature(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Hashable:

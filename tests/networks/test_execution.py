@@ -55,6 +55,26 @@ def test_tied_weights_named_once_or_twice(names: list[str]) -> None:
     assert tied_names(net) == [["first.weight", "second.weight"]]
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_layer_in_two_places_keeps_its_weights(both: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(3, 3), torch.randn(2, 3)
+    net = nn.Sequential(layer, nn.Tanh(), layer)
+    own, before = dict(net.named_parameters()), copy.deepcopy(net.state_dict())
+    weights = {name: torch.randn_like(tensor, requires_grad=True) for name, tensor in own.items()}
+    weight, bias = weights.values()
+    given = weights | {f"2.{name[2:]}": tensor for name, tensor in weights.items()} if both else weights
+    for _ in range(2):
+        output = run_at(net, given, x)
+        expected = (x @ weight.T + bias).tanh() @ weight.T + bias
+        torch.testing.assert_close(output, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(output.sum(), weight), torch.autograd.grad(expected.sum(), weight)
+        )
+        assert all(tensor is own[name] for name, tensor in net.named_parameters())
+        assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_differentiable_state_with_running_statistics(norm_net: nn.Sequential, training: bool) -> None:
     norm_net.train(training)
