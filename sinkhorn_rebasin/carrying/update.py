@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State
 from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
-from sinkhorn_rebasin.networks.architecture import named_tensors, tensors_of
+from sinkhorn_rebasin.networks.architecture import double_precision, named_tensors, tensors_of
 from sinkhorn_rebasin.networks.support import check_supported
 
 
@@ -115,7 +115,7 @@ def wide(tensor: Tensor) -> Tensor:
     >>> wide(torch.ones(1)).dtype
     torch.float64
     """
-    return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return double_precision(tensor.detach())
 
 
 def _parameters(network: nn.Module) -> State:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import ExampleInputs, NetworkLike, State
 from sinkhorn_rebasin.connectivity.curves import LinearPath
+from sinkhorn_rebasin.connectivity.interpolation import is_mixable
 from sinkhorn_rebasin.connectivity.learned_curve import attached_state
 from sinkhorn_rebasin.connectivity.simplex import Shares, Simplex
 from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.networks.architecture import learn_parameters, real_view, single_precision
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 
@@ -83,7 +85,7 @@ class LearnedComplex(nn.Module):
         self.kind, self.spread, self.seed, self.statistics = kind, spread, seed, frozenset(statistics)
         first = networks[0]
         fixed = [LinearPath.between(first, other, statistics).module_at(1.0) for other in networks]
-        self.networks = nn.ModuleList(network.requires_grad_(False) for network in fixed)
+        self.networks = nn.ModuleList(learn_parameters(network, False) for network in fixed)
         self.vertices = nn.ModuleList(standalone_copy(fixed[0]) for _ in range(vertices))
         self.register_buffer("grown", torch.zeros((), dtype=torch.long))
 
@@ -105,16 +107,18 @@ class LearnedComplex(nn.Module):
         vertex = self.vertices[number]
         vertex.load_state_dict(joined.state_at([1 / len(joined)] * len(joined)), strict=False)
         generator = torch.Generator("cpu").manual_seed(self.seed + number)
-        for parameter in vertex.parameters():
-            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(noise * (self.spread * parameter.norm() / max(1, parameter.numel()) ** 0.5))
+        for parameter in filter(is_mixable, vertex.parameters()):
+            length, shape = single_precision(parameter).norm(), real_view(parameter).shape
+            noise = torch.randn(shape, generator=generator).to(length)
+            noise = noise * (self.spread * length / max(1, noise.numel()) ** 0.5)
+            parameter.add_((torch.view_as_complex(noise) if parameter.is_complex() else noise).to(parameter))
         self.grown += 1
         self.free_newest()
 
     def free_newest(self) -> None:
         """Let gradients reach the newest vertex alone."""
         for number, vertex in enumerate(self.vertices):
-            vertex.requires_grad_(number == int(self.grown) - 1)
+            learn_parameters(vertex, number == int(self.grown) - 1)
 
     def simplexes(self) -> list[Simplex]:
         """Return the simplexes as they are now.

@@ -12,7 +12,7 @@ from sinkhorn_rebasin._typing import ExampleInputs, NetworkLike, State
 from sinkhorn_rebasin.connectivity.bent_curves import BentPath, BezierPath, PolygonPath
 from sinkhorn_rebasin.connectivity.curves import LinearPath
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.architecture import named_tensors, tensors_of
+from sinkhorn_rebasin.networks.architecture import learn_parameters, named_tensors, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
 
@@ -71,10 +71,9 @@ class LearnedCurve(nn.Module):
             raise ArchitectureError(f"Expected at least one bend between start and end but got {bends}.")
         segment = LinearPath.between(start, end, statistics)
         self.kind, self.statistics = kind, frozenset(statistics)
-        self.start = segment.module_at(0.0).requires_grad_(False)
-        self.end = segment.module_at(1.0).requires_grad_(False)
+        self.start, self.end = (learn_parameters(segment.module_at(at), False) for at in (0.0, 1.0))
         self.bends = nn.ModuleList(
-            segment.module_at(number / (bends + 1)).requires_grad_(True) for number in range(1, bends + 1)
+            learn_parameters(segment.module_at(number / (bends + 1)), True) for number in range(1, bends + 1)
         )
 
     def path(self) -> BentPath:
@@ -130,7 +129,7 @@ class LearnedCurve(nn.Module):
         """
         network = standalone_copy(self.start)
         network.load_state_dict(self.state_at(at), strict=False)
-        return network.requires_grad_(True).eval()
+        return learn_parameters(network, True).eval()
 
     def extra_repr(self) -> str:
         """Tell kind and number of bends."""

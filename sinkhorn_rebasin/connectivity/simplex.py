@@ -18,6 +18,7 @@ from sinkhorn_rebasin.networks.architecture import (
     check_same,
     check_state,
     parameter_names_of,
+    real_view,
     tensors_of,
     wider,
 )
@@ -147,7 +148,8 @@ class Simplex:
         .. math:: \log V = \tfrac12 \log\det G - \log k!, \qquad
             G_{ij} = \langle \theta_i - \theta_0,\, \theta_j - \theta_0 \rangle, \quad i, j = 1, \dots, k
 
-        It is computed from weights alone, in double precision; that of one vertex is zero.
+        It is computed from weights alone, in double precision, complex numbers as pairs of real ones; that of one
+        vertex is zero.
 
         Returns:
             0-d, differentiable in the vertices; minus infinity where they lie in fewer dimensions.
@@ -158,7 +160,8 @@ class Simplex:
             6.0
         """
         flat = [
-            torch.cat([vertex[name].double().flatten() for name in self._weights]) for vertex in self.vertices
+            torch.cat([real_view(vertex[name]).double().flatten() for name in self._weights])
+            for vertex in self.vertices
         ]
         edges = [each - flat[0] for each in flat[1:]]
         if not edges:

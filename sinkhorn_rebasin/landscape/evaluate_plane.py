@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, evaluate_state
 from sinkhorn_rebasin.errors import CheckpointError, DataError
-from sinkhorn_rebasin.landscape.plane import Plane
+from sinkhorn_rebasin.landscape.plane import Plane, inner
 from sinkhorn_rebasin.landscape.small_batches import ROUNDING, ROUNDING_OF_HALF, agree, in_small_batches
 from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.copying import evaluation_copy
@@ -212,7 +212,7 @@ class _Rows:
 def _axis(plane: Plane, axis: int, points: int, margin: float) -> Tensor:
     places = [mark[axis] for mark in plane.marks.values()]
     if len(places) < 2:
-        length = sum(float(tensor.double().square().sum()) for tensor in plane.origin.values()) ** 0.5
+        length = inner(plane.origin, plane.origin) ** 0.5
         return torch.linspace(-length, length, points, dtype=torch.float64)
     low, high = min(places), max(places)
     spans = [

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, State
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, evaluate_state
-from sinkhorn_rebasin.connectivity.interpolation import is_mixable
 from sinkhorn_rebasin.errors import DataError
-from sinkhorn_rebasin.landscape.plane import weights_of
-from sinkhorn_rebasin.landscape.random_plane import filter_normalised
-from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.landscape.plane import others_of, weights_of
+from sinkhorn_rebasin.landscape.random_plane import filter_normalised, normal_like
+from sinkhorn_rebasin.networks.architecture import double_precision, real_view, tensors_of
 from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
@@ -83,9 +82,7 @@ def local_energy(
     state: State = dict(tensors_of(network))
     if spec is not None and rescaling is not None:
         state = normalize_state_scales(state, spec, rescaling)
-    module, weights = evaluation_copy(network), weights_of(network, state)
-    tied = {name for name, _ in network.named_parameters(remove_duplicate=False) if is_mixable(state[name])}
-    others = {name: tensor for name, tensor in state.items() if name not in {*weights, *tied}}
+    module, weights, others = evaluation_copy(network), weights_of(network, state), others_of(network, state)
 
     def error(moved: State) -> float:
         """Return the share of samples that weights classify wrongly."""
@@ -110,14 +107,15 @@ def _drawn(weights: State, noise: Noise, generator: torch.Generator) -> State:
         return filter_normalised(weights, generator)
     drawn = {}
     for name, tensor in weights.items():
-        normal = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device=generator.device)
-        drawn[name] = tensor.double() * normal.to(tensor.device)
+        shaken = real_view(double_precision(tensor)) * real_view(normal_like(tensor, generator))
+        drawn[name] = torch.view_as_complex(shaken) if tensor.is_complex() else shaken
     return drawn
 
 
 def _shaken(weights: State, drawn: State, scale: float) -> State:
     return {
-        name: (tensor.double() + scale * drawn[name]).to(tensor.dtype) for name, tensor in weights.items()
+        name: (double_precision(tensor) + scale * drawn[name]).to(tensor.dtype)
+        for name, tensor in weights.items()
     }
 
 

@@ -11,7 +11,15 @@ from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import is_mixable
 from sinkhorn_rebasin.connectivity.path_ends import state_like
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.networks.architecture import check_same, check_state, parameter_names_of, tensors_of
+from sinkhorn_rebasin.networks.architecture import (
+    check_same,
+    check_state,
+    double_precision,
+    parameter_names_of,
+    real_view,
+    tensors_of,
+    tied_names,
+)
 
 SMALLEST = 1e-6
 """Networks whose distance from the plane of the others is less than this part of their distance lie in it."""
@@ -23,8 +31,9 @@ class Plane:
 
     .. math:: \theta(x, y) = \theta_0 + x\, u + y\, v, \qquad \lVert u \rVert = \lVert v \rVert = 1,\; u \perp v
 
-    Weights lie in the plane. Buffers, running statistics among them, are those of the network whose mark is nearest:
-    re-estimate statistics with ``prepare=`` of :func:`evaluate_plane`.
+    Weights lie in the plane, complex numbers as pairs of real ones. Buffers, running statistics among them, and whole
+    numbers are those of the network whose mark is nearest: re-estimate statistics with ``prepare=`` of
+    :func:`evaluate_plane`.
 
     Attributes:
         module: the architecture, never changed.
@@ -94,7 +103,7 @@ class Plane:
             names[1]: (inner(differences[0], first), 0.0),
             names[2]: (along, inner(differences[1], second)),
         }
-        buffers = {name: _others(module, state) for name, state in zip(names, states, strict=True)}
+        buffers = {name: others_of(module, state) for name, state in zip(names, states, strict=True)}
         return cls(module, weights[0], (first, second), marks, buffers)
 
     def state_at(self, x: float, y: float) -> State:
@@ -105,10 +114,15 @@ class Plane:
         """
         first, second = self.directions
         weights = {
-            name: (tensor.double() + x * first[name] + y * second[name]).to(tensor.dtype)
+            name: (double_precision(tensor) + x * first[name] + y * second[name]).to(tensor.dtype)
             for name, tensor in self.origin.items()
         }
-        return {**{name: tensor.clone() for name, tensor in self._buffers_at(x, y).items()}, **weights}
+        tied = {name: weights[names[0]] for names in _tied_to(self.module, weights) for name in names[1:]}
+        return {
+            **{name: tensor.clone() for name, tensor in self._buffers_at(x, y).items()},
+            **weights,
+            **tied,
+        }
 
     def coordinates(self, network: NetworkLike) -> tuple[float, float, float]:
         """Return x, y and distance from the plane.
@@ -130,12 +144,23 @@ class Plane:
 
 
 def weights_of(module: nn.Module, state: StateLike) -> State:
-    """Return the floating-point parameters of a state.
+    """Return the parameters of a state that have a mean, tied ones once.
 
     >>> list(weights_of(nn.BatchNorm1d(2), nn.BatchNorm1d(2).state_dict()))
     ['weight', 'bias']
     """
     return {name: state[name].detach() for name in parameter_names_of(module) if is_mixable(state[name])}
+
+
+def others_of(module: nn.Module, state: StateLike) -> State:
+    """Return what of a state is no weight.
+
+    >>> list(others_of(nn.BatchNorm1d(2), nn.BatchNorm1d(2).state_dict()))
+    ['running_mean', 'running_var', 'num_batches_tracked']
+    """
+    weights = weights_of(module, state)
+    named = {*weights, *(name for names in _tied_to(module, weights) for name in names)}
+    return {name: tensor for name, tensor in state.items() if name not in named}
 
 
 def minus(first: StateLike, second: StateLike) -> State:
@@ -144,17 +169,20 @@ def minus(first: StateLike, second: StateLike) -> State:
     >>> minus({"w": nn.Linear(1, 1).weight}, {"w": nn.Linear(1, 1).weight})["w"].dtype
     torch.float64
     """
-    return {name: tensor.double() - second[name].double() for name, tensor in first.items()}
+    return {name: double_precision(tensor) - double_precision(second[name]) for name, tensor in first.items()}
 
 
 def inner(first: StateLike, second: StateLike) -> float:
     """Return the inner product of two states.
 
+    Complex numbers count as pairs of real ones.
+
     >>> import torch
     >>> inner({"w": torch.ones(2)}, {"w": torch.ones(2)})
     2.0
     """
-    return sum(float((tensor.double() * second[name].double()).sum()) for name, tensor in first.items())
+    pairs = ((real_view(tensor), real_view(second[name])) for name, tensor in first.items())
+    return sum(float((one.double() * other.double()).sum()) for one, other in pairs)
 
 
 def normalised(state: StateLike, expected: str) -> dict[str, Tensor]:
@@ -166,7 +194,7 @@ def normalised(state: StateLike, expected: str) -> dict[str, Tensor]:
     norm = inner(state, state) ** 0.5
     if not norm > 0:
         raise ArchitectureError(f"Expected {expected} but their weights are equal.")
-    return {name: tensor.double() / norm for name, tensor in state.items()}
+    return {name: double_precision(tensor) / norm for name, tensor in state.items()}
 
 
 def _state(module: nn.Module, network: NetworkLike, role: str) -> State:
@@ -176,6 +204,6 @@ def _state(module: nn.Module, network: NetworkLike, role: str) -> State:
     return dict(state)
 
 
-def _others(module: nn.Module, state: StateLike) -> State:
-    weights = weights_of(module, state)
-    return {name: tensor for name, tensor in state.items() if name not in weights}
+def _tied_to(module: nn.Module, weights: StateLike) -> list[list[str]]:
+    """Group the names of weights, their own first."""
+    return [names for names in tied_names(module) if names[0] in weights]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State
-from sinkhorn_rebasin.landscape.plane import Plane, inner, normalised, weights_of
-from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.landscape.plane import Plane, inner, normalised, others_of, weights_of
+from sinkhorn_rebasin.networks.architecture import double_precision, real_view, tensors_of
 from sinkhorn_rebasin.networks.support import check_values
 
 
@@ -37,19 +37,18 @@ def random_plane(network: nn.Module, *, generator: torch.Generator | None = None
     """
     check_values(network)
     generator = generator or torch.Generator().manual_seed(0)
-    weights = weights_of(network, tensors_of(network))
+    state = tensors_of(network)
+    weights = weights_of(network, state)
     first, second = (filter_normalised(weights, generator) for _ in range(2))
     first = normalised(first, "a network with weights of two axes")
     along = inner(second, first)
     second = {name: tensor - along * first[name] for name, tensor in second.items()}
-    state = tensors_of(network)
-    others = {name: tensor for name, tensor in state.items() if name not in weights}
     return Plane(
         network,
         weights,
         (first, normalised(second, "a network with more than one weight")),
         {"network": (0.0, 0.0)},
-        {"network": others},
+        {"network": others_of(network, state)},
     )
 
 
@@ -66,10 +65,23 @@ def filter_normalised(weights: State, generator: torch.Generator) -> dict[str, T
     direction = {}
     for name, tensor in weights.items():
         if tensor.ndim < 2:
-            direction[name] = torch.zeros_like(tensor, dtype=torch.float64)
+            direction[name] = torch.zeros_like(double_precision(tensor))
             continue
-        drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device=generator.device)
-        rows, own = drawn.to(tensor.device).flatten(1), tensor.double().flatten(1)
+        rows, own = normal_like(tensor, generator).flatten(1), double_precision(tensor).flatten(1)
         scaled = rows * (own.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True))
         direction[name] = scaled.view(tensor.shape)
     return direction
+
+
+def normal_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw normal numbers in the shape of a tensor, in double precision.
+
+    Those of a complex tensor are complex: pairs of real ones.
+
+    >>> normal_like(torch.ones(2, 3) * 1j, torch.Generator().manual_seed(0)).dtype
+    torch.complex128
+    """
+    shape = real_view(tensor).shape
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    drawn = drawn.to(tensor.device)
+    return torch.view_as_complex(drawn) if tensor.is_complex() else drawn

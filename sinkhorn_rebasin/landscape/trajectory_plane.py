@@ -11,8 +11,8 @@ from torch import nn
 from sinkhorn_rebasin._typing import NetworkLike, State
 from sinkhorn_rebasin.connectivity.path_ends import state_like
 from sinkhorn_rebasin.errors import ArchitectureError
-from sinkhorn_rebasin.landscape.plane import SMALLEST, Plane, minus, weights_of
-from sinkhorn_rebasin.networks.architecture import check_same, check_state, tensors_of
+from sinkhorn_rebasin.landscape.plane import SMALLEST, Plane, minus, others_of, weights_of
+from sinkhorn_rebasin.networks.architecture import check_same, check_state, real_view, tensors_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def trajectory_plane(
     states = {name: _checked(network, each, name) for name, each in named.items()}
     weights = [weights_of(network, state) for state in states.values()]
     differences = [minus(each, weights[-1]) for each in weights[:-1]]
-    flat = torch.stack([torch.cat([part.flatten() for part in each.values()]) for each in differences])
+    flat = torch.stack(
+        [torch.cat([real_view(part).flatten() for part in each.values()]) for each in differences]
+    )
     values, vectors = torch.linalg.eigh(flat @ flat.T)
     total = float(values.clamp(min=0).sum())
     if not float(values[-2]) > SMALLEST**2 * total:
@@ -79,10 +81,7 @@ def trajectory_plane(
         directions.append(_direction(differences, vector / value.sqrt()))
         coordinates.append([*scores.tolist(), 0.0])
     marks = {name: (x, y) for name, x, y in zip(named, *coordinates, strict=True)}
-    others = {
-        name: {key: tensor for key, tensor in state.items() if key not in weights[0]}
-        for name, state in states.items()
-    }
+    others = {name: others_of(network, state) for name, state in states.items()}
     explained = float(values[-1]) / total, float(values[-2]) / total
     first, second = directions
     return TrajectoryPlane(network, weights[-1], (first, second), marks, others, explained)

@@ -12,6 +12,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.curvature.kronecker import KroneckerFisher, LayerFactors
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.networks.architecture import double_precision
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, permute_state, rescale_state
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
 from sinkhorn_rebasin.permutations.slots import Slot
@@ -259,4 +260,4 @@ def moved_inputs(moving: Coordinates, matrix: Tensor, weight: str, width: int, b
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
+    return double_precision(tensor.detach())

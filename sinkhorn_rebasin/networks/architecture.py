@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import combinations
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
 from sinkhorn_rebasin.networks.support import check_values
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def tensors_of(module: nn.Module) -> State:
@@ -119,6 +122,15 @@ def single_precision(tensor: Tensor) -> Tensor:
     return tensor.to(wider(tensor.dtype))
 
 
+def double_precision(tensor: Tensor) -> Tensor:
+    """Convert to double precision, complex numbers to complex ones.
+
+    >>> double_precision(torch.ones(1).half()).dtype, double_precision(torch.ones(1) * 1j).dtype
+    (torch.float64, torch.complex128)
+    """
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
 def wider(dtype: torch.dtype) -> torch.dtype:
     """Return a type with single precision at least.
 
@@ -183,6 +195,21 @@ def parameter_names_of(module: nn.Module) -> list[str]:
     """
     saved = tensors_of(module)
     return [name for name, _ in module.named_parameters() if name in saved]
+
+
+def learn_parameters(module: Module, learned: bool) -> Module:
+    """Let gradients reach a network's parameters, or none.
+
+    Returns the network. Whole numbers among them have no gradient.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> layer.order = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+    >>> [parameter.requires_grad for parameter in learn_parameters(layer, True).parameters()]
+    [True, True, False]
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(learned and (parameter.is_floating_point() or parameter.is_complex()))
+    return module
 
 
 def check_heads(heads: object) -> None:

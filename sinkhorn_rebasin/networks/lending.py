@@ -186,7 +186,8 @@ def _lent(
 def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
     """Name every place of a weight once, tied ones all.
 
-    A layer that stands in two places would be lent its weights twice, and be given back those of the first time.
+    A layer that stands in two places would be lent its weights twice, and be given back those of the first time. A
+    place whose name has no tensor takes that of one tied to it.
     """
     own = named_tensors(module)
     given: dict[int, Tensor] = {}
@@ -199,6 +200,7 @@ def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
         for name, tensor in (*child._parameters.items(), *child._buffers.items())
         if tensor is not None and id(tensor) in given
     }
+    places |= {name: weights[name] for name in places if name in weights}
     return {name: tensor for name, tensor in weights.items() if name not in own} | places
 
 

@@ -108,7 +108,7 @@ class AlternatingCurveModule(CurveModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make Adam for scores and bends."""
         scores = [score for score in self.rebasin.parameters() if score.requires_grad]
-        bends = list(self.curve.bends.parameters())
+        bends = [bend for bend in self.curve.bends.parameters() if bend.requires_grad]
         groups = [{"params": scores, "lr": self.score_lr}, {"params": bends, "lr": self.lr}]
         return torch.optim.AdamW(groups, weight_decay=0.0)
 

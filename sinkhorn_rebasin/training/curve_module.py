@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
+from sinkhorn_rebasin.connectivity.interpolation import is_mixable
 from sinkhorn_rebasin.connectivity.learned_curve import LearnedCurve
 from sinkhorn_rebasin.losses import checked_loss
+from sinkhorn_rebasin.networks.architecture import (
+    parameter_names_of,
+    real_view,
+    single_precision,
+    tensors_of,
+)
 from sinkhorn_rebasin.networks.batches import read_batch
 from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.networks.task_loss import task_loss
@@ -64,7 +71,8 @@ class CurveModule(KeepsRandomState):
         self.weight_decay = weight_decay
         self.optimizer_factory = optimizer
         self.batch = batch
-        self._weights = {name for name, _ in curve.start.named_parameters(remove_duplicate=False)}
+        weights = tensors_of(curve.start)
+        self._weights = [name for name in parameter_names_of(curve.start) if is_mixable(weights[name])]
         self.save_hyperparameters({"lr": lr, "weight_decay": weight_decay, "kind": curve.kind})
 
     def forward(self, inputs: Any, at: float | Tensor = 0.5) -> Any:
@@ -83,7 +91,7 @@ class CurveModule(KeepsRandomState):
 
         A factory makes another optimiser.
         """
-        bends = list(self.curve.bends.parameters())
+        bends = [parameter for parameter in self.curve.bends.parameters() if parameter.requires_grad]
         if self.optimizer_factory is not None:
             return self.optimizer_factory(bends)
         return torch.optim.SGD(bends, self.lr, momentum=0.9)
@@ -95,7 +103,7 @@ class CurveModule(KeepsRandomState):
         state = self.curve.state_at(torch.rand(()).item())
         loss = scored(self.criterion, self.curve.run(state, inputs), labels)
         if self.weight_decay:
-            squares = [state[name].square().sum() for name in self._weights]
+            squares = [single_precision(real_view(state[name])).square().sum() for name in self._weights]
             loss = loss + self.weight_decay / 2 * torch.stack(squares).sum()
         loss = checked_loss(loss)
         if self._trainer is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, Criterion
+from sinkhorn_rebasin.connectivity.interpolation import is_mixable
 from sinkhorn_rebasin.connectivity.learned_complex import LearnedComplex
 from sinkhorn_rebasin.errors import LossError
 from sinkhorn_rebasin.losses import checked_loss
@@ -110,7 +111,7 @@ class SimplexModule(KeepsRandomState):
 
         Those without a gradient stay. A factory makes another optimiser.
         """
-        vertices = list(self.complex.vertices.parameters())
+        vertices = [parameter for parameter in self.complex.vertices.parameters() if is_mixable(parameter)]
         if self.optimizer_factory is not None:
             return self.optimizer_factory(vertices)
         return torch.optim.SGD(vertices, self.lr, momentum=0.9, weight_decay=self.weight_decay)
