@@ -13,7 +13,7 @@ from sinkhorn_rebasin.connectivity.curves import StatePath
 from sinkhorn_rebasin.connectivity.interpolation import common_type, lerp
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
 from sinkhorn_rebasin.files.given_networks import module_of
-from sinkhorn_rebasin.networks.architecture import check_same, tensors_of, wider
+from sinkhorn_rebasin.networks.architecture import check_same, double_precision, real_view, tensors_of, wider
 from sinkhorn_rebasin.permutations import Layout, PermutationSpec, RescalingSpec, Slot, normalize_state_scales
 from sinkhorn_rebasin.permutations.action import units_first
 from sinkhorn_rebasin.permutations.rescaling import ScaleSymmetry, along
@@ -184,7 +184,9 @@ def unit_angles(start: State, end: State, generator: ScaleSymmetry) -> Tensor:
     slots = incoming(generator)
     units = []
     for state in (start, end):
-        parts = [units_first(state[slot.tensor].detach().double(), slot).flatten(0, 1) for slot in slots]
+        wide = {slot.tensor: double_precision(state[slot.tensor].detach()) for slot in slots}
+        rows = [units_first(wide[slot.tensor], slot).flatten(0, 1) for slot in slots]
+        parts = [real_view(row).flatten(1) for row in rows]
         weights = torch.cat(parts, dim=1)
         norms = weights.norm(dim=1, keepdim=True)
         units.append(torch.where(norms > 0, weights / norms, 0.0))

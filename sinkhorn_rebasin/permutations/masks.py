@@ -45,7 +45,8 @@ def masks_of(state: StateLike) -> dict[str, Tensor]:
     }
     if stored:
         return stored
-    weights = {n: t.detach() for n, t in state.items() if t.is_floating_point() and t.ndim > 1}
+    numbers = {n: t.detach() for n, t in state.items() if t.is_floating_point() or t.is_complex()}
+    weights = {name: tensor for name, tensor in numbers.items() if tensor.ndim > 1}
     return {name: tensor != 0 for name, tensor in weights.items() if bool((tensor == 0).any())}
 
 

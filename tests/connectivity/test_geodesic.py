@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.connectivity import GeodesicPath
+from sinkhorn_rebasin.connectivity.geodesic import unit_angles
 from sinkhorn_rebasin.errors import ArchitectureError, SpecError
-from sinkhorn_rebasin.permutations import Layout
+from sinkhorn_rebasin.permutations import Layout, Slot
 from sinkhorn_rebasin.permutations.rescaling import ScaleSymmetry
 from tests.front.pairs import batches, trained, untrained
 
@@ -166,3 +169,10 @@ def test_what_does_not_belong_together_is_refused() -> None:
     )
     with pytest.raises(SpecError, match=r"'2\.weight' is in those of two"):
         GeodesicPath.between(net, untrained(1), spec, sr.RescalingSpec(tuple(spec.names), twice))
+
+
+def test_angles_of_complex_units_are_those_of_pairs_of_numbers() -> None:
+    rows = ScaleSymmetry("g", "positive", ((Slot("w", "w", (0,), Layout(1, 2)), 1),))
+    one, other = {"w": torch.tensor([[1.0 + 0j], [1 + 1j]])}, {"w": torch.tensor([[2j], [3 + 0j]])}
+    angles = unit_angles(one, other, rows).tolist()
+    assert angles == pytest.approx([math.pi / 2, math.pi / 4])

@@ -142,3 +142,8 @@ def test_what_does_not_belong_together_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(masks, "permute_tensor", lambda tensor, *_: torch.zeros_like(tensor))
     with pytest.raises(SymmetryError, match=r"'0\.weight' to keep"):
         permute_masks(mask, spec, order)
+
+
+def test_zeros_of_complex_weights_are_masked() -> None:
+    weight = torch.tensor([[0j, 1j], [2 + 0j, 0j]])
+    assert masks_of({"w": weight})["w"].tolist() == [[False, True], [True, False]]
