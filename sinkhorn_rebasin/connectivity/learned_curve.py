@@ -15,6 +15,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import learn_parameters, named_tensors, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.modes import free_modes, hold_modes
 
 CurveKind: TypeAlias = Literal["bezier", "polygon"]
 _KINDS: dict[str, type[BentPath]] = {"bezier": BezierPath, "polygon": PolygonPath}
@@ -75,6 +76,7 @@ class LearnedCurve(nn.Module):
         self.bends = nn.ModuleList(
             learn_parameters(segment.module_at(number / (bends + 1)), True) for number in range(1, bends + 1)
         )
+        hold_modes(self)  # networks that rewrite weights in train() or eval() would change the curve
 
     def path(self) -> BentPath:
         """Return the curve as it is now.
@@ -128,6 +130,7 @@ class LearnedCurve(nn.Module):
         It is in eval mode.
         """
         network = standalone_copy(self.start)
+        free_modes(network)
         network.load_state_dict(self.state_at(at), strict=False)
         return learn_parameters(network, True).eval()
 

@@ -46,3 +46,25 @@ def test_batch_norm_runs_on_the_batch_in_training() -> None:
     point = curve.module_at(0.5).train()
     torch.testing.assert_close(outputs, point(x))
     assert not torch.allclose(outputs, point.eval()(x))
+
+
+class Merging(nn.Linear):
+    """A layer that adds its bias to its weight in eval mode."""
+
+    def train(self, mode: bool = True) -> Merging:
+        if mode != self.training:
+            self.weight.data += (-1 if mode else 1) * self.bias.data[:, None]
+        super().train(mode)
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight + self.bias[:, None] if self.training else self.weight)
+
+
+def test_a_mode_is_a_flag_for_networks_that_rewrite_weights() -> None:
+    curve = LearnedCurve(Merging(3, 2), Merging(3, 2))
+    before = [tensor.clone() for tensor in curve.state_dict().values()]
+    nn.ModuleList([curve]).eval().train()
+    curve.eval()
+    assert not any(network.training for network in (curve.start, curve.end, *curve.bends))
+    assert all(map(torch.equal, before, curve.state_dict().values()))
