@@ -17,6 +17,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import learn_parameters, real_view, single_precision
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.modes import hold_modes
 
 ComplexKind: TypeAlias = Literal["simplex", "star"]
 
@@ -88,6 +89,7 @@ class LearnedComplex(nn.Module):
         self.networks = nn.ModuleList(learn_parameters(network, False) for network in fixed)
         self.vertices = nn.ModuleList(standalone_copy(fixed[0]) for _ in range(vertices))
         self.register_buffer("grown", torch.zeros((), dtype=torch.long))
+        hold_modes(self)  # networks that rewrite weights in train() or eval() would change the vertices
 
     def __len__(self) -> int:
         """Count the vertices that are in the complex yet."""

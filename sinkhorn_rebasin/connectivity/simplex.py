@@ -24,6 +24,7 @@ from sinkhorn_rebasin.networks.architecture import (
 )
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import run_at
+from sinkhorn_rebasin.networks.modes import free_modes
 from sinkhorn_rebasin.networks.support import check_module
 
 Shares: TypeAlias = Sequence[float] | Tensor
@@ -114,6 +115,7 @@ class Simplex:
         It has the mode of the simplex's module.
         """
         network = standalone_copy(self.module)
+        free_modes(network)
         network.load_state_dict(self.state_at(shares), strict=False)
         return network
 

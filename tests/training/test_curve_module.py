@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import sinkhorn_rebasin as sr
-from sinkhorn_rebasin.connectivity import LearnedCurve
+from sinkhorn_rebasin.connectivity import LearnedComplex, LearnedCurve
 from sinkhorn_rebasin.training import CurveModule
 from tests.front.pairs import loader, trained
 from tests.training.fitting import trainer
@@ -68,3 +68,17 @@ def test_a_mode_is_a_flag_for_networks_that_rewrite_weights() -> None:
     curve.eval()
     assert not any(network.training for network in (curve.start, curve.end, *curve.bends))
     assert all(map(torch.equal, before, curve.state_dict().values()))
+
+
+def test_a_mode_is_a_flag_on_the_vertices_of_a_complex() -> None:
+    complex = LearnedComplex([Merging(3, 2), Merging(3, 2)])
+    complex.grow()
+    before = [tensor.clone() for tensor in complex.state_dict().values()]
+    nn.ModuleList([complex]).eval().train()
+    complex.eval()
+    assert not any(network.training for network in (*complex.networks, *complex.vertices))
+    assert all(map(torch.equal, before, complex.state_dict().values()))
+    corner = complex.simplexes()[0].module_at([1.0, 0.0, 0.0])
+    torch.testing.assert_close(corner.weight, complex.networks[0].weight)
+    changed = corner.weight.clone() + (1 if corner.training else -1) * corner.bias[:, None]
+    torch.testing.assert_close(corner.train(not corner.training).weight, changed)  # plain, as its class wills
