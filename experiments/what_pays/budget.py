@@ -126,9 +126,10 @@ def parts_of_kinds(kinds: Tensor, count: int, seed: int) -> list[Tensor]:
     Samples of one kind are alike, so that it is the number of kinds which says how much a part of them can tell.
     Returns nothing where there are fewer than two kinds a part, or not few.
 
-    >>> parts = parts_of_kinds(torch.tensor([3, 1, 1, 3, 2, 0]), 2, seed=0)
-    >>> [sorted(set(torch.tensor([3, 1, 1, 3, 2, 0])[part].tolist())) for part in parts]
-    [[0, 2], [1, 3]]
+    >>> kinds = torch.tensor([3, 1, 1, 3, 2, 0])
+    >>> parts = parts_of_kinds(kinds, 2, seed=0)
+    >>> [sorted(set(kinds[part].tolist())) for part in parts]
+    [[0, 3], [1, 2]]
     """
     found = kinds.unique()
     if not 2 * count <= len(found) < FEW:
