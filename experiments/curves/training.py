@@ -45,7 +45,7 @@ def trained(
 def softened(
     batch: tuple[Tensor, Tensor], networks: Sequence[nn.Module], share: float
 ) -> tuple[Tensor, Tensor]:
-    """Return images, and labels that give a share to what networks say of them together.
+    """Mix labels with what networks say together.
 
     >>> flat = lambda images: torch.zeros(len(images), 4)
     >>> softened((torch.ones(1, 2), torch.tensor([1])), [flat, flat], 0.5)[1]

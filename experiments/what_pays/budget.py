@@ -121,10 +121,10 @@ def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
 
 
 def parts_of_kinds(kinds: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Part samples of few kinds so that each kind lies in one part; return which samples each has.
+    """Part samples by kind, each kind in one part.
 
     Samples of one kind are alike, so that it is the number of kinds which says how much a part of them can tell.
-    Returns nothing where there are fewer than two kinds a part, or not few.
+    Returns the samples of each part, by number; nothing where there are fewer than two kinds a part, or not few.
 
     >>> kinds = torch.tensor([3, 1, 1, 3, 2, 0])
     >>> parts = parts_of_kinds(kinds, 2, seed=0)

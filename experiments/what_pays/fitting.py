@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import sinkhorn_rebasin
-from experiments.what_pays.merging import Merge, best_on_held_out
+from experiments.what_pays.merging import Merge
 from experiments.what_pays.problem import Given, Problem
 from sinkhorn_rebasin.front.gain import simplest, together
 from sinkhorn_rebasin.matching import Alignment
@@ -68,24 +68,14 @@ def fitted(problem: Problem, inputs: Tensor, merge: Merge, ridge: float) -> nn.M
 
 
 def best_fit(problem: Problem, given: Given, merge: Merge) -> Fit:
-    """Fit a merge with every ridge, decide on one by held-out samples, and fit with it on all samples."""
-    if given.folds:
-        return _best_fit_of_folds(problem, given, merge)
-    train, held_out = given.train[0], given.held_out[0]
-    networks = {str(ridge): fitted(problem, train, merge, ridge) for ridge in RIDGES}
-    ridge, decided_on = best_on_held_out(problem, given, networks)
-    return Fit(float(ridge), fitted(problem, torch.cat([train, held_out]), merge, float(ridge)), decided_on)
-
-
-def _best_fit_of_folds(problem: Problem, given: Given, merge: Merge) -> Fit:
-    """Decide on a ridge by the samples that each fit did not see."""
-    fits = {ridge: [fitted(problem, fold.train[0], merge, ridge) for fold in given.folds] for ridge in RIDGES}
+    """Fit a merge with the ridge that held-out samples decide on."""
+    parts = given.folds or (given,)
+    fits = {ridge: [fitted(problem, part.train[0], merge, ridge) for part in parts] for ridge in RIDGES}
     losses = [
-        together(
-            [problem.task.losses(fit, fold.held_out) for fit, fold in zip(each, given.folds, strict=True)]
-        )
+        together([problem.task.losses(fit, part.held_out) for fit, part in zip(each, parts, strict=True)])
         for each in fits.values()
     ]
     ridge = RIDGES[simplest(losses)]
-    network = fitted(problem, given.train[0], merge, ridge)
-    return Fit(ridge, network, network, fits[ridge])
+    everything = given.train[0] if given.folds else torch.cat([given.train[0], given.held_out[0]])
+    network = fitted(problem, everything, merge, ridge)
+    return Fit(ridge, network, network, fits[ridge]) if given.folds else Fit(ridge, network, *fits[ridge])

@@ -120,7 +120,7 @@ class Problem:
 
 
 def _in_parts(whole: Samples, parts: Sequence[Tensor], batch_size: int) -> Given:
-    """Return samples of which each part is kept out of one fit."""
+    """Return samples in folds, one a part."""
     folds = []
     for kept_out in parts:
         trains = torch.ones(len(whole[0]), dtype=torch.bool)

@@ -144,7 +144,9 @@ class Plane:
 
 
 def weights_of(module: nn.Module, state: StateLike) -> State:
-    """Return the parameters of a state that have a mean, tied ones once.
+    """Return the weights of a state, tied ones once.
+
+    Parameters of whole numbers are none.
 
     >>> list(weights_of(nn.BatchNorm1d(2), nn.BatchNorm1d(2).state_dict()))
     ['weight', 'bias']

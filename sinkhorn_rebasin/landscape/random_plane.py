@@ -74,9 +74,9 @@ def filter_normalised(weights: State, generator: torch.Generator) -> dict[str, T
 
 
 def normal_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw normal numbers in the shape of a tensor, in double precision.
+    """Draw normal numbers shaped like a tensor.
 
-    Those of a complex tensor are complex: pairs of real ones.
+    They are in double precision. Those of a complex tensor are complex: pairs of real ones.
 
     >>> normal_like(torch.ones(2, 3) * 1j, torch.Generator().manual_seed(0)).dtype
     torch.complex128

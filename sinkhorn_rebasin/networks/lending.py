@@ -184,7 +184,7 @@ def _lent(
 
 
 def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
-    """Name every place of a weight once, tied ones all.
+    """Give every place of a weight its tensor.
 
     A layer that stands in two places would be lent its weights twice, and be given back those of the first time. A
     place whose name has no tensor takes that of one tied to it.

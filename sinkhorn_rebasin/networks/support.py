@@ -51,7 +51,7 @@ def check_module(module: object) -> None:
 
 
 def check_values(module: nn.Module) -> None:
-    """Raise ArchitectureError for tensors without values, and for weights that are no tensors.
+    """Raise ArchitectureError unless weights are tensors with values.
 
     A parameter or buffer may not be built yet. Quantized layers pack their weights into objects of C++.
     """

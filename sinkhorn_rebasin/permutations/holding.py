@@ -19,7 +19,7 @@ from sinkhorn_rebasin.permutations.structure import SpecStructure
 def parted_group(
     spec: SpecStructure, group: Group, state: StateLike, held: Collection[str]
 ) -> tuple[list[Group], list[Slot]]:
-    """Part a group so that each part leaves held tensors as they are.
+    """Part a group by what held tensors distinguish.
 
     Units belong to one part where the held tensors have equal numbers for them. Alone in its part, a unit stays. So
     do all units of a group of blocks, or that holds groups, where any two differ.

@@ -33,7 +33,7 @@ def names_matching(spec: SpecStructure, patterns: Sequence[str]) -> set[str]:
 
 
 def tensors_matching(spec: SpecStructure, patterns: Sequence[str], verb: str) -> set[str]:
-    """Name the tensors that patterns stand for, by one name or several.
+    """Name the tensors that patterns stand for.
 
     Raises:
         SpecError: a pattern is no text, or names no tensor.
