@@ -82,3 +82,13 @@ def test_a_mode_is_a_flag_on_the_vertices_of_a_complex() -> None:
     torch.testing.assert_close(corner.weight, complex.networks[0].weight)
     changed = corner.weight.clone() + (1 if corner.training else -1) * corner.bias[:, None]
     torch.testing.assert_close(corner.train(not corner.training).weight, changed)  # plain, as its class wills
+
+
+def test_decay_of_a_half_precision_network_is_summed_in_single_precision() -> None:
+    net = nn.Linear(40, 40).bfloat16()
+    module = CurveModule(
+        LearnedCurve(net, net), lambda outputs, _: outputs.float().sum() * 0, weight_decay=2.0
+    )
+    loss = module.training_step((torch.ones(2, 40).bfloat16(), torch.zeros(2)), 0)
+    expected = sum(p.detach().double().square().sum() for p in net.parameters())
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=1e-5, atol=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from experiments.compare_methods.setting import Training
+from experiments.curves import training
 from experiments.curves.__main__ import QUESTION
 from experiments.curves.setting import Setting, Way
 from experiments.curves.study import Study
@@ -140,7 +141,9 @@ def test_mirrored_images_stay_in_their_places() -> None:
     assert (shifted != images).flatten(1).any(1).sum() > 24  # one of 162 stays as it is
 
 
-def test_what_is_distilled_alone_heeds_the_ends_and_no_label(tmp_path: Path) -> None:
+def test_what_is_distilled_alone_heeds_the_ends_and_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     setting = Setting(**{**vars(SETTING), "held_out": 100})
     data, _, _ = setting.load(tmp_path)
     wrong = replace(data, train_labels=(data.train_labels + 1) % 10)
@@ -155,3 +158,9 @@ def test_what_is_distilled_alone_heeds_the_ends_and_no_label(tmp_path: Path) -> 
     wanted = torch.stack([end(images).softmax(1) for end in (curve.start.eval(), curve.end.eval())]).mean(0)
     _, soft = softened((images, data.train_labels[:9]), [curve.start, curve.end], 1.0)
     torch.testing.assert_close(soft, wanted)
+    told: list[list[torch.nn.Module]] = []
+    monkeypatch.setattr(training, "softened", lambda batch, networks, share: told.append(networks) or batch)
+    trained(curve, data, setting, Way(0.1, distilled=0.5), 1, seed=0)
+    for found, end in zip(told[0], (curve.start, curve.end), strict=True):
+        assert not found.training
+        assert all(map(torch.equal, found.state_dict().values(), end.state_dict().values()))

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.what_pays import merging, training
+from experiments.what_pays import cells, fitting, merging, training
 from experiments.what_pays.budget import Budget
 from experiments.what_pays.fitting import RIDGES, best_fit, fitted
 from experiments.what_pays.merging import best_merge, with_data, without_data
 from experiments.what_pays.problem import Given, Problem
+from experiments.what_pays.training import Trained
 from experiments.what_pays.tuning import tried, tuned, tuning
+from sinkhorn_rebasin.front.gain import PartLosses
 from tests.experiments.what_pays.tiny import network, problem
 
 
@@ -109,11 +111,14 @@ def zip_of_sets(first: list[set[int]], second: list[set[int]]) -> list[tuple[set
     return [(one | other, one & other) for one, other in zip(first, second, strict=True)]
 
 
-def test_fits_are_chosen_and_tuned_where_they_saw_nothing() -> None:
+def test_fits_are_chosen_and_tuned_where_they_saw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = of_kinds(12)
     given = made.given(Budget(40, labelled=True))
     merge = without_data(made)["plain mean"]
+    compared: list[PartLosses] = []
+    monkeypatch.setattr(fitting, "simplest", lambda losses: compared.extend(losses) or 1)
     fit = best_fit(made, given, merge)
+    assert fit.ridge == RIDGES[1]
     # By hand: the loss of each ridge on what its fits did not see.
     losses = {}
     for ridge in RIDGES:
@@ -124,7 +129,7 @@ def test_fits_are_chosen_and_tuned_where_they_saw_nothing() -> None:
         if ridge == fit.ridge:
             for found, expected in zip(fit.of_folds, fits, strict=True):
                 torch.testing.assert_close(found(made.test[0]), expected(made.test[0]))
-    assert fit.ridge == max(RIDGES) or losses[fit.ridge] == min(losses.values())
+    assert [each.mean for each in compared] == pytest.approx(list(losses.values()), rel=1e-5)
     whole = fitted(made, made.pool.inputs, merge, fit.ridge)
     torch.testing.assert_close(fit.network(made.test[0]), whole(made.test[0]))
     starts = [network(seed + 5) for seed in range(len(given.folds))]
@@ -146,3 +151,20 @@ def test_of_few_kinds_one_fold_decides_what_is_learned(monkeypatch: pytest.Monke
     with pytest.raises(ZeroDivisionError):
         training.learned(made, given)
     assert seen[0] is given.folds[0]
+
+
+def test_what_is_tuned_from_a_fit_begins_at_the_fits_of_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = of_kinds(12)
+    made = replace(made, setting=replace(made.setting, fitted=True))
+    starts: dict[nn.Module, object] = {}
+
+    def noted(problem: Problem, given: Given, start: nn.Module, steps: int, of_folds: object = ()) -> Trained:
+        starts[start] = of_folds
+        return Trained(start, 0.1, 0.0)
+
+    fits: list[fitting.Fit] = []
+    monkeypatch.setattr(cells, "tuned", noted)
+    monkeypatch.setattr(cells, "best_fit", lambda *given: fits.append(best_fit(*given)) or fits[-1])
+    cells.cell(made, Budget(40, labelled=True), {})
+    assert len(fits) == 2
+    assert all(starts[fit.network] is fit.of_folds and len(fit.of_folds) == 5 for fit in fits)

@@ -61,6 +61,17 @@ def test_every_way_of_every_budget_is_measured_once(tmp_path: Path) -> None:
     assert read_json(finished)["figure"] == "kept"
 
 
+def test_groups_are_measured_from_the_first_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(command, "problems_of", lambda *_: seen.append)
+    monkeypatch.setattr(command, "cells_of", lambda make, budgets: make() or [])
+    for options in (["--first-group", "1"], ["--groups", "1"]):
+        main(["digits", *options, "--out", str(tmp_path)])
+    assert seen == [*range(1, load_setting("digits").groups), 0]
+
+
 def test_a_package_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(setting: Any) -> Any:
         raise ImportError("No module named 'torchani'.")
