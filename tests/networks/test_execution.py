@@ -166,3 +166,12 @@ def test_batch_norm_on_a_batch_of_one_is_refused_with_what_to_do() -> None:
     with pytest.raises(DataError, match=told), batch_statistics(network, True):
         run_at(network, {}, torch.ones(1, 3))
     assert not network[1].training
+
+
+def test_tied_names_with_a_tensor_each_are_run_at_their_own() -> None:
+    first, second, x = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), torch.randn(2, 3)
+    second.weight = first.weight
+    one, other = torch.randn(3, 3), torch.randn(3, 3)
+    for weights in ({"0.weight": one, "1.weight": other}, {"1.weight": other, "0.weight": one}):
+        output = run_at(nn.Sequential(first, second), weights, x)
+        torch.testing.assert_close(output, x @ one.T @ other.T)
