@@ -186,8 +186,7 @@ def _lent(
 def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
     """Give every place of a weight its tensor.
 
-    A layer that stands in two places would be lent its weights twice, and be given back those of the first time. A
-    place whose name has no tensor takes that of one tied to it.
+    A layer that stands in two places would be lent its weights twice, and be given back those of the first time.
     """
     own = named_tensors(module)
     given: dict[int, Tensor] = {}
@@ -200,7 +199,6 @@ def _each_once(module: nn.Module, weights: StateLike) -> dict[str, Tensor]:
         for name, tensor in (*child._parameters.items(), *child._buffers.items())
         if tensor is not None and id(tensor) in given
     }
-    places |= {name: weights[name] for name in places if name in weights}
     return {name: tensor for name, tensor in weights.items() if name not in own} | places
 
 

@@ -168,10 +168,10 @@ def test_batch_norm_on_a_batch_of_one_is_refused_with_what_to_do() -> None:
     assert not network[1].training
 
 
-def test_tied_names_with_a_tensor_each_are_run_at_their_own() -> None:
+def test_of_tied_names_with_a_tensor_each_the_first_counts() -> None:
     first, second, x = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), torch.randn(2, 3)
     second.weight = first.weight
     one, other = torch.randn(3, 3), torch.randn(3, 3)
-    for weights in ({"0.weight": one, "1.weight": other}, {"1.weight": other, "0.weight": one}):
+    for weights in ({"0.weight": one, "1.weight": other}, {"1.weight": one, "0.weight": other}):
         output = run_at(nn.Sequential(first, second), weights, x)
-        torch.testing.assert_close(output, x @ one.T @ other.T)
+        torch.testing.assert_close(output, x @ weights["0.weight"].T @ weights["0.weight"].T)
