@@ -4,7 +4,8 @@ Start with :func:`align`, or with :class:`SinkhornRebasin`. The imports below ar
 block. These folders are loaded when they are first used, because they need torchmetrics, matplotlib and Lightning:
 
 - ``carrying``: ``carry``, ``carry_many``, ``carry_adapter``, ``CarriedUpdate`` and ``Adapter``;
-- ``front``: ``align``, ``align_many``, ``compare``, ``Recipe``, ``AlignmentResult`` and ``Comparison``;
+- ``front``: ``align``, ``align_many``, ``compare``, ``Recipe``, ``EnsembleTargets``, ``AlignmentResult``
+  and ``Comparison``;
 - ``metrics``, ``plots`` and ``training``, such as ``sinkhorn_rebasin.training.RebasinModule``.
 """
 
@@ -126,6 +127,7 @@ if TYPE_CHECKING:
     from sinkhorn_rebasin.carrying import carry_many as carry_many
     from sinkhorn_rebasin.front import AlignmentResult as AlignmentResult
     from sinkhorn_rebasin.front import Comparison as Comparison
+    from sinkhorn_rebasin.front import EnsembleTargets as EnsembleTargets
     from sinkhorn_rebasin.front import Recipe as Recipe
     from sinkhorn_rebasin.front import align as align
     from sinkhorn_rebasin.front import align_many as align_many
@@ -134,7 +136,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = ("carrying", "front", "metrics", "plots", "training")
-_FRONT = ("AlignmentResult", "Comparison", "Recipe", "align", "align_many", "compare")
+_FRONT = ("AlignmentResult", "Comparison", "EnsembleTargets", "Recipe", "align", "align_many", "compare")
 _CARRYING = ("Adapter", "CarriedUpdate", "carry", "carry_adapter", "carry_many")
 
 

@@ -227,6 +227,7 @@ RUN: dict[str, Callable[[Any, Any], Any]] = {
     "SimplexLoss": at_simplex,
     "AlignmentResult.fused": fused_result,
     "ManyAlignment.merge": fused_by(merged_by_method),
+    "EnsembleTargets": lambda d, b: [sr.EnsembleTargets(networks()[:2], batch=b)(each)[1] for each in d],
     "activation_matching": matched(sr.activation_matching),
     "align_many": aligned_together,
     "batch_norm_statistics": lambda d, b: list(

@@ -73,6 +73,7 @@ TESTED_ELSEWHERE = {
 NAMES = {"data", "dataloader", "repair"}
 # What trains is given its batches by a Trainer, or one after the other.
 GIVEN_BATCHES = {
+    "EnsembleTargets",
     "AlternatingCurveModule",
     "BarrierMonitor",
     "BothOutputsLoss",

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import sinkhorn_rebasin
 from experiments.data import ImageData, InMemoryDataModule
 from sinkhorn_rebasin import ManyAlignment, Recipe
+from sinkhorn_rebasin._typing import BatchAdapter
 
 BATCH, TEST_BATCH, REPAIR_IMAGES, BARRIER_IMAGES = 256, 500, 2000, 2000
 ENDS = ("one network", "mean of outputs")
@@ -52,18 +53,19 @@ class Bench:
             "MergeMany": lambda: sinkhorn_rebasin.match_many(networks, spec),
             "universe": lambda: sinkhorn_rebasin.match_many(networks, spec, method="universe"),
             "Frank-Wolfe": lambda: sinkhorn_rebasin.match_many(networks, spec, method="frank_wolfe"),
-            "ours": lambda: self.learned(repair=False),
+            "ours": self.learned,
             "ours, for REPAIR": lambda: self.learned(repair=True),
+            "ours, without labels": lambda: self.learned(batch=sinkhorn_rebasin.EnsembleTargets(networks)),
         }
 
-    def learned(self, repair: bool) -> ManyAlignment:
+    def learned(self, repair: bool = False, batch: BatchAdapter | None = None) -> ManyAlignment:
         """Align by what is best on training images."""
         train = InMemoryDataModule(self.data, batch_size=BATCH, validation_fraction=0.0).train_dataloader()
         validation = None
         if self.held_out is not None:
             parts = (tensor.split(TEST_BATCH) for tensor in self.held_out)
             validation = list(zip(*parts, strict=True))
-        options: dict[str, Any] = {"recipe": self.recipe, "repair": repair, "progress": False}
+        options: dict[str, Any] = {"recipe": self.recipe, "repair": repair, "batch": batch, "progress": False}
         return sinkhorn_rebasin.align_many(
             self.networks, self.spec, train=train, validation=validation, **options
         )

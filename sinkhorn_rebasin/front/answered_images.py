@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front.criteria import output_of
+from sinkhorn_rebasin.front.ensemble_targets import class_probabilities
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.drawn_images import drawn_images
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
-from sinkhorn_rebasin.networks.task_loss import logits_of
 
 
 def answered_images(
@@ -69,21 +69,14 @@ def answered_images(
     images = drawn_images(_first_filters(reference, example_inputs), example_inputs, samples, seed)
     batches = []
     for part in images.split(batch_size):
-        answers = [_answers(network, part) for network in (reference, target)]
+        answers = [
+            class_probabilities(
+                output_of(network, part), type(network).__name__, "pass data to align with"
+            ).to(part)
+            for network in (reference, target)
+        ]
         batches.append((part, (answers[0] + answers[1]) / 2))
     return batches
-
-
-def _answers(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the probabilities of classes, (N, classes)."""
-    scores = logits_of(output_of(network, images))
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(images):
-        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise DataError(
-            f"Expected {type(network).__name__} to answer images with scores (N, classes) but got {shape}: pass data "
-            f"to align with."
-        )
-    return scores.float().softmax(1).to(images)
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def test_inputs_that_are_no_images_and_outputs_that_are_no_classes_are_refused()
         answered_images(nn.Linear(3, 2), nn.Linear(3, 2), torch.zeros(2, 3))
     convolution = nn.Conv2d(3, 2, 3)
     with pytest.raises(
-        DataError, match=r"Conv2d to answer images with scores \(N, classes\) but got \(128, 2"
+        DataError, match=r"Conv2d to answer with scores of classes, \(N, classes\), but got .* \(128, 2"
     ):
         answered_images(convolution, convolution, IMAGES)
 
