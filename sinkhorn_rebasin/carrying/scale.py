@@ -20,6 +20,7 @@ from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import scored
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 Scale: TypeAlias = Literal["auto"] | float | Mapping[str, float]
@@ -109,7 +110,7 @@ def loss_of(
         with untouched_randomness():
             outputs = run_at(running, {}, inputs)
             if criterion is not None:
-                value = criterion(outputs, labels)
+                value = scored(criterion, outputs, labels)
             else:
                 wanted = None if teacher is None else scores_of(run_at(teacher, {}, inputs))
                 axis = class_axis(running, inputs, scores_of(outputs)) if axis is None else axis

@@ -16,6 +16,7 @@ from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import scored
 
 Followed: TypeAlias = Literal["tuned", "sum"]
 MOST_KEPT = 2**27
@@ -76,7 +77,7 @@ class Teacher:
         """Return the mean loss of outputs."""
         criterion = self.problem.criterion
         return (
-            criterion(outputs, wanted)
+            scored(criterion, outputs, wanted)
             if criterion is not None
             else followed(outputs, wanted, self._axis or -1)
         )

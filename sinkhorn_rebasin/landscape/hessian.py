@@ -17,6 +17,7 @@ from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
 from sinkhorn_rebasin.networks.execution import device_of
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import real_loss
 
 TensorLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -124,7 +125,7 @@ class _Criterion(nn.Module):
 
     def forward(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
-        return self.criterion(outputs, labels)
+        return real_loss(self.criterion(outputs, labels))
 
 
 def _curvlinops() -> Any:

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.errors import DataError, LossError
 from sinkhorn_rebasin.networks.architecture import single_precision
 from sinkhorn_rebasin.networks.batches import move_to, read_batch
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
+from sinkhorn_rebasin.networks.scoring import real_loss
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -56,7 +57,7 @@ def checked_loss(loss: Tensor) -> Tensor:
     """Return the loss if gradients can flow from it.
 
     Raises:
-        LossError: when it is no tensor, has more than one element, is NaN or infinite, or has no gradient.
+        LossError: when it is no tensor, complex, has more than one element, is NaN or infinite, or has no gradient.
 
     >>> checked_loss(torch.ones(1, requires_grad=True) * 3).item()
     3.0
@@ -68,7 +69,7 @@ def checked_loss(loss: Tensor) -> Tensor:
             f"Expected the loss to be a scalar but got shape {tuple(loss.shape)}: "
             f"reduce it, for example with .mean()."
         )
-    if not bool(torch.isfinite(loss)):
+    if not bool(torch.isfinite(real_loss(loss))):
         raise LossError(
             f"Expected a finite loss but got {loss.item()}. The scores are as they were before this step; "
             f"check the batch and the criterion, or lower the learning rate."

@@ -21,7 +21,7 @@ def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
     Other functions take the outputs as they are.
 
     Raises:
-        LossError: a criterion of PyTorch and outputs without logits.
+        LossError: a criterion of PyTorch and outputs without logits, or a complex loss.
 
     Example:
         >>> returned = {"logits": torch.zeros(4, 2)}
@@ -31,14 +31,30 @@ def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
     by_class = compares_classes(criterion)
     labels = wide_classes(labels) if by_class else labels
     if isinstance(outputs, Tensor) or criterion is task_loss or by_class is None:
-        return criterion(outputs, labels)
+        return real_loss(criterion(outputs, labels))
     scores = logits_of(outputs)
     if not isinstance(scores, Tensor):
         raise LossError(
             f"Expected outputs that are a tensor, or hold logits, for a criterion of PyTorch but got "
             f"{type(outputs).__name__}: pass criterion=, a function of (outputs, labels) that picks what it needs."
         )
-    return criterion(classes_second(scores, labels) if by_class else scores, labels)
+    return real_loss(criterion(classes_second(scores, labels) if by_class else scores, labels))
+
+
+def real_loss(loss: Tensor) -> Tensor:
+    """Return a loss that is no complex number.
+
+    Raises:
+        LossError: it is.
+
+    >>> real_loss(torch.tensor(1.0)).item()
+    1.0
+    """
+    if isinstance(loss, Tensor) and loss.is_complex():
+        raise LossError(
+            f"Expected a real loss but got {loss.dtype}: take the .abs() or .real of what the criterion compares."
+        )
+    return loss
 
 
 def classes_second(scores: Tensor, labels: Any) -> Tensor:

@@ -260,3 +260,30 @@ def test_tied_tensors_stay_one() -> None:
     applied = sr.carry(tuned, base, new_base, scale=1.0, example_inputs=X).apply(new_base)
     assert applied.first.weight is applied.last.weight
     assert torch.allclose(applied(X), tuned(X), atol=1e-5)
+
+
+class WithLogits(nn.Module):
+    """Return logits in a dict, as networks of Hugging Face do."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.inner = mlp(seed)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the logits."""
+        return {"logits": self.inner(x)}
+
+
+@pytest.mark.parametrize("way", ["learned", "functional"])
+def test_a_criterion_of_pytorch_is_given_logits(way: str) -> None:
+    base, new_base = WithLogits(0), WithLogits(1)
+    labelled = [(X, torch.tensor([0, 1, 2, 0, 1, 2]))] * 4
+    ways = {"learned": sr.carrying.Learned(steps=2, evaluate_every=1), "functional": sr.carrying.Functional()}
+    update = sr.carry(
+        *(tuned_from(base), base, new_base),
+        way=ways[way],
+        data=labelled,
+        validation=labelled,
+        criterion=nn.functional.cross_entropy,
+    )
+    assert all(math.isfinite(norm) for norm in update.norms().values())

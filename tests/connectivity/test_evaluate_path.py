@@ -191,3 +191,10 @@ def test_several_labels_of_a_sample_count_in_equal_parts() -> None:
     loss, accuracy = evaluate_state(nn.Identity(), {}, batches)
     assert accuracy == pytest.approx(7 / 12)
     assert loss == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_a_complex_loss_is_refused() -> None:
+    ends = nn.Linear(3, 2, dtype=torch.complex64), nn.Linear(3, 2, dtype=torch.complex64)
+    batch = torch.ones(4, 3, dtype=torch.complex64), torch.ones(4, 2)
+    with pytest.raises(LossError, match=r"real loss but got torch\.complex64: take the \.abs\(\)"):
+        evaluate_path(ends, [batch], criterion=lambda outputs, labels: (outputs - labels).mean())

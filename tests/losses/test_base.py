@@ -28,6 +28,7 @@ def test_a_finite_scalar_passes_with_its_gradient(shape: tuple[int, ...]) -> Non
         (torch.ones(0, requires_grad=True), r"shape \(0,\)"),
         (torch.tensor(float("nan"), requires_grad=True), "nan"),
         (torch.tensor(float("inf"), requires_grad=True), "inf"),
+        (torch.tensor(1j, requires_grad=True), "real loss but got torch.complex64: take"),
         (torch.tensor(1.0), "no gradient"),
         (torch.tensor(1), "no gradient"),
     ],
