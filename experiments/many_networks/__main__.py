@@ -8,7 +8,7 @@
 The networks are those of a setting of `experiments/compare_methods/settings`, with the seeds of each draw. Each
 method aligns them, their equal mean is measured on test images, and again after REPAIR on training images. `ours`
 learns permutations and scales together on training images; `ours, for REPAIR` is judged after REPAIR, and `ours,
-without labels` learns what the networks say together. What they keep is decided on images that no network saw, where
+distilled` learns what the networks say together. What they keep is decided on images that no network saw, where
 the setting holds some out, else on a tenth of the training images. Beside them stand one network and the mean of all
 outputs, which costs as many times as there are networks. Where a setting was measured for several numbers of
 networks, a table and a picture show how the mean fares as they grow. Finished rows are kept in OUT/finished. Leaves
@@ -18,8 +18,9 @@ in OUT pictures and a receipt of all that is finished there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,7 +37,7 @@ from sinkhorn_rebasin import Recipe
 METHODS = (
     *ENDS,
     *("as they are", "to the first", "MergeMany", "universe", "Frank-Wolfe"),
-    *("ours", "ours, for REPAIR", "ours, without labels"),
+    *("ours", "ours, for REPAIR", "ours, distilled"),
 )
 console = Console(width=max(Console().width, 120))
 
@@ -93,12 +94,23 @@ def measure(options: argparse.Namespace, name: str, seeds: Sequence[int]) -> Non
     bench = Bench(networks, data, unseen, options.recipe, barriers=not options.no_barriers)
     told = {"name": name, "setting": setting.title, "networks": len(seeds), "seeds": list(seeds)}
 
+    commands = list(dict.fromkeys([*commands_of(known), command_line()]))
+
     def write(rows: object) -> None:
         """Keep the rows so far."""
-        made_by = {"recipe": repr(options.recipe), "command": command_line()}
+        made_by = {"recipe": repr(options.recipe), "commands": commands}
         write_json(file, {**told, **made_by, "rows": rows})
 
     finished(bench, options.methods, known["rows"], write)
+
+
+def commands_of(found: Mapping[str, Any]) -> list[str]:
+    """Return the commands that made what is finished, where they are known.
+
+    >>> commands_of({"command": "python -m experiments.many_networks"})
+    ['python -m experiments.many_networks']
+    """
+    return list(found.get("commands", [found["command"]] if "command" in found else []))
 
 
 def keep(options: argparse.Namespace) -> None:
@@ -118,7 +130,7 @@ def keep(options: argparse.Namespace) -> None:
         config={"threads": options.threads, "batch_size": BATCH, "recipe": repr(options.recipe)},
         metrics={"rows": lines, **({"counts": counts} if counts else {}), "all": found},
         seeds=sorted({seed for each in found for seed in each["seeds"]}),
-        commands=list(dict.fromkeys(each["command"] for each in found if "command" in each)),
+        commands=list(dict.fromkeys(command for each in found for command in commands_of(each))),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch.nn import functional as F
 import sinkhorn_rebasin
 from experiments.data import ImageData, InMemoryDataModule
 from sinkhorn_rebasin import ManyAlignment, Recipe
-from sinkhorn_rebasin._typing import BatchAdapter
 
 BATCH, TEST_BATCH, REPAIR_IMAGES, BARRIER_IMAGES = 256, 500, 2000, 2000
 ENDS = ("one network", "mean of outputs")
@@ -55,17 +54,27 @@ class Bench:
             "Frank-Wolfe": lambda: sinkhorn_rebasin.match_many(networks, spec, method="frank_wolfe"),
             "ours": self.learned,
             "ours, for REPAIR": lambda: self.learned(repair=True),
-            "ours, without labels": lambda: self.learned(batch=sinkhorn_rebasin.EnsembleTargets(networks)),
+            "ours, distilled": lambda: self.learned(distilled=True),
         }
 
-    def learned(self, repair: bool = False, batch: BatchAdapter | None = None) -> ManyAlignment:
-        """Align by what is best on training images."""
-        train = InMemoryDataModule(self.data, batch_size=BATCH, validation_fraction=0.0).train_dataloader()
+    def learned(self, repair: bool = False, distilled: bool = False) -> ManyAlignment:
+        """Align by what is best on training images.
+
+        Args:
+            repair: judge after REPAIR.
+            distilled: learn what the networks say together, in place of labels; what is kept is decided by labels.
+        """
+        data = self.data
+        if distilled:
+            together = sinkhorn_rebasin.EnsembleTargets(self.networks)
+            parts = [together.targets(images) for images in data.train_images.split(TEST_BATCH)]
+            data = replace(data, train_labels=torch.cat(parts))
+        train = InMemoryDataModule(data, batch_size=BATCH, validation_fraction=0.0).train_dataloader()
         validation = None
         if self.held_out is not None:
             parts = (tensor.split(TEST_BATCH) for tensor in self.held_out)
             validation = list(zip(*parts, strict=True))
-        options: dict[str, Any] = {"recipe": self.recipe, "repair": repair, "batch": batch, "progress": False}
+        options: dict[str, Any] = {"recipe": self.recipe, "repair": repair, "progress": False}
         return sinkhorn_rebasin.align_many(
             self.networks, self.spec, train=train, validation=validation, **options
         )
