@@ -12,18 +12,34 @@ from sinkhorn_rebasin._typing import Heads, NetworkLike, State, StateLike
 from sinkhorn_rebasin.connectivity.interpolation import same_values
 from sinkhorn_rebasin.errors import ArchitectureError, RebasinWarning, listed
 from sinkhorn_rebasin.files.given_networks import state_of
-from sinkhorn_rebasin.networks.architecture import tensors_of
+from sinkhorn_rebasin.networks.architecture import tensors_of, tied_names
 from sinkhorn_rebasin.networks.nested_tensors import tensors_in
 from sinkhorn_rebasin.permutations.ignoring import names_matching
 from sinkhorn_rebasin.permutations.structure import SpecStructure
 
 
 def state_like(module: nn.Module, network: NetworkLike, role: str) -> StateLike:
-    """Read a state of a module; one that fits is taken as it is, with its gradients."""
+    """Read a state of a module; one that fits is taken as it is, with its gradients.
+
+    Files often name a tied tensor once. It then goes by all its names.
+
+    >>> tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    >>> tied[1].weight = tied[0].weight
+    >>> list(state_like(tied, {"1.weight": nn.Linear(2, 2).weight}, "start"))
+    ['1.weight', '0.weight']
+    """
     own = tensors_of(module)
-    if isinstance(network, Mapping) and not own.keys().isdisjoint(network):
-        return network
-    return state_of(network, role, own)
+    fits = isinstance(network, Mapping) and not own.keys().isdisjoint(network)
+    state: StateLike = network if fits else state_of(network, role, own)  # type: ignore[assignment]
+    present = [(names, next((name for name in names if name in state), None)) for names in tied_names(module)]
+    missing = {
+        name: state[held]
+        for names, held in present
+        if held is not None
+        for name in names
+        if name not in state
+    }
+    return {**state, **missing} if missing else state
 
 
 def ignored_ends(states: tuple[State, State], ignore: Sequence[str], heads: Heads | None) -> SpecStructure:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sinkhorn_rebasin.connectivity import BezierPath, LinearPath, Simplex
 from sinkhorn_rebasin.landscape import Plane, evaluate_plane, local_energy, random_plane, trajectory_plane
 from tests.unusual_weights import Counting, Tied, Waves, real_numbers, seeded
 
@@ -70,3 +71,23 @@ def test_imaginary_weights_are_shaken() -> None:
     expected = (torch.func.functional_call(network, moved, (x,)).argmax(1) != y).double().mean()
     assert float(expected) > 0
     torch.testing.assert_close(found[0], expected)
+
+
+@pytest.mark.parametrize("dropped", ["words.weight", "out.weight"])
+def test_files_that_name_a_tied_tensor_once_are_read(dropped: str) -> None:
+    nets = [seeded(Tied, seed) for seed in range(3)]
+    once = {name: tensor for name, tensor in nets[2].state_dict().items() if name != dropped}
+    whole = Plane.through({"a": nets[0], "b": nets[1], "c": nets[2]})
+    assert Plane.through({"a": nets[0], "b": nets[1], "c": once}).marks == whole.marks
+    assert trajectory_plane(nets[0], [*nets[:2], once]).marks == trajectory_plane(nets[0], nets).marks
+    joined = Simplex(nets[0], [nets[1], once]).state_at([0.5, 0.5])
+    assert all(
+        torch.equal(tensor, joined[name])
+        for name, tensor in Simplex(nets[0], nets[1:]).state_at([0.5, 0.5]).items()
+    )
+    bent = BezierPath(nets[0], nets[0], nets[1], once), LinearPath(nets[0], nets[0], once)
+    known = BezierPath(nets[0], *nets), LinearPath(nets[0], nets[0], nets[2])
+    for path, expected in zip(bent, known, strict=True):
+        state, wanted = path.state_at(0.25), expected.state_at(0.25)
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in wanted.items())
