@@ -21,6 +21,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import logits_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 Scale: TypeAlias = Literal["auto"] | float | Mapping[str, float]
@@ -112,8 +113,8 @@ def loss_of(
             if criterion is not None:
                 value = scored(criterion, outputs, labels)
             else:
-                wanted = None if teacher is None else scores_of(run_at(teacher, {}, inputs))
-                axis = class_axis(running, inputs, scores_of(outputs)) if axis is None else axis
+                wanted = None if teacher is None else logits_of(run_at(teacher, {}, inputs))
+                axis = class_axis(running, inputs, logits_of(outputs)) if axis is None else axis
                 value = followed(outputs, wanted, axis)
         total, count = total + float(value), count + 1
     mean = total / max(count, 1)
@@ -139,7 +140,7 @@ def followed(outputs: Any, wanted: Any, axis: int = -1) -> Tensor:
         >>> followed(torch.zeros(1, 2), torch.zeros(1, 2)).item()
         0.0
     """
-    first, second = scores_of(outputs), scores_of(wanted)
+    first, second = logits_of(outputs), logits_of(wanted)
     if not (isinstance(first, Tensor) and isinstance(second, Tensor)) or first.shape != second.shape:
         raise LossError(
             "Expected outputs of the shape that the tuned network has, to follow them without labels, but they "
@@ -149,15 +150,6 @@ def followed(outputs: Any, wanted: Any, axis: int = -1) -> Tensor:
         return F.mse_loss(first, second)
     logs = [each.movedim(axis, -1).flatten(0, -2).log_softmax(-1) for each in (first, second)]
     return F.kl_div(logs[0], logs[1], reduction="batchmean", log_target=True)
-
-
-def scores_of(outputs: Any) -> Any:
-    """Return the scores among a network's outputs.
-
-    >>> scores_of(torch.ones(1)).tolist()
-    [1.0]
-    """
-    return getattr(outputs, "logits", outputs)
 
 
 def _finite(what: str, value: Any) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin.carrying.drawn_text import class_axis
-from sinkhorn_rebasin.carrying.scale import followed, scores_of
+from sinkhorn_rebasin.carrying.scale import followed
 from sinkhorn_rebasin.carrying.way import CarryProblem
 from sinkhorn_rebasin.errors import LossError, SpecError
 from sinkhorn_rebasin.networks.architecture import tensors_of
@@ -17,6 +17,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import device_of, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.scoring import scored
+from sinkhorn_rebasin.networks.task_loss import logits_of
 
 Followed: TypeAlias = Literal["tuned", "sum"]
 MOST_KEPT = 2**27
@@ -86,7 +87,7 @@ class Teacher:
     def _wanted(self, inputs: Any) -> Any:
         with untouched_randomness():
             outputs = [
-                (sign, scores_of(out))
+                (sign, logits_of(out))
                 for sign, out in ((sign, run_at(network, {}, inputs)) for sign, network in self._networks)
             ]
         if self._axis is None:

@@ -153,6 +153,8 @@ class _Problem:
 
     def _slopes(self, soft: Sequence[Soft]) -> list[Soft]:
         """Return the gradient of f in every matrix."""
+        if not self.names:
+            return [{} for _ in soft]
         with torch.no_grad():
             places = [self._moved(*pair) for pair in zip(self.states, soft, strict=True)]
             total = {name: torch.stack([place[name] for place in places]).sum(0) for name in self.names}

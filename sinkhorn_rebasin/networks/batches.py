@@ -113,7 +113,7 @@ def read_batch(
         raise _unknown(batch, "it has no labels.")
     if criterion is not None and not (criterion is task_loss and _shows_labels(inputs)):
         check_distributions(labels, criterion)
-    return inputs, labels
+    return inputs, _out_of_inference_mode(labels)
 
 
 def name_of_labels(parts: Mapping[str, Any]) -> str | None:
@@ -123,6 +123,13 @@ def name_of_labels(parts: Mapping[str, Any]) -> str | None:
     ('labels', None)
     """
     return next((name for name in LABELS if parts.get(name) is not None), None)
+
+
+def _out_of_inference_mode(labels: Any) -> Any:
+    """Copy labels that were made in inference mode, which a loss could not be differentiated with."""
+    if torch.is_inference_mode_enabled() or not any(tensor.is_inference() for tensor in tensors_in(labels)):
+        return labels
+    return replaced(labels, torch.clone)
 
 
 def _shows_labels(inputs: Any) -> bool:

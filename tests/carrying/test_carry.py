@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -274,8 +275,9 @@ class WithLogits(nn.Module):
         return {"logits": self.inner(x)}
 
 
+@pytest.mark.parametrize("criterion", [nn.functional.cross_entropy, None])
 @pytest.mark.parametrize("way", ["learned", "functional"])
-def test_a_criterion_of_pytorch_is_given_logits(way: str) -> None:
+def test_logits_in_a_dict_are_followed_and_given_to_criteria_of_pytorch(way: str, criterion: Any) -> None:
     base, new_base = WithLogits(0), WithLogits(1)
     labelled = [(X, torch.tensor([0, 1, 2, 0, 1, 2]))] * 4
     ways = {"learned": sr.carrying.Learned(steps=2, evaluate_every=1), "functional": sr.carrying.Functional()}
@@ -284,6 +286,6 @@ def test_a_criterion_of_pytorch_is_given_logits(way: str) -> None:
         way=ways[way],
         data=labelled,
         validation=labelled,
-        criterion=nn.functional.cross_entropy,
+        criterion=criterion,
     )
     assert all(math.isfinite(norm) for norm in update.norms().values())

@@ -87,3 +87,13 @@ def test_programs_without_gradients_match_all_the_same(mode: type) -> None:
     with mode():
         found = match_by_frank_wolfe(networks, spec)
     assert found.objective == expected.objective
+
+
+def test_networks_without_hidden_units_stay_as_they_are() -> None:
+    networks = [torch.nn.Linear(4, 3) for _ in range(3)]
+    spec = discover_symmetry(networks[0], torch.randn(2, 4))
+    many = match_by_frank_wolfe(networks, spec)
+    assert spec.groups == ()
+    assert many.converged
+    for network, state in zip(networks, many.apply(networks), strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())

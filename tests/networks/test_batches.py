@@ -197,3 +197,16 @@ def test_tensors_that_cannot_be_moved_are_named() -> None:
     graph = Graph(X, Y.to("meta"))
     with pytest.raises(DataError, match=r"\.x on cpu, \.y on meta"):
         move_to(graph, torch.device("cpu"))
+
+
+def test_labels_made_in_inference_mode_can_be_trained_with() -> None:
+    layer = nn.Linear(2, 3)
+    with torch.inference_mode():
+        batch = {"x": torch.ones(4, 2), "labels": (torch.full((4, 3), 0.25), torch.zeros(4))}
+    _, (targets, classes) = read_batch(batch)
+    F.mse_loss(layer(torch.ones(4, 2)), targets).backward()
+    assert layer.weight.grad is not None
+    assert targets.tolist() == batch["labels"][0].tolist()
+    assert not classes.is_inference()
+    _, known = read_batch((X, Y))
+    assert known is Y
