@@ -86,3 +86,12 @@ def test_the_random_state_of_the_device_is_left_untouched() -> None:
         backend.manual_seed(5)
     assert torch.equal(backend.get_rng_state(), before)
     assert not torch.equal(forked, before)
+
+
+def test_networks_answer_where_the_batch_is(here: Any, there: Any) -> None:
+    expected = sr.EnsembleTargets(here[0])(here[1][0])[1]
+    for networks in (here[0], there[0]):
+        found = sr.EnsembleTargets(networks)(there[1][0])[1]
+        assert found.device == DEVICE
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-6)
+    assert all(tensor.device.type == "cpu" for tensor in here[0][0].parameters())
