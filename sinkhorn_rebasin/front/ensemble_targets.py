@@ -12,12 +12,16 @@ from sinkhorn_rebasin._typing import BatchAdapter, State
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging.states import check_modules
 from sinkhorn_rebasin.networks.architecture import tensors_of
-from sinkhorn_rebasin.networks.batches import name_of_labels, read_batch
+from sinkhorn_rebasin.networks.arguments import takes
+from sinkhorn_rebasin.networks.batches import LABELS, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import tensors_in
 from sinkhorn_rebasin.networks.task_loss import logits_of
+
+SHOWN_LABELS = LABELS[:2]
+"""Names of labels that a network may be shown; others may be an input like any."""
 
 
 class EnsembleTargets:
@@ -26,11 +30,11 @@ class EnsembleTargets:
     .. math:: y(x) = \frac1M \sum_{m=1}^{M} \mathrm{softmax} f(x;\, \theta_m)
 
     It is a ``batch=`` of :func:`align`, :func:`align_many`, losses and figures. Labels are neither needed nor looked
-    at. What is between networks then learns to answer as they do on average. On samples that the networks were
-    trained on this tells more than labels, which each of them knows by heart.
+    at. What is between networks then learns to answer as they do on average.
 
     - What networks say together need not be right, and losses are those to their answers, not to labels.
     - All networks answer every batch, so that a step takes longer.
+    - It helps where networks know labels by heart, and not where labels still teach: held-out data tell.
 
     Args:
         networks: at least one, whose outputs have one shape; each is run in eval mode. Outputs may hold ``logits``.
@@ -41,7 +45,7 @@ class EnsembleTargets:
 
     Raises:
         ArchitectureError: no list of networks, or networks whose outputs differ in shape.
-        DataError: outputs that are no tensor, or no scores of classes.
+        DataError: outputs that are no tensor, or no scores of classes; networks that need labels to answer.
 
     Example:
         >>> nets = [nn.Linear(4, 3) for _ in range(2)]
@@ -76,9 +80,18 @@ class EnsembleTargets:
     def __call__(self, batch: Any) -> tuple[Any, Tensor]:
         """Return the inputs of a batch, and what the networks say of them together."""
         inputs, _ = read_batch(batch, self._batch, network=self._twins[0], labelled=False)
-        if isinstance(inputs, Mapping):
-            inputs = {name: part for name, part in inputs.items() if name != name_of_labels(inputs)}
+        inputs = self._without_labels(inputs) if isinstance(inputs, Mapping) else inputs
         return inputs, self.targets(inputs)
+
+    def _without_labels(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Drop the labels that a network would report a loss of its own for."""
+        kept = {name: part for name, part in inputs.items() if name not in SHOWN_LABELS}
+        if not takes(self._twins[0], (), kept):
+            raise DataError(
+                f"Expected networks that answer without labels but {type(self._twins[0]).__name__} needs them among "
+                f"its inputs: give that argument a default, or pass batch=, from a batch to (inputs, None)."
+            )
+        return kept
 
     @torch.no_grad()
     def targets(self, inputs: Any) -> Tensor:

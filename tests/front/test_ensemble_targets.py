@@ -78,6 +78,40 @@ def test_labels_in_a_dict_are_not_shown_to_networks_that_would_learn_from_them()
     torch.testing.assert_close(targets, said_by_hand([each.inner for each in networks]))
 
 
+class Summing(nn.Module):
+    """Take two inputs, of which one has a name that labels may have too."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.inner = network(seed)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        found: Tensor = self.inner(x if y is None else x + y)
+        return found
+
+
+def test_an_input_with_a_name_that_labels_may_have_is_kept() -> None:
+    networks = [Summing(seed) for seed in range(2)]
+    given = {"x": INPUTS, "y": torch.ones(6, 5)}
+    inputs, targets = sr.EnsembleTargets(networks)((given, torch.zeros(6)))
+    assert list(inputs) == ["x", "y"]
+    torch.testing.assert_close(targets, said_by_hand([each.inner for each in networks], INPUTS + 1))
+
+
+class Needing(Reporting):
+    """Answer with labels alone."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> OrderedDict[str, Tensor]:  # type: ignore[override]
+        return super().forward(x, labels)
+
+
+def test_networks_that_need_labels_are_refused() -> None:
+    with pytest.raises(
+        DataError, match="answer without labels but Needing needs them among its inputs: give"
+    ):
+        sr.EnsembleTargets([Needing(0)])({"x": INPUTS, "labels": torch.zeros(6).long()})
+
+
 def test_networks_are_aligned_to_what_they_say_together_without_labels() -> None:
     torch.manual_seed(0)
     first, other = (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(2))
