@@ -108,8 +108,8 @@ def draw_barriers(found: Found, path: Path) -> None:
         return
     columns = max(sum(title == other for other, _, _ in pairs) for title, _, _ in pairs)
     titles = list(dict.fromkeys(title for title, _, _ in pairs))
-    size = (4.4 * columns, 3.8 * len(titles))
-    figure, axes = plt.subplots(len(titles), columns, figsize=size, layout="constrained", squeeze=False)
+    size = (5.0 * columns, 4.0 * len(titles))
+    figure, axes = plt.subplots(len(titles), columns, figsize=size, layout="compressed", squeeze=False)
     for line, title in zip(axes, titles, strict=True):
         here = [(name, torch.tensor(values)) for other, name, values in pairs if other == title]
         highest = max(float(values.max()) for _, values in here)

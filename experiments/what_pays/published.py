@@ -15,7 +15,7 @@ from experiments.what_pays.problem import Problem
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import ENERGIES, PROBABILITIES
 
-STRANDS, TEST_STRANDS, PLACES = 24, 16, 2000
+STRANDS, TEST_STRANDS, PLACES = 24, 16, 3000
 SHORT = 100
 """Places of the strands that symmetries are found on, which are the same for any number of places."""
 
