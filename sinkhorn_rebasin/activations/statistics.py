@@ -30,6 +30,8 @@ class PairedMoments:
     .. math:: C_{ij} = \sum_n (x_{in} - \bar x_i)(y_{jn} - \bar y_j), \qquad
         \operatorname{corr}_{ij} = \frac{C_{ij}}{\sqrt{\sum_n (x_{in} - \bar x_i)^2 \sum_n (y_{jn} - \bar y_j)^2}}
 
+    Real and imaginary parts of complex units are positions of their own.
+
     Everything is kept in float64: ``means`` and ``squares`` are two of (width, units), ``cross`` is (width,
     units, units). Units that are constant on the data correlate with nothing: 0.
 
@@ -55,7 +57,7 @@ class PairedMoments:
 
         They are (units, width, samples) of each network.
         """
-        pair = [values.movedim(1, 0).double() for values in (first, second)]
+        pair = [_real_positions(values.movedim(1, 0)).double() for values in (first, second)]
         count = pair[0].shape[-1]
         if not count:
             return
@@ -115,6 +117,11 @@ class PairedMoments:
         """
         products = self.means[0][:, :, None] * self.means[1][:, None, :]
         return self.cross / self.count + products
+
+
+def _real_positions(values: Tensor) -> Tensor:
+    """Return values of (width, units, samples), complex ones of twice the width."""
+    return torch.cat([values.real, values.imag]) if values.is_complex() else values
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch.func import vmap
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.counting import compares_classes
-from sinkhorn_rebasin.networks.scoring import classes_second, compared, scored
+from sinkhorn_rebasin.networks.scoring import classes_second, compared, real_loss, scored
 from sinkhorn_rebasin.networks.structures import flattened
 from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
 
@@ -136,7 +136,7 @@ class Likelihood:
 
         def alone(output: Tensor, label: Tensor) -> Tensor:
             """Return the loss of a single sample."""
-            return self.criterion(output[None], label[None]).reshape(())
+            return real_loss(self.criterion(output[None], label[None])).reshape(())
 
         try:
             return vmap(alone, randomness="different")(outputs, labels)

@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.structures import tensors_in
-from sinkhorn_rebasin.networks.task_loss import logits_of
+from sinkhorn_rebasin.networks.task_loss import scores_of
 
 SHOWN_LABELS = LABELS[:2]
 """Names of labels that a network may be shown; others may be an input like any."""
@@ -116,16 +116,10 @@ class EnsembleTargets:
 
     def _answer(self, number: int, output: Any) -> Tensor:
         """Read the answer of one network."""
-        if self._probabilities:
-            advice = "pass probabilities=False, and a criterion for the mean of outputs"
-            return class_probabilities(output, f"network {number}", advice)
-        answer = logits_of(output)
-        if not isinstance(answer, Tensor):
-            raise DataError(
-                f"Expected network {number} to answer with a tensor, or an output with logits, but got "
-                f"{type(answer).__name__}: wrap the network."
-            )
-        return answer
+        if not self._probabilities:
+            return scores_of(output)
+        advice = "pass probabilities=False, and a criterion for the mean of outputs"
+        return class_probabilities(output, f"network {number}", advice)
 
 
 def class_probabilities(output: Any, name: str, advice: str) -> Tensor:
@@ -142,15 +136,11 @@ def class_probabilities(output: Any, name: str, advice: str) -> Tensor:
     >>> class_probabilities(torch.zeros(1, 2), "the network", "pass another")
     tensor([[0.5000, 0.5000]])
     """
-    scores = logits_of(output)
-    if not isinstance(scores, Tensor) or scores.ndim != 2 or not scores.is_floating_point():
-        told = (
-            f"{scores.dtype} of shape {tuple(scores.shape)}"
-            if isinstance(scores, Tensor)
-            else type(scores).__name__
-        )
+    scores = scores_of(output)
+    if scores.ndim != 2 or not scores.is_floating_point():
         raise DataError(
-            f"Expected {name} to answer with scores of classes, (N, classes), but got {told}: {advice}."
+            f"Expected {name} to answer with scores of classes, (N, classes), but got {scores.dtype} of shape "
+            f"{tuple(scores.shape)}: {advice}."
         )
     return scores.float().softmax(1).to(scores.dtype)
 

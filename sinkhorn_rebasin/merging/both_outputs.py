@@ -18,7 +18,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.resizing import resized
-from sinkhorn_rebasin.networks.task_loss import logits_of
+from sinkhorn_rebasin.networks.task_loss import scores_of
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -40,7 +40,8 @@ class BothOutputsLoss:
 
     Raises:
         ArchitectureError, SpecError: networks that differ in more than heads, or nested groups.
-        LossError: no head is kept apart. When called: the re-basin is of another network, or no output is a tensor.
+        LossError: no head is kept apart. When called: the re-basin is of another network.
+        DataError: when called: no output is a tensor.
 
     Example:
         >>> from sinkhorn_rebasin.rebasin import sinkhorn_matching
@@ -110,24 +111,6 @@ class BothOutputsLoss:
             else:
                 state[name] = tensor
         return state
-
-
-def scores_of(outputs: Any) -> Tensor:
-    """Return the outputs, or the logits among them.
-
-    Raises:
-        LossError: they are no tensor and hold no logits.
-
-    >>> scores_of({"logits": torch.ones(1), "features": torch.zeros(3)})
-    tensor([1.])
-    """
-    scores = logits_of(outputs)
-    if not isinstance(scores, Tensor):
-        raise LossError(
-            f"Expected networks that return a tensor, or logits among other outputs, but got "
-            f"{type(outputs).__name__}: wrap them so that they return their logits."
-        )
-    return scores
 
 
 def relative_error(outputs: Tensor, goal: Tensor) -> Tensor:

@@ -124,6 +124,25 @@ def logits_of(outputs: Any) -> Any:
     return found if isinstance(found, Tensor) else outputs
 
 
+def scores_of(outputs: Any) -> Tensor:
+    """Return the tensor that a network returned, or the logits among its outputs.
+
+    Raises:
+        DataError: there is neither.
+
+    >>> import torch
+    >>> scores_of({"logits": torch.ones(1), "features": torch.zeros(3)})
+    tensor([1.])
+    """
+    scores = logits_of(outputs)
+    if not isinstance(scores, Tensor):
+        raise DataError(
+            f"Expected a network that returns a tensor, or logits among other outputs, but got "
+            f"{type(outputs).__name__}: wrap it so that it returns its logits."
+        )
+    return scores
+
+
 def has_classes_last(scores: Tensor, labels: Any) -> bool:
     """Tell whether logits are those of tokens.
 

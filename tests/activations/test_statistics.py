@@ -96,3 +96,23 @@ def test_layers_that_saw_other_samples_are_left_out(bias: float) -> None:
     with torch.no_grad():
         other.choose.bias.fill_(bias)
     assert not paired_moments(net, net.state_dict(), other.state_dict(), spec, [inputs])
+
+
+@pytest.mark.filterwarnings("error:Casting complex")
+def test_imaginary_parts_tell_units_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 3, generator=generator)
+    layer = nn.Linear(3, 5, bias=False, dtype=torch.complex64)
+    with torch.no_grad():
+        layer.weight.copy_(1 + 1j * torch.randn(5, 3, generator=generator))  # real parts are alike
+    order = torch.tensor([3, 0, 4, 1, 2])
+    values = layer(inputs.to(torch.complex64)).detach().T[:, None]
+    moments = PairedMoments()
+    for part in values.split(13, -1):
+        moments.update(part, part[order])
+    found = moments.correlation()
+    by_hand = sum(
+        torch.from_numpy(np.corrcoef(part[:, 0].double().numpy())) for part in (values.real, values.imag)
+    )
+    torch.testing.assert_close(found, by_hand[:, order], rtol=1e-5, atol=1e-6)
+    assert torch.equal(found.argmax(0), order)

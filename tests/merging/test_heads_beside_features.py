@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import sinkhorn_rebasin as sr
-from sinkhorn_rebasin.errors import ArchitectureError, LossError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.merging import BothOutputsLoss, PartialMerge, match_outputs
 
 
@@ -59,7 +59,7 @@ WAYS: dict[str, Callable[..., PartialMerge]] = {
 def test_heads_are_merged_and_features_are_those_of_the_trunk(way: str, kind: type[Features]) -> None:
     first, second, spec, x = planted(kind)
     if (way, kind) == ("trunks", Pair):
-        with pytest.raises(LossError, match="logits among other outputs, but got tuple: wrap them"):
+        with pytest.raises(DataError, match="logits among other outputs, but got tuple: wrap it"):
             WAYS[way](first, second, spec, data=[x])
         return
     merged = WAYS[way](first, second, spec, data=[x])

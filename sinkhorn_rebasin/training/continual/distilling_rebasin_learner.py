@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.losses import residual_state
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
-from sinkhorn_rebasin.training.continual.heads import class_scores
+from sinkhorn_rebasin.networks.task_loss import scores_of
 from sinkhorn_rebasin.training.continual.memory import ReplayMemory, select
 from sinkhorn_rebasin.training.continual.mixing import mixed
 from sinkhorn_rebasin.training.continual.rebasin_learner import RebasinLearner
@@ -124,7 +124,7 @@ class DistillingRebasinLearner(RebasinLearner):
             return self.task_loss(self(inputs), labels, self.task)
         state = residual_state(self.rebasin, self.residual_tensors())
         loss = self.task_loss(self.rebasin.run(state, inputs), labels, self.task)
-        outputs = class_scores(self.rebasin.run(state, replay.inputs))
+        outputs = scores_of(self.rebasin.run(state, replay.inputs))
         remembered = self.task_loss(outputs, replay.labels, replay.tasks)
         kept = self.heads.mean_square(outputs - replay.outputs, replay.tasks)
         first, second = self.memory.draw_pairs(len(replay.labels), self.device)
@@ -173,8 +173,8 @@ class DistillingRebasinLearner(RebasinLearner):
         They are the outputs of each sample's task, where the teacher knows them.
         """
         with torch.no_grad(), batch_statistics(self.rebasin.reference, on=False):
-            old = class_scores(run_at(self.rebasin.reference, {}, inputs))
-        change = class_scores(self.rebasin.run(state, inputs)) - old
+            old = scores_of(run_at(self.rebasin.reference, {}, inputs))
+        change = scores_of(self.rebasin.run(state, inputs)) - old
         if self.heads.shared and self.memory is not None:
             change = change[:, self.memory.classes().to(change.device)]
         return self.heads.mean_square(change, tasks)

@@ -11,25 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
-from sinkhorn_rebasin.networks.task_loss import logits_of
-
-
-def class_scores(outputs: Any) -> Tensor:
-    """Return the tensor that a network returned, or its logits.
-
-    Raises:
-        DataError: it returned neither.
-
-    >>> class_scores({"loss": None, "logits": torch.ones(1, 2)})
-    tensor([[1., 1.]])
-    """
-    scores = logits_of(outputs)
-    if not isinstance(scores, Tensor):
-        raise DataError(
-            f"Expected a network that returns a tensor (samples, columns), or an object with such logits, but got "
-            f"{type(outputs).__name__}: wrap it so that it returns its logits."
-        )
-    return scores
+from sinkhorn_rebasin.networks.task_loss import scores_of
 
 
 class Heads(nn.Module):
@@ -75,7 +57,7 @@ class Heads(nn.Module):
             tasks: (samples,), the task of each sample, or one number for all.
             fill: what other tasks' outputs become.
         """
-        outputs = class_scores(outputs)
+        outputs = scores_of(outputs)
         if self.shared:
             return outputs
         if outputs.ndim != 2 or outputs.shape[1] < self.visible.shape[1]:
@@ -101,7 +83,7 @@ class Heads(nn.Module):
             >>> torch.allclose(loss.exp(), torch.tensor(2.0))    # two classes, not four
             True
         """
-        outputs, counted = class_scores(outputs), counted_labels(labels, criterion)
+        outputs, counted = scores_of(outputs), counted_labels(labels, criterion)
         self.check_labels(counted, tasks)
         loss = criterion(self(outputs, tasks), labels)
         if self.shared or labels.ndim != 1 or labels.is_floating_point() or bool(loss.isfinite().all()):

@@ -22,7 +22,8 @@ from sinkhorn_rebasin.networks.checkpoint import check_checkpoint
 from sinkhorn_rebasin.networks.counting import counted_labels
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.lending import run_itself
-from sinkhorn_rebasin.training.continual.heads import Heads, class_scores
+from sinkhorn_rebasin.networks.task_loss import scores_of
+from sinkhorn_rebasin.training.continual.heads import Heads
 from sinkhorn_rebasin.training.continual.memory import Replay, ReplayMemory
 from sinkhorn_rebasin.training.continual.stepping import OptimizerFactory, StepsByHand
 from sinkhorn_rebasin.training.continual.unlearned import ENOUGH, rates_of, recall_by_class, warn_if_unlearned
@@ -188,7 +189,7 @@ class ContinualLearner(StepsByHand):
 
     def forward(self, inputs: ExampleInputs) -> Any:
         """Return the network's output, or the logits in it."""
-        return class_scores(run_itself(self.network, *arguments_of(self.network, inputs)))
+        return scores_of(run_itself(self.network, *arguments_of(self.network, inputs)))
 
     # What Lightning calls.
 
@@ -265,7 +266,7 @@ class ContinualLearner(StepsByHand):
     def evaluated(self, inputs: ExampleInputs) -> Tensor:
         """Return eval-mode outputs and keep the mode."""
         with batch_statistics(self.network, on=False):
-            return class_scores(run_at(self.network, {}, move_to(inputs, self.device)))
+            return scores_of(run_at(self.network, {}, move_to(inputs, self.device)))
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log ``val_accuracy`` on the current task."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import ExampleInputs
 from sinkhorn_rebasin.networks.execution import batch_statistics, run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
-from sinkhorn_rebasin.training.continual.heads import class_scores
+from sinkhorn_rebasin.networks.task_loss import scores_of
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -67,7 +67,7 @@ class LearningWithoutForgetting(ContinualLearner):
         if not self.task:
             return loss
         with torch.no_grad(), batch_statistics(self.teacher, on=False):
-            old = class_scores(run_at(self.teacher, {}, inputs))
+            old = scores_of(run_at(self.teacher, {}, inputs))
         terms = [
             F.cross_entropy(outputs[:, own] / self.softness, (old[:, own] / self.softness).softmax(dim=1))
             for own in self._earlier()

@@ -13,8 +13,8 @@ from sinkhorn_rebasin._typing import ExampleInputs, State
 from sinkhorn_rebasin.connectivity.interpolation import lerp
 from sinkhorn_rebasin.networks.execution import run_at
 from sinkhorn_rebasin.networks.frozen import frozen_copy
+from sinkhorn_rebasin.networks.task_loss import scores_of
 from sinkhorn_rebasin.training.continual.batches import training_batches
-from sinkhorn_rebasin.training.continual.heads import class_scores
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -91,4 +91,4 @@ class ModeConnectivitySGD(ContinualLearner):
 
     def _between(self, start: State, position: float, inputs: ExampleInputs) -> Tensor:
         state = {name: lerp(start[name], value, position) for name, value in self.network.named_parameters()}
-        return class_scores(run_at(self.network, state, inputs))
+        return scores_of(run_at(self.network, state, inputs))

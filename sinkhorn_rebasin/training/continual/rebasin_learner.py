@@ -12,10 +12,10 @@ from sinkhorn_rebasin.activations import reset_batch_norm
 from sinkhorn_rebasin.losses import ContinualLoss, consolidated_state
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
+from sinkhorn_rebasin.networks.task_loss import scores_of
 from sinkhorn_rebasin.permutations import PermutationSpec, identity_permutations
 from sinkhorn_rebasin.rebasin.module import SinkhornRebasin
 from sinkhorn_rebasin.symmetry.requested import requested_symmetry
-from sinkhorn_rebasin.training.continual.heads import class_scores
 from sinkhorn_rebasin.training.continual.learner import ContinualLearner
 
 
@@ -176,7 +176,7 @@ class RebasinLearner(ContinualLearner):
         """
         if not self.task or not bool(self.begun):
             return super().forward(inputs)
-        return class_scores(self.rebasin.run(self.consolidated(), inputs))
+        return scores_of(self.rebasin.run(self.consolidated(), inputs))
 
     def consolidated(self) -> State:
         """Return the tensors if the task ended now.

@@ -51,5 +51,5 @@ def test_outputs_without_logits_say_what_to_do() -> None:
         def forward(self, x: Tensor) -> Any:
             return {"scores": self.body(x)}
 
-    with pytest.raises(DataError, match="such logits, but got dict: wrap it"):
+    with pytest.raises(DataError, match="logits among other outputs, but got dict: wrap it"):
         FineTuning(Hiding(), 2)(torch.randn(2, 4))
