@@ -7,12 +7,11 @@
 Settings are the files in `experiments/what_pays/settings`, or one's own. In each, groups of networks are merged by
 every way, and by every way but a merge, at every budget of samples, without labels and with them. A budget
 includes the samples that decide: a fifth of it, at least 30, at most 1,000; of fewer than 100 each is kept out of
-one of five fits, and a last fit learns from all. So is each kind of molecule, of which there are fewer than 100.
-Rates, starts and steps of all ways are chosen on these alone. What is simpler is kept unless another is better by
-more than a standard error, and a start unless what was trained from it is better by more than chance, as in
-`sr.align`. The test decides nothing but which member is called the best, the strictest rival. All ways that take
-steps take equally many. Ensembles of packages need an environment of their own: see
-`experiments.real_networks.environment`; where one is missing, the receipt says why.
+one of five fits, and a last fit learns from all. Rates, starts and steps of all ways are chosen on these alone. What
+is simpler is kept unless another is better by more than a standard error, and a start unless what was trained from it
+is better by more than chance, as in `sr.align`. The test decides nothing but which member is called the best, the
+strictest rival. All ways that take steps take equally many. Ensembles of packages need an environment of their own:
+see `experiments.real_networks.environment`; where one is missing, the receipt says why.
 Finished cells are kept in OUT/finished, so that a run that was stopped goes on where it was; `--restore RECEIPT`
 brings back those of one, such as experiments/results/what_pays. Leaves in OUT a picture and a receipt of all that is
 finished there.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.front import data
-from sinkhorn_rebasin.front.folds import FEW
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 1000
 
@@ -48,15 +46,12 @@ class Pool:
         name: of the data.
         inputs: first those that no network has seen, in a drawn order, then the others.
         labels: one an input; None where there are none.
-        kinds: numbers of what the inputs are samples of, such as molecules, none of which is both trained on and held
-            out; None where each input is of its own.
         example: what symmetries are found on; the first two inputs where None.
     """
 
     name: str
     inputs: Tensor
     labels: Tensor | None
-    kinds: Tensor | None = None
     example: Tensor | None = None
 
 
@@ -95,44 +90,3 @@ def held_out_of(size: int) -> int:
     (25, 40, 1000)
     """
     return min(MOST_HELD_OUT, data.held_out_of(size, HELD_OUT))
-
-
-def held_out_first(pool: Pool, size: int) -> tuple[Tensor, int]:
-    """Return the order of a budget's samples in which those that decide come first, and how many these are.
-
-    They are the first that were drawn; of samples of some kinds all of the first kinds, which may be a few more. The
-    last kind is left to train on.
-
-    >>> pool = Pool("noise", torch.arange(10.0), None, torch.tensor([3, 1, 1, 3, 1, 1, 3, 1, 1, 1]))
-    >>> order, count = held_out_first(pool, 10)
-    >>> order.tolist(), count
-    ([0, 3, 6, 1, 2, 4, 5, 7, 8, 9], 3)
-    """
-    count = held_out_of(size)
-    if pool.kinds is None:
-        return torch.arange(size), count
-    kinds = pool.kinds[:size]
-    held_out = torch.zeros(size, dtype=torch.bool)
-    for kind in [*dict.fromkeys(kinds.tolist())][:-1]:
-        if held_out.sum() >= count:
-            break
-        held_out |= kinds == kind
-    return torch.cat([held_out.nonzero().flatten(), (~held_out).nonzero().flatten()]), int(held_out.sum())
-
-
-def parts_of_kinds(kinds: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Part samples by kind, each kind in one part.
-
-    Samples of one kind are alike, so that it is the number of kinds which says how much a part of them can tell.
-    Returns the samples of each part, by number; nothing where there are fewer than two kinds a part, or not few.
-
-    >>> kinds = torch.tensor([3, 1, 1, 3, 2, 0])
-    >>> parts = parts_of_kinds(kinds, 2, seed=0)
-    >>> [sorted(set(kinds[part].tolist())) for part in parts]
-    [[0, 3], [1, 2]]
-    """
-    found = kinds.unique()
-    if not 2 * count <= len(found) < FEW:
-        return []
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    return [torch.isin(kinds, found[order[number::count]]).nonzero().flatten() for number in range(count)]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor, nn
 
 from experiments.real_networks.molecules import ANI_MEMBERS, ani
+from experiments.what_pays.conformers import PLACES, conformer, small_molecules
 from experiments.what_pays.task import KCAL
+from sinkhorn_rebasin.errors import DataError
 
-ELEMENTS = ("H", "C", "N", "O")
-PLACES = (8, 4, 2, 2)
-"""Atoms of each element that a molecule has at most."""
 DRAWN, TEST_DRAWN = 2000, 500
 NOISE = 0.1
 """Standard deviation of what is added to every coordinate, in Angstrom."""
@@ -58,57 +58,32 @@ def members_of_ani() -> list[nn.Module]:
     return [AtomNetworks(list(ensemble[number].values())).eval() for number in range(ANI_MEMBERS)]
 
 
-def drawn_molecules(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw molecules near rest, for budgets and for the test; the test's molecules are others.
+def drawn_molecules(seed: int) -> tuple[Tensor, Tensor]:
+    """Draw molecules near rest, for budgets and for the test, no two of which are the same.
 
-    They are those of the G2 set, as ase brings it, of hydrogen, carbon, nitrogen and oxygen, with noise on every
-    coordinate. Every fourth is one of the test. Between them come the numbers of the molecules for budgets.
+    They are chains and rings of hydrogen, carbon, nitrogen and oxygen, with noise on every coordinate.
     """
-    names = molecules_at_rest()
+    count = DRAWN + TEST_DRAWN
+    names = small_molecules()
     with torch.random.fork_rng(devices=[]):
+        computer = ani().aev_computer
         torch.manual_seed(seed)
-        training = [name for number, name in enumerate(names) if number % 4]
-        tests = [name for number, name in enumerate(names) if number % 4 == 0]
-        return *_drawn(training, DRAWN), _drawn(tests, TEST_DRAWN)[0]
-
-
-def molecules_at_rest() -> list[str]:
-    """Name the molecules that have places enough, and at least four atoms."""
-    from ase.build import molecule
-    from ase.collections import g2
-
-    named = []
-    for name in g2.names:
-        symbols = molecule(name).get_chemical_symbols()
-        fits = all(symbols.count(element) <= most for element, most in zip(ELEMENTS, PLACES, strict=True))
-        if len(symbols) >= 4 and set(symbols) <= set(ELEMENTS) and fits:
-            named.append(name)
-    return named
+        order = torch.randperm(len(names)).tolist()
+        at_rest = (conformer(names[number], seed) for number in order)
+        packed = [_packed(computer, *found) for found in islice(filter(None, at_rest), count)]
+    if len(packed) < count:
+        raise DataError(f"Expected {count} molecules that come to rest but got {len(packed)}: draw fewer.")
+    return torch.stack(packed[:DRAWN]), torch.stack(packed[DRAWN:])
 
 
 @torch.no_grad()
-def _drawn(names: Sequence[str], count: int) -> tuple[Tensor, Tensor]:
-    """Return so many molecules, equally many of each name, in a drawn order, and the numbers of their names."""
-    from ase.build import molecule
-
-    computer = ani().aev_computer
-    parts: list[Tensor] = []
-    numbers = []
-    for number, name in enumerate(names):
-        atoms = molecule(name)
-        kinds = torch.tensor([ELEMENTS.index(each) for each in atoms.get_chemical_symbols()])
-        copies = len(range(number, count, len(names)))
-        rest = torch.tensor(atoms.positions, dtype=torch.float32).expand(copies, -1, -1)
-        surroundings = computer((kinds.expand(copies, -1), rest + NOISE * torch.randn(rest.shape))).aevs
-        packed = torch.zeros(copies, sum(PLACES), 1 + surroundings.shape[-1])
-        for element, most in enumerate(PLACES):
-            here = (kinds == element).nonzero().flatten()
-            first = sum(PLACES[:element])
-            assert len(here) <= most
-            packed[:, first : first + len(here), 0] = 1.0
-            packed[:, first : first + len(here), 1:] = surroundings[:, here]
-        parts.append(packed)
-        numbers.append(torch.full((copies,), number))
-    together, named = torch.cat(parts), torch.cat(numbers)
-    order = torch.randperm(len(together))
-    return together[order], named[order]
+def _packed(computer: nn.Module, elements: Tensor, places: Tensor) -> Tensor:
+    """Return the surroundings of atoms that noise has moved, at the places of their elements."""
+    moved = places + NOISE * torch.randn(places.shape)
+    surroundings = computer((elements[None], moved[None])).aevs[0]
+    packed = torch.zeros(sum(PLACES), 1 + surroundings.shape[-1])
+    for element, first in enumerate(accumulate(PLACES[:-1], initial=0)):
+        here = surroundings[elements == element]
+        packed[first : first + len(here), 0] = 1.0
+        packed[first : first + len(here), 1:] = here
+    return packed

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import sinkhorn_rebasin
 from experiments.data import ImageData, load_cifar10, load_digits, load_mnist
 from experiments.models.endpoints import load_or_train
-from experiments.what_pays.budget import Budget, Pool, held_out_first, parts_of_kinds, samples_of
+from experiments.what_pays.budget import Budget, Pool, held_out_of, samples_of
 from experiments.what_pays.owners import of_owner, shares_of_classes
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import CLASSES, Task, check_of_one_kind
@@ -87,11 +87,8 @@ class Problem:
 
     @property
     def _folds(self) -> bool:
-        """Whether few samples are parted into folds.
-
-        Ways of more than two networks and fitted layers keep a part out.
-        """
-        return len(self.networks) == 2 and not self.setting.fitted and self.pool.kinds is None
+        """Whether few samples are parted into folds; ways of more than two networks keep a part out."""
+        return len(self.networks) == 2
 
     def given(self, budget: Budget) -> Given:
         """Return what a budget buys.
@@ -100,15 +97,9 @@ class Problem:
         """
         spending = self.setting.spending
         inputs, labels = samples_of(self.pool, budget)
-        if self.pool.kinds is not None:
-            parts = parts_of_kinds(self.pool.kinds[: len(inputs)], FOLDS, self.group)
-            if parts:
-                targets = self.task.said_together(self.asked, inputs) if labels is None else labels
-                return _in_parts((inputs, targets), parts, spending.batch_size)
-        order, count = held_out_first(self.pool, len(inputs))
-        order = order[: count + spending.steps * spending.batch_size]
-        inputs = inputs[order]
-        targets = self.task.said_together(self.asked, inputs) if labels is None else labels[order]
+        count = held_out_of(len(inputs))
+        inputs = inputs[: count + spending.steps * spending.batch_size]
+        targets = self.task.said_together(self.asked, inputs) if labels is None else labels[: len(inputs)]
         whole = inputs, targets
         few = data_in_folds([whole], FOLDS, FEW, self.group, None) if self._folds else None
         if few is not None:
@@ -117,17 +108,6 @@ class Problem:
             return Given(whole, whole, spending.batch_size, folds)
         train, held_out = (inputs[count:], targets[count:]), (inputs[:count], targets[:count])
         return Given(train, held_out, spending.batch_size)
-
-
-def _in_parts(whole: Samples, parts: Sequence[Tensor], batch_size: int) -> Given:
-    """Return samples in folds, one a part."""
-    folds = []
-    for kept_out in parts:
-        trains = torch.ones(len(whole[0]), dtype=torch.bool)
-        trains[kept_out] = False
-        train, held_out = (tuple(each[rows] for each in whole) for rows in (trains, kept_out))
-        folds.append(Given(train, held_out, batch_size))
-    return Given(whole, whole, batch_size, tuple(folds))
 
 
 def image_problem(setting: Setting, group: int, data: ImageData, cache: Path) -> Problem:

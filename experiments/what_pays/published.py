@@ -32,7 +32,7 @@ def published_problem(setting: Setting) -> Callable[[int], Problem]:
         folder_of("spliceai")
         folder_of("h5py")
         return lambda group: _strands(setting, group)
-    for package in ("torchani", "ase"):
+    for package in ("torchani", "rdkit"):
         folder_of(package)
     return lambda group: _molecules(setting, group)
 
@@ -54,7 +54,6 @@ def _molecules(setting: Setting, group: int) -> Problem:
 
     members = members_of_ani()
     networks = [members[number] for number in setting.seeds(group)]
-    inputs, kinds, tests = drawn_molecules(seed=group)
+    inputs, tests = drawn_molecules(seed=group)
     right = ENERGIES.said_together(members, tests)
-    pool = Pool("ANI-1x", inputs, None, kinds)
-    return Problem(setting, ENERGIES, networks, members, pool, (tests, right), group)
+    return Problem(setting, ENERGIES, networks, members, Pool("ANI-1x", inputs, None), (tests, right), group)

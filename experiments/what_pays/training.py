@@ -46,15 +46,14 @@ def best_of_rates(
 def learned(problem: Problem, given: Given) -> tuple[Trained, Merge]:
     """Learn permutations and scales, of all networks together where they are more than two.
 
-    `sinkhorn_rebasin.align` parts few samples itself. Of samples of few kinds the first fold decides.
+    `sinkhorn_rebasin.align` parts few samples itself.
 
     Returns:
         The midpoint, and with it the networks it is the mean of.
     """
     rates = problem.setting.spending.learning_rates
-    if given.folds and problem.pool.kinds is None:
+    if given.folds:
         return _learned_by_folds(problem, given, rates)
-    given = given.folds[0] if given.folds else given
     merges = {}
 
     def train(rate: float) -> nn.Module:

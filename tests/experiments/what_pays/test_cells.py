@@ -157,19 +157,6 @@ def test_units_are_measured_on_atoms_that_are_there_alone() -> None:
     assert seen == [3, 1]
 
 
-def test_no_kind_of_samples_both_trains_and_decides() -> None:
-    made = problem([network(0), network(1)])
-    kinds = torch.arange(40) % 7
-    made = replace(made, pool=replace(made.pool, kinds=kinds))
-    inputs = made.pool.inputs
-    given = made.given(Budget(30))
-    kind = {float(row.sum()): int(number) for row, number in zip(inputs, kinds, strict=True)}
-    train, held_out = ({kind[float(row.sum())] for row in part[0]} for part in (given.train, given.held_out))
-    assert held_out == {0, 1, 2, 3}
-    assert train == {4, 5, 6}
-    assert len(given.train[0]) + len(given.held_out[0]) == 30
-
-
 def test_layers_that_are_fitted_are_closer_to_the_mean_of_outputs() -> None:
     networks = [network(seed, width=8) for seed in range(2)]
     made = problem(networks)

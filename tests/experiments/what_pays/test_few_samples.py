@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.what_pays import cells, fitting, merging, training
+from experiments.what_pays import cells, fitting, merging
 from experiments.what_pays.budget import Budget
 from experiments.what_pays.fitting import RIDGES, best_fit, fitted
 from experiments.what_pays.merging import best_merge, with_data, without_data
@@ -84,35 +84,8 @@ def test_three_networks_keep_a_part_of_few_samples_out() -> None:
     assert (given.folds, len(given.held_out[0]), len(given.train[0])) == ((), 10, 10)
 
 
-def of_kinds(count: int) -> Problem:
-    """Return a problem whose 40 samples are of so many kinds."""
-    made = problem([network(0), network(1)])
-    return replace(made, pool=replace(made.pool, kinds=torch.arange(40) % count))
-
-
-def test_each_of_few_kinds_is_kept_out_of_one_fit() -> None:
-    made = of_kinds(12)
-    given = made.given(Budget(35))
-    kind = {row: int(number) for row, number in zip(rows(made.pool.inputs), made.pool.kinds, strict=True)}
-    kept_out = [{kind[row] for row in rows(fold.held_out[0])} for fold in given.folds]
-    trains = [{kind[row] for row in rows(fold.train[0])} for fold in given.folds]
-    assert sorted(number for each in kept_out for number in each) == list(range(12))
-    assert all(both == (set(range(12)), set()) for both in zip_of_sets(kept_out, trains))
-    assert sum(len(fold.held_out[0]) for fold in given.folds) == len(given.train[0]) == 35
-
-
-def rows(inputs: Tensor) -> list[tuple[float, ...]]:
-    """Return samples that can be looked up."""
-    return [tuple(row.tolist()) for row in inputs]
-
-
-def zip_of_sets(first: list[set[int]], second: list[set[int]]) -> list[tuple[set[int], set[int]]]:
-    """Return what is in either of two sets, and what is in both."""
-    return [(one | other, one & other) for one, other in zip(first, second, strict=True)]
-
-
 def test_fits_are_chosen_and_tuned_where_they_saw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = of_kinds(12)
+    made = problem([network(0), network(1)])
     given = made.given(Budget(40, labelled=True))
     merge = without_data(made)["plain mean"]
     compared: list[PartLosses] = []
@@ -143,18 +116,8 @@ def test_fits_are_chosen_and_tuned_where_they_saw_nothing(monkeypatch: pytest.Mo
     assert after[found.stop] == min(after.values())
 
 
-def test_of_few_kinds_one_fold_decides_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = of_kinds(12)
-    given = made.given(Budget(40, labelled=True))
-    seen: list[Given] = []
-    monkeypatch.setattr(training, "aligned", lambda problem, given, *_: seen.append(given) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        training.learned(made, given)
-    assert seen[0] is given.folds[0]
-
-
 def test_what_is_tuned_from_a_fit_begins_at_the_fits_of_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = of_kinds(12)
+    made = problem([network(0), network(1)])
     made = replace(made, setting=replace(made.setting, fitted=True))
     starts: dict[nn.Module, object] = {}
 
