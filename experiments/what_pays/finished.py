@@ -78,6 +78,15 @@ def restore(receipt: Path, out: Path) -> int:
         file = file_of(out, name, setting_of(Setting, config), each["group"], budget)
         if not file.is_file():
             cell = {"figure": figures[each["setting"]], **each, "name": name, "config": config}
-            write_json(file, {**cell, "commands": told["commands"]})
+            write_json(file, {**cell, "commands": commands_of(name, told["commands"])})
             brought += 1
     return brought
+
+
+def commands_of(name: str, commands: Sequence[str]) -> list[str]:
+    """Return the commands that name a setting, or all where none does.
+
+    >>> commands_of("digits", ["python -m experiments.what_pays digits --groups 1", "python mnist_same"])
+    ['python -m experiments.what_pays digits --groups 1']
+    """
+    return [each for each in commands if name in each.split()] or list(commands)
