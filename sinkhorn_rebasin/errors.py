@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
 __all__ = [
     "ArchitectureError",
     "AssignmentError",
@@ -22,6 +24,7 @@ __all__ = [
     "listed",
     "outputs_message",
     "prefix_hint",
+    "unbuilt_message",
 ]
 
 
@@ -182,3 +185,19 @@ def prefix_hint(found: Iterable[str], expected: Iterable[str]) -> str:
             "{name.replace('_orig_mod.', ''): tensor for name, tensor in state.items()}."
         )
     return ""
+
+
+def unbuilt_message(name: str, tensor: object, kind: str = "tensor") -> str:
+    """Say that a tensor has no shape yet.
+
+    The message is empty where it has one.
+
+    >>> unbuilt_message("weight", UninitializedParameter())[:70]
+    'Expected a network whose layers are built but got the uninitialised te'
+    """
+    if not isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        return ""
+    return (
+        f"Expected a network whose layers are built but got the uninitialised {kind} {name!r}: run it once on its "
+        f"inputs."
+    )

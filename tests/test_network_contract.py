@@ -15,7 +15,7 @@ import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import reset_batch_norm
 from sinkhorn_rebasin.cli.models.loaded import put_state
 from sinkhorn_rebasin.connectivity.simplex import Simplex
-from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError
+from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError, SpecError
 from sinkhorn_rebasin.landscape import random_plane
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from tests.data_takers import networks
@@ -154,6 +154,47 @@ def test_layers_that_are_not_built_are_refused_where_states_are_joined() -> None
             ArchitectureError, match=r"uninitialised parameter '0.weight': run it once on its"
         ):
             take()
+
+
+def test_states_of_layers_that_are_not_built_are_refused_by_name() -> None:
+    a, b, spec = networks()
+    state = dict(b.state_dict()) | {"a.weight": torch.nn.LazyLinear(6).weight}
+    for take in (
+        lambda: sr.weight_matching(a, state, spec),
+        lambda: sr.LinearPath(a, state, b.state_dict()),
+        lambda: Simplex(a, [b.state_dict(), state]),
+        lambda: spec.check_state(state),
+        lambda: spec.holding(state, "n.weight"),
+        lambda: sr.permute_state(state, spec, sr.identity_permutations(spec)),
+        lambda: sr.PermutationSpec.from_axes_to_perm({"a.weight": ("P", None)}, state),
+    ):
+        with pytest.raises(RebasinError, match=r"uninitialised tensor 'a.weight': run it once on its"):
+            take()
+
+
+@pytest.mark.parametrize("nonsense", [[1], None, {"epoch": 3}, "a.pt", torch.nn.Linear], ids=str)
+def test_what_is_no_network_is_refused_where_one_is_copied(nonsense: Any) -> None:
+    for take in (
+        lambda: sr.untie(nonsense),
+        lambda: sr.expand(nonsense, ["n.weight"], X),
+        lambda: reset_batch_norm(nonsense, DATA),
+        lambda: sr.discover_symmetry(nonsense, X),
+    ):
+        with pytest.raises(ArchitectureError, match=r"Expected a network, an nn\.Module"):
+            take()
+
+
+@pytest.mark.parametrize("nonsense", [[1], None, torch.nn.Linear], ids=str)
+def test_specs_by_hand_are_read_with_a_network_or_a_state(nonsense: Any) -> None:
+    with pytest.raises(SpecError, match="Expected a network, or a state, tensor names to tensors, but got"):
+        sr.PermutationSpec.from_axes_to_perm({"a.weight": ("P", None)}, nonsense)
+
+
+def test_networks_on_several_devices_are_refused_where_they_are_compared() -> None:
+    a, b, _ = networks()
+    for members, merged in (([a, torch.nn.DataParallel(b)], b), ([a, b], torch.nn.DataParallel(b))):
+        with pytest.raises(ArchitectureError, match=r"the wrapper DataParallel: use its .module"):
+            sr.compare(members, merged, DATA)
 
 
 def test_positions_and_temperatures_that_are_none_are_refused() -> None:

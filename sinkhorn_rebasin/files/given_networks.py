@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import NetworkLike, State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, DataError
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, DataError, unbuilt_message
 from sinkhorn_rebasin.files.weights_file import read_weights, state_in, unwrapped
 from sinkhorn_rebasin.networks.architecture import check_state, single_precision, tensors_of
 from sinkhorn_rebasin.networks.copying import standalone_copy
@@ -42,6 +42,9 @@ def state_of(network: NetworkLike, role: str = "network", known: Collection[str]
         tensors: StateLike = tensors_of(network)
     else:
         tensors = unwrapped(_content(network, role), known)
+        for name, tensor in tensors.items():
+            if message := unbuilt_message(name, tensor):
+                raise ArchitectureError(message)
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 

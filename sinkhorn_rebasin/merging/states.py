@@ -12,7 +12,7 @@ from sinkhorn_rebasin.connectivity.interpolation import singular_vectors
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.matching.pair_of_states import as_states, comparable_states
 from sinkhorn_rebasin.networks.architecture import real_view, single_precision
-from sinkhorn_rebasin.networks.support import check_values
+from sinkhorn_rebasin.networks.support import check_not_parallel, check_values
 from sinkhorn_rebasin.permutations import PermutationSpec
 
 
@@ -43,6 +43,7 @@ def check_modules(networks: Mapping[str, object]) -> None:
                 f"Expected {name} to be a module, which is run, but got {type(network).__name__}: load a state into "
                 f"its network first, or merge by to_model()."
             )
+        check_not_parallel(network)
         check_values(network)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint
+from sinkhorn_rebasin.errors import ArchitectureError, prefix_hint, unbuilt_message
 from sinkhorn_rebasin.networks.support import check_values
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -65,6 +65,8 @@ def check_state(module: nn.Module, state: StateLike, role: str) -> None:
             raise ArchitectureError(
                 f"Expected the {role} state to fit the network but it has no {name!r}.{prefix_hint(state, own)}"
             )
+        if message := unbuilt_message(name, state[name]):
+            raise ArchitectureError(message)
         if state[name].shape != own[name].shape:
             raise ArchitectureError(
                 f"Expected {name!r} of shape {tuple(own[name].shape)} in the {role} state"

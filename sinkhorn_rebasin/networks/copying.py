@@ -21,6 +21,7 @@ from sinkhorn_rebasin.networks.reachable import reachable_tensors
 from sinkhorn_rebasin.networks.redirection import redirect
 from sinkhorn_rebasin.networks.shared_memory import aliases, overlapping, rebuilt
 from sinkhorn_rebasin.networks.structures import replaced
+from sinkhorn_rebasin.networks.support import check_module
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -48,13 +49,14 @@ def standalone_copy(module: Module, *, share_parameters: bool = False) -> Module
     weak references) reach into the copy.
 
     Raises:
-        ArchitectureError: when something in the module cannot be copied.
+        ArchitectureError: when it is no module, or something in it cannot be copied.
 
     >>> layer = nn.Linear(2, 3)
     >>> twin = standalone_copy(layer)
     >>> twin.weight is layer.weight, torch.equal(twin.weight, layer.weight)
     (False, True)
     """
+    check_module(module)
     if share_parameters:
         tensors = reachable_tensors(module)
         return _copied(module, aliases(module, tensors), tensors)

@@ -8,9 +8,8 @@ from os import PathLike
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from sinkhorn_rebasin.errors import ArchitectureError
+from sinkhorn_rebasin.errors import ArchitectureError, unbuilt_message
 
 
 def check_supported(module: nn.Module) -> None:
@@ -21,10 +20,9 @@ def check_supported(module: nn.Module) -> None:
     >>> check_supported(nn.Linear(2, 3))
     """
     check_module(module)
+    check_not_parallel(module)
     for name, child in module.named_modules():
-        where = f"{type(child).__name__} at {name!r}" if name else type(child).__name__
-        if isinstance(child, (DataParallel, DistributedDataParallel)):
-            raise ArchitectureError(f"Expected a plain network but got the wrapper {where}: use its .module.")
+        where = _place(name, child)
         if isinstance(child, torch.jit.ScriptModule):
             raise ArchitectureError(
                 f"Expected a network of Python modules but got the compiled script {where}: use the module it was "
@@ -35,6 +33,23 @@ def check_supported(module: nn.Module) -> None:
                 f"Expected a plain network but got the output of torch.compile, {where}: use its ._orig_mod."
             )
     check_values(module)
+
+
+def check_not_parallel(module: nn.Module) -> None:
+    """Raise ArchitectureError for wrappers that run on several devices.
+
+    >>> check_not_parallel(nn.Linear(2, 3))
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, (DataParallel, DistributedDataParallel)):
+            raise ArchitectureError(
+                f"Expected a plain network but got the wrapper {_place(name, child)}: use its .module."
+            )
+
+
+def _place(name: str, child: nn.Module) -> str:
+    """Say what a layer is and where it stands."""
+    return f"{type(child).__name__} at {name!r}" if name else type(child).__name__
 
 
 def check_module(module: object) -> None:
@@ -55,6 +70,7 @@ def check_values(module: nn.Module) -> None:
 
     A parameter or buffer may not be built yet. Quantized layers pack their weights into objects of C++.
     """
+    check_module(module)
     for name, child in module.named_modules():
         if any(isinstance(value, torch.ScriptObject) and _packs(value) for value in vars(child).values()):
             layer = name.split("._packed_params")[0].split("._all_weight_values")[0]
@@ -64,11 +80,8 @@ def check_values(module: nn.Module) -> None:
             )
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, tensor in tensors:
-            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
-                raise ArchitectureError(
-                    f"Expected a network whose layers are built but got the uninitialised {kind} {name!r}: run it "
-                    f"once on its inputs."
-                )
+            if message := unbuilt_message(name, tensor, kind):
+                raise ArchitectureError(message)
             if tensor.is_meta:
                 raise ArchitectureError(
                     f"Expected a network with values but got the {kind} {name!r} on the meta device: load its "

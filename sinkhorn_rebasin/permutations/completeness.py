@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 
 from sinkhorn_rebasin._typing import State, StateLike
-from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint
+from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint, unbuilt_message
 from sinkhorn_rebasin.permutations.structure import SpecStructure
 
 
@@ -23,6 +23,8 @@ def check_state(spec: SpecStructure, state: StateLike) -> None:
     present = completed(spec, state)
     missing = [name for name in spec.shapes if name not in present]
     for name, shape in spec.shapes.items():
+        if message := unbuilt_message(name, present.get(name)):
+            raise SpecError(message)
         if name in present and not _fits(spec, name, tuple(present[name].shape)):
             raise SpecError(
                 f"Expected tensor {name!r} of shape {tuple(shape)} but got {tuple(present[name].shape)}. "

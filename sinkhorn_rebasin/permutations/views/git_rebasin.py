@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import StateLike
-from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.errors import SpecError, unbuilt_message
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Frozen, Group, Slot
 from sinkhorn_rebasin.permutations.structure import AxesToPerm, SpecStructure
@@ -44,6 +44,8 @@ def from_axes_to_perm(axes_to_perm: AxesToPerm, state_or_model: StateLike | nn.M
     groups: dict[str, Group] = {}
     slots: list[Slot] = []
     for name in [name for name in tensors if name in by_hand]:
+        if message := unbuilt_message(name, tensors[name]):
+            raise SpecError(message)
         shape, permutations = tuple(tensors[name].shape), by_hand[name]
         if isinstance(permutations, str) or len(permutations) != len(shape):
             raise SpecError(
@@ -111,6 +113,10 @@ def _tensors(state_or_model: StateLike | nn.Module) -> tuple[dict[str, Tensor], 
     if isinstance(state_or_model, nn.Module):
         parameters = dict(state_or_model.named_parameters(remove_duplicate=False))
         return dict(parameters), dict(state_or_model.named_buffers(remove_duplicate=False))
+    if not isinstance(state_or_model, Mapping):
+        raise SpecError(
+            f"Expected a network, or a state, tensor names to tensors, but got {type(state_or_model).__name__}."
+        )
     # The number of batches that a norm layer has seen is no weight.
     weights = {name: tensor for name, tensor in state_or_model.items() if tensor.is_floating_point()}
     statistics = {name: tensor for name, tensor in weights.items() if name.endswith(_STATISTICS)}
