@@ -9,6 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.reporting.pictures import save_picture
 from experiments.what_pays.table import NO_DATA, TUNED, budgets_of, of_accuracy, values_of
@@ -23,6 +24,8 @@ LINES = {
     "{verb} a member": ("0.35", "-", "o"),
     "{verb} the matched midpoint": ("tab:blue", "-", "s"),
     "{verb} the learned midpoint": ("tab:red", "-", "^"),
+    "matched, layers fitted": ("tab:purple", "--", "D"),
+    "{verb} matched, layers fitted": ("tab:purple", "-", "D"),
 }
 BLIND = {"weight matching": "D", "weight matching, REPAIR on noise": "*"}
 LEVELS = {"best member": ("0.35", ":"), "mean of outputs": ("tab:green", ":")}
@@ -87,7 +90,15 @@ def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], setting: str, ki
     axes.set_title(setting, fontsize=9)
     axes.set_xlabel(f"{kind} samples", fontsize=8)
     figure = next(str(each["figure"]) for each in cells if each["setting"] == setting)
-    axes.set_ylabel("test accuracy, %" if of_accuracy(cells, setting) else fill(figure, 30), fontsize=8)
+    if of_accuracy(cells, setting):
+        axes.set_ylabel("test accuracy, %", fontsize=8)
+    else:
+        # Weight matching's error is ten times that of what is tuned.
+        axes.set_yscale("log")
+        axes.set_ylabel(fill(figure, 30), fontsize=8)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelsize=8)
 
 

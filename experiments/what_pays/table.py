@@ -63,7 +63,8 @@ def lead_table(cells: Cells) -> list[dict[str, Any]]:
                 for column, way in LEAD.items():
                     found = values_of(cells, setting, budget, way.format(verb=verb))
                     line[column] = spread(found.values())
-                line["gain of a midpoint"] = spread(gains(cells, setting, budget).values(), sign=True)
+                digits = ".1f" if of_accuracy(cells, setting) else ".2g"
+                line["gain of a midpoint"] = spread(gains(cells, setting, budget).values(), "+", digits)
             lines.append(line)
     columns = list(dict.fromkeys(name for line in lines for name in line))
     return [{name: line.get(name, "–") for name in columns} for line in lines]
@@ -125,16 +126,18 @@ def of_accuracy(cells: Cells, setting: str) -> bool:
     return any("accuracy" in row for each in cells if each["setting"] == setting for row in each["rows"])
 
 
-def spread(values: Any, sign: bool = False) -> str:
+def spread(values: Any, sign: str = "", digits: str | None = None) -> str:
     """Return the mean over groups and the deviation between them.
 
     >>> spread([88.0, 90.0]), spread([0.1234]), spread([])
     ('89.0 ± 1.4', '0.123', '–')
+    >>> spread([0.12, 0.1], "+", ".2g")
+    '+0.11 ± 0.014'
     """
     values = list(values)
     if not values:
         return "–"
-    mean = statistics.fmean(values)
-    digits = ".1f" if max(abs(value) for value in values) >= 10 or sign else ".3g"
+    if digits is None:
+        digits = ".1f" if max(abs(value) for value in values) >= 10 else ".3g"
     after = f" ± {statistics.stdev(values):{digits}}" if len(values) > 1 else ""
-    return f"{mean:{'+' if sign else ''}{digits}}{after}"
+    return f"{statistics.fmean(values):{sign}{digits}}{after}"
