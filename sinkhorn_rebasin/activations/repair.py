@@ -28,6 +28,7 @@ from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_module
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.completeness import check_spec
 
 
 def repair(
@@ -114,6 +115,7 @@ def repair(
     means: Qu, Horváth, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024.
     """
     check_module(merged)
+    check_spec(spec)
     reference, *targets = networks_of(reference, target, merged)
     weights = weights_of_endpoints(at, 1 + len(targets))
     check_comparable(merged, reference, apart=spec.ignored)
@@ -165,6 +167,7 @@ class RepairAlongPath:
         rescale_only: bool = False,
         batch: BatchAdapter | None = None,
     ) -> None:
+        check_spec(spec)
         networks = networks_of(reference, target)
         for other in networks[1:]:
             check_comparable(networks[0], other, apart=spec.ignored)

@@ -51,6 +51,11 @@ def carry_problem(
     batches, held_out = held_out_batches(data, validation, seed, batch)
     if example_inputs is None and (batches or held_out):
         example_inputs = examples_in(base, (batches or held_out)[0], batch)
+    if alignment is not None and not isinstance(alignment, (Alignment, AlignmentResult)):
+        raise ArchitectureError(
+            f"Expected an alignment of the base with the new base but got {type(alignment).__name__}: pass batches "
+            f"as data=."
+        )
     canonical = isinstance(alignment, AlignmentResult) and bool(alignment.rebasin.continuous)
     if isinstance(alignment, AlignmentResult):
         alignment = alignment.alignment

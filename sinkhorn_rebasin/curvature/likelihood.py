@@ -193,6 +193,10 @@ def _probabilities(outputs: Tensor, axis: int) -> Tensor:
             f"Expected outputs (samples, ...) with the classes on axis {axis} but got shape "
             f"{tuple(outputs.shape)}: give class_axis, or use labels='observed'."
         )
+    if outputs.is_complex():
+        raise LossError(
+            f"Expected real logits to draw labels from but got {outputs.dtype}: use labels='observed'."
+        )
     probabilities = outputs.detach().movedim(axis, -1).softmax(-1)
     if not bool(probabilities.isfinite().all()):
         raise DataError("Expected finite outputs to draw labels from but some are infinite or NaN.")

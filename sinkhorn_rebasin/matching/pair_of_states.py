@@ -14,7 +14,7 @@ from sinkhorn_rebasin.files.given_networks import check_weights, state_of
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.completeness import completed
+from sinkhorn_rebasin.permutations.completeness import check_spec, completed
 from sinkhorn_rebasin.permutations.heads import without_differing_heads
 
 
@@ -68,6 +68,7 @@ def as_states(
     Warns:
         RebasinWarning: The shapes of last layers differ; they are ignored, and named.
     """
+    check_spec(spec)
     first = state_of(reference, "reference", spec.shapes)
     second = state_of(target, "target", spec.shapes)
     spec = spec.ignoring(*ignore) if ignore else spec

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations
 from sinkhorn_rebasin.errors import SpecError
+from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.spec import Group, PermutationSpec
 
 
@@ -15,6 +18,7 @@ def identity_permutations(spec: PermutationSpec) -> dict[str, Tensor]:
 
     There is one of :attr:`Group.shape` per group.
     """
+    check_spec(spec)
     return {
         group.name: torch.arange(group.size, device="cpu").expand(group.shape).clone()
         for group in spec.groups
@@ -29,6 +33,7 @@ def random_permutations(
     There is one of :attr:`Group.shape` per group, drawn from ``generator``. Without a generator torch's global random
     state is used, as ``torch.randperm`` does.
     """
+    check_spec(spec)
     return {group.name: random_permutation(group, generator) for group in spec.groups}
 
 
@@ -120,6 +125,10 @@ def check_permutations(spec: PermutationSpec, permutations: Permutations) -> Non
 
     Each must be valid, hard or soft.
     """
+    if not isinstance(permutations, Mapping):
+        raise SpecError(
+            f"Expected permutations, group names to indices or matrices, but got {type(permutations).__name__}."
+        )
     for group in spec.groups:
         if group.name not in permutations:
             raise SpecError(

@@ -1,4 +1,4 @@
-"""Whether a state is one of a spec's architecture, and which of its tensors it may leave out."""
+"""Whether a spec is one, whether a state is one of its architecture, and which of its tensors it may leave out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from collections.abc import Mapping
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import RebasinWarning, SpecError, prefix_hint, unbuilt_message
 from sinkhorn_rebasin.permutations.structure import SpecStructure
+
+
+def check_spec(spec: object) -> None:
+    """Raise :class:`SpecError` for what is no spec.
+
+    >>> check_spec(SpecStructure((), (), {}))
+    """
+    if not isinstance(spec, SpecStructure):
+        raise SpecError(
+            f"Expected a PermutationSpec but got {type(spec).__name__}: make one with "
+            f"discover_symmetry(model, example_inputs), or of a dictionary of Git Re-Basin with "
+            f"PermutationSpec.from_axes_to_perm."
+        )
 
 
 def check_state(spec: SpecStructure, state: StateLike) -> None:

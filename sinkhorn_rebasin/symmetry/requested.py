@@ -11,6 +11,7 @@ from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.heads import without_differing_heads
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.proof import refuse_little
@@ -28,10 +29,11 @@ def requested_symmetry(
 
     Raises:
         ArchitectureError: when there is neither a spec nor inputs to discover it with.
-        SpecError: when ``ignore`` names no layer.
+        SpecError: when ``ignore`` names no layer, or the spec is none.
         SymmetryError: when less than ``min_coverage`` can be permuted.
     """
     if spec is not None:
+        check_spec(spec)
         refuse_little(model, spec, min_coverage)
         return spec.counting(outputs).ignoring(*ignore)
     if example_inputs is None:

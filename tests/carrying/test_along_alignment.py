@@ -1,4 +1,4 @@
-"""Fine-tunes whose maps act on canonical forms: brought there, or carried by permutations where they have none."""
+"""Alignments that are given: those whose maps act on canonical forms, those of other bases, and what is none."""
 
 from __future__ import annotations
 
@@ -85,3 +85,9 @@ def test_an_alignment_of_other_bases_is_refused_by_its_receipt() -> None:
         sr.carry(tuned_from(base), base, other, alignment, example_inputs=x)
     with pytest.raises(ArchitectureError, match=r"target of this alignment .* '0.weight'"):
         sr.carry(tuned_from(other), other, new_base, alignment, example_inputs=x)
+
+
+def test_data_in_the_place_of_an_alignment_are_refused() -> None:
+    base = mlp(0)
+    with pytest.raises(ArchitectureError, match=r"an alignment .* but got list: pass batches as data="):
+        sr.carry(tuned_from(base), base, mlp(1), [torch.ones(6, 4)])  # type: ignore[arg-type]

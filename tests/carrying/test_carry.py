@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import sinkhorn_rebasin as sr
-from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, CheckpointError, LossError, SpecError
 from sinkhorn_rebasin.networks.copying import standalone_copy
 from tests.carrying.networks import at, convolutions, difference, farthest, mlp, tuned_from
 
@@ -98,6 +98,12 @@ def test_scales_by_group_and_by_pattern() -> None:
     assert torch.equal(applied[4].weight, moved.float())
     with pytest.raises(SpecError, match="'nothing' fits none"):
         sr.carry(*networks, scale={"nothing": 1.0}, example_inputs=X)
+
+
+def test_a_complex_loss_is_refused_where_it_decides_the_scale() -> None:
+    base, data = mlp(0), [(X, torch.zeros(len(X)))] * 4
+    with pytest.raises(LossError, match=r"real loss but got torch\.complex64"):
+        sr.carry(tuned_from(base), base, mlp(1), data=data, criterion=lambda outputs, _: 1j * outputs.mean())
 
 
 @pytest.mark.parametrize("scale", [math.nan, math.inf, "half", {"0.*": math.nan}])

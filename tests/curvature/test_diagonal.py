@@ -237,6 +237,13 @@ class Pair(nn.Module):
             "along",
         ),
         (Pair(), [torch.ones(3, 2)], {}, ArchitectureError, "one tensor"),
+        (
+            nn.Linear(2, 2, dtype=torch.complex64),
+            [torch.ones(3, 2, dtype=torch.complex64)],
+            {},
+            LossError,
+            r"complex64: use labels='observed'",
+        ),
     ],
 )
 def test_errors(net: nn.Module, data: Any, options: Any, error: type[Exception], text: str) -> None:

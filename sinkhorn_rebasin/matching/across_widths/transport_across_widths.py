@@ -21,6 +21,7 @@ from sinkhorn_rebasin.matching.across_widths.width_pairs import (
 from sinkhorn_rebasin.matching.layer_by_layer import groups_in_order
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.completeness import check_spec
 
 # Of PyTorch's layers these have their outputs on the second axis.
 _OUTPUTS_SECOND = (nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -92,6 +93,8 @@ def ot_fusion_across_widths(
     Source: Singh, Jaggi, "Model fusion via optimal transport" (2020), whose code divides both sides by one network's
     masses, so that between different widths what reads merged units is averaged where it is summed here.
     """
+    for spec in (reference_spec, target_spec):
+        check_spec(spec)
     first = state_of(reference, "reference", reference_spec.shapes)
     second = state_of(target, "target", target_spec.shapes)
     reference_spec.check_state(first)

@@ -14,6 +14,7 @@ from sinkhorn_rebasin.errors import ArchitectureError, SpecError, listed
 from sinkhorn_rebasin.matching.pair_of_states import as_states
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.ignoring import names_matching
 from sinkhorn_rebasin.permutations.views.coverage import OUTPUT
 
@@ -69,6 +70,7 @@ class TwoNetworks:
                 raise ArchitectureError(
                     f"Expected the {role} to be a module, which is run, but got {type(network).__name__}."
                 )
+        check_spec(spec)
         _check_flat(spec)
         apart = _heads(spec, heads)
         spec = as_states(reference, target, spec, tuple(apart)).spec

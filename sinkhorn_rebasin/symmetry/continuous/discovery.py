@@ -11,6 +11,7 @@ from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
 from sinkhorn_rebasin.symmetry.continuous.batch_norm import batch_norms_to_fold
 from sinkhorn_rebasin.symmetry.continuous.folding import (
@@ -73,6 +74,7 @@ def discover_continuous(
     Source: conservation laws of Kunin et al., "Neural mechanics" (2021), for matrices; Schur's lemma.
     """
     check_supported(model)
+    check_spec(spec)
     spec.check_state(named_tensors(model))
     generator = generator or torch.Generator("cpu").manual_seed(0)
 

@@ -22,6 +22,7 @@ from sinkhorn_rebasin.networks.random_inputs import in_double_precision
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot
+from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.slots import merged_parts
 from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling.independence import independent
@@ -94,6 +95,7 @@ def discover_rescaling(
     "Neural mechanics" (2021), read from right to left.
     """
     check_supported(model)
+    check_spec(spec)
     spec.check_state(named_tensors(model))
     spec = spec.counting(outputs)
     generator = generator or torch.Generator("cpu").manual_seed(0)
