@@ -85,7 +85,9 @@ def test_every_form_of_a_network_gives_the_same(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("nonsense", [[1, 2], 3, None, object(), {"epoch": 3}], ids=str)
+@pytest.mark.parametrize(
+    "nonsense", [[1, 2], 3, None, object(), {"epoch": 3}], ids=lambda n: type(n).__name__
+)
 def test_nonsense_is_refused_in_one_line(name: str, nonsense: Any) -> None:
     a, _, spec = networks()
     with pytest.raises(RebasinError, match=r"Expected .* but ") as told:

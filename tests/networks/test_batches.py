@@ -133,9 +133,7 @@ def test_a_name_that_is_an_argument_too_is_refused() -> None:
         read_batch({"x": X, "y": Y}, network=Conditional())
 
 
-@pytest.mark.parametrize(
-    "batch", [None, (), {}, (None, Y), ({}, Y), {"labels": Y}, object(), ([], Y)], ids=repr
-)
+@pytest.mark.parametrize("batch", [None, (), {}, (None, Y), ({}, Y), {"labels": Y}, object(), ([], Y)])
 def test_a_batch_without_inputs_is_refused(batch: Any) -> None:
     with pytest.raises(DataError, match="batch="):
         read_batch(batch, labelled=False)
