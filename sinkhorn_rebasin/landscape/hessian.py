@@ -11,7 +11,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter
-from sinkhorn_rebasin.errors import DataError, RebasinError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, RebasinError
 from sinkhorn_rebasin.networks.architecture import parameter_names_of
 from sinkhorn_rebasin.networks.batches import batches_in, move_to, read_batch
 from sinkhorn_rebasin.networks.copying import evaluation_copy, standalone_copy
@@ -49,6 +49,7 @@ def hessian_top_eigenvalue(
 
     Raises:
         RebasinError: curvlinops is not installed; it comes with the extra ``hessian``.
+        ArchitectureError: no module, or a complex parameter, which is named.
         DataError: no batch, or inputs that are no tensor.
 
     Example:
@@ -90,6 +91,7 @@ def hessian_trace(
 
     Raises:
         RebasinError: curvlinops is not installed; it comes with the extra ``hessian``.
+        ArchitectureError: no module, or a complex parameter, which is named.
         DataError: no batch, inputs that are no tensor, or no draw.
 
     Example:
@@ -149,11 +151,15 @@ def _hessian(
 ) -> Any:
     """Return the Hessian of a copy as an operator."""
     curvlinops = _curvlinops()
-    learned = [name for name, tensor in network.named_parameters() if tensor.requires_grad]
     twin = evaluation_copy(standalone_copy(network))
+    learned = [name for name, tensor in network.named_parameters() if tensor.requires_grad]
     kept = set(learned or parameter_names_of(network))
-    parameters = [tensor for name, tensor in twin.named_parameters() if name in kept]
-    for parameter in parameters:
+    parameters = {name: tensor for name, tensor in twin.named_parameters() if name in kept}
+    for name, parameter in parameters.items():
+        if parameter.is_complex():
+            raise ArchitectureError(
+                f"Expected real parameters, for second derivatives, but {name!r} is {parameter.dtype}."
+            )
         parameter.requires_grad_(True)
     device, samples = device_of(dict(twin.named_parameters())), []
     with untouched_randomness():
@@ -165,5 +171,5 @@ def _hessian(
     if not samples:
         raise DataError("Expected at least one batch to measure the Hessian on but got none.")
     return curvlinops.HessianLinearOperator(
-        twin, _Criterion(criterion), parameters, samples, check_deterministic=False
+        twin, _Criterion(criterion), list(parameters.values()), samples, check_deterministic=False
     )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sinkhorn_rebasin.errors import DataError, RebasinError
+from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError, RebasinError
 from sinkhorn_rebasin.landscape import hessian_top_eigenvalue, hessian_trace
 
 
@@ -79,6 +79,19 @@ def test_batches_of_another_form_come_through_an_adapter() -> None:
         assert found == pytest.approx(measure(net, batches), rel=1e-6)
         with pytest.raises(DataError, match="pair"):
             measure(net, [(x, x, y) for x, y in batches])
+
+
+def test_complex_parameters_and_losses_are_refused() -> None:
+    pytest.importorskip("curvlinops", reason="curvlinops is not installed; it comes with the extra 'hessian'")
+    net, batches, _ = problem()
+    net[0] = nn.Linear(3, 4, dtype=torch.complex128)
+    with pytest.raises(ArchitectureError, match=r"real parameters, .* but '0.weight' is torch.complex128"):
+        hessian_trace(net, batches)
+    net, batches, _ = problem()
+    with pytest.raises(LossError, match=r"real loss but got torch\.complex128"):
+        hessian_trace(net, batches, lambda outputs, labels: 1j * outputs.mean())
+    with pytest.raises(ArchitectureError, match=r"Expected a network, an nn\.Module"):
+        hessian_trace(net.state_dict(), batches)  # type: ignore[arg-type]
 
 
 def test_without_curvlinops_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
