@@ -15,7 +15,7 @@ import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.activations.batch_norm import reset_batch_norm
 from sinkhorn_rebasin.cli.models.loaded import put_state
 from sinkhorn_rebasin.connectivity.simplex import Simplex
-from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError, SpecError
+from sinkhorn_rebasin.errors import ArchitectureError, AssignmentError, RebasinError
 from sinkhorn_rebasin.landscape import random_plane
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS
 from tests.data_takers import networks
@@ -184,46 +184,6 @@ def test_what_is_no_network_is_refused_where_one_is_copied(nonsense: Any) -> Non
     ):
         with pytest.raises(ArchitectureError, match=r"Expected a network, an nn\.Module"):
             take()
-
-
-@pytest.mark.parametrize(
-    "nonsense", [{"a.weight": ("P", None)}, "spec.json", X, None], ids=lambda s: type(s).__name__
-)
-def test_what_is_no_spec_is_refused_with_how_to_make_one(nonsense: Any) -> None:
-    a, b, spec = networks()
-    takers = {name: lambda take=take: take(a, b, nonsense) for name, take in PAIRS.items()}
-    for none in ("SinkhornRebasin", "align") if nonsense is None else ():
-        del takers[none]  # they discover it then
-    for without in ("evaluate_path", "LinearPath.between"):
-        del takers[without]
-    takers |= {
-        "permute_state": lambda: sr.permute_state(a.state_dict(), nonsense, sr.identity_permutations(spec)),
-        "identity_permutations": lambda: sr.identity_permutations(nonsense),
-        "random_permutations": lambda: sr.random_permutations(nonsense),
-        "verify_symmetry": lambda: sr.verify_symmetry(a, nonsense, X),
-        "discover_rescaling": lambda: sr.discover_rescaling(a, nonsense, X),
-        "discover_continuous": lambda: sr.discover_continuous(a, nonsense, X),
-        "match_many": lambda: sr.match_many([a, b], nonsense),
-        "zipit": lambda: sr.zipit(a, b, spec=nonsense, data=DATA),
-    }
-    for take in takers.values():
-        with pytest.raises(
-            SpecError, match=r"Expected a PermutationSpec but got .* make one with discover_sym"
-        ):
-            take()
-
-
-@pytest.mark.parametrize("nonsense", [[0, 1], None, X], ids=lambda p: type(p).__name__)
-def test_permutations_without_names_are_refused(nonsense: Any) -> None:
-    a, _, spec = networks()
-    with pytest.raises(SpecError, match="Expected permutations, group names to indices or matrices, but got"):
-        sr.permute_state(a.state_dict(), spec, nonsense)
-
-
-@pytest.mark.parametrize("nonsense", [[1], None, torch.nn.Linear], ids=str)
-def test_specs_by_hand_are_read_with_a_network_or_a_state(nonsense: Any) -> None:
-    with pytest.raises(SpecError, match="Expected a network, or a state, tensor names to tensors, but got"):
-        sr.PermutationSpec.from_axes_to_perm({"a.weight": ("P", None)}, nonsense)
 
 
 def test_networks_on_several_devices_are_refused_where_they_are_compared() -> None:

@@ -28,7 +28,7 @@ from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.support import check_module
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.completeness import check_spec, check_state
 
 
 def repair(
@@ -176,7 +176,7 @@ class RepairAlongPath:
         self.spec = spec
         self.end, self.start, *_ = self._states = [tensors_of(network) for network in networks]
         self.network = evaluation_copy(reference)
-        spec.check_state(self.end)
+        check_state(spec, self.end)
         example = spec.validity.arguments if spec.validity else ()
         # Kept, so that a shuffling or augmenting loader shows every network and layer the same samples.
         with untouched_randomness():

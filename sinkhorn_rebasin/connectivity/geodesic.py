@@ -16,7 +16,8 @@ from sinkhorn_rebasin.files.given_networks import module_of
 from sinkhorn_rebasin.networks.architecture import check_same, double_precision, real_view, tensors_of, wider
 from sinkhorn_rebasin.permutations import Layout, PermutationSpec, RescalingSpec, Slot, normalize_state_scales
 from sinkhorn_rebasin.permutations.action import units_first
-from sinkhorn_rebasin.permutations.rescaling import ScaleSymmetry, along
+from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.rescaling import ScaleSymmetry, along, check_rescaling
 from sinkhorn_rebasin.permutations.scale_normalization import incoming
 from sinkhorn_rebasin.symmetry import (
     NormFilter,
@@ -91,6 +92,8 @@ class GeodesicPath(StatePath):
         statistics: Collection[str] = (),
     ) -> None:
         super().__init__(module, start, end, statistics)
+        check_spec(spec)
+        check_rescaling(rescaling)
         spheres = _spherical(spec, rescaling)
         own = {slot.tensor for one in spheres for slot in incoming(one)}
         filters = [one for one in filters if one.weight not in own]

@@ -34,6 +34,7 @@ from sinkhorn_rebasin.networks.architecture import check_heads, parameter_names_
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.rescaling import check_rescaling
 from sinkhorn_rebasin.rebasin.requested import RequestedSymmetry, rescaling_beside
 from sinkhorn_rebasin.symmetry.requested import symmetry_of_pair
 
@@ -215,6 +216,8 @@ def _rescaling(
     continuous: ContinuousSpec,
 ) -> tuple[RescalingSpec | None, tuple[str, ...]]:
     """The scales and signs to learn, and what to tell of them."""
+    if not isinstance(rescale, bool):
+        check_rescaling(rescale)
     if repair:
         return None, ("permutations alone, because REPAIR gives units their scale",)
     if rescale is True and example_inputs is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sinkhorn_rebasin._typing import BatchAdapter, State
 from sinkhorn_rebasin.connectivity.evaluate_path import Prepare, evaluate_state
-from sinkhorn_rebasin.errors import DataError
+from sinkhorn_rebasin.errors import DataError, SpecError
 from sinkhorn_rebasin.landscape.plane import others_of, weights_of
 from sinkhorn_rebasin.landscape.random_plane import filter_normalised, normal_like
 from sinkhorn_rebasin.networks.architecture import double_precision, real_view, tensors_of
@@ -60,7 +60,7 @@ def local_energy(
 
     Raises:
         DataError: no batch, labels that are no classes, no draw, or another kind of noise.
-        SpecError: rescalings of another network.
+        SpecError: rescalings of another network, or a spec without rescalings.
 
     Example:
         >>> net, x = nn.Linear(3, 2), torch.randn(200, 3)
@@ -75,6 +75,10 @@ def local_energy(
         raise DataError(
             f"Expected noise of {' or '.join(map(repr, get_args(Noise)))} and at least one draw but got {noise!r} "
             f"and {draws} draws."
+        )
+    if (spec is None) != (rescaling is None):
+        raise SpecError(
+            "Expected a spec and its rescalings, to normalise the network with, or neither, but got one of the two."
         )
     with untouched_randomness():
         batches = list(batches_in(data))

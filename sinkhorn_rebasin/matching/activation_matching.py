@@ -22,8 +22,8 @@ from sinkhorn_rebasin.matching.weight_matching import match_remaining
 from sinkhorn_rebasin.matching.weights.beginning import beginning
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, check_continuous
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING, check_rescaling
 
 
 def activation_matching(
@@ -114,7 +114,10 @@ def activation_matching(
     if data is None:
         raise DataError("Expected data, batches of inputs to see activations on, but got None.")
     network, generator = as_network(reference, target), generator or torch.Generator().manual_seed(0)
-    rescaling = rescaling or NO_RESCALING
+    rescaling = NO_RESCALING if rescaling is None else rescaling
+    check_rescaling(rescaling)
+    if symmetry is not None:
+        check_continuous(symmetry)
     begin = None if start is None else beginning(start, spec, rescaling, symmetry)
     standing = Standing(first, second, spec, {}, rescaling=rescaling)
     if symmetry is not None:

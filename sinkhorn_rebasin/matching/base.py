@@ -28,8 +28,10 @@ from sinkhorn_rebasin.permutations import (
     permute_state,
     rescale_state,
 )
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, transform_state
+from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, check_continuous, transform_state
 from sinkhorn_rebasin.permutations.maps import compose_maps, inverse_maps
+from sinkhorn_rebasin.permutations.rescaling import check_rescaling
 from sinkhorn_rebasin.permutations.signed_permutations import compose_log_scales, compose_signs, inverse_signs
 from sinkhorn_rebasin.shown import html_table
 
@@ -68,6 +70,13 @@ class Alignment:
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     continuous: ContinuousSpec | None = None
     log_scales: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
+        if self.rescaling is not None:
+            check_rescaling(self.rescaling)
+        if self.continuous is not None:
+            check_continuous(self.continuous)
 
     def __repr__(self) -> str:
         indices = self.permutations.values()

@@ -14,7 +14,7 @@ from sinkhorn_rebasin.files.given_networks import check_weights, state_of
 from sinkhorn_rebasin.networks.architecture import check_same, real_view, single_precision
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.permutations import PermutationSpec
-from sinkhorn_rebasin.permutations.completeness import check_spec, completed
+from sinkhorn_rebasin.permutations.completeness import check_spec, check_state, completed
 from sinkhorn_rebasin.permutations.heads import without_differing_heads
 
 
@@ -73,7 +73,7 @@ def as_states(
     second = state_of(target, "target", spec.shapes)
     spec = spec.ignoring(*ignore) if ignore else spec
     spec = without_differing_heads(spec, (first, second), stacklevel=stacklevel)
-    spec.check_state(first)
+    check_state(spec, first)
     for state in (first, second):
         spec.check_constants(state)
     first, second = completed(spec, first), completed(spec, second)
@@ -82,7 +82,7 @@ def as_states(
         check_weights(state, role, spec.compared)
     if not spec.ignored:
         return PairOfStates(first, second, spec)
-    spec.check_state(second)
+    check_state(spec, second)
     runs = second if isinstance(target, nn.Module) and not isinstance(reference, nn.Module) else first
     kept = {name: runs[name] for name in spec.ignored if name in runs}
     return PairOfStates({**first, **kept}, {**second, **kept}, spec)

@@ -19,8 +19,8 @@ from sinkhorn_rebasin.matching.weights.expert_order import EXPERT_STARTS, place_
 from sinkhorn_rebasin.matching.weights.standing import Standing
 from sinkhorn_rebasin.matching.weights.watch import Watch
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, check_continuous
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING, check_rescaling
 
 
 def weight_matching(
@@ -125,7 +125,10 @@ def weight_matching(
     generator = generator or torch.Generator().manual_seed(0)
     first, second, spec = as_states(reference, target, spec, ignore)
     first, second = comparable_states(first, second, spec)
-    rescaling = rescaling or NO_RESCALING
+    rescaling = NO_RESCALING if rescaling is None else rescaling
+    check_rescaling(rescaling)
+    if symmetry is not None:
+        check_continuous(symmetry)
     begin = beginning(start, spec, rescaling, symmetry)
     standing = Standing(first, second, spec, begin.permutations, rescaling=rescaling)
     watch = Watch(seconds, progress)

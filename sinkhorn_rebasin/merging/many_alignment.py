@@ -48,6 +48,19 @@ class ManyAlignment(Sequence[Alignment]):
     method: str = field(default="", compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.alignments, tuple):
+            raise ArchitectureError(
+                f"Expected a tuple of alignments, one a network, but got {type(self.alignments).__name__}: align "
+                f"them with match_many(networks, spec)."
+            )
+        for number, each in enumerate(self.alignments):
+            if not isinstance(each, Alignment):
+                raise ArchitectureError(
+                    f"Expected alignments, one a network, but number {number} is {type(each).__name__}: align them "
+                    f"with match_many(networks, spec)."
+                )
+
     @property
     def spec(self) -> PermutationSpec:
         """Return the symmetries of all."""

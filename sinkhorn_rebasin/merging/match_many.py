@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -105,5 +105,6 @@ def merge_many(
         True
     """
     options: dict[str, Any] = {"fusion": fusion, "data": data, "batch": batch}
-    merged: State = ManyAlignment(tuple(alignments)).merge(networks, shares, **options)
+    given = tuple(alignments) if isinstance(alignments, Iterable) else alignments
+    merged: State = ManyAlignment(given).merge(networks, shares, **options)
     return merged

@@ -17,6 +17,7 @@ from sinkhorn_rebasin.networks.batches import batches_in
 from sinkhorn_rebasin.networks.randomness import untouched_randomness
 from sinkhorn_rebasin.networks.task_loss import task_loss
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.completeness import check_spec
 
 
 def pairwise_barriers(
@@ -61,6 +62,7 @@ def pairwise_barriers(
     Source of the barrier: Frankle, Dziugaite, Roy, Carbin, "Linear Mode Connectivity and the Lottery Ticket
     Hypothesis" (2020).
     """
+    check_spec(spec)
     with untouched_randomness():
         batches = None if statistics is None else list(batches_in(statistics, "statistics"))
     found = torch.zeros(len(networks), len(networks), dtype=torch.float64)

@@ -17,6 +17,7 @@ from sinkhorn_rebasin.files.given_networks import module_of
 from sinkhorn_rebasin.networks.architecture import tensors_of
 from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.permutations import PermutationSpec
+from sinkhorn_rebasin.permutations.completeness import check_state
 
 
 def linear_cka(first: Tensor, second: Tensor) -> Tensor:
@@ -170,8 +171,8 @@ def unit_similarity(
         module_of(*each) for each in ((reference, "reference", target), (target, "target", reference))
     )
     states = tensors_of(first), tensors_of(second)
-    spec.check_state(states[0])
-    spec.check_state(states[1])
+    check_state(spec, states[0])
+    check_state(spec, states[1])
     metrics: dict[str, LinearCKA] = {}
     moments: dict[str, PairedMoments] = {}
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations, State, StateLike
 from sinkhorn_rebasin.permutations.algebra import check_permutations
-from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.sparse_permutation import SparsePermutation, mix_sparsely
 from sinkhorn_rebasin.permutations.spec import PermutationSpec, Slot
@@ -56,8 +56,7 @@ def permute_state(state: StateLike, spec: PermutationSpec, permutations: Permuta
 
     Source: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (2023); soft action: Guerrero-Peña et al. (2023).
     """
-    check_spec(spec)
-    spec.check_state(state)
+    check_state(spec, state)
     check_permutations(spec, permutations)
     return {
         name: permute_tensor(tensor, spec.slots_on(name), permutations) if spec.slots_on(name) else tensor

@@ -125,6 +125,7 @@ def check_permutations(spec: PermutationSpec, permutations: Permutations) -> Non
 
     Each must be valid, hard or soft.
     """
+    check_spec(spec)
     if not isinstance(permutations, Mapping):
         raise SpecError(
             f"Expected permutations, group names to indices or matrices, but got {type(permutations).__name__}."

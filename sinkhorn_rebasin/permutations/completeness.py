@@ -15,20 +15,31 @@ def check_spec(spec: object) -> None:
 
     >>> check_spec(SpecStructure((), (), {}))
     """
-    if not isinstance(spec, SpecStructure):
-        raise SpecError(
-            f"Expected a PermutationSpec but got {type(spec).__name__}: make one with "
-            f"discover_symmetry(model, example_inputs), or of a dictionary of Git Re-Basin with "
-            f"PermutationSpec.from_axes_to_perm."
-        )
+    check_kind(
+        spec,
+        SpecStructure,
+        "a PermutationSpec",
+        "make one with discover_symmetry(model, example_inputs), or of a dictionary of Git Re-Basin with "
+        "PermutationSpec.from_axes_to_perm",
+    )
+
+
+def check_kind(given: object, kind: type, expected: str, remedy: str) -> None:
+    """Raise :class:`SpecError` unless symmetries are of a kind.
+
+    >>> check_kind(SpecStructure((), (), {}), SpecStructure, "a PermutationSpec", "discover one")
+    """
+    if not isinstance(given, kind):
+        raise SpecError(f"Expected {expected} but got {type(given).__name__}: {remedy}.")
 
 
 def check_state(spec: SpecStructure, state: StateLike) -> None:
-    """Raise :class:`SpecError` for a state of another architecture.
+    """Raise :class:`SpecError` for a state of another architecture, or what is no spec.
 
     Of names that share one tensor, one is enough. A state of parameters alone, such as moments of an optimiser,
     lacks every buffer; one that lacks some buffers and has others is warned of.
     """
+    check_spec(spec)
     if not isinstance(state, Mapping):
         raise SpecError(
             f"Expected a state, tensor names to tensors, but got {type(state).__name__}: pass model.state_dict()."
@@ -53,7 +64,7 @@ def check_state(spec: SpecStructure, state: StateLike) -> None:
             f"Expected a state with all buffers of the spec, or with none of them, but it lacks "
             f"{', '.join(map(repr, missing))}: they stay as they are wherever this state is loaded.",
             RebasinWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

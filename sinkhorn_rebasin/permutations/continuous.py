@@ -14,6 +14,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import SpecError, listed
 from sinkhorn_rebasin.permutations.action import permute_state
+from sinkhorn_rebasin.permutations.completeness import check_kind
 from sinkhorn_rebasin.permutations.json_form import check_continuous_json
 from sinkhorn_rebasin.permutations.rescaling import place_of
 from sinkhorn_rebasin.permutations.slots import Group, Slot
@@ -200,6 +201,16 @@ class ContinuousSpec:
 
 NO_CONTINUOUS = ContinuousSpec()
 
+
+def check_continuous(continuous: object) -> None:
+    """Raise :class:`SpecError` for what is no continuous symmetries.
+
+    >>> check_continuous(NO_CONTINUOUS)
+    """
+    remedy = "find one with discover_continuous(model, spec, example_inputs)"
+    check_kind(continuous, ContinuousSpec, "a ContinuousSpec", remedy)
+
+
 _Split: TypeAlias = tuple[PermutationSpec, dict[str, str]]
 
 
@@ -264,6 +275,7 @@ def transform_state(
     Raises:
         SpecError: when a map is missing, has another shape, or belongs to no group.
     """
+    check_continuous(continuous)
     unknown = set(maps) ^ set(continuous.names)
     if unknown:
         raise SpecError(

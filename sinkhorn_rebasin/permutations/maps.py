@@ -7,7 +7,12 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import Permutations
 from sinkhorn_rebasin.permutations.algebra import block_movement
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, Maps
+from sinkhorn_rebasin.permutations.continuous import (
+    ContinuousSpec,
+    ContinuousSymmetry,
+    Maps,
+    check_continuous,
+)
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
 
@@ -16,6 +21,7 @@ def identity_maps(continuous: ContinuousSpec, dtype: torch.dtype = torch.float64
 
     They are (n, n) or (blocks, n, n) per group.
     """
+    check_continuous(continuous)
     return {
         symmetry.group.name: torch.eye(symmetry.group.size, dtype=dtype, device="cpu")
         .expand(*symmetry.group.shape, symmetry.group.size)

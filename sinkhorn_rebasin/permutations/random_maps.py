@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, ContinuousSymmetry, check_continuous
 from sinkhorn_rebasin.permutations.maps import keeping_ones, pair_matrices
 
 LARGEST_STRETCH = 2.0
@@ -40,6 +40,7 @@ def random_maps(
 
     Source: Mezzadri, "How to generate random matrices from the classical compact groups" (2007).
     """
+    check_continuous(continuous)
     return {each.group.name: random_map(each, generator).to(dtype) for each in continuous.symmetries}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import SpecError, listed
+from sinkhorn_rebasin.permutations.completeness import check_kind, check_spec, check_state
 from sinkhorn_rebasin.permutations.layout import Layout
 from sinkhorn_rebasin.permutations.slots import Slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
@@ -113,6 +114,7 @@ class RescalingSpec:
         Raises:
             SpecError: when a generator is none of this spec's network.
         """
+        check_spec(spec)
         for generator in self.generators:
             strangers = [slot.tensor for slot, _ in generator.exponents if slot.tensor not in spec.shapes]
             if generator.group not in spec or strangers:
@@ -129,6 +131,15 @@ class RescalingSpec:
 
 
 NO_RESCALING = RescalingSpec(groups=())
+
+
+def check_rescaling(rescaling: object) -> None:
+    """Raise :class:`SpecError` for what is no rescalings.
+
+    >>> check_rescaling(NO_RESCALING)
+    """
+    remedy = "find one with discover_rescaling(model, spec, example_inputs)"
+    check_kind(rescaling, RescalingSpec, "a RescalingSpec", remedy)
 
 
 def rescale_state(
@@ -171,7 +182,8 @@ def rescale_state(
 
     Source: Neyshabur, Salakhutdinov, Srebro, "Path-SGD" (2015); signs: Hecht-Nielsen (1990), Sussmann (1992).
     """
-    spec.check_state(state)
+    check_state(spec, state)
+    check_rescaling(rescaling)
     log_scales, signs = log_scales or {}, signs or {}
     _check_factors(spec, rescaling, log_scales, "positive")
     _check_factors(spec, rescaling, signs, "sign")

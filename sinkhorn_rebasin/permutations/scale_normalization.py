@@ -10,7 +10,13 @@ from torch import Tensor
 
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ConvergenceWarning
-from sinkhorn_rebasin.permutations.rescaling import RescalingSpec, ScaleSymmetry, rescale_state
+from sinkhorn_rebasin.permutations.completeness import check_state
+from sinkhorn_rebasin.permutations.rescaling import (
+    RescalingSpec,
+    ScaleSymmetry,
+    check_rescaling,
+    rescale_state,
+)
 from sinkhorn_rebasin.permutations.slots import Slot, by_first_slot
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 
@@ -57,7 +63,8 @@ def normalize_state_scales(
     in the landscape geometry" (2022); sweeps: Stock et al., "Equi-normalization of neural networks" (2019).
     """
     moved: State = dict(state)
-    spec.check_state(moved)
+    check_state(spec, moved)
+    check_rescaling(rescaling)
     order = [group.name for group in by_first_slot(spec.groups, spec.slots) if group.name in rescaling.groups]
     generators = [(one, place) for name in order for place, one in enumerate(rescaling.of(name))]
     if tolerance is None:

@@ -166,7 +166,7 @@ class PermutationSpec(SpecStructure):
         ['fc:0', 'fc:1']
         """
         state = network.state_dict(keep_vars=True) if isinstance(network, nn.Module) else network
-        self.check_state(state)
+        check_state(self, state)
         held = tensors_matching(self, patterns, "hold") & state.keys()
         reason = f"units are told apart by {', '.join(sorted(held))}"
         parted = {group.name: parted_group(self, group, state, held) for group in self.groups}

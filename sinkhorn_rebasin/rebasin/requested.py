@@ -15,6 +15,7 @@ from sinkhorn_rebasin.matching.rotations.canonical_form import check_canonical
 from sinkhorn_rebasin.networks.architecture import parameter_names_of, tensors_of
 from sinkhorn_rebasin.networks.comparison import check_same_function
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, ContinuousSpec
 from sinkhorn_rebasin.symmetry import verify_symmetry
 from sinkhorn_rebasin.symmetry.continuous.canonical import canonicalize
@@ -155,8 +156,8 @@ def permutable(
     spec = symmetry_of_pair(
         reference, target, spec, example_inputs, outputs, min_coverage, ignore, stacklevel=5
     )
-    spec.check_state(tensors_of(reference))
-    spec.check_state(tensors_of(target))
+    check_state(spec, tensors_of(reference))
+    check_state(spec, tensors_of(target))
     spec.check_constants(tensors_of(target))
     if not spec.groups:
         raise ArchitectureError(

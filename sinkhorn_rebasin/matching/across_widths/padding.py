@@ -12,6 +12,7 @@ from torch import Tensor
 from sinkhorn_rebasin._typing import State, StateLike
 from sinkhorn_rebasin.errors import ArchitectureError
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
+from sinkhorn_rebasin.permutations.completeness import check_spec
 
 SlotPairs = Mapping[tuple[int, ...], Sequence[tuple[Slot, Slot]]]
 
@@ -71,6 +72,8 @@ def check_like(spec: PermutationSpec, larger: PermutationSpec) -> None:
     >>> from sinkhorn_rebasin.permutations import Group
     >>> check_like(PermutationSpec((Group("a", 2),), (), {}), PermutationSpec((Group("a", 3),), (), {}))
     """
+    for each in (spec, larger):
+        check_spec(each)
     sides: list[tuple[str, set[object], set[object]]] = [
         ("groups", set(spec.names), set(larger.names)),
         ("tensors", set(spec.shapes), set(larger.shapes)),

@@ -21,7 +21,7 @@ from sinkhorn_rebasin.matching.across_widths.width_pairs import (
 from sinkhorn_rebasin.matching.layer_by_layer import groups_in_order
 from sinkhorn_rebasin.matching.weights.similarity import units_of
 from sinkhorn_rebasin.permutations import PermutationSpec, Slot
-from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.completeness import check_spec, check_state
 
 # Of PyTorch's layers these have their outputs on the second axis.
 _OUTPUTS_SECOND = (nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -97,8 +97,8 @@ def ot_fusion_across_widths(
         check_spec(spec)
     first = state_of(reference, "reference", reference_spec.shapes)
     second = state_of(target, "target", target_spec.shapes)
-    reference_spec.check_state(first)
-    target_spec.check_state(second)
+    check_state(reference_spec, first)
+    check_state(target_spec, second)
     flipped = {*transposed, *_transposed_in(reference), *_transposed_in(target)}
     _check_transposed(set(transposed) - set(first), flipped, reference_spec, target_spec)
     order = list(groups_in_order(reference_spec, "ot_fusion_across_widths"))

@@ -16,7 +16,9 @@ from sinkhorn_rebasin.networks.copying import Module, standalone_copy
 from sinkhorn_rebasin.networks.nested_tensors import largest_change
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import ContinuousSpec, PermutationSpec, RescalingSpec
+from sinkhorn_rebasin.permutations.continuous import NO_CONTINUOUS, check_continuous
 from sinkhorn_rebasin.permutations.gain_folding import generators_of_gain
+from sinkhorn_rebasin.permutations.rescaling import check_rescaling
 from sinkhorn_rebasin.permutations.units_of_slots import scaled_units, with_ties
 from sinkhorn_rebasin.symmetry.continuous.function_proof import TOLERANCE, FunctionProof
 from sinkhorn_rebasin.symmetry.rescaling.discovery import discover_rescaling
@@ -69,7 +71,10 @@ def widen_into(
     Ashkboos et al., "SliceGPT" (2024), read the other way.
     """
     check_like(spec, spec_like)
-    continuous = continuous or ContinuousSpec()
+    continuous = NO_CONTINUOUS if continuous is None else continuous
+    check_continuous(continuous)
+    if rescaling is not None:
+        check_rescaling(rescaling)
     if rescaling is None and any(symmetry.gains for symmetry in continuous.symmetries):
         rescaling = discover_rescaling(model, spec, example_inputs, signs=False)
     wide = standalone_copy(like)

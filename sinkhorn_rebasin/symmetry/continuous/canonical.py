@@ -12,8 +12,9 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.permutations.balancing import balance_state
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
-from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING
+from sinkhorn_rebasin.permutations.completeness import check_state
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, check_continuous
+from sinkhorn_rebasin.permutations.rescaling import NO_RESCALING, check_rescaling
 from sinkhorn_rebasin.permutations.shift_moves import center_state
 from sinkhorn_rebasin.permutations.units_of_slots import with_ties
 from sinkhorn_rebasin.symmetry.continuous.batch_norm import check_eval_mode, fold_batch_norms
@@ -89,10 +90,13 @@ def canonicalize(
     Source: folding as in Ashkboos et al., "SliceGPT" (2024); balanced forms: Kempf and Ness (1979).
     """
     check_supported(model)
+    check_state(spec, named_tensors(model))
+    check_continuous(continuous)
     check_eval_mode(model, continuous)
     if rescaling is None:
         folds = any(symmetry.gains for symmetry in continuous.symmetries)
         rescaling = discover_rescaling(model, spec, example_inputs, signs=False) if folds else NO_RESCALING
+    check_rescaling(rescaling)
     less_one = {name for symmetry in continuous.symmetries for name in symmetry.less_one}
     twin = standalone_copy(model)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
@@ -118,7 +122,6 @@ def canonicalize(
 def _canonical_state(proof: FunctionProof, continuous: ContinuousSpec, rescaling: RescalingSpec) -> State:
     """Fold, move what is proven to move, center and balance."""
     spec = proof.spec
-    spec.check_state(proof.state)
     state = fold_batch_norms(proof, continuous)
     state = with_ties(fold_factors(state, spec, continuous, rescaling), spec)
     for moves in (norm_shifts(spec, as_gains(continuous), rescaling), unseen_shifts(spec, continuous)):

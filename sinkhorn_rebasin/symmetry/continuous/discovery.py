@@ -11,8 +11,9 @@ from sinkhorn_rebasin.networks.architecture import named_tensors
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
-from sinkhorn_rebasin.permutations.completeness import check_spec
-from sinkhorn_rebasin.permutations.continuous import ContinuousSpec
+from sinkhorn_rebasin.permutations.completeness import check_state
+from sinkhorn_rebasin.permutations.continuous import ContinuousSpec, check_continuous
+from sinkhorn_rebasin.permutations.rescaling import check_rescaling
 from sinkhorn_rebasin.symmetry.continuous.batch_norm import batch_norms_to_fold
 from sinkhorn_rebasin.symmetry.continuous.folding import (
     rescaling_of_gains,
@@ -74,8 +75,9 @@ def discover_continuous(
     Source: conservation laws of Kunin et al., "Neural mechanics" (2021), for matrices; Schur's lemma.
     """
     check_supported(model)
-    check_spec(spec)
-    spec.check_state(named_tensors(model))
+    check_state(spec, named_tensors(model))
+    if rescaling is not None:
+        check_rescaling(rescaling)
     generator = generator or torch.Generator("cpu").manual_seed(0)
 
     def search(trials: Trials) -> ContinuousSpec:
@@ -124,7 +126,8 @@ def verify_continuous(
         True
     """
     check_supported(model)
-    spec.check_state(named_tensors(model))
+    check_state(spec, named_tensors(model))
+    check_continuous(continuous)
     generator = generator or torch.Generator("cpu").manual_seed(0)
 
     def changes(trials: Trials) -> tuple[float, dict[str, float]]:

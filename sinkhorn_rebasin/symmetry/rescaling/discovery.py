@@ -22,7 +22,8 @@ from sinkhorn_rebasin.networks.random_inputs import in_double_precision
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec, ScaleSymmetry, Slot
-from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.completeness import check_state
+from sinkhorn_rebasin.permutations.rescaling import check_rescaling
 from sinkhorn_rebasin.permutations.slots import merged_parts
 from sinkhorn_rebasin.symmetry.rescaling.equations import MOST_DRAWS, Equations
 from sinkhorn_rebasin.symmetry.rescaling.independence import independent
@@ -95,8 +96,7 @@ def discover_rescaling(
     "Neural mechanics" (2021), read from right to left.
     """
     check_supported(model)
-    check_spec(spec)
-    spec.check_state(named_tensors(model))
+    check_state(spec, named_tensors(model))
     spec = spec.counting(outputs)
     generator = generator or torch.Generator("cpu").manual_seed(0)
     with torch.inference_mode(False), torch.no_grad(), undisturbed():
@@ -145,7 +145,8 @@ def requested_rescaling(
         SymmetryError: when a given rescaling changes the function; its generators are named.
         SpecError: when it is of another network.
     """
-    if isinstance(rescale, RescalingSpec):
+    if not isinstance(rescale, bool):
+        check_rescaling(rescale)
         if check and example_inputs is not None:
             _verify(model, spec, rescale, example_inputs)
         return rescale

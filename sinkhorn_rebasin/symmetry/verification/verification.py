@@ -24,7 +24,7 @@ from sinkhorn_rebasin.networks.random_inputs import candidate_inputs, in_double_
 from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import undisturbed
 from sinkhorn_rebasin.permutations import PermutationSpec, permute_state
-from sinkhorn_rebasin.permutations.completeness import check_spec
+from sinkhorn_rebasin.permutations.completeness import check_state
 from sinkhorn_rebasin.symmetry.verification.claim import Claim
 from sinkhorn_rebasin.symmetry.verification.conditions import CONDITIONS, Condition, inputs_of, integer_ranges
 from sinkhorn_rebasin.symmetry.verification.perturbation import nonidentity_permutations
@@ -86,8 +86,7 @@ def verify_symmetry(
         True
     """
     check_supported(model)
-    check_spec(spec)
-    spec.check_state(named_tensors(model))
+    check_state(spec, named_tensors(model))
     spec.check_constants(named_tensors(model))
     if not spec.groups:
         return 0.0
