@@ -15,7 +15,7 @@ from experiments.what_pays.problem import Problem
 from experiments.what_pays.setting import Setting
 from experiments.what_pays.task import ENERGIES, PROBABILITIES
 
-STRANDS, TEST_STRANDS, PLACES = 24, 16, 3000
+STRANDS, TEST_STRANDS, PLACES = 1000, 16, 3000
 SHORT = 100
 """Places of the strands that symmetries are found on, which are the same for any number of places."""
 
@@ -42,10 +42,9 @@ def _strands(setting: Setting, group: int) -> Problem:
     networks = [members[number] for number in setting.seeds(group)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(group)
-        strands = bases(STRANDS + TEST_STRANDS, PLACES)
-    tests = strands[STRANDS:]
+        tests, strands = bases(TEST_STRANDS, PLACES), bases(STRANDS, PLACES)
     right = PROBABILITIES.said_together(members, tests, batch=5)
-    pool = Pool("SpliceAI", strands[:STRANDS], None, example=strands[:2, :, :SHORT])
+    pool = Pool("SpliceAI", strands, None, example=strands[:2, :, :SHORT])
     return Problem(setting, PROBABILITIES, networks, members, pool, (tests, right), group)
 
 
