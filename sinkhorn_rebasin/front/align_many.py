@@ -25,6 +25,7 @@ from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.merging.states import check_several, check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
 from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
 def align_many(
@@ -40,7 +41,7 @@ def align_many(
     batch: BatchAdapter | None = None,
     example_inputs: ExampleInputs = None,
     ignore: Sequence[str] = (),
-    rescale: bool = True,
+    rescale: bool | RescalingSpec = True,
     repair: bool = False,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -75,8 +76,8 @@ def align_many(
         example_inputs: what the networks take; by default from the first batch.
         ignore: layers that each network keeps for itself, such as heads of other classes, by name or pattern. Last
             layers of other shapes are ignored without being named. The loss is that of the first network's head.
-        rescale: learn scales and signs too. The first network has none: one factor for a unit in all networks leaves
-            their mean as it is.
+        rescale: learn scales and signs too, or the rescalings themselves. The first network has none: one factor for
+            a unit in all networks leaves their mean as it is.
         repair: learn what is best for a mean that REPAIR puts right, and judge it so; signs are not learned then.
             :meth:`ManyAlignment.to_model` does the REPAIR.
         recipe: how it is trained; None: ``Recipe.many()``.
@@ -91,6 +92,7 @@ def align_many(
     Raises:
         ArchitectureError: fewer than two networks, or networks that differ; the first tensor is named.
         DataError: data that are empty, read only once, without labels, or cannot be split; no data for REPAIR.
+        SpecError: ``rescale`` is neither true nor false nor rescalings of these networks.
 
     Example:
         >>> nets = [nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(3)]
@@ -189,13 +191,20 @@ def _loss(
 
 
 def _scales(
-    first: nn.Module, spec: PermutationSpec, rescale: bool, repair: bool, example_inputs: ExampleInputs
+    first: nn.Module,
+    spec: PermutationSpec,
+    rescale: bool | RescalingSpec,
+    repair: bool,
+    example_inputs: ExampleInputs,
 ) -> bool | RescalingSpec:
     """Return the rescalings to learn.
 
     REPAIR knows no mean of a unit and its negative, so signs stay with it.
     """
-    if not (rescale and repair):
+    if rescale is False or not repair:
         return rescale
-    rescaling = discover_rescaling(first, spec, example_inputs, signs=False)
+    if rescale is True:
+        rescaling = discover_rescaling(first, spec, example_inputs, signs=False)
+    else:
+        rescaling = requested_rescaling(first, spec, rescale, example_inputs).without_signs()
     return rescaling if rescaling.generators else False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, TypeAlias
 
@@ -105,6 +105,14 @@ class RescalingSpec:
         if self.of(group, "positive"):
             return "positively homogeneous"
         return "odd" if self.of(group, "sign") else "neither"
+
+    def without_signs(self) -> RescalingSpec:
+        """Leave out the flips of sign.
+
+        >>> NO_RESCALING.without_signs().generators
+        ()
+        """
+        return replace(self, generators=tuple(each for each in self.generators if each.kind == "positive"))
 
     def shapes(self, spec: PermutationSpec, kind: Kind = "positive") -> dict[str, tuple[int, ...]]:
         """Return the shapes of one kind's factors by group.

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin import training
-from sinkhorn_rebasin.errors import LossError
+from sinkhorn_rebasin.errors import LossError, SpecError
+from sinkhorn_rebasin.front.many_fits import ManyFits
 from sinkhorn_rebasin.front.many_starts import starts_of
 from tests.front.pairs import CPU, batches, loader, owners_of_one_start, samples, trained
 
@@ -64,6 +67,43 @@ def test_each_cycle_begins_at_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -
     networks = [trained(0), trained(1), trained(2)]
     sr.align_many(networks, train=batches(), recipe=recipe, trainer=CPU, progress=False)
     assert made == [(2, 0.05, True)]
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_of_given_rescalings_those_alone_are_learned(repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks, example = [trained(0), trained(1), trained(2)], batches()[0][0]
+    found = sr.discover_rescaling(networks[0], sr.discover_symmetry(networks[0], example), example)
+    given = replace(found, generators=found.of("2"))
+    assert 0 < len(given.generators) < len(found.generators)
+    rebasin, _ = learned_by(monkeypatch, networks, rescale=given, repair=repair)
+    assert rebasin.rescaling == given
+    assert list(rebasin.log_scales) == ["2"]
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_given_signs_are_left_to_repair(repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = [nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 4)) for _ in range(2)]
+    example = batches()[0][0]
+    given = sr.discover_rescaling(networks[0], sr.discover_symmetry(networks[0], example), example)
+    assert [each.kind for each in given.generators] == ["sign"]
+    (rebasin,) = learned_by(monkeypatch, networks, rescale=given, repair=repair)
+    assert bool(rebasin.sign_scores) is not repair
+
+
+def learned_by(monkeypatch: pytest.MonkeyPatch, networks: Any, **options: Any) -> Any:
+    """What would be learned of every network but the first."""
+    joints: list[Any] = []
+    monkeypatch.setattr(ManyFits, "run", lambda self, joint: joints.append(joint) or ())
+    sr.align_many(networks, train=batches(), progress=False, **options)
+    return joints[0].rebasins
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_what_is_no_rescaling_is_refused(repair: bool) -> None:
+    networks = [trained(0), trained(1)]
+    spec: Any = sr.discover_symmetry(networks[0], batches()[0][0])
+    with pytest.raises(SpecError, match="Expected a RescalingSpec"):
+        sr.align_many(networks, train=batches(), rescale=spec, repair=repair, progress=False)
 
 
 def test_a_seed_gives_the_same_whatever_was_drawn_before() -> None:
