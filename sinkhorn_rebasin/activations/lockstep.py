@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Semaphore
 from typing import Any, TypeAlias
@@ -36,7 +36,8 @@ def in_lockstep(runs: Sequence[Run], points: Sequence[Hashable], decide: Decide)
         decide: called once for each point that a run comes to, when all runs wait there or at later ones.
 
     Returns:
-        Whether all runs ended; false as soon as one comes to a point that was decided, and the rest is not run.
+        Whether all runs ended; false as soon as one comes to a point that was decided, and the rest is not run. Also
+        false where the system has not as many threads.
 
     Example:
         >>> seen = []
@@ -52,8 +53,11 @@ def in_lockstep(runs: Sequence[Run], points: Sequence[Hashable], decide: Decide)
         return True
     ahead = list(points)
     with ThreadPoolExecutor(len(runs)) as pool:
-        coroutines = [_Coroutine(run, pool) for run in runs]
+        coroutines = [_Coroutine(run) for run in runs]
         try:
+            for coroutine in coroutines:
+                if not coroutine.starts(pool):
+                    return False
             for coroutine in coroutines:
                 coroutine.proceed()
             while waiting := [coroutine for coroutine in coroutines if not coroutine.ended]:
@@ -81,7 +85,7 @@ class _Coroutine:
         key, value: of the meeting point at which it waits.
     """
 
-    def __init__(self, run: Run, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, run: Run) -> None:
         self.key: Hashable = None
         self.value: Any = None
         self._run = run
@@ -90,8 +94,19 @@ class _Coroutine:
         self._ours, self._theirs = Semaphore(0), Semaphore(0)
         # What holds for one thread alone holds in this one too.
         self._inference, self._graded = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-        self._future = pool.submit(copy_context().run, self._work)
+        self._future: Future[None] = Future()
+
+    def starts(self, pool: ThreadPoolExecutor) -> bool:
+        """Tell whether there is a thread for the run.
+
+        Without one it may be begun by another run's, and must be cancelled.
+        """
+        try:
+            self._future = pool.submit(copy_context().run, self._work)
+        except RuntimeError:
+            return False
         self._future.add_done_callback(lambda _: self._ours.release())
+        return True
 
     @property
     def ended(self) -> bool:

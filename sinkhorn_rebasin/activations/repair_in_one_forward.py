@@ -26,8 +26,9 @@ from sinkhorn_rebasin.networks.randomness import untouched_randomness
 Correction: TypeAlias = Callable[[AffineLayer, Moments], tuple[Tensor, Tensor] | None]
 """Layer and moments of its outputs to a scale and a shift of them, or to None where they stay."""
 
-# The activations of all batches are in memory at once: so many batches, and so many bytes of one layer, at most.
-MOST_BATCHES, MOST_BYTES = 64, 1 << 30
+# The activations of all batches are in memory at once: so many batches, and so many bytes of one layer, at most. A
+# batch has a thread and a copy of the network's modules, half a megabyte.
+MOST_BATCHES, MOST_BYTES = 256, 1 << 30
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -179,6 +180,25 @@ def test_batches_that_take_too_much_memory_are_read_one_after_the_other(
 ) -> None:
     monkeypatch.setattr(one_forward, "MOST_BYTES", 1000)
     _same_as_layer_by_layer(dilated, monkeypatch, batches(20, 8, 12), together=False)
+
+
+def test_many_batches_of_one_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _same_as_layer_by_layer(dilated, monkeypatch, batches(*[1] * 200), together=True)
+
+
+def test_batches_without_a_thread_each_are_read_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = Thread.start, []
+
+    def limited(self: Thread) -> None:
+        started.append(self)
+        if len(started) > 2:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(Thread, "start", limited)
+    _same_as_layer_by_layer(dilated, monkeypatch, batches(20, 8, 12), together=False)
+    assert len(started) == 3
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_one_large_batch_needs_no_more_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
