@@ -7,12 +7,12 @@
 
 The networks are those of a setting of `experiments/compare_methods/settings`, with the seeds of each draw. Each
 method aligns them, their equal mean is measured on test images, and again after REPAIR on training images. `ours`
-learns permutations and scales together on training images; `ours, for REPAIR` is judged after REPAIR, and `ours,
-distilled` learns what the networks say together. What they keep is decided on images that no network saw, where
-the setting holds some out, else on a tenth of the training images. Beside them stand one network and the mean of all
-outputs, which costs as many times as there are networks. Where a setting was measured for several numbers of
-networks, a table and a picture show how the mean fares as they grow. Finished rows are kept in OUT/finished. Leaves
-in OUT pictures and a receipt of all that is finished there.
+learns permutations and scales together on training images, also in twice the steps; `ours, for REPAIR` is judged
+after REPAIR, and `ours, distilled` learns what the networks say together. What they keep is decided on images that no
+network saw, where the setting holds some out, else on a tenth of the training images. Beside them stand one network
+and the mean of all outputs, which costs as many times as there are networks. Where a setting was measured for several
+numbers of networks, a table and a picture show how the mean fares as they grow. Finished rows are kept in
+OUT/finished. Leaves in OUT pictures and a receipt of all that is finished there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sinkhorn_rebasin import Recipe
 METHODS = (
     *ENDS,
     *("as they are", "to the first", "MergeMany", "universe", "Frank-Wolfe"),
-    *("ours", "ours, for REPAIR", "ours, distilled"),
+    *("ours", "ours, twice the steps", "ours, for REPAIR", "ours, distilled"),
 )
 console = Console(width=max(Console().width, 120))
 

@@ -53,6 +53,7 @@ class Bench:
             "universe": lambda: sinkhorn_rebasin.match_many(networks, spec, method="universe"),
             "Frank-Wolfe": lambda: sinkhorn_rebasin.match_many(networks, spec, method="frank_wolfe"),
             "ours": self.learned,
+            "ours, twice the steps": lambda: replace(self, recipe=longer(self.recipe)).learned(),
             "ours, for REPAIR": lambda: self.learned(repair=True),
             "ours, distilled": lambda: self.learned(distilled=True),
         }
@@ -99,6 +100,15 @@ class Bench:
             batches = list(zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True))
             found["barriers"] = alignment.barriers(self.networks, batches, points=3).tolist()
         return found
+
+
+def longer(recipe: Recipe) -> Recipe:
+    """Return a recipe of twice the steps.
+
+    >>> longer(Recipe.many()).steps / Recipe.many().steps
+    2.0
+    """
+    return replace(recipe, steps=2 * recipe.steps, closing_steps=2 * recipe.closing_steps)
 
 
 def of_mean(bench: Bench, alignment: ManyAlignment) -> dict[str, Any]:
