@@ -21,6 +21,7 @@ from torch.utils.data import TensorDataset
 import sinkhorn_rebasin as sr
 from sinkhorn_rebasin.errors import DataError
 from tests.data_takers import RUN
+from tests.taken_networks import Net
 
 # Adapters for what is no user's: the one place that reads batches, and what it is built of.
 INNER = {
@@ -117,6 +118,38 @@ def test_an_adapter_gives_what_pairs_give(name: str) -> None:
     odd = [{"note": "a text", "parts": [x, None, labels]} for x, labels in pairs()]
     found = RUN[name](odd, lambda one: (one["parts"][0], one["parts"][2]))
     torch.testing.assert_close(found, of_pairs(name))
+
+
+@pytest.fixture
+def writing(monkeypatch: pytest.MonkeyPatch) -> list[Net]:
+    """All networks that are made, whose forward writes to their buffers."""
+    made: list[Net] = []
+    build, run = Net.__init__, Net.forward
+
+    def with_buffers(net: Net) -> None:
+        build(net)
+        net.register_buffer("calls", torch.tensor(0))
+        net.register_buffer("average", torch.zeros(3))
+        made.append(net)
+
+    def forward(net: Net, x: Tensor) -> Tensor:
+        net.calls += 1
+        net.average.mul_(0.5).add_(x.detach().mean(0))
+        return run(net, x)
+
+    monkeypatch.setattr(Net, "__init__", with_buffers)
+    monkeypatch.setattr(Net, "forward", forward)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:torch.func.vmap cannot run")  # buffers that every sample writes to
+@pytest.mark.parametrize("name", RUN)
+def test_buffers_that_a_forward_writes_to_stay_in_the_networks_given(name: str, writing: list[Net]) -> None:
+    RUN[name](pairs(), None)
+    assert writing
+    for net in writing:
+        assert int(net.calls) == 0
+        assert not net.average.any()
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -18,6 +18,7 @@ from sinkhorn_rebasin.activations.moments import Moments
 from sinkhorn_rebasin.activations.repair_sites import Stages, check_finite
 from sinkhorn_rebasin.networks.batches import move_to
 from sinkhorn_rebasin.networks.execution import device_of, run_at
+from sinkhorn_rebasin.networks.frozen import own_buffers
 from sinkhorn_rebasin.networks.layers import first_argument
 from sinkhorn_rebasin.networks.observed_run import TensorReads
 from sinkhorn_rebasin.networks.private_run import private_copy
@@ -120,6 +121,14 @@ class _Together:
         self.buffers: State = {}
         self._most_bytes, self._held = most_bytes, 0
 
+    def statistics(self) -> list[str]:
+        """Name the buffers of the norms."""
+        return [f"{name}.{key}" if name else key for name in self.norms for key in _BUFFERS]
+
+    def watched(self) -> set[str]:
+        """Name the tensors whose reads tell whether a run is plain."""
+        return {layer.weight for layer in self.layers.values()}.union(self.statistics())
+
     def moments(self, values: Tensor, axis: int) -> Moments:
         """Measure what one batch brings to a layer.
 
@@ -173,8 +182,9 @@ class _Batch:
         self._readers = TensorReads(joint.state)
 
     def __call__(self, meet: Meet) -> None:
-        state = self._joint.state
-        twin = private_copy(self._network, state)
+        state, watched = self._joint.state, self._joint.watched()
+        written = [name for name in own_buffers(self._network) if name in state and name not in watched]
+        twin = private_copy(self._network, {**state, **{name: state[name].clone() for name in written}})
         layers = dict(twin.named_modules())
         for name, stage in self._joint.layers.items():
             # In front of a layer's own hooks, which then see what the corrected weights give.
@@ -192,9 +202,8 @@ class _Batch:
         """
         joint = self._joint
         reads = [self._readers.reads(layer.weight) for layer in joint.layers.values()]
-        names = [f"{name}.{key}" if name else key for name in joint.norms for key in _BUFFERS]
         # The norms themselves read the buffers that they were given instead.
-        stray = [self._readers.reads(name) for name in names if name in joint.buffers]
+        stray = [self._readers.reads(name) for name in joint.statistics() if name in joint.buffers]
         return max([*self._runs.values(), *reads], default=0) < 2 and not any(stray)
 
     def _after(self, stage: AffineLayer, meet: Meet) -> Callable[..., Tensor]:

@@ -14,7 +14,7 @@ from sinkhorn_rebasin._typing import StateLike
 from sinkhorn_rebasin.errors import ArchitectureError, DataError
 from sinkhorn_rebasin.networks.architecture import tied_names
 from sinkhorn_rebasin.networks.arguments import arguments_of, call_hint, takes
-from sinkhorn_rebasin.networks.frozen import former_parameters
+from sinkhorn_rebasin.networks.frozen import former_parameters, own_buffers
 from sinkhorn_rebasin.networks.lending import run_with
 from sinkhorn_rebasin.networks.structures import replaced
 
@@ -25,9 +25,9 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
     Its forward has them in place of its own.
 
     Gradients flow to every tensor of the state except the running statistics of norm layers, which PyTorch
-    does not differentiate. Neither module, state nor inputs are changed: a training-mode forward updates
-    copies of the running statistics, and an embedding with a ``max_norm`` renormalises a copy of its weight. Tied
-    names count once, the first that the state has.
+    does not differentiate. Neither module, state nor inputs are changed: a forward that writes to buffers, such as
+    running statistics or a count of its calls, writes to copies of those of the state, and an embedding with a
+    ``max_norm`` renormalises a copy of its weight. Tied names count once, the first that the state has.
 
     Args:
         module: the architecture; its training mode is respected.
@@ -49,9 +49,12 @@ def run_at(module: nn.Module, state: StateLike, inputs: Any) -> Any:
         for duplicate in [name for name in names if name in weights][1:]:
             del weights[duplicate]
     layers = list(module.named_modules())
+    for name in own_buffers(module):
+        if name in weights:
+            weights[name] = weights[name].clone()
     for name in _running_statistics(layers):
         if name in weights:
-            weights[name] = weights[name].detach().clone()
+            weights[name] = weights[name].detach()
     for name, weight in _renormalized(layers):
         aliases = next((names for names in tied if name in names), (name,))
         given = next((alias for alias in aliases if alias in weights), name)

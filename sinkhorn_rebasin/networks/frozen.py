@@ -114,6 +114,22 @@ def former_names(child: nn.Module) -> list[str]:
     return names
 
 
+def own_buffers(module: nn.Module) -> list[str]:
+    """List buffers that never were parameters, by name.
+
+    A forward may write to them.
+
+    >>> own_buffers(frozen_copy(nn.BatchNorm1d(2)))
+    ['running_mean', 'running_var', 'num_batches_tracked']
+    """
+    return [
+        f"{path}.{name}" if path else name
+        for path, child in module.named_modules()
+        for name in child._buffers
+        if name not in former_names(child)
+    ]
+
+
 def former_ties(module: nn.Module) -> list[list[str]]:
     """List names that were tied before freezing.
 

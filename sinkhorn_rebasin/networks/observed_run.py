@@ -21,7 +21,8 @@ _SIZES_ALONE = {"_unsafe_view", "empty", "expand", "new_zeros", "split_with_size
 # Operations that take no more from a tensor than its shape and kind.
 _KIND_ALONE = {f"{value}_like" for value in ("empty", "full", "ones", "rand", "randint", "randn", "zeros")}
 _KIND_ALONE |= {f"new_{value}" for value in ("empty", "empty_strided", "full", "ones", "zeros")}
-_TELLING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+TELLING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Marks of operations that give numbers or lengths, which values decide."""
 # How many elements of a tensor tell it apart from others.
 LARGEST_DIGESTED = 1 << 20
 
@@ -92,7 +93,7 @@ class GivenTensors(DispatchMode):
         outputs = func(*args, **(kwargs or {}))
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if _TELLING & set(func.tags) and tells_values(Call.bind(func, args, kwargs or {}, outputs)):
+        if TELLING & set(func.tags) and tells_values(Call.bind(func, args, kwargs or {}, outputs)):
             for tensor in tensors:
                 self.note_read(tensor)
         if func in FROM_PYTHON:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +146,41 @@ def test_integers_that_are_read_must_be_the_same() -> None:
     ):
         with pytest.raises(SpecError, match="integers 'order' as in"):
             use()
+
+
+def counting(used: Callable[[Tensor], Any]) -> nn.Module:
+    """Counts its calls, and uses the count plus one."""
+
+    def run(net: Function, x: Tensor) -> Tensor:
+        net.calls.add_(1)
+        return net.b(net.a(x).relu() * used(net.calls + 1))
+
+    return Function(run, a=nn.Linear(4, 8), b=nn.Linear(8, 3), calls=torch.tensor(0)).eval()
+
+
+def test_a_count_of_calls_may_differ() -> None:
+    first, other = counting(lambda _: 1.0), counting(lambda _: 1.0)
+    x = torch.randn(6, 4)
+    spec = discover_symmetry(first, x)
+    first(x)
+    assert not spec.constants
+    assert [group.size for group in spec.groups] == [8]
+    assert weight_matching(first, other, spec).permutations.keys() == set(spec.names)
+    assert discover_symmetry(first, x) == spec
+
+
+@pytest.mark.parametrize(
+    "used",
+    [lambda n: n, Tensor.item, Tensor.tolist, lambda n: int(n.numpy()), lambda n: 2.0 if n % 2 else 1.0],
+)
+def test_a_count_that_counts_must_be_the_same(used: Callable[[Tensor], Any]) -> None:
+    first, other = counting(used), counting(used)
+    x = torch.randn(6, 4)
+    spec = discover_symmetry(first, x)
+    weight_matching(first, other, spec)
+    first(x)
+    with pytest.raises(SpecError, match="integers 'calls' as in"):
+        weight_matching(first, other, spec)
 
 
 def test_statistics_that_no_run_moves_have_slots() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from sinkhorn_rebasin.networks.observed_run import TELLING
 from sinkhorn_rebasin.networks.tensor_tables import TensorTable
 from sinkhorn_rebasin.symmetry.labels.origin import Origin
 
@@ -93,35 +95,50 @@ class ParameterFlow:
 
 
 class WatchedTensors:
-    """Note which tensors operations read.
+    """Note which tensors a run reads.
+
+    A tensor is read where it, or what was computed of it alone, meets another tensor or becomes a number: a count of
+    calls that only grows is not.
 
     >>> import torch
     >>> watched, order = WatchedTensors(), torch.tensor([1, 0])
     >>> watched.watch({"order": order})
-    >>> watched.note(torch.ops.aten.clone.default, [order], other := order.clone())
+    >>> watched.note(torch.ops.aten.add.Tensor, [order], more := order + 1)
     >>> sorted(watched.read)
     []
-    >>> watched.note(torch.ops.aten.add.Tensor, [other, other], other + other)
+    >>> watched.note(torch.ops.aten.add.Tensor, [more, other := torch.ones(2)], more + other)
     >>> watched.read
     {'order': tensor([1, 0])}
     """
 
     def __init__(self) -> None:
         self.read: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
         self._names: TensorTable[str] = TensorTable()
 
     def watch(self, tensors: Mapping[str, Tensor]) -> None:
-        """Watch these tensors from now on."""
+        """Watch these tensors from now on.
+
+        Nothing may write to them.
+        """
         for name, tensor in tensors.items():
+            self._values[name] = tensor
             self._names[tensor] = name
 
-    def note(self, func: Any, operands: Iterable[Tensor], outputs: Any) -> None:
+    def note(self, func: Any, operands: Sequence[Tensor], outputs: Any) -> None:
         """An operation reads tensors and returns others."""
-        for tensor in operands:
+        names = {self._names.get(tensor) for tensor in operands}
+        name = names.pop() if len(names) == 1 else None
+        made = tree_leaves(outputs)
+        if name is None or not all(isinstance(leaf, Tensor) for leaf in made) or TELLING & set(func.tags):
+            self.note_values(operands)
+            return
+        for leaf in made:
+            self._names[leaf] = name
+
+    def note_values(self, tensors: Iterable[Tensor]) -> None:
+        """Note that values of tensors count."""
+        for tensor in tensors:
             name = self._names.get(tensor)
-            if name is None:
-                continue
-            if func.overloadpacket.__name__ in ("clone", "detach", "alias"):
-                self._names[outputs] = name
-            else:
-                self.read.setdefault(name, tensor.detach().clone())
+            if name is not None:
+                self.read.setdefault(name, self._values[name].detach().clone())

@@ -137,6 +137,7 @@ class Tape(DispatchMode):
     def note_read(self, tensor: Tensor) -> None:
         """Fix what Python reads as values."""
         self._find_origin(tensor, None)
+        self.integers.note_values([tensor])
         if self.labelling.knows(tensor):
             self.branches = self._has_read = True
             self.flow.arrives([tensor])
