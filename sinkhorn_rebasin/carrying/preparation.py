@@ -68,7 +68,7 @@ def carry_problem(
         )
     widths = _width_differs(base, new_base)
     known = spec if alignment is None or not widths else None
-    spec = requested_symmetry(base, known, example_inputs)
+    spec = requested_symmetry(base, known, example_inputs, check=alignment is None)
     new_spec = requested_symmetry(new_base, None, example_inputs) if widths else spec
     heads = _check_new_base(base, new_base, spec, widths)
     if example_inputs is not None and not update.heads:

@@ -14,7 +14,7 @@ from torch.func import vmap
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import ArchitectureError, DataError, LossError
 from sinkhorn_rebasin.networks.counting import compares_classes
-from sinkhorn_rebasin.networks.scoring import classes_second, compared, real_loss, scored
+from sinkhorn_rebasin.networks.scoring import check_criterion, classes_second, compared, real_loss, scored
 from sinkhorn_rebasin.networks.structures import flattened
 from sinkhorn_rebasin.networks.task_loss import logits_of, task_loss
 
@@ -183,6 +183,7 @@ def likelihood_of(
 
     Where no generator is given, it has one of its own.
     """
+    check_criterion(criterion)
     return Likelihood(criterion, labels, draws, class_axis, generator or torch.Generator().manual_seed(0))
 
 

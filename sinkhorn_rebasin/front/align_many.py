@@ -24,7 +24,9 @@ from sinkhorn_rebasin.merging import JointRebasin, ManyAlignment, match_many
 from sinkhorn_rebasin.merging.match_many import ManyMethod
 from sinkhorn_rebasin.merging.states import check_several, check_shares, states_of
 from sinkhorn_rebasin.permutations import PermutationSpec, RescalingSpec
-from sinkhorn_rebasin.symmetry import discover_rescaling, discover_symmetry
+from sinkhorn_rebasin.permutations.ignoring import patterns_in
+from sinkhorn_rebasin.symmetry import discover_rescaling
+from sinkhorn_rebasin.symmetry.requested import requested_symmetry
 from sinkhorn_rebasin.symmetry.rescaling.discovery import requested_rescaling
 
 
@@ -115,8 +117,8 @@ def align_many(
         first = next((network for network in networks if isinstance(network, nn.Module)), None)
         if example_inputs is None and data is not None and first is not None:
             example_inputs = examples_in(first, data.validation[0], batch)
-        spec = _discovered(first, example_inputs) if spec is None else spec
-        spec = states_of(networks, spec.ignoring(*ignore) if ignore else spec)[1]
+        spec = _symmetry(first, spec, example_inputs)
+        spec = states_of(networks, spec.ignoring(*patterns_in(ignore)) if ignore else spec)[1]
         generator = torch.Generator().manual_seed(seed)
         options: dict[str, Any] = {"generator": generator, "seconds": seconds, "progress": progress}
         if data is None:
@@ -168,14 +170,21 @@ def _measure(
     return measure
 
 
-def _discovered(first: nn.Module | None, example_inputs: ExampleInputs) -> PermutationSpec:
-    """Discover the symmetries of a network that runs."""
-    if first is None or example_inputs is None:
+def _symmetry(
+    first: nn.Module | None, spec: PermutationSpec | None, example_inputs: ExampleInputs
+) -> PermutationSpec:
+    """Return the symmetries, given ones verified where they can be.
+
+    Without a spec a network that runs is needed, and inputs.
+    """
+    if first is not None:
+        return requested_symmetry(first, spec, example_inputs, check=True)
+    if spec is None:
         raise ArchitectureError(
             "Expected a module and example inputs, to discover the symmetries with, or a spec, but got neither: "
             "pass example_inputs= or spec=."
         )
-    return discover_symmetry(first, example_inputs)
+    return spec
 
 
 def _loss(

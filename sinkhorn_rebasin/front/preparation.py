@@ -83,7 +83,8 @@ def prepared(
     wanted: RequestedSymmetry = "permutation" if repair else symmetry
     larger = larger_pair(*(reference, target, spec, wanted, example_inputs), untied=untied, expanded=expanded)
     pair = larger.reference, larger.target
-    spec = symmetry_of_pair(*pair, larger.spec, example_inputs, ignore=ignore, stacklevel=4)
+    given_spec = spec is not None
+    spec = symmetry_of_pair(*pair, larger.spec, example_inputs, ignore=ignore, check=given_spec, stacklevel=4)
     reference, target, continuous, turned = canonical_pair(*pair, spec, wanted, example_inputs)
     rescaling, notes = _rescaling(target, spec, rescale, example_inputs, repair, continuous)
     settings = criterion, loss, repair, recipe.points, batch, heads

@@ -16,6 +16,7 @@ from sinkhorn_rebasin.networks.copying import evaluation_copy
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.completeness import check_spec, check_state, completed
 from sinkhorn_rebasin.permutations.heads import without_differing_heads
+from sinkhorn_rebasin.permutations.ignoring import patterns_in
 
 
 class PairOfStates(NamedTuple):
@@ -71,7 +72,7 @@ def as_states(
     check_spec(spec)
     first = state_of(reference, "reference", spec.shapes)
     second = state_of(target, "target", spec.shapes)
-    spec = spec.ignoring(*ignore) if ignore else spec
+    spec = spec.ignoring(*patterns_in(ignore)) if ignore else spec
     spec = without_differing_heads(spec, (first, second), stacklevel=stacklevel)
     check_state(spec, first)
     for state in (first, second):

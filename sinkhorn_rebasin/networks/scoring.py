@@ -21,13 +21,15 @@ def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
     Other functions take the outputs as they are.
 
     Raises:
-        LossError: a criterion of PyTorch and outputs without logits, or a complex loss.
+        LossError: a criterion of PyTorch and outputs without logits, a class in place of a criterion, or a complex
+            loss.
 
     Example:
         >>> returned = {"logits": torch.zeros(4, 2)}
         >>> round(scored(F.cross_entropy, returned, torch.zeros(4, dtype=torch.long)).item(), 4)
         0.6931
     """
+    check_criterion(criterion)
     by_class = compares_classes(criterion)
     labels = wide_classes(labels) if by_class else labels
     if isinstance(outputs, Tensor) or criterion is task_loss or by_class is None:
@@ -39,6 +41,18 @@ def scored(criterion: Criterion, outputs: Any, labels: Any) -> Tensor:
             f"{type(outputs).__name__}: pass criterion=, a function of (outputs, labels) that picks what it needs."
         )
     return real_loss(criterion(classes_second(scores, labels) if by_class else scores, labels))
+
+
+def check_criterion(criterion: Criterion) -> None:
+    """Raise :class:`LossError` for a class of criteria.
+
+    >>> check_criterion(F.cross_entropy)
+    """
+    if isinstance(criterion, type):
+        raise LossError(
+            f"Expected a criterion, a function of (outputs, labels), but got the class {criterion.__name__}: pass "
+            f"one of its objects, {criterion.__name__}()."
+        )
 
 
 def real_loss(loss: Tensor) -> Tensor:

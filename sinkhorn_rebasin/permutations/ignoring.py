@@ -32,6 +32,22 @@ def names_matching(spec: SpecStructure, patterns: Sequence[str]) -> set[str]:
     return names
 
 
+def patterns_in(ignore: Sequence[str]) -> Sequence[str]:
+    """Return the patterns of what is ignored.
+
+    Raises:
+        SpecError: it is one text, whose letters would be the patterns.
+
+    >>> patterns_in(["fc", "*.head"])
+    ['fc', '*.head']
+    """
+    if isinstance(ignore, str):
+        raise SpecError(
+            f"Expected a list of layers to ignore but got the text {ignore!r}: write [{ignore!r}]."
+        )
+    return ignore
+
+
 def tensors_matching(spec: SpecStructure, patterns: Sequence[str], verb: str) -> set[str]:
     """Name the tensors that patterns stand for.
 

@@ -20,6 +20,7 @@ from sinkhorn_rebasin.networks.support import check_supported
 from sinkhorn_rebasin.networks.undisturbed import collection_paused, undisturbed
 from sinkhorn_rebasin.networks.value_reads import ValueReads
 from sinkhorn_rebasin.networks.write_protection import WriteProtection
+from sinkhorn_rebasin.permutations.ignoring import patterns_in
 from sinkhorn_rebasin.permutations.spec import PermutationSpec
 from sinkhorn_rebasin.permutations.validity import Validity
 from sinkhorn_rebasin.symmetry.proof import (
@@ -107,7 +108,7 @@ def discover_symmetry(
         spec = _solved(subject, tape, described_inputs(model, example_inputs))
     warn_of_what_was_not_followed(model, tape)
     spec = spec.counting(outputs)
-    spec = spec.ignoring(*ignore) if ignore else spec
+    spec = spec.ignoring(*patterns_in(ignore)) if ignore else spec
     spec = proven(model, spec, example_inputs) if tape.wants_proof else spec
     check_coverage(model, spec, min_coverage)
     warn_of_frozen_attention(model, spec, tape)

@@ -13,8 +13,10 @@ from sinkhorn_rebasin.networks.comparison import check_comparable
 from sinkhorn_rebasin.permutations import PermutationSpec
 from sinkhorn_rebasin.permutations.completeness import check_spec
 from sinkhorn_rebasin.permutations.heads import without_differing_heads
+from sinkhorn_rebasin.permutations.ignoring import patterns_in
 from sinkhorn_rebasin.symmetry.discovery import discover_symmetry
 from sinkhorn_rebasin.symmetry.proof import refuse_little
+from sinkhorn_rebasin.symmetry.verification.verification import verify_symmetry
 
 
 def requested_symmetry(
@@ -24,18 +26,24 @@ def requested_symmetry(
     outputs: Outputs = None,
     min_coverage: float = 0.0,
     ignore: Sequence[str] = (),
+    *,
+    check: bool = False,
 ) -> PermutationSpec:
     """Return the given spec, or discover one.
+
+    With ``check`` a given one is verified, where there are inputs.
 
     Raises:
         ArchitectureError: when there is neither a spec nor inputs to discover it with.
         SpecError: when ``ignore`` names no layer, or the spec is none.
-        SymmetryError: when less than ``min_coverage`` can be permuted.
+        SymmetryError: when less than ``min_coverage`` can be permuted, or a given symmetry changes the function.
     """
     if spec is not None:
         check_spec(spec)
         refuse_little(model, spec, min_coverage)
-        return spec.counting(outputs).ignoring(*ignore)
+        if check and example_inputs is not None:
+            verify_symmetry(model, spec, example_inputs, trials=1)
+        return spec.counting(outputs).ignoring(*patterns_in(ignore))
     if example_inputs is None:
         raise ArchitectureError(
             "Expected example inputs, to discover the symmetries with, or a spec, but got neither."
@@ -52,6 +60,7 @@ def symmetry_of_pair(
     min_coverage: float = 0.0,
     ignore: Sequence[str] = (),
     *,
+    check: bool = False,
     stacklevel: int = 2,
 ) -> PermutationSpec:
     """Return the symmetries of two networks, which may differ in what is ignored.
@@ -70,7 +79,7 @@ def symmetry_of_pair(
         name for name in states[0] if name in states[1] and states[0][name].shape != states[1][name].shape
     ]
     check_comparable(reference, target, apart=reshaped)
-    spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage, ignore)
+    spec = requested_symmetry(reference, spec, example_inputs, outputs, min_coverage, ignore, check=check)
     spec = without_differing_heads(spec, states, stacklevel=stacklevel + 1)
     if reshaped:
         check_comparable(reference, target, apart=spec.ignored)

@@ -74,7 +74,7 @@ def verify_symmetry(
 
     Raises:
         SymmetryError: when the change exceeds ``tolerance``; it names the groups that fail alone. Also when the
-            output is random, or holds NaN, or nothing finite, so that it proves nothing.
+            output is random, or holds NaN, or nothing finite, so that it proves nothing, or without a trial.
         ArchitectureError: when the network cannot be copied or does not run on the inputs.
         SpecError: when the spec is of another network.
 
@@ -85,6 +85,8 @@ def verify_symmetry(
         >>> verify_symmetry(net, spec, torch.randn(4, 3)) < 1e-12
         True
     """
+    if trials < 1:
+        raise SymmetryError(f"Expected at least one trial, to verify the symmetries with, but got {trials}.")
     check_supported(model)
     check_state(spec, named_tensors(model))
     spec.check_constants(named_tensors(model))

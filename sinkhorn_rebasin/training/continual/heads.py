@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sinkhorn_rebasin._typing import Criterion
 from sinkhorn_rebasin.errors import DataError
 from sinkhorn_rebasin.networks.counting import adds_up, counted_labels
+from sinkhorn_rebasin.networks.scoring import check_criterion
 from sinkhorn_rebasin.networks.task_loss import scores_of
 
 
@@ -83,6 +84,7 @@ class Heads(nn.Module):
             >>> torch.allclose(loss.exp(), torch.tensor(2.0))    # two classes, not four
             True
         """
+        check_criterion(criterion)
         outputs, counted = scores_of(outputs), counted_labels(labels, criterion)
         self.check_labels(counted, tasks)
         loss = criterion(self(outputs, tasks), labels)
