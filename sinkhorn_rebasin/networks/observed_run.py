@@ -136,21 +136,34 @@ class RunFingerprint(GivenTensors):
         self._names: dict[int, Any] = {id(tensor): name for name, tensor in state.items()}
         self._names |= {id(tensor): None for tensor in inputs}
         self._values: TensorTable[Any] = TensorTable()
+        self._copies: TensorTable[Any] = TensorTable()
         self._seen: list[Any] = []
 
     def fingerprint(self) -> int:
         """Return a number that tells runs apart."""
         return hash(tuple(self._seen))
 
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = super().__torch_dispatch__(func, types, args, kwargs)
+        if func is torch.ops.aten.clone.default and (args[0] in self._given or args[0] in self._copies):
+            # A run has copies of the buffers that it is given, in case that it writes to them.
+            self._copies[outputs] = self._described(args[0])
+        return outputs
+
     def _note(self, func: Any, leaves: Sequence[Any]) -> None:
         name = func.overloadpacket.__name__
         numbers = (
             leaf for leaf in leaves if isinstance(leaf, (bool, int, float)) and name not in _SIZES_ALONE
         )
-        given = (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf in self._given)
+        tensors = (leaf for leaf in leaves if isinstance(leaf, Tensor))
+        given = (tensor for tensor in tensors if tensor in self._given or tensor in self._copies)
         self._seen.append((str(func), *numbers, *map(self._described, given)))
 
     def _described(self, tensor: Tensor) -> Any:
+        if tensor in self._copies:
+            return self._copies[tensor]
         if id(tensor) in self._names:
             return self._names[id(tensor)]
         if tensor not in self._values:
